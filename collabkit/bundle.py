@@ -1,0 +1,260 @@
+"""The artefact: a folder with weights (safetensors), config.json and tables (Parquet); no pickle, no code run on load.
+
+    model.safetensors     the model's tensors
+    users.parquet         one column `id`: the id of row 1, 2, ... of the user table
+    items.parquet         likewise
+    interactions.parquet  user_idx, item_idx, rating?, time?, part (0 training, 1 validation)
+    config.json           format and version, model class and arguments, column names, data hash, metrics, checksums
+
+It is written to a sibling folder that is renamed at the end, so that an interrupted write leaves the old one intact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import uuid
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from collabkit._version import __version__
+from collabkit.interactions import Columns, Interactions
+from collabkit.models import CollabModel, CollFilter, EmbeddingNN
+from collabkit.vocab import Vocab
+
+__all__ = ["save_bundle", "load_bundle", "BundleError", "FORMAT_VERSION"]
+
+FORMAT_VERSION = 1
+MODELS = {cls.__name__: cls for cls in (CollFilter, EmbeddingNN)}
+FILES = ("model.safetensors", "users.parquet", "items.parquet", "interactions.parquet")
+
+
+class BundleError(ValueError):
+    """A folder is not an artefact that this version can load; the message says why and what to do."""
+
+
+def save_bundle(
+    folder: str | Path,
+    model: CollabModel,
+    train: Interactions,
+    valid: Interactions | None = None,
+    *,
+    metrics: dict | None = None,
+) -> Path:
+    """Write the artefact, replacing an older one at the same place as the very last step.
+
+    Args:
+        folder: where; made with its parents. An existing folder must be empty or an artefact.
+        model: a model of this library.
+        train, valid: its interactions, which it will hide from recommendations.
+        metrics: JSON-ready figures to keep with it.
+
+    Returns:
+        The folder as an absolute path.
+
+    Raises:
+        TypeError: the model's class or the ids' type cannot be stored.
+        FileExistsError: the folder holds something else.
+        OSError: the place cannot be written to.
+    """
+    folder = Path(folder).expanduser().resolve()
+    if type(model).__name__ not in MODELS:
+        raise TypeError(f"only {', '.join(MODELS)} can be exported, got {type(model).__name__}; use learn.save instead")
+    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or _is_bundle(folder))):
+        raise FileExistsError(f"{folder} exists and is no collabkit artefact; choose another folder or remove it")
+    new = folder.with_name(f".{folder.name}.new-{uuid.uuid4().hex[:8]}")
+    try:
+        new.mkdir(parents=True)
+        _write(new, model, train, valid, metrics or {})
+        _swap(new, folder)
+    except OSError as error:
+        raise type(error)(error.errno, f"cannot write the artefact to {folder}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return folder
+
+
+def load_bundle(folder: str | Path) -> tuple[CollabModel, Interactions, Interactions | None, dict]:
+    """Read and check an artefact.
+
+    Returns:
+        `(model in evaluation mode on the CPU, training part, validation part or None, config)`.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        BundleError: it is damaged, written by a newer version, or no artefact at all.
+    """
+    folder = _find(Path(folder).expanduser().resolve())
+    config = _read_config(folder)
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise BundleError(f"artefact {folder} is damaged: {name} is missing; export it again")
+        if _sha256(folder / name) != config["sha256"].get(name):
+            raise BundleError(f"artefact {folder} is damaged: {name} does not match its checksum; export it again")
+    try:
+        users, items = (_read_vocab(folder / f"{side}.parquet", config, side) for side in ("users", "items"))
+        model = _read_model(folder, config)
+        if (model.n_users, model.n_items) != (len(users), len(items)):
+            raise ValueError(
+                f"tables of {model.n_users} and {model.n_items} rows for {len(users)} and {len(items)} ids"
+            )
+        train, valid = _read_interactions(folder / "interactions.parquet", users, items, Columns(**config["columns"]))
+    except Exception as error:
+        raise BundleError(f"artefact {folder} cannot be read: {type(error).__name__}: {error}") from error
+    model.users, model.items = users, items
+    return model.eval(), train, valid, config
+
+
+def _write(folder: Path, model: CollabModel, train: Interactions, valid: Interactions | None, metrics: dict) -> None:
+    from safetensors.torch import save_file
+
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    save_file(tensors, folder / "model.safetensors")
+    kinds = {}
+    for side, vocab in (("users", train.users), ("items", train.items)):
+        kinds[side] = _write_vocab(folder / f"{side}.parquet", vocab)
+    parts = [_part_frame(part, number) for number, part in enumerate((train, valid)) if part is not None]
+    pd.concat(parts, ignore_index=True).to_parquet(folder / "interactions.parquet", index=False)
+    config = {
+        "format": "collabkit",
+        "version": FORMAT_VERSION,
+        "written_by": __version__,
+        "model": {"class": type(model).__name__, "arguments": model.config()},
+        "columns": asdict(train.columns),
+        "id_kinds": kinds,
+        "data_hash": train.data_hash(),
+        "metrics": metrics,
+        "sha256": {name: _sha256(folder / name) for name in FILES},
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _swap(new: Path, folder: Path) -> None:
+    """Put `new` in the place of `folder`; the old one waits under another name until the new one is there."""
+    previous = _previous(folder)
+    shutil.rmtree(previous, ignore_errors=True)
+    if folder.exists():
+        folder.rename(previous)
+    try:
+        new.rename(folder)
+    except OSError:
+        if previous.exists():
+            previous.rename(folder)
+        raise
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _previous(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.previous")
+
+
+def _find(folder: Path) -> Path:
+    """`folder`, or the previous artefact where a crash fell between the two renames of a swap."""
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise BundleError(f"{folder} is a file; an artefact is the folder that learn.export writes")
+    if _previous(folder).is_dir():
+        return _previous(folder)
+    raise FileNotFoundError(f"there is no artefact folder {folder}")
+
+
+def _is_bundle(folder: Path) -> bool:
+    try:
+        return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("format") == "collabkit"
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _read_config(folder: Path) -> dict:
+    if not (folder / "config.json").is_file():
+        raise BundleError(f"{folder} is no collabkit artefact: it has no config.json")
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BundleError(f"artefact {folder} is damaged: config.json is not valid JSON ({error})") from error
+    if not isinstance(config, dict) or config.get("format") != "collabkit":
+        raise BundleError(f"{folder} is no collabkit artefact: its config.json was written by something else")
+    version = config.get("version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise BundleError(
+            f"artefact {folder} has format version {version!r}, this collabkit ({__version__}) reads up to "
+            f"{FORMAT_VERSION}; update collabkit"
+        )
+    missing = {"model", "columns", "id_kinds", "sha256"} - set(config)
+    if missing or not isinstance(config["sha256"], dict):
+        raise BundleError(f"artefact {folder} is damaged: config.json lacks {sorted(missing) or 'checksums'}")
+    return config
+
+
+def _read_model(folder: Path, config: dict) -> CollabModel:
+    from safetensors.torch import load_file
+
+    name = config["model"]["class"]
+    if name not in MODELS:
+        raise ValueError(f"unknown model class {name!r}; this version knows {', '.join(MODELS)}")
+    model = MODELS[name](**config["model"]["arguments"])
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    return model
+
+
+def _write_vocab(path: Path, vocab: Vocab) -> str:
+    """Write the ids and return their kind: 'plain' for what Parquet stores, 'uuid' for UUIDs (stored as text)."""
+    ids, kind = vocab.ids, "plain"
+    if ids.dtype == object:
+        first = ids[0]
+        if isinstance(first, uuid.UUID):
+            ids, kind = pd.Index([str(v) for v in ids], dtype="str"), "uuid"
+        elif not isinstance(first, str):
+            raise TypeError(
+                f"ids of type {type(first).__name__} (column {vocab.name!r}) cannot be stored; train on "
+                f"df[{vocab.name!r}].astype(str)"
+            )
+    pd.DataFrame({"id": ids}).to_parquet(path, index=False)
+    return kind
+
+
+def _read_vocab(path: Path, config: dict, side: str) -> Vocab:
+    ids = pd.read_parquet(path)["id"]
+    if config["id_kinds"][side] == "uuid":
+        ids = pd.Series([uuid.UUID(v) for v in ids], dtype=object)
+    return Vocab(ids, config["columns"]["user" if side == "users" else "item"])
+
+
+def _part_frame(part: Interactions, number: int) -> pd.DataFrame:
+    columns = {name: getattr(part, name) for name in ("user_idx", "item_idx", "rating", "time")}
+    data = {name: value.numpy() for name, value in columns.items() if value is not None}
+    return pd.DataFrame({**data, "part": np.full(len(part), number, dtype=np.int8)})
+
+
+def _read_interactions(
+    path: Path, users: Vocab, items: Vocab, columns: Columns
+) -> tuple[Interactions, Interactions | None]:
+    table = pd.read_parquet(path)
+    for name, vocab in (("user_idx", users), ("item_idx", items)):
+        if len(table) == 0 or table[name].min() < 0 or table[name].max() >= len(vocab):
+            raise ValueError(f"interactions.parquet has {name} outside 0..{len(vocab) - 1}")
+    tensor = {name: torch.from_numpy(table[name].to_numpy().copy()) for name in table.columns}
+    every = Interactions(
+        tensor["user_idx"], tensor["item_idx"], tensor.get("rating"), tensor.get("time"), users, items, columns
+    )
+    train, valid = (every.take(np.flatnonzero(table["part"] == number)) for number in (0, 1))
+    return train, valid if len(valid) else None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file) -> str:
+    """`hashlib.file_digest` for Python 3.10."""
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,122 @@
+"""Callbacks: cheaper versions of fastai's per-batch ones, cold rows, and mixed precision on any device."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+from fastai.callback.core import Callback
+from fastai.callback.fp16 import AMPMode, MixedPrecision
+from fastai.callback.schedule import ParamScheduler
+from fastai.learner import AvgSmoothLoss, Recorder
+
+from collabkit.models import CollabModel
+from collabkit.models.default_rows import fit_default_rows, zero_cold_rows
+
+__all__ = ["LeanRecorder", "LeanScheduler", "ColdRows", "DeviceMixedPrecision", "cosine", "piecewise"]
+
+
+class LeanRecorder(Recorder):
+    """fastai's `Recorder` with the same records; a training batch costs it three small tensor operations."""
+
+    name = "recorder"
+
+    def __init__(self, beta: float = 0.98, **kwargs):
+        super().__init__(beta=beta, **kwargs)
+        self.smooth_loss = _LeanSmoothLoss(beta=beta)
+
+    def after_batch(self):
+        """Record the learning rate and the smoothed loss of a training batch; validation as fastai."""
+        learn = self.learn
+        if not learn.training or self.train_metrics or not learn.yb:
+            super().after_batch()
+            return
+        self.smooth_loss.accumulate(learn)
+        groups = getattr(learn.opt, "param_groups", None)
+        self.lrs.append(groups[-1]["lr"])
+        learn.smooth_loss = self.smooth_loss.value
+        self.losses.append(learn.smooth_loss)
+
+
+class _LeanSmoothLoss(AvgSmoothLoss):
+    def accumulate(self, learn):
+        self.count += 1
+        loss = learn.loss.detach()
+        loss = loss.mean() if loss.ndim else loss
+        self.val = torch.lerp(loss, self.val.to(loss.device), self.beta)
+
+
+class LeanScheduler(ParamScheduler):
+    """fastai's `ParamScheduler` for schedules made by `cosine` and `piecewise`: plain Python, no tensors a step."""
+
+    name = "param_scheduler"
+
+    def before_batch(self):
+        """Set each hyper-parameter to its value at this point of the training."""
+        learn = self.learn
+        for name, schedule in self.scheds.items():
+            learn.opt.set_hyper(name, schedule(learn.pct_train))
+
+
+def cosine(start, end) -> Callable:
+    """Half a cosine from `start` to `end` (numbers or arrays) over a position in [0, 1]."""
+    return lambda pos: start + (1 + math.cos(math.pi * (1 - pos))) * (end - start) / 2
+
+
+def piecewise(shares: Sequence[float], schedules: Sequence[Callable]) -> Callable:
+    """Run `schedules` one after the other, each over its share of [0, 1].
+
+    Example:
+        >>> f = piecewise([0.25, 0.75], [cosine(0.0, 1.0), cosine(1.0, 0.0)])
+        >>> [round(f(pos), 3) for pos in (0.0, 0.125, 0.25, 0.625, 1.0)]
+        [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    if abs(sum(shares) - 1) > 1e-6 or len(shares) != len(schedules):
+        raise ValueError(f"shares must add up to 1, one a schedule, got {list(shares)} for {len(schedules)} schedules")
+    starts = [sum(shares[:i]) for i in range(len(shares))]
+
+    def at(pos):
+        i = max(j for j, start in enumerate(starts) if pos >= start or j == 0)
+        return schedules[i](min((pos - starts[i]) / shares[i], 1.0) if shares[i] else 1.0)
+
+    return at
+
+
+class ColdRows(Callback):
+    """Rows of ids without training data: zero while training, at its end the best no-information answer.
+
+    Runs after callbacks that restore weights (`SaveModelCallback`).
+    """
+
+    order = 90
+
+    def before_fit(self):
+        """Zero the rows, so that validation in the fit sees no untrained random ones."""
+        if self._applies():
+            zero_cold_rows(self.learn.model, self.learn.dls.train.dataset)
+
+    def after_fit(self):
+        """Fit the rows; see `models.default_rows.fit_default_rows`."""
+        if self._applies() and not hasattr(self.learn, "lr_finder") and not hasattr(self.learn, "gather_preds"):
+            fit_default_rows(self.learn.model, self.learn.dls.train.dataset)
+
+    def _applies(self) -> bool:
+        return isinstance(self.learn.model, CollabModel)
+
+
+class DeviceMixedPrecision(MixedPrecision):
+    """fastai's mixed precision, with autocast for the model's own device rather than always for CUDA."""
+
+    name = "mixed_precision"
+
+    def before_fit(self):
+        """Make the autocast context, and the gradient scaler that float16 needs."""
+        device = next(self.learn.model.parameters()).device.type
+        dtype = torch.bfloat16 if self.amp_mode == AMPMode.BF16 else torch.float16
+        if device == "cpu":
+            warnings.warn("mixed precision on a CPU saves no time for embedding models", UserWarning, stacklevel=2)
+        self.kwargs["enabled"] = dtype == torch.float16
+        self.autocast = torch.autocast(device, dtype=dtype)
+        self.learn.scaler, self.scales = torch.amp.GradScaler(device, **self.kwargs), []

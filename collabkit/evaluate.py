@@ -1,0 +1,141 @@
+"""Evaluation: predictions and full-catalogue ranks of held-out rows -> a DataFrame with intervals and baselines."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from collabkit import metrics
+from collabkit.baselines import GlobalMean, Popularity, UserItemBias
+from collabkit.interactions import CollabWarning, Interactions
+from collabkit.models import CollabModel
+from collabkit.ranking import Pairs, block_size, exact_ranks, model_scorer
+
+__all__ = ["evaluate_ratings", "evaluate_ranking", "predict_ratings"]
+
+
+@torch.inference_mode()
+def predict_ratings(model: CollabModel, user_idx: Tensor, item_idx: Tensor, *, batch: int = 65_536) -> Tensor:
+    """Predicted ratings `(n,)` float32 on the CPU for index tensors `(n,)`, in batches."""
+    device = model.tables(True)[0].device
+    parts = [
+        model(users.to(device), items.to(device)).float().cpu()
+        for users, items in zip(user_idx.split(batch), item_idx.split(batch), strict=True)
+    ]
+    return torch.cat(parts) if parts else torch.zeros(0)
+
+
+def evaluate_ratings(
+    model: CollabModel, train: Interactions, test: Interactions, *, n_boot: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """RMSE and MAE of the ratings in `test`, beside the global mean and the user + item bias baseline.
+
+    Args:
+        model: in evaluation mode.
+        train, test: interactions with ratings, encoded with the same vocabularies.
+        n_boot, seed: of the bootstrap over users.
+
+    Returns:
+        DataFrame indexed by metric, with columns `value`, `low`, `high` (95 % interval), one a baseline, `n` (ratings).
+    """
+    target, users = test.rating.double().numpy(), test.user_idx.numpy()
+    pred = predict_ratings(model, test.user_idx, test.item_idx).double().numpy()
+    baselines = [
+        (b.name, b.predict(test.user_idx, test.item_idx).numpy()) for b in (GlobalMean(train), UserItemBias(train))
+    ]
+    groups = np.unique(users, return_inverse=True)[1]
+    counts = np.bincount(groups)
+    rows = {}
+    for name, metric, error in (
+        ("RMSE", metrics.rmse, np.square(pred - target)),
+        ("MAE", metrics.mae, np.abs(pred - target)),
+    ):
+        low, high = metrics.bootstrap_interval(np.bincount(groups, error), counts, n_boot=n_boot, seed=seed)
+        if name == "RMSE":
+            low, high = np.sqrt(low), np.sqrt(high)
+        rows[name] = {"value": metric(pred, target), "low": low, "high": high}
+        rows[name] |= {baseline: metric(values, target) for baseline, values in baselines}
+        rows[name]["n"] = len(target)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")
+
+
+def evaluate_ranking(
+    model: CollabModel,
+    train: Interactions,
+    test: Interactions,
+    *,
+    hidden: Pairs,
+    k: int = 10,
+    threshold: float | None = None,
+    n_boot: int = 1000,
+    seed: int = 0,
+    max_memory: int | str = "512MB",
+) -> pd.DataFrame:
+    """Ranking metrics of the relevant test items among all items, beside popularity.
+
+    An item is relevant for a user when the test part holds it with a rating of at least `threshold`. Rows with a user
+    or item unknown to the model are left out and counted in a `CollabWarning`; `n` counts the users that have a
+    relevant item, over whom the metrics are averaged.
+
+    Args:
+        hidden: pairs that are never candidates (those seen in training).
+        k: cut-off.
+        threshold: default the median training rating; every row is relevant where there are no ratings.
+        max_memory: bound of the score blocks.
+
+    Returns:
+        DataFrame indexed by metric, columns `value`, `low`, `high`, `popularity`, `n` (users); empty if none is left.
+    """
+    threshold = default_threshold(train) if threshold is None else threshold
+    relevant = torch.ones(len(test), dtype=torch.bool) if test.rating is None else test.rating >= threshold
+    known = relevant & (test.user_idx > 0) & (test.item_idx > 0)
+    users, items = _unique_pairs(test.user_idx[known], test.item_idx[known], test.n_items)
+    unknown = int((relevant & ~known).sum())
+    if unknown:
+        warnings.warn(
+            f"ranking metrics leave out {unknown:,} relevant rows whose user or item the model does not know",
+            CollabWarning,
+            stacklevel=3,
+        )
+    if len(users) == 0:
+        return pd.DataFrame(columns=["value", "low", "high", Popularity.name, "n"], index=pd.Index([], name="metric"))
+    candidates = torch.arange(1, train.n_items)
+    common = {"n_items": train.n_items, "hidden": hidden, "block": block_size(model, len(candidates), max_memory)}
+    ranks, popular = (
+        exact_ranks(scorer, users, items, candidates, **common)
+        for scorer in (model_scorer(model, candidates), Popularity(train).scorer(candidates))
+    )
+    groups = np.unique(users.numpy(), return_inverse=True)[1]
+    rows = {}
+    for name, metric in RANKING_METRICS.items():
+        values = metric(ranks, groups, k)
+        low, high = metrics.bootstrap_interval(values, np.ones(len(values)), n_boot=n_boot, seed=seed)
+        baseline = metric(popular, groups, k).mean()
+        rows[f"{name}@{k}"] = {
+            "value": values.mean(), "low": low, "high": high, Popularity.name: baseline, "n": len(values)
+        }  # fmt: skip
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")
+
+
+RANKING_METRICS = {
+    "HitRate": metrics.hit_rate,
+    "Precision": metrics.precision,
+    "Recall": metrics.recall,
+    "NDCG": metrics.ndcg,
+    "MRR": metrics.reciprocal_rank,
+}
+
+
+def default_threshold(train: Interactions) -> float:
+    """The median training rating: an item rated at least as high counts as liked (4 on MovieLens)."""
+    return -np.inf if train.rating is None else float(train.rating.median())
+
+
+def _unique_pairs(users: Tensor, items: Tensor, n_items: int) -> tuple[Tensor, Tensor]:
+    """Each (user, item) pair once, sorted by user."""
+    keys = torch.unique(users * n_items + items)
+    return keys // n_items, keys % n_items

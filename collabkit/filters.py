@@ -1,0 +1,156 @@
+"""Filters: functions DataFrame -> DataFrame that leave rows out before the data is split.
+
+Each says in a `CollabWarning` how many rows, users and items it left out and why. `user_name` and `item_name` default
+to the first and second column, as in `CollabDataLoaders.from_df`.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+
+from collabkit.interactions import CollabWarning, Columns
+
+__all__ = ["min_count", "k_core", "min_rating", "sample_users", "drop_duplicates"]
+
+
+def min_count(
+    df: pd.DataFrame, *, users: int = 1, items: int = 1, user_name: str | None = None, item_name: str | None = None
+) -> pd.DataFrame:
+    """Keep users with at least `users` rows and items with at least `items` rows, both counted once on the input.
+
+    After it a user may have fewer rows than asked, because some of their items went; `k_core` repeats until none has.
+
+    Example:
+        >>> df = pd.DataFrame({'user': [1, 1, 2], 'item': ['a', 'b', 'a']})
+        >>> min_count(df, users=2)
+           user item
+        0     1    a
+        1     1    b
+    """
+    columns = name_columns(df, user_name, item_name)
+    keep = _count_mask(df, columns, users, items)
+    return _kept(df, keep, columns, f"users with fewer than {users} or items with fewer than {items} rows")
+
+
+def k_core(
+    df: pd.DataFrame, k: int | tuple[int, int] = 5, *, user_name: str | None = None, item_name: str | None = None
+) -> pd.DataFrame:
+    """Repeat `min_count` until every user and every item has at least `k` rows (`k` may be `(users, items)`).
+
+    Example:
+        >>> df = pd.DataFrame({'user': [1, 1, 2, 2, 3], 'item': ['a', 'b', 'a', 'b', 'c']})
+        >>> len(k_core(df, 2))
+        4
+    """
+    columns = name_columns(df, user_name, item_name)
+    k_users, k_items = k if isinstance(k, tuple) else (k, k)
+    rows = np.arange(len(df))
+    while True:
+        keep = _count_mask(df.iloc[rows], columns, k_users, k_items)
+        if keep.all():
+            break
+        rows = rows[keep]
+    return _kept(df, np.isin(np.arange(len(df)), rows), columns, f"outside the ({k_users}, {k_items})-core")
+
+
+def min_rating(
+    df: pd.DataFrame,
+    threshold: float,
+    *,
+    rating_name: str | None = None,
+    user_name: str | None = None,
+    item_name: str | None = None,
+) -> pd.DataFrame:
+    """Keep the rows rated at least `threshold`; `rating_name` defaults to the third column."""
+    columns = name_columns(df, user_name, item_name)
+    rating_name = df.columns[2] if rating_name is None else rating_name
+    Columns(columns.user, columns.item, rating_name).check(df)
+    return _kept(df, (df[rating_name] >= threshold).to_numpy(), columns, f"rated below {threshold:g}")
+
+
+def sample_users(
+    df: pd.DataFrame,
+    frac: float,
+    *,
+    seed: int | None = None,
+    user_name: str | None = None,
+    item_name: str | None = None,
+) -> pd.DataFrame:
+    """Keep all rows of a random share `frac` (0 < frac <= 1) of the users; the same seed keeps the same users."""
+    columns = name_columns(df, user_name, item_name)
+    if not 0 < frac <= 1:
+        raise ValueError(f"frac must lie in (0, 1], got {frac!r}")
+    users = df[columns.user].unique()
+    chosen = np.random.default_rng(seed).permutation(len(users))[: max(1, round(frac * len(users)))]
+    keep = df[columns.user].isin(users[np.sort(chosen)]).to_numpy()
+    return _kept(df, keep, columns, f"users outside the sample of {frac:.0%}")
+
+
+def drop_duplicates(
+    df: pd.DataFrame, *, keep: str = "last", user_name: str | None = None, item_name: str | None = None
+) -> pd.DataFrame:
+    """Keep one row, the `'first'` or the `'last'` in table order, of each (user, item) pair.
+
+    Example:
+        >>> df = pd.DataFrame({'user': [1, 1], 'item': ['a', 'a'], 'rating': [2, 5]})
+        >>> drop_duplicates(df)['rating'].tolist()
+        [5]
+    """
+    columns = name_columns(df, user_name, item_name)
+    if keep not in ("first", "last"):
+        raise ValueError(f"keep must be 'first' or 'last', got {keep!r}")
+    mask = ~df.duplicated([columns.user, columns.item], keep=keep).to_numpy()
+    return _kept(df, mask, columns, "repeat a (user, item) pair")
+
+
+def name_columns(
+    df: pd.DataFrame,
+    user_name: str | None = None,
+    item_name: str | None = None,
+    rating_name: str | None = None,
+    time_name: str | None = None,
+) -> Columns:
+    """The `Columns` of `df`, checked; user and item default to its first two columns."""
+    if not isinstance(df, pd.DataFrame):
+        raise TypeError(f"expected a pandas DataFrame of interactions, got {type(df).__name__}")
+    if len(df.columns) < 2:
+        raise KeyError(f"a table of interactions needs a user and an item column; it has {list(df.columns)}")
+    columns = Columns(
+        df.columns[0] if user_name is None else user_name,
+        df.columns[1] if item_name is None else item_name,
+        rating_name,
+        time_name,
+    )
+    columns.check(df)
+    return columns
+
+
+def describe_left_out(df: pd.DataFrame, keep: np.ndarray, columns: Columns, reason: str) -> str | None:
+    """'left out 3 of 10 rows, 1 of 4 users, 0 of 5 items: reason', or None when `keep` `(n,)` bool keeps all."""
+    if keep.all():
+        return None
+    parts = [f"{(~keep).sum():,} of {len(df):,} rows"]
+    for name, what in ((columns.user, "users"), (columns.item, "items")):
+        before, after = df[name].nunique(), df.loc[keep, name].nunique()
+        parts.append(f"{before - after:,} of {before:,} {what}")
+    return f"left out {', '.join(parts)}: {reason}"
+
+
+def _count_mask(df: pd.DataFrame, columns: Columns, k_users: int, k_items: int) -> np.ndarray:
+    enough = np.ones(len(df), dtype=bool)
+    for name, k in ((columns.user, k_users), (columns.item, k_items)):
+        codes = pd.factorize(df[name])[0]
+        enough &= np.bincount(codes, minlength=1)[codes] >= k if len(codes) else enough
+    return enough
+
+
+def _kept(df: pd.DataFrame, keep: np.ndarray, columns: Columns, reason: str) -> pd.DataFrame:
+    if not keep.any():
+        raise ValueError(f"no row of {len(df):,} is left: all are {reason}; relax the filter")
+    message = describe_left_out(df, keep, columns, reason)
+    if message is not None:
+        warnings.warn(message, CollabWarning, stacklevel=3)
+    return df[keep]

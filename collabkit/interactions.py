@@ -1,0 +1,220 @@
+"""`Interactions`: validated, encoded events (user, item, rating?, time?), the form in which the library reads data."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from collabkit.vocab import Vocab
+
+__all__ = ["Columns", "Interactions", "CollabWarning"]
+
+
+class CollabWarning(UserWarning):
+    """Something was left out, kept or limited that the caller may want to know; the message counts it."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns of an interactions table; `rating` and `time` are None where the table has none.
+
+    Example:
+        >>> Columns('user', 'title', 'rating').present
+        ['user', 'title', 'rating']
+    """
+
+    user: str
+    item: str
+    rating: str | None = None
+    time: str | None = None
+
+    @property
+    def present(self) -> list[str]:
+        """The names that are set, in the order user, item, rating, time."""
+        return [name for name in (self.user, self.item, self.rating, self.time) if name is not None]
+
+    def check(self, df: pd.DataFrame) -> None:
+        """Raise unless `df` is a non-empty DataFrame that holds these columns, each once."""
+        if not isinstance(df, pd.DataFrame):
+            raise TypeError(f"expected a pandas DataFrame of interactions, got {type(df).__name__}")
+        missing = [name for name in self.present if name not in df.columns]
+        if missing:
+            raise KeyError(
+                f"column(s) {missing} not found; the table has {list(df.columns)}. "
+                "Name them with user_name=, item_name=, rating_name=, time_name="
+            )
+        if len(set(self.present)) < len(self.present):
+            raise ValueError(f"user, item, rating and time must be different columns, got {self.present}")
+        repeated = [name for name in self.present if (df.columns == name).sum() > 1]
+        if repeated:
+            raise ValueError(f"column(s) {repeated} occur more than once in the table; rename or drop the others")
+        if len(df) == 0:
+            raise ValueError(f"the table of interactions is empty (0 rows, columns {list(df.columns)})")
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Encoded events: row j says that user `user_idx[j]` met item `item_idx[j]`.
+
+    Build it with `Interactions.from_df`. Index 0 stands for an id that the vocabulary does not know.
+
+    Args:
+        user_idx, item_idx: `(n,)` int64 rows of the user and item tables.
+        rating: `(n,)` float32, or None for events without a value.
+        time: `(n,)` int64 (nanoseconds for timestamps, else the column's own unit), or None.
+        users, items: the vocabularies.
+        columns: the column names in the caller's table.
+
+    Example:
+        >>> df = pd.DataFrame({'user': [1, 1, 2], 'title': ['Alien', 'Brazil', 'Alien'], 'rating': [4, 5, 3]})
+        >>> data = Interactions.from_df(df, Columns('user', 'title', 'rating'))
+        >>> data
+        Interactions: 3 rows, 2 users, 2 items, density 75.0%, rating 3 to 5 (mean 4.000)
+        >>> data.user_idx, data.items[2]
+        (tensor([1, 1, 2]), 'Brazil')
+    """
+
+    user_idx: Tensor
+    item_idx: Tensor
+    rating: Tensor | None
+    time: Tensor | None
+    users: Vocab
+    items: Vocab
+    columns: Columns
+
+    @classmethod
+    def from_df(
+        cls, df: pd.DataFrame, columns: Columns, *, users: Vocab | None = None, items: Vocab | None = None
+    ) -> Interactions:
+        """Validate and encode a table.
+
+        Args:
+            df: one row an event.
+            columns: which columns hold what.
+            users, items: vocabularies to encode with (ids they do not know become index 0 and are counted in a
+                `CollabWarning`); by default they are made from `df`.
+
+        Raises:
+            KeyError: a column is missing.
+            ValueError: the table is empty; an id or rating is missing or infinite.
+            TypeError: ratings are not numbers; ids are of mixed types or another type than the vocabulary's.
+        """
+        columns.check(df)
+        rating = None if columns.rating is None else _check_ratings(df[columns.rating])
+        time = None if columns.time is None else _check_times(df[columns.time])
+        users = Vocab.from_values(df[columns.user], columns.user) if users is None else users
+        items = Vocab.from_values(df[columns.item], columns.item) if items is None else items
+        user_idx, item_idx = users.encode(df[columns.user]), items.encode(df[columns.item])
+        for vocab, idx in ((users, user_idx), (items, item_idx)):
+            if (idx == 0).any():
+                warnings.warn(
+                    f"{(idx == 0).sum():,} of {len(df):,} rows have {vocab.name!r} ids that the model does not know; "
+                    "they get the answer for an unknown id",
+                    CollabWarning,
+                    stacklevel=2,
+                )
+        as_tensor = torch.from_numpy
+        return cls(as_tensor(user_idx), as_tensor(item_idx), rating, time, users, items, columns)
+
+    def __len__(self) -> int:
+        return len(self.user_idx)
+
+    @property
+    def n_users(self) -> int:
+        """Rows of a user table: the known users and the unknown one."""
+        return len(self.users)
+
+    @property
+    def n_items(self) -> int:
+        """Rows of an item table: the known items and the unknown one."""
+        return len(self.items)
+
+    def take(self, rows) -> Interactions:
+        """The interactions at the positions `rows` `(m,)`, with the same vocabularies."""
+        rows = torch.as_tensor(np.asarray(rows), dtype=torch.int64)
+        pick = lambda column: None if column is None else column[rows]  # noqa: E731
+        return replace(
+            self,
+            user_idx=self.user_idx[rows],
+            item_idx=self.item_idx[rows],
+            rating=pick(self.rating),
+            time=pick(self.time),
+        )
+
+    def n_duplicates(self) -> int:
+        """Number of rows whose (user, item) pair occurred in an earlier row."""
+        return len(self) - len(torch.unique(self.user_idx * self.n_items + self.item_idx))
+
+    def data_hash(self) -> str:
+        """SHA-256 of the encoded columns, so that an artefact can say which data it was trained on."""
+        digest = hashlib.sha256()
+        for column in (self.user_idx, self.item_idx, self.rating, self.time):
+            if column is not None:
+                digest.update(column.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def to_df(self) -> pd.DataFrame:
+        """The interactions as a DataFrame with the caller's ids and column names; unknown ids show as `#na#`."""
+        data = {}
+        for name, vocab, idx in (
+            (self.columns.user, self.users, self.user_idx),
+            (self.columns.item, self.items, self.item_idx),
+        ):
+            data[name] = vocab.decode(idx.cpu()) if bool((idx > 0).all()) else vocab[idx.cpu().numpy()]
+        for name, column in ((self.columns.rating, self.rating), (self.columns.time, self.time)):
+            if column is not None:
+                data[name] = column.cpu().numpy()
+        return pd.DataFrame(data)
+
+    def __repr__(self) -> str:
+        n_users, n_items = (len(torch.unique(idx)) for idx in (self.user_idx, self.item_idx))
+        text = f"Interactions: {len(self):,} rows, {n_users:,} users, {n_items:,} items"
+        if len(self):
+            text += f", density {len(self) / (n_users * n_items):.1%}"
+        if self.rating is not None and len(self):
+            r = self.rating
+            text += f", rating {r.min():g} to {r.max():g} (mean {r.double().mean():.3f})"
+        return text
+
+
+def _check_ratings(column: pd.Series) -> Tensor:
+    """Ratings `(n,)` float32, or an error that names the rows at fault."""
+    if pd.api.types.is_bool_dtype(column) or not pd.api.types.is_numeric_dtype(column):
+        raise TypeError(
+            f"ratings must be numbers; column {column.name!r} is {column.dtype} (e.g. {column.iloc[0]!r}). "
+            f"Convert it, e.g. pd.to_numeric(df[{column.name!r}])"
+        )
+    values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    for bad, what in ((np.isnan(values), "missing (NaN)"), (np.isinf(values), "infinite")):
+        if bad.any():
+            rows = np.flatnonzero(bad)
+            raise ValueError(
+                f"column {column.name!r} has {len(rows):,} {what} rating(s), first at row {rows[0]}; "
+                "drop or correct them first"
+            )
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def _check_times(column: pd.Series) -> Tensor:
+    """Times `(n,)` int64, or an error."""
+    if pd.api.types.is_datetime64_any_dtype(column):
+        numbers = column.dt.as_unit("ns").astype("int64") if column.notna().all() else column
+    else:
+        numbers = column
+    if column.isna().any():
+        raise ValueError(f"column {column.name!r} has {column.isna().sum():,} missing time(s); drop or fill them first")
+    if pd.api.types.is_bool_dtype(column) or not pd.api.types.is_numeric_dtype(numbers):
+        raise TypeError(
+            f"times must be timestamps or numbers; column {column.name!r} is {column.dtype} (e.g. {column.iloc[0]!r}). "
+            f"Convert it, e.g. pd.to_datetime(df[{column.name!r}])"
+        )
+    values = numbers.to_numpy()
+    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.floor(values)).all()):
+        raise ValueError(f"column {column.name!r} holds infinite or fractional times; use whole numbers or timestamps")
+    return torch.from_numpy(values.astype(np.int64))

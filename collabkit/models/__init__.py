@@ -1,0 +1,7 @@
+"""The models, one file each; all are plain `nn.Module`s that score a user and an item."""
+
+from collabkit.models.base import CollabModel
+from collabkit.models.collab_filter import CollFilter
+from collabkit.models.mlp import EmbeddingNN
+
+__all__ = ["CollFilter", "EmbeddingNN", "CollabModel"]

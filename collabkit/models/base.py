@@ -1,0 +1,109 @@
+"""What every model shares: broadcasting `forward`, the rating scale, and rows by external id."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from collabkit.vocab import Vocab
+
+__all__ = ["CollabModel", "embedding"]
+
+
+class CollabModel(nn.Module):
+    """Base of the models: a score for a user and an item, from one row of each side's tables.
+
+    A model defines `user_rows(idx)` and `item_rows(idx)`, the looked-up parts `(..., d)` of each side, and
+    `interact(user_rows, item_rows)`, which turns them into a logit. Everything else follows from these.
+
+    Args:
+        n_users, n_items: rows of the tables; row 0 is the unknown id.
+        y_range: `(low, high)` of the ratings; the logit goes through a sigmoid scaled to it. None gives logits.
+
+    Raises:
+        ValueError: a table of fewer than two rows, or `y_range` not increasing.
+    """
+
+    def __init__(self, n_users: int, n_items: int, y_range: tuple[float, float] | None = None):
+        super().__init__()
+        if n_users < 2 or n_items < 2:
+            raise ValueError(f"tables need the unknown row and at least one more, got {n_users=} and {n_items=}")
+        self.n_users, self.n_items, self.y_range = n_users, n_items, check_y_range(y_range)
+        self.users: Vocab | None = None
+        self.items: Vocab | None = None
+
+    def user_rows(self, idx: Tensor) -> tuple[Tensor, ...]:
+        """The user side's parts `(..., d)` for `idx` `(...)`."""
+        raise NotImplementedError
+
+    def item_rows(self, idx: Tensor) -> tuple[Tensor, ...]:
+        """The item side's parts `(..., d)` for `idx` `(...)`."""
+        raise NotImplementedError
+
+    def interact(self, user_rows: tuple[Tensor, ...], item_rows: tuple[Tensor, ...]) -> Tensor:
+        """Logits of the broadcast shape of the leading dimensions of the two sides' parts."""
+        raise NotImplementedError
+
+    def tables(self, is_item: bool) -> list[nn.Parameter]:
+        """The embedding tables `(n, d)` of one side, in the order of `user_rows` or `item_rows`."""
+        raise NotImplementedError
+
+    def config(self) -> dict:
+        """The constructor's arguments as JSON-ready values, from which the artefact rebuilds the model."""
+        raise NotImplementedError
+
+    def score(self, user_idx: Tensor, item_idx: Tensor) -> Tensor:
+        """Logits of the broadcast shape of `user_idx` and `item_idx`."""
+        return self.interact(self.user_rows(user_idx), self.item_rows(item_idx))
+
+    def activation(self, logits: Tensor) -> Tensor:
+        """Logits on the rating scale: `sigmoid(logits) * (high - low) + low`; unchanged without `y_range`."""
+        return logits if self.y_range is None else sigmoid_range(logits, *self.y_range)
+
+    def forward(self, user_idx: Tensor, item_idx: Tensor | None = None) -> Tensor:
+        """Ratings (or logits without `y_range`) of the broadcast shape of two index tensors.
+
+        One tensor `x` `(..., 2)` with users in column 0 and items in column 1, fastai's batch form, does the same.
+        """
+        if item_idx is None:
+            user_idx, item_idx = user_idx[..., 0], user_idx[..., 1]
+        return self.activation(self.score(user_idx, item_idx))
+
+    def row_indices(self, ids, is_item: bool = True) -> Tensor:
+        """Rows `(n,)` int64 of external `ids` `(n,)` of items (or users); an unknown id raises `KeyError`."""
+        vocab = self.items if is_item else self.users
+        if vocab is None:
+            raise ValueError("the model has no vocabulary: make it with collab_learner, or set its users and items")
+        return torch.from_numpy(vocab.encode(ids, unknown="raise")).to(self.tables(is_item)[0].device)
+
+
+def sigmoid_range(x: Tensor, low: float, high: float) -> Tensor:
+    """`sigmoid(x) * (high - low) + low`: the logistic function scaled to the open interval `(low, high)`.
+
+    Example:
+        >>> sigmoid_range(torch.zeros(1), 0, 5)
+        tensor([2.5000])
+    """
+    return torch.sigmoid(x) * (high - low) + low
+
+
+def embedding(n: int, d: int, *, std: float = 0.01, sparse: bool = False) -> nn.Embedding:
+    """An `nn.Embedding` `(n, d)` drawn from a normal of sd `std` truncated at two sd, as fastai's; row 0 is zero."""
+    table = nn.Embedding(n, d, sparse=sparse)
+    nn.init.trunc_normal_(table.weight, std=std, a=-2 * std, b=2 * std)
+    with torch.no_grad():
+        table.weight[0] = 0.0
+    return table
+
+
+def check_y_range(y_range) -> tuple[float, float] | None:
+    """`y_range` as two floats, low below high, or an error."""
+    if y_range is None:
+        return None
+    try:
+        low, high = (float(v) for v in y_range)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"y_range must be (low, high), e.g. (0, 5.5), got {y_range!r}") from error
+    if not low < high:
+        raise ValueError(f"y_range must be (low, high) with low < high, got {y_range!r}")
+    return low, high

@@ -1,0 +1,92 @@
+"""`CollFilter`: dot product of a user's and an item's factors plus both biases."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from collabkit.models.base import CollabModel, embedding
+
+__all__ = ["CollFilter"]
+
+
+class CollFilter(CollabModel):
+    """Matrix factorisation with biases: `y_range` of `u_weight[u] . i_weight[i] + u_bias[u] + i_bias[i]`.
+
+    The biased model of Koren, Bell and Volinsky, "Matrix factorization techniques for recommender systems" (2009),
+    section "Adding biases", squeezed into the rating scale by a sigmoid as in fastai.
+
+    Args:
+        n_users, n_items: rows of the tables, the unknown row 0 included (`len(dls.classes['user'])`).
+        n_factors: length d of the factor vectors.
+        y_range: `(low, high)` of the ratings, a little wider than the scale, e.g. `(0, 5.5)`; None gives logits.
+        init_std: standard deviation of the initial factors and biases.
+        sparse: sparse gradients for the tables, so that a step costs what its batch touches; needs an optimiser
+            that takes them (`torch.optim.SparseAdam`).
+
+    Example:
+        >>> model = CollFilter(n_users=4, n_items=6, n_factors=3, y_range=(0, 5.5))
+        >>> users, items = torch.tensor([1, 2, 3]), torch.tensor([5, 1, 2])
+        >>> model(users, items).shape, model(torch.stack([users, items], 1)).shape, model(users[:, None], items).shape
+        (torch.Size([3]), torch.Size([3]), torch.Size([3, 3]))
+    """
+
+    def __init__(
+        self,
+        n_users: int,
+        n_items: int,
+        n_factors: int = 50,
+        y_range: tuple[float, float] | None = None,
+        *,
+        init_std: float = 0.01,
+        sparse: bool = False,
+    ):
+        super().__init__(n_users, n_items, y_range)
+        if n_factors < 1:
+            raise ValueError(f"n_factors must be at least 1, got {n_factors}")
+        self.n_factors, self.init_std, self.sparse = n_factors, init_std, sparse
+        self.u_weight = embedding(n_users, n_factors, std=init_std, sparse=sparse)
+        self.i_weight = embedding(n_items, n_factors, std=init_std, sparse=sparse)
+        self.u_bias = embedding(n_users, 1, std=init_std, sparse=sparse)
+        self.i_bias = embedding(n_items, 1, std=init_std, sparse=sparse)
+
+    def user_rows(self, idx: Tensor) -> tuple[Tensor, Tensor]:
+        return self.u_weight(idx), self.u_bias(idx)  # (..., d), (..., 1)
+
+    def item_rows(self, idx: Tensor) -> tuple[Tensor, Tensor]:
+        return self.i_weight(idx), self.i_bias(idx)  # (..., d), (..., 1)
+
+    def interact(self, user_rows, item_rows) -> Tensor:
+        (p, b_u), (q, b_i) = user_rows, item_rows
+        return (p * q).sum(-1) + (b_u + b_i).squeeze(-1)  # (...)
+
+    def tables(self, is_item: bool) -> list[nn.Parameter]:
+        return [self.i_weight.weight, self.i_bias.weight] if is_item else [self.u_weight.weight, self.u_bias.weight]
+
+    def config(self) -> dict:
+        return {
+            "n_users": self.n_users,
+            "n_items": self.n_items,
+            "n_factors": self.n_factors,
+            "y_range": self.y_range,
+            "init_std": self.init_std,
+            "sparse": self.sparse,
+        }
+
+    def user_vectors(self, idx: Tensor) -> Tensor:
+        """`(n, d + 2)` vectors `[p_u, b_u, 1]`; their dot products with `item_vectors` are the logits."""
+        p, b = self.user_rows(idx)
+        return torch.cat([p, b, torch.ones_like(b)], dim=-1)
+
+    def item_vectors(self, idx: Tensor) -> Tensor:
+        """`(n, d + 2)` vectors `[q_i, 1, b_i]`."""
+        q, b = self.item_rows(idx)
+        return torch.cat([q, torch.ones_like(b), b], dim=-1)
+
+    def bias(self, ids, is_item: bool = True) -> Tensor:
+        """Biases `(n,)`, on the CPU and detached, of the items (or users) with external `ids` `(n,)`."""
+        return self.tables(is_item)[1][self.row_indices(ids, is_item)].squeeze(-1).detach().cpu()
+
+    def weight(self, ids, is_item: bool = True) -> Tensor:
+        """Factors `(n, d)`, on the CPU and detached, of the items (or users) with external `ids` `(n,)`."""
+        return self.tables(is_item)[0][self.row_indices(ids, is_item)].detach().cpu()

@@ -1,0 +1,93 @@
+"""What an id without training data predicts: the row of each side's tables that fits an "average stranger" best."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from collabkit.interactions import Interactions
+from collabkit.models.base import CollabModel
+
+__all__ = ["zero_cold_rows", "fit_default_rows"]
+
+
+@torch.no_grad()
+def zero_cold_rows(model: CollabModel, train: Interactions) -> None:
+    """Set the rows of ids without a training row, the unknown row 0 among them, to zero: no opinion yet."""
+    for is_item in (False, True):
+        cold = _cold_rows(train, is_item)
+        for table in model.tables(is_item):
+            table[cold.to(table.device)] = 0.0
+
+
+def fit_default_rows(model: CollabModel, train: Interactions, *, max_rows: int = 100_000) -> None:
+    """Give every id without a training row, the unknown row 0 among them, the best no-information answer.
+
+    For a stranger nothing is known, so one row must serve them all: the row that predicts the training ratings best
+    when put in the place of every user (or item) at once, the other side held fixed. Its error depends on the data only
+    through each item's mean rating and count, `sum_i n_i (mean_i - pred_i)**2 + constant`, so that the fit (L-BFGS from
+    the mean of the trained rows) costs one small regression over the items, whatever the number of ratings.
+
+    Args:
+        model: the trained model, changed in place; nothing is done for a model without ratings to fit.
+        train: its training interactions, with ratings.
+        max_rows: use at most this many of the other side's most frequent ids.
+    """
+    if train.rating is None:
+        return
+    was_training = model.training
+    model.eval()
+    for is_item in (False, True):
+        counts, means = _count_and_mean(train, by_item=not is_item)
+        other = torch.argsort(counts, descending=True)[:max_rows]
+        other = other[counts[other] > 0]
+        device = model.tables(is_item)[0].device
+        row = _fit_row(model, is_item, other.to(device), means[other].to(device), counts[other].to(device), train)
+        cold = _cold_rows(train, is_item)
+        with torch.no_grad():
+            for table, value in zip(model.tables(is_item), row, strict=True):
+                table[cold.to(device)] = value
+    model.train(was_training)
+
+
+def _fit_row(model, is_item: bool, other: Tensor, means: Tensor, counts: Tensor, train: Interactions) -> list[Tensor]:
+    """One row `[(d,), ...]` of a side's tables, fitted to the other side's mean ratings `(m,)`."""
+    with torch.no_grad():
+        fixed = (model.user_rows if is_item else model.item_rows)(other)
+        warm = torch.ones(len(model.tables(is_item)[0]), dtype=torch.bool)
+        warm[_cold_rows(train, is_item)] = False
+        start = [table[warm.to(table.device)].mean(0) for table in model.tables(is_item)]
+    row = [value.clone().requires_grad_() for value in start]
+    weights = counts / counts.sum()
+    optimiser = torch.optim.LBFGS(row, max_iter=50, line_search_fn="strong_wolfe")
+
+    def loss():
+        optimiser.zero_grad()
+        own = tuple(value.expand(len(other), -1) for value in row)
+        logits = model.interact(fixed, own) if is_item else model.interact(own, fixed)
+        value = (weights * F.mse_loss(model.activation(logits), means, reduction="none")).sum()
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimiser.step(loss)
+    model.zero_grad()
+    finite = all(bool(value.isfinite().all()) for value in row)
+    return [value.detach() for value in row] if finite else start
+
+
+def _count_and_mean(train: Interactions, by_item: bool) -> tuple[Tensor, Tensor]:
+    """Number and mean of the ratings of each item (or user), `(n,)` float32 each."""
+    idx, n = (train.item_idx, train.n_items) if by_item else (train.user_idx, train.n_users)
+    idx, rating = idx.cpu(), train.rating.cpu().double()
+    counts = torch.bincount(idx, minlength=n)
+    return counts.float(), (torch.bincount(idx, weights=rating, minlength=n) / counts.clamp(min=1)).float()
+
+
+def _cold_rows(train: Interactions, is_item: bool) -> Tensor:
+    idx, n = (train.item_idx, train.n_items) if is_item else (train.user_idx, train.n_users)
+    cold = torch.ones(n, dtype=torch.bool)
+    cold[idx.cpu()] = False
+    cold[0] = True
+    return cold.nonzero().squeeze(1)

@@ -1,0 +1,112 @@
+"""`EmbeddingNN`: user and item embeddings, concatenated and passed through a multi-layer perceptron."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from collabkit.models.base import CollabModel, embedding
+
+__all__ = ["EmbeddingNN", "emb_sz_rule"]
+
+
+class EmbeddingNN(CollabModel):
+    """Embedding network: `[user embedding, item embedding] -> layers -> one output`, as fastai's `EmbeddingNN`.
+
+    Each hidden layer is Linear -> ReLU -> BatchNorm -> Dropout, in fastai's order. Users and items have their own
+    embedding sizes.
+
+    Args:
+        emb_szs: `((n_users, d_user), (n_items, d_item))`, e.g. from fastai's `get_emb_sz(dls)`.
+        layers: widths of the hidden layers.
+        ps: dropout of the hidden layers, one value for all or one each.
+        embed_p: dropout of the concatenated embeddings.
+        y_range: `(low, high)` of the ratings; None gives logits.
+        use_bn: batch normalisation after each hidden layer.
+        bn_final: and on the output.
+
+    Raises:
+        ValueError: sizes or dropouts of the wrong number or range.
+
+    Example:
+        >>> model = EmbeddingNN([(4, 3), (6, 5)], layers=[8, 4], y_range=(0, 5.5))
+        >>> model(torch.tensor([[1, 5], [2, 3]])).shape
+        torch.Size([2])
+    """
+
+    def __init__(
+        self,
+        emb_szs: Sequence[tuple[int, int]],
+        layers: Sequence[int],
+        *,
+        ps: float | Sequence[float] = 0.0,
+        embed_p: float = 0.0,
+        y_range: tuple[float, float] | None = None,
+        use_bn: bool = True,
+        bn_final: bool = False,
+    ):
+        (n_users, d_user), (n_items, d_item) = emb_szs
+        super().__init__(n_users, n_items, y_range)
+        layers = [int(width) for width in layers]
+        if not layers or min(layers) < 1 or min(d_user, d_item) < 1:
+            raise ValueError(f"layers and embedding sizes must be positive, got {layers=} and emb_szs={list(emb_szs)}")
+        ps = [float(ps)] * len(layers) if not isinstance(ps, Sequence) else [float(p) for p in ps]
+        if len(ps) != len(layers) or not all(0 <= p < 1 for p in [*ps, embed_p]):
+            raise ValueError(f"dropouts must lie in [0, 1), one a layer ({len(layers)}), got {ps=}, {embed_p=}")
+        self._config = {
+            "emb_szs": [[int(n_users), int(d_user)], [int(n_items), int(d_item)]],
+            "layers": layers,
+            "ps": ps,
+            "embed_p": float(embed_p),
+            "use_bn": use_bn,
+            "bn_final": bn_final,
+        }
+        self.embeds = nn.ModuleList([embedding(n_users, d_user), embedding(n_items, d_item)])
+        self.emb_drop = nn.Dropout(embed_p)
+        blocks = [_block(i, o, p, use_bn) for i, o, p in zip([d_user + d_item, *layers], layers, ps, strict=False)]
+        final = nn.Linear(layers[-1], 1, bias=not bn_final)
+        self.layers = nn.Sequential(*blocks, nn.Sequential(final, nn.BatchNorm1d(1)) if bn_final else final)
+
+    def user_rows(self, idx: Tensor) -> tuple[Tensor]:
+        return (self.embeds[0](idx),)  # (..., d_user)
+
+    def item_rows(self, idx: Tensor) -> tuple[Tensor]:
+        return (self.embeds[1](idx),)  # (..., d_item)
+
+    def interact(self, user_rows, item_rows) -> Tensor:
+        (p,), (q,) = user_rows, item_rows
+        shape = torch.broadcast_shapes(p.shape[:-1], q.shape[:-1])
+        x = torch.cat([p.expand(*shape, -1), q.expand(*shape, -1)], dim=-1)  # (..., d_user + d_item)
+        x = self.emb_drop(x).reshape(-1, x.shape[-1])  # BatchNorm1d wants (n, features)
+        return self.layers(x).reshape(shape)  # (...)
+
+    def tables(self, is_item: bool) -> list[nn.Parameter]:
+        return [self.embeds[int(is_item)].weight]
+
+    def config(self) -> dict:
+        return {**self._config, "y_range": self.y_range}
+
+    def weight(self, ids, is_item: bool = True) -> Tensor:
+        """Embeddings `(n, d)`, on the CPU and detached, of the items (or users) with external `ids` `(n,)`."""
+        return self.tables(is_item)[0][self.row_indices(ids, is_item)].detach().cpu()
+
+
+def emb_sz_rule(n: int) -> int:
+    """fastai's rule of thumb for the embedding size of a table of `n` rows: `min(600, round(1.6 * n ** 0.56))`.
+
+    Example:
+        >>> emb_sz_rule(944), emb_sz_rule(1665)
+        (74, 102)
+    """
+    return min(600, round(1.6 * n**0.56))
+
+
+def _block(n_in: int, n_out: int, p: float, use_bn: bool) -> nn.Sequential:
+    parts: list[nn.Module] = [nn.Linear(n_in, n_out, bias=not use_bn), nn.ReLU(inplace=True)]
+    if use_bn:
+        parts.append(nn.BatchNorm1d(n_out))
+    if p > 0:
+        parts.append(nn.Dropout(p))
+    return nn.Sequential(*parts)

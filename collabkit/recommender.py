@@ -1,0 +1,307 @@
+"""`Recommender`: a trained model with its ids, for recommendations; loads an artefact without fastai."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from collabkit.bundle import load_bundle, save_bundle
+from collabkit.evaluate import evaluate_ranking, evaluate_ratings, predict_ratings
+from collabkit.interactions import CollabWarning, Interactions
+from collabkit.models import CollabModel
+from collabkit.ranking import Pairs, block_size, model_scorer, top_k
+from collabkit.vocab import Vocab
+
+__all__ = ["Recommender"]
+
+
+class Recommender:
+    """Predictions, recommendations, neighbours and evaluation of a trained model, by external ids.
+
+    `learn.recommend` and its kin are this class on the learner's model; `Recommender.load(folder)` is the same from an
+    artefact.
+
+    Args:
+        model: a model whose tables are row-aligned with the interactions' vocabularies.
+        train: training interactions.
+        valid: validation interactions, if any; `recommend` hides both.
+        config: the artefact's config, where it came from one.
+
+    Example:
+        >>> rec = Recommender.load(folder)                             # doctest: +SKIP
+        >>> rec.recommend(['ann', 'bob'], k=5)                         # doctest: +SKIP
+    """
+
+    def __init__(
+        self, model: CollabModel, train: Interactions, valid: Interactions | None = None, *, config: dict | None = None
+    ):
+        self.model, self.train, self.valid, self.config = model, train, valid, config or {}
+        self.users, self.items, self.columns = train.users, train.items, train.columns
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Recommender:
+        """The recommender in an artefact folder written by `learn.export`; see `bundle.load_bundle` for errors."""
+        model, train, valid, config = load_bundle(folder)
+        return cls(model, train, valid, config=config)
+
+    def save(self, folder: str | Path, *, metrics: dict | None = None) -> Path:
+        """Write the artefact; see `bundle.save_bundle`."""
+        return save_bundle(folder, self.model, self.train, self.valid, metrics=metrics)
+
+    def predict(self, users, items, *, unknown: str = "raise") -> float | np.ndarray:
+        """Predicted rating of each (user, item) pair.
+
+        Args:
+            users, items: external ids, scalars or arrays `(n,)`; a scalar is paired with every id of the other.
+            unknown: `'raise'` for an unknown id, or `'default'` for the no-information answer.
+
+        Returns:
+            A float for two scalars, else `(n,)` float32.
+
+        Raises:
+            KeyError: an id is unknown and `unknown='raise'`.
+            ValueError: arrays of different lengths.
+        """
+        user_idx, item_idx = self._encode(self.users, users, unknown), self._encode(self.items, items, unknown)
+        if len(user_idx) != len(item_idx) and 1 not in (len(user_idx), len(item_idx)):
+            raise ValueError(f"users and items must pair up, got {len(user_idx)} users and {len(item_idx)} items")
+        user_idx, item_idx = torch.broadcast_tensors(user_idx, item_idx)
+        with self._evaluating():
+            ratings = predict_ratings(self.model, user_idx, item_idx).numpy()
+        return float(ratings[0]) if _is_scalar(users) and _is_scalar(items) else ratings
+
+    def recommend(
+        self,
+        users=None,
+        k: int = 10,
+        *,
+        filter_seen: bool = True,
+        items=None,
+        exclude=None,
+        unknown: str = "raise",
+        max_memory: int | str = "512MB",
+    ) -> pd.DataFrame:
+        """The top `k` items of each user.
+
+        Args:
+            users: external ids, one or many; None for all users.
+            k: items a user; where fewer are left a user gets fewer rows, counted in a `CollabWarning`.
+            filter_seen: hide the items of the user's training and validation rows.
+            items: allow list: recommend these item ids only.
+            exclude: deny list: item ids, or a DataFrame with the user and item columns for pairs to hide.
+            unknown: `'raise'` for an unknown user, or `'default'` for the list of a user of whom nothing is known.
+            max_memory: bound of the score block, in bytes or as `'512MB'`; users are scored in blocks under it.
+
+        Returns:
+            DataFrame with the user and item columns, `rank` (1 is best) and `score` (predicted rating).
+
+        Raises:
+            KeyError: unknown users or items.
+            ValueError: `k` < 1, or no candidate is left.
+        """
+        if int(k) != k or k < 1:
+            raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
+        chosen = torch.arange(1, len(self.users)) if users is None else self._encode(self.users, users, unknown)
+        candidates = self._candidates(items, exclude)
+        hidden = self._hidden(filter_seen, exclude)
+        with self._evaluating(), torch.inference_mode():
+            block = block_size(self.model, len(candidates), max_memory)
+            scorer = model_scorer(self.model, candidates)
+            best, logits = top_k(
+                scorer, chosen, candidates, int(k), n_items=len(self.items), hidden=hidden, block=block
+            )
+            scores = self.model.activation(logits)
+        return self._frame(users, chosen, best, scores, int(k))
+
+    def similar_items(self, item, k: int = 10) -> pd.DataFrame:
+        """The `k` items whose factors have the largest cosine with those of `item` (one id or several).
+
+        Returns:
+            DataFrame with columns `item` (asked; only for several), the item column, `rank`, `similarity` (-1 to 1).
+        """
+        return self._similar(item, k, is_item=True)
+
+    def similar_users(self, user, k: int = 10) -> pd.DataFrame:
+        """The `k` users whose factors have the largest cosine with those of `user` (one id or several)."""
+        return self._similar(user, k, is_item=False)
+
+    def evaluate(
+        self,
+        on="valid",
+        *,
+        k: int = 10,
+        threshold: float | None = None,
+        n_boot: int = 1000,
+        seed: int = 0,
+        max_memory: int | str = "512MB",
+    ) -> pd.DataFrame:
+        """Rating errors and full-catalogue ranking metrics on held-out rows, with intervals and baselines.
+
+        Args:
+            on: `'valid'`, or a DataFrame with the model's columns (a final test).
+            k: cut-off of the ranking metrics.
+            threshold: a held-out item rated at least this is relevant; default the median training rating.
+            n_boot, seed: bootstrap over users for the 95 % intervals.
+            max_memory: as in `recommend`.
+
+        Returns:
+            DataFrame indexed by metric: `value`, `low`, `high`, the baselines (NaN where one has no such metric), and
+            `n`, the number of ratings or users. Items seen in training are not candidates, nor, in a final test, those
+            of the validation part, unless the test holds them.
+        """
+        test = self._test_part(on)
+        shown = self.valid if self.valid is not None and not isinstance(on, str) else None
+        hidden = Pairs.from_interactions(*_without(test, [p for p in (self.train, shown) if p is not None]))
+        common = {"n_boot": n_boot, "seed": seed}
+        with self._evaluating():
+            parts = []
+            if test.rating is not None and self.train.rating is not None:
+                parts.append(evaluate_ratings(self.model, self.train, test, **common))
+            ranking = evaluate_ranking(
+                self.model,
+                self.train,
+                test,
+                hidden=hidden,
+                k=k,
+                threshold=threshold,
+                max_memory=max_memory,
+                **common,
+            )
+            parts += [ranking] if len(ranking) else []
+        table = pd.concat(parts)
+        return table[[c for c in table.columns if c != "n"] + ["n"]].astype({"n": int})
+
+    def _test_part(self, on) -> Interactions:
+        if isinstance(on, pd.DataFrame):
+            return Interactions.from_df(on, self.columns, users=self.users, items=self.items)
+        if not (isinstance(on, str) and on == "valid"):
+            raise ValueError(f"on must be 'valid' or a DataFrame, got {on!r}")
+        if self.valid is None:
+            raise ValueError("there is no validation part; pass a DataFrame: evaluate(on=test_df)")
+        return self.valid
+
+    def _candidates(self, items, exclude) -> Tensor:
+        chosen = (
+            torch.arange(1, len(self.items)) if items is None else self._encode(self.items, items, "raise").unique()
+        )
+        if exclude is not None and not isinstance(exclude, pd.DataFrame):
+            chosen = chosen[~torch.isin(chosen, self._encode(self.items, exclude, "raise"))]
+        if len(chosen) == 0:
+            raise ValueError("no item is left to recommend; check items= and exclude=")
+        return chosen
+
+    def _hidden(self, filter_seen: bool, exclude) -> Pairs | None:
+        if not isinstance(exclude, pd.DataFrame):
+            return self._seen if filter_seen else None
+        pairs = Interactions.from_df(exclude, type(self.columns)(self.columns.user, self.columns.item), **self._vocabs)
+        return Pairs.from_interactions(*([self.train, *self._valid_part] if filter_seen else []), pairs)
+
+    @cached_property
+    def _seen(self) -> Pairs:
+        return Pairs.from_interactions(self.train, *self._valid_part)
+
+    @property
+    def _valid_part(self) -> list[Interactions]:
+        return [] if self.valid is None else [self.valid]
+
+    @property
+    def _vocabs(self) -> dict[str, Vocab]:
+        return {"users": self.users, "items": self.items}
+
+    def _encode(self, vocab: Vocab, ids, unknown: str) -> Tensor:
+        if unknown not in ("raise", "default"):
+            raise ValueError(f"unknown must be 'raise' or 'default', got {unknown!r}")
+        idx = vocab.encode([ids] if _is_scalar(ids) else ids, unknown="raise" if unknown == "raise" else "zero")
+        return torch.from_numpy(idx)
+
+    def _frame(self, users, chosen: Tensor, best: Tensor, scores: Tensor, k: int) -> pd.DataFrame:
+        left = best > 0  # (n_users, k)
+        counts = left.sum(1)
+        short = int((counts < k).sum())
+        if short:
+            warnings.warn(
+                f"fewer than k={k} items are left for {short:,} of {len(chosen):,} users, who get fewer rows "
+                f"(at least {int(counts.min())})",
+                CollabWarning,
+                stacklevel=3,
+            )
+        rows = torch.repeat_interleave(torch.arange(len(chosen)), counts).numpy()
+        ids = self.users.ids if users is None else pd.Index([users] if _is_scalar(users) else users)
+        rank = left.cumsum(1)[left]
+        return pd.DataFrame(
+            {
+                self.columns.user: ids.take(rows),
+                self.columns.item: self.items.decode(best[left].numpy()),
+                "rank": rank.numpy(),
+                "score": scores[left].numpy(),
+            }
+        )
+
+    @torch.inference_mode()
+    def _similar(self, ids, k: int, is_item: bool) -> pd.DataFrame:
+        vocab, name = (self.items, self.columns.item) if is_item else (self.users, self.columns.user)
+        if int(k) != k or k < 1:
+            raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
+        rows = self._encode(vocab, ids, "raise")
+        if k > len(vocab) - 2:
+            warnings.warn(f"only {len(vocab) - 2} others exist, fewer than k={k}", CollabWarning, stacklevel=3)
+        table = torch.nn.functional.normalize(self.model.tables(is_item)[0].float().cpu(), dim=1)
+        cosine = table[rows] @ table.T  # (n, n_rows)
+        cosine[:, 0] = -torch.inf
+        cosine[torch.arange(len(rows)), rows] = -torch.inf
+        best, found = cosine.topk(min(int(k), len(vocab) - 2), dim=1)
+        n, k = found.shape
+        data = {} if _is_scalar(ids) else {f"similar_to_{name}": vocab.decode(rows.numpy()).repeat(k)}
+        data[name] = vocab.decode(found.flatten().numpy())
+        return pd.DataFrame({**data, "rank": np.tile(np.arange(1, k + 1), n), "similarity": best.flatten().numpy()})
+
+    def _evaluating(self):
+        return _Evaluating(self.model)
+
+    def __repr__(self) -> str:
+        return (
+            f"Recommender: {type(self.model).__name__}, {len(self.users) - 1:,} users, {len(self.items) - 1:,} items, "
+            f"{len(self.train):,} training rows"
+        )
+
+
+class _Evaluating:
+    """Context: the model in evaluation mode, and back to what it was."""
+
+    def __init__(self, model: CollabModel):
+        self.model = model
+
+    def __enter__(self):
+        self.was_training = self.model.training
+        self.model.eval()
+
+    def __exit__(self, *_):
+        self.model.train(self.was_training)
+
+
+def _is_scalar(ids) -> bool:
+    return isinstance(ids, (str, bytes)) or np.ndim(ids) == 0
+
+
+def _without(test: Interactions, parts: list[Interactions]) -> list[Interactions]:
+    """`parts` less the pairs of `test`, which must stay candidates; such repeats are counted in a `CollabWarning`."""
+    held_out = torch.unique(test.user_idx * test.n_items + test.item_idx)
+    result, repeated = [], 0
+    for part in parts:
+        again = torch.isin(part.user_idx * part.n_items + part.item_idx, held_out)
+        repeated += int(again.sum())
+        result.append(part.take(np.flatnonzero(~again.numpy())) if again.any() else part)
+    if repeated:
+        warnings.warn(
+            f"{repeated:,} of the pairs the model was trained or validated on occur in the evaluated rows: "
+            "the figures are too good for them; drop duplicates before splitting (filters.drop_duplicates)",
+            CollabWarning,
+            stacklevel=3,
+        )
+    return result

@@ -1,0 +1,232 @@
+"""Splits of a table of interactions into a training and a validation part.
+
+Each function makes a `Splitter`, for `CollabDataLoaders.from_df(..., splitter=...)` or to be called on a DataFrame:
+
+    >>> df = pd.DataFrame({'user': [1, 1, 1, 2], 'item': ['a', 'b', 'c', 'a'], 'time': [3, 1, 2, 9]})
+    >>> leave_last_out(time_name='time')(df)
+    Split: 3 train and 1 valid rows by leave_last_out(n=1)
+      1 of 2 users have no row in valid: 1 row or fewer
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+
+from collabkit.filters import describe_left_out, name_columns
+from collabkit.interactions import Columns
+
+__all__ = ["Split", "Splitter", "random_split", "leave_last_out", "time_split", "k_fold", "column_split"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row positions of the two parts, and what was left out of them.
+
+    Args:
+        train, valid: int64 positions `(n,)` in the table, disjoint.
+        by: how the split was made.
+        notes: one line for each kind of rows left out, with its counts and the reason.
+    """
+
+    train: np.ndarray
+    valid: np.ndarray
+    by: str
+    notes: tuple[str, ...] = field(default=())
+
+    def __iter__(self):
+        return iter((self.train, self.valid))
+
+    def __repr__(self) -> str:
+        head = f"Split: {len(self.train):,} train and {len(self.valid):,} valid rows by {self.by}"
+        return "\n  ".join([head, *self.notes])
+
+
+@dataclass(frozen=True)
+class Splitter:
+    """A way to split: called on a DataFrame it returns a `Split`.
+
+    Args:
+        by: what it is called in reports.
+        rows: function `(df, columns) -> (train rows, valid rows, notes)`.
+        cold: what happens to validation rows whose user or item has no training row: `'keep'` or `'drop'` (counted).
+        time_name: column of the event times, for splits that need it; `from_df` fills it in.
+    """
+
+    by: str
+    rows: Callable[[pd.DataFrame, Columns], tuple[np.ndarray, np.ndarray, list[str]]]
+    cold: str = "keep"
+    time_name: str | None = None
+
+    def __post_init__(self):
+        if self.cold not in ("keep", "drop"):
+            raise ValueError(f"cold must be 'keep' or 'drop', got {self.cold!r}")
+
+    def __call__(self, df: pd.DataFrame, columns: Columns | None = None) -> Split:
+        if columns is None:
+            columns = name_columns(df, time_name=self.time_name)
+        elif columns.time is None and self.time_name is not None:
+            columns = name_columns(df, columns.user, columns.item, columns.rating, self.time_name)
+        train, valid, notes = self.rows(df, columns)
+        train, valid = np.asarray(train, dtype=np.int64), np.asarray(valid, dtype=np.int64)
+        _check_parts(train, valid, len(df), self.by)
+        warm = _warm(df, columns, train, valid)
+        note = describe_left_out(df.iloc[valid], warm, columns, "user or item without a training row (cold)")
+        if self.cold == "drop":
+            valid = valid[warm]
+            notes = [*notes, f"valid: {note}"] if note else notes
+            _check_parts(train, valid, len(df), self.by)
+        return Split(train, valid, self.by, tuple(notes))
+
+
+def random_split(valid_pct: float = 0.2, *, seed: int | None = None, cold: str = "keep") -> Splitter:
+    """A random share `valid_pct` of the rows is validation; the same seed gives the same rows as fastai's.
+
+    Without a seed the draw comes from torch's global generator, as in fastai.
+
+    Raises:
+        ValueError: `valid_pct` is not strictly between 0 and 1, or a part would be empty.
+    """
+    if not 0 < valid_pct < 1:
+        raise ValueError(f"valid_pct must lie strictly between 0 and 1, got {valid_pct!r}")
+
+    def rows(df, columns):
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(df), generator=generator).numpy()
+        n_valid = int(valid_pct * len(df))
+        return np.sort(order[n_valid:]), np.sort(order[:n_valid]), []
+
+    return Splitter(f"random_split(valid_pct={valid_pct:g}, seed={seed})", rows, cold)
+
+
+def leave_last_out(n: int = 1, *, time_name: str | None = None, cold: str = "keep") -> Splitter:
+    """The last `n` rows of each user by time are validation; ties fall to the later row of the table.
+
+    Users with `n` rows or fewer keep all of them in training.
+
+    Raises:
+        ValueError: `n` < 1, or no time column was named.
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n!r}")
+
+    def rows(df, columns):
+        order = _by_time(df, columns)
+        user = pd.factorize(df[columns.user])[0][order]
+        from_end = pd.Series(user[::-1]).groupby(user[::-1]).cumcount().to_numpy()[::-1]
+        last = (from_end < n) & (np.bincount(user)[user] > n)
+        few = int((np.bincount(user) <= n).sum())
+        notes = [f"{few:,} of {user.max() + 1:,} users have no row in valid: {n} row or fewer"] if few else []
+        return np.sort(order[~last]), np.sort(order[last]), notes
+
+    return Splitter(f"leave_last_out(n={n})", rows, cold, time_name)
+
+
+def time_split(share: float | None = None, *, date=None, time_name: str | None = None, cold: str = "keep") -> Splitter:
+    """One cut in time for all users: training lies before it, validation at or after it, so that nothing leaks back.
+
+    Args:
+        share: share of the rows, the latest ones, that are validation; rows with the time of the cut all go to
+            validation, so that the part may be larger. Default 0.2.
+        date: or the first moment of the validation part, comparable with the column (a `pd.Timestamp`, a number).
+
+    Raises:
+        ValueError: both or a bad `share` given, no time column named, or a part would be empty.
+    """
+    if share is not None and date is not None:
+        raise ValueError(f"give share= or date=, not both (got {share!r} and {date!r})")
+    share = 0.2 if share is None and date is None else share
+    if share is not None and not 0 < share < 1:
+        raise ValueError(f"share must lie strictly between 0 and 1, got {share!r}")
+
+    def rows(df, columns):
+        _by_time(df, columns)
+        times = df[columns.time]
+        if date is not None:
+            cut = pd.Timestamp(date) if pd.api.types.is_datetime64_any_dtype(times) else date
+        else:
+            cut = times.sort_values().iloc[len(df) - max(1, round(share * len(df)))]
+        late = (times >= cut).to_numpy()
+        return np.flatnonzero(~late), np.flatnonzero(late), []
+
+    by = f"time_split(date={date!r})" if date is not None else f"time_split(share={share:g})"
+    return Splitter(by, rows, cold, time_name)
+
+
+def k_fold(n_folds: int = 5, *, seed: int | None = None, cold: str = "keep") -> Iterator[Splitter]:
+    """`n_folds` splitters; each row is validation in exactly one of them.
+
+    Example:
+        >>> df = pd.DataFrame({'user': range(6), 'item': range(6)})
+        >>> [splitter(df).valid.tolist() for splitter in k_fold(3, seed=0)]
+        [[2, 3], [4, 5], [0, 1]]
+    """
+    if n_folds < 2:
+        raise ValueError(f"n_folds must be at least 2, got {n_folds!r}")
+    seed = int(np.random.default_rng().integers(2**31)) if seed is None else seed  # one permutation for all folds
+
+    def one(fold):
+        def rows(df, columns):
+            parts = np.array_split(np.random.default_rng(seed).permutation(len(df)), n_folds)
+            train = np.concatenate([part for j, part in enumerate(parts) if j != fold])
+            return np.sort(train), np.sort(parts[fold]), []
+
+        return Splitter(f"k_fold({fold + 1} of {n_folds}, seed={seed})", rows, cold)
+
+    return (one(fold) for fold in range(n_folds))
+
+
+def column_split(name: str, *, cold: str = "keep") -> Splitter:
+    """A given column says which rows are validation: True/1 or 'valid'/'test'; False/0 or 'train' are training.
+
+    Raises:
+        KeyError: the table lacks the column.
+        ValueError: the column holds other values.
+    """
+    meaning = {"train": False, "valid": True, "validation": True, "test": True}
+
+    def rows(df, columns):
+        if name not in df.columns:
+            raise KeyError(f"split column {name!r} not found; the table has {list(df.columns)}")
+        marks = df[name].map(lambda v: meaning.get(v) if isinstance(v, str) else (bool(v) if v in (0, 1) else None))
+        if marks.isna().any():
+            odd = df.loc[marks.isna(), name].unique()[:3].tolist()
+            raise ValueError(f"split column {name!r} must hold booleans, 0/1 or 'train'/'valid'/'test'; it holds {odd}")
+        marks = marks.to_numpy(dtype=bool)
+        return np.flatnonzero(~marks), np.flatnonzero(marks), []
+
+    return Splitter(f"column_split({name!r})", rows, cold)
+
+
+def _by_time(df: pd.DataFrame, columns: Columns) -> np.ndarray:
+    """Row positions `(n,)` in time order, stable."""
+    if columns.time is None:
+        raise ValueError(f"this split needs the times of the events: pass time_name=, one of {list(df.columns)}")
+    times = df[columns.time]
+    if times.isna().any():
+        raise ValueError(f"column {columns.time!r} has {times.isna().sum():,} missing time(s); drop or fill them first")
+    return np.argsort(times.to_numpy(), kind="stable")
+
+
+def _warm(df: pd.DataFrame, columns: Columns, train: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Which validation rows `(n_valid,)` bool have a user and an item that training has met."""
+    warm = np.ones(len(valid), dtype=bool)
+    for name in (columns.user, columns.item):
+        codes = pd.factorize(df[name])[0]
+        met = np.zeros(codes.max(initial=0) + 1, dtype=bool)
+        met[codes[train]] = True
+        warm &= met[codes[valid]]
+    return warm
+
+
+def _check_parts(train: np.ndarray, valid: np.ndarray, n_rows: int, by: str) -> None:
+    for name, part in (("training", train), ("validation", valid)):
+        if len(part) == 0:
+            raise ValueError(
+                f"{by} leaves the {name} part empty ({len(train):,} training and {len(valid):,} validation of "
+                f"{n_rows:,} rows); use more data or another split"
+            )

@@ -1,0 +1,1 @@
+"""The documentation site: notebooks and docstrings in, Markdown for Material for MkDocs out (see `docs/build.py`)."""

@@ -1,0 +1,197 @@
+"""One API entry as Markdown: heading, signature, source link and the docstring with its sections laid out."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import re
+import textwrap
+
+from sitegen.markdown import fence, normalise
+from sitegen.modules import inner_function
+
+__all__ = ["constant_entry", "docstring_markdown", "entry", "format_signature", "summary"]
+
+_NAMED = "Args|Arguments|Attributes|Returns|Yields|Raises|Warns|Source|Sources|References|Example|Examples|Note|Notes"
+_SECTION = re.compile(rf"^({_NAMED}):[ \t]*(.*)$")
+_OTHER_SECTION = re.compile(r"^([A-Z][\w -]{2,40}):$")
+_ITEM = re.compile(r"^(\*{0,2}[A-Za-z_][\w.]*(?:,\s*\*{0,2}[A-Za-z_][\w.]*)*)(?:\s*\([^)]*\))?:\s*(.*)$")
+_LABELS = {"Args": "Arguments", "Examples": "Example", "Notes": "Note"}
+_WITH_ITEMS = {"Args", "Arguments", "Attributes", "Raises", "Warns"}
+
+
+def entry(module, dotted: str, source: str, *, level: int = 2) -> str:
+    """The documentation of `module.<dotted>` (`Vocab`, `Vocab.encode`); `source` is the link to its source line."""
+    owner, _, name = dotted.rpartition(".")
+    parent = getattr(module, owner) if owner else module
+    obj = inspect.getattr_static(parent, name) if owner else getattr(module, name)
+    link = f"[source]({source}){{ .api-source }}"
+    heading = f"{'#' * level} {dotted} {{ #{dotted} .api-name data-toc-label='{name}' }}"
+    signature = fence(_declaration(obj, dotted, parent if owner else None), "{ .python .api-signature }")
+    doc = getattr(inner_function(obj), "__doc__", None) or ""
+    return "\n\n".join(part for part in (heading, link, signature, docstring_markdown(doc)) if part) + "\n"
+
+
+def constant_entry(module, name: str, source: str, comment: str) -> str:
+    """The documentation of a module's constant: its value and the comment above its definition."""
+    value = repr(getattr(module, name))
+    value = value if len(value) <= 300 else value[:297] + "..."
+    heading = f"## {name} {{ #{name} .api-name }}"
+    parts = (heading, f"[source]({source}){{ .api-source }}", fence(f"{name} = {value}", "{ .python .api-signature }"))
+    return "\n\n".join((*parts, _text(comment))) + "\n"
+
+
+def summary(obj) -> str:
+    """The first paragraph of an object's docstring on one line."""
+    doc = inspect.cleandoc(getattr(inner_function(obj), "__doc__", None) or "")
+    return _escape(" ".join(doc.split("\n\n")[0].split()))
+
+
+def docstring_markdown(doc: str) -> str:
+    """A docstring (Markdown with `Args:`-like sections and doctests) as Markdown for the site."""
+    parts = []
+    for title, lines in _sections(inspect.cleandoc(doc).splitlines()):
+        body = textwrap.dedent("\n".join(lines)).strip("\n")
+        if title and body:
+            parts.append(f"**{_LABELS.get(title, title)}**{{ .api-section }}")
+        if body:
+            parts.append(_items(body) if title in _WITH_ITEMS else _text(body))
+    return "\n\n".join(parts)
+
+
+def format_signature(name: str, signature: inspect.Signature, *, width: int = 88, skip_first: bool = False) -> str:
+    """`name(a, b: int = 1, *, c) -> str`, on one line if it fits, else a parameter a line."""
+    parameters = list(signature.parameters.values())[1 if skip_first else 0 :]
+    words, kinds = [], {p.kind for p in parameters}
+    for i, p in enumerate(parameters):
+        first_keyword = p.kind is p.KEYWORD_ONLY and (i == 0 or parameters[i - 1].kind is not p.KEYWORD_ONLY)
+        if first_keyword and p.VAR_POSITIONAL not in kinds:
+            words.append("*")
+        words.append(_parameter(p))
+        last_positional = i + 1 == len(parameters) or parameters[i + 1].kind is not p.POSITIONAL_ONLY
+        if p.kind is p.POSITIONAL_ONLY and last_positional:
+            words.append("/")
+    returns = signature.return_annotation
+    tail = "" if returns is inspect.Signature.empty else f" -> {_annotation(returns)}"
+    line = f"{name}({', '.join(words)}){tail}"
+    if len(line) <= width or not words:
+        return line
+    return f"{name}(\n" + "".join(f"    {w},\n" for w in words) + f"){tail}"
+
+
+def _declaration(obj, dotted: str, owner: type | None) -> str:
+    if inspect.isclass(obj):
+        bases = [b.__name__ for b in obj.__bases__ if b is not object and not b.__name__.startswith("_")]
+        if issubclass(obj, BaseException):
+            return f"class {dotted}({', '.join(bases)})"
+        return f"class {_call(obj, dotted)}"
+    if isinstance(obj, property | functools.cached_property):
+        annotation = inspect.signature(inner_function(obj)).return_annotation
+        kind = "" if annotation is inspect.Signature.empty else f": {_annotation(annotation)}"
+        return f"@property\n{dotted}{kind}"
+    if isinstance(obj, classmethod | staticmethod):
+        first = isinstance(obj, classmethod)
+        return f"@{type(obj).__name__}\n{_call(obj.__func__, dotted, skip_first=first)}"
+    return _call(obj, dotted, skip_first=owner is not None)
+
+
+def _call(obj, dotted: str, skip_first: bool = False) -> str:
+    signature = _signature(obj)
+    return f"{dotted}(...)" if signature is None else format_signature(dotted, signature, skip_first=skip_first)
+
+
+def _signature(obj) -> inspect.Signature | None:
+    try:
+        signature = inspect.signature(obj)
+    except (ValueError, TypeError):
+        return None
+    return signature.replace(return_annotation=inspect.Signature.empty) if inspect.isclass(obj) else signature
+
+
+def _parameter(p: inspect.Parameter) -> str:
+    text = {p.VAR_POSITIONAL: "*", p.VAR_KEYWORD: "**"}.get(p.kind, "") + p.name
+    if p.annotation is not p.empty:
+        text += f": {_annotation(p.annotation)}"
+    if p.default is not p.empty:
+        text += (" = " if p.annotation is not p.empty else "=") + _default(p.default)
+    return text
+
+
+def _default(value) -> str:
+    if inspect.isclass(value) or inspect.isroutine(value):
+        return value.__qualname__
+    text = re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _annotation(annotation) -> str:
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    text = re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])", "", text)  # pandas.core.frame.DataFrame -> DataFrame
+    try:
+        tree = ast.parse(text.strip("'\""), mode="eval").body
+    except SyntaxError:
+        return text
+    if isinstance(tree, ast.Subscript) and getattr(tree.value, "id", "") == "Annotated":
+        tree = tree.slice.elts[0]  # what typer is told about an argument is on the command's help page
+    return ast.unparse(tree)
+
+
+def _sections(lines: list[str]):
+    """Split a docstring into (title or None, lines)."""
+    title, body, inline = None, [], False
+    for i, line in enumerate(lines):
+        follows = next((rest for rest in lines[i + 1 :] if rest.strip()), "")
+        named, other = _SECTION.match(line), _OTHER_SECTION.match(line)
+        if (named and named[2]) or ((named or other) and follows.startswith(" ")):
+            yield title, body
+            inline = bool(named and named[2])  # `Source: text`, which ends at a blank line
+            title, body = (named or other)[1], [named[2]] if inline else []
+            continue
+        blank, indented = not line.strip(), line.startswith(" ")
+        if title and (blank if inline else not blank and not indented):
+            yield title, body
+            title, body, inline = None, [], False
+        body.append(line.strip() if inline else line)
+    yield title, body
+
+
+def _items(body: str) -> str:
+    """`name: text` lines, each with its indented continuation, as a definition list."""
+    out: list[str] = []
+    for line in body.splitlines():
+        item = _ITEM.match(line)
+        if item:
+            names = ", ".join(f"`{n.strip()}`" for n in item[1].split(","))
+            out += ["", names, f":   {_escape(item[2])}"]
+        elif not line.strip():
+            out.append("")
+        else:
+            text = line[4:] if line.startswith("    ") else line
+            out.append(f"    {_escape(text)}" if out else _escape(text))
+    return "\n".join(out).strip("\n")
+
+
+def _text(body: str) -> str:
+    """Prose, with doctests as console blocks."""
+    out: list[str] = []
+    doctest: list[str] = []
+    for line in [*body.splitlines(), ""]:
+        if (doctest and line.strip()) or line.lstrip().startswith(">>> "):
+            doctest.append(line)
+        elif doctest:
+            out += ["", fence(textwrap.dedent("\n".join(doctest)), "pycon"), ""]
+            doctest = []
+        else:
+            out.append(line if line.startswith("    ") else _escape(line))
+    return normalise("\n".join(out)).strip("\n")
+
+
+def _escape(text: str) -> str:
+    """Keep plain text from being read as HTML, a heading or emphasis; code spans stay as they are."""
+    pieces = re.split(r"(`+[^`]+`+)", text)
+    for i in range(0, len(pieces), 2):
+        pieces[i] = pieces[i].replace("<", "&lt;")
+        pieces[i] = re.sub(r"__(\w+?)__", r"\_\_\1\_\_", pieces[i])
+        pieces[i] = re.sub(r"(?<![*\w])(\*{1,2})(?=(?:args|kwargs)\b)", lambda m: "\\*" * len(m[1]), pieces[i])
+    return re.sub(r"^#", r"\\#", "".join(pieces))

@@ -1,0 +1,148 @@
+"""Markdown to Markdown: what Jupyter, Quarto and GitHub accept, in the dialect that MkDocs reads (Python-Markdown).
+
+Every function leaves fenced code alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+
+__all__ = ["callouts", "fence", "link_names", "map_targets", "normalise"]
+
+_FENCE = re.compile(r"^\s*(`{3,}|~{3,})")
+_ITEM = re.compile(r"^(\s*)([-*+]|\d{1,9}[.)])(\s+)(?=\S)")
+_TABLE_RULE = re.compile(r"^\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$")
+_CALLOUT = re.compile(r"\.callout-(\w+)")
+_ADMONITIONS = {"note": "note", "tip": "tip", "warning": "warning", "important": "info", "caution": "danger"}
+
+
+def fence(code: str, info: str) -> str:
+    """A fenced code block that is longer than any fence inside it."""
+    longest = max((len(m) for m in re.findall(r"^\s*(`{3,})", code, flags=re.M)), default=2)
+    ticks = "`" * max(3, longest + 1)
+    return f"{ticks}{info}\n{code}\n{ticks}"
+
+
+def normalise(text: str) -> str:
+    """Rewrite lists and tables as Python-Markdown wants them: nested by four columns, set off by a blank line."""
+    out: list[str] = []
+    items: list[int] = []  # column where the text of each open list item starts
+    lines = text.splitlines()
+    for i, (line, in_fence) in enumerate(_lines(lines)):
+        indent = len(line) - len(line.lstrip())
+        previous_blank = not out or not out[-1].strip()
+        item = None if in_fence else _ITEM.match(line)
+        if not line.strip():
+            out.append("")
+            continue
+        lazy = not previous_blank and not item and not _FENCE.match(line)
+        while items and indent < items[-1] and not in_fence and not lazy:
+            items.pop()
+        if item and not items and indent > 3:
+            item = None  # an indented code block that starts with a dash
+        opens_fence = not in_fence and _FENCE.match(line)
+        opens_list = item and not items and (not item[2][0].isdigit() or item[2][:-1] == "1")
+        opens_table = "|" in line and i + 1 < len(lines) and "-" in lines[i + 1] and _TABLE_RULE.match(lines[i + 1])
+        opens_table = opens_table and not in_fence and "|" in lines[i + 1] and not _TABLE_RULE.match(line)
+        in_list = bool(out and _ITEM.match(out[-1]))
+        if not previous_blank and (opens_table or (opens_list and not in_list) or (opens_fence and items)):
+            out.append("")
+        base = min(indent, items[-1]) if items else 0
+        out.append("    " * len(items) + line[base:])
+        if item and (items or opens_list or previous_blank or in_list):
+            width = len(item[3]) if len(item[3]) <= 4 else 1
+            items.append(len(item[1]) + len(item[2]) + width)
+            marker = out[-1].index(item[2])
+            out[-1] = out[-1][:marker] + item[2] + " " + out[-1][marker + len(item[2]) :].lstrip()
+            out[-1] = "    " * (len(items) - 1) + out[-1].lstrip()
+    return "\n".join(out) + "\n"
+
+
+def callouts(text: str) -> str:
+    """Quarto's `::: {.callout-note title="..."}` blocks as admonitions; other `:::` blocks as divs."""
+    done: list[str] = []
+    stack: list[tuple[str, list[str]]] = []
+    for line, in_fence in _lines(text.splitlines()):
+        target = stack[-1][1] if stack else done
+        mark = None if in_fence else re.match(r"^\s*:::+\s*(.*?)\s*$", line)
+        if not mark:
+            target.append(line)
+        elif mark[1]:
+            stack.append((mark[1].strip("{}"), []))
+        elif stack:
+            attributes, body = stack.pop()
+            (stack[-1][1] if stack else done).extend(_block(attributes, body))
+        else:
+            raise ValueError("':::' closes a block that was never opened")
+    if stack:
+        raise ValueError(f"'::: {{{stack[-1][0]}}}' is never closed")
+    return "\n".join(done) + "\n"
+
+
+def map_targets(text: str, change: Callable[[str], str]) -> str:
+    """Apply `change` to the target of every link and image, in Markdown and in raw HTML, outside code."""
+
+    def outside_code(part: str) -> str:
+        part = re.sub(r"(\]\()([^)\s]+)", lambda m: m[1] + change(m[2]), part)
+        part = re.sub(r"^(\s*\[[^\]]+\]:\s+)(\S+)", lambda m: m[1] + change(m[2]), part)
+        return re.sub(r'(<(?:a|img)\s[^>]*?(?:href|src)=")([^"]+)', lambda m: m[1] + change(m[2]), part)
+
+    return _map_text(text, outside_code)
+
+
+def link_names(text: str, targets: Mapping[str, str]) -> str:
+    """Turn `` `name` `` and `` `name()` `` into links where `targets` knows the name."""
+
+    def change(line: str) -> str:
+        if line.lstrip().startswith("#"):
+            return line
+        spans = re.compile(r"(?<![\[`\w])`([\w./]+)(?:\(\))?`(?![\]`])")
+        return spans.sub(lambda m: f"[{m[0]}]({targets[m[1]]})" if m[1] in targets else m[0], line)
+
+    return "\n".join(line if in_fence else change(line) for line, in_fence in _lines(text.splitlines())) + "\n"
+
+
+def _lines(lines: list[str]) -> Iterator[tuple[str, bool]]:
+    """Each line, and whether it is inside a fenced block (its closing fence included)."""
+    mark = None
+    for line in lines:
+        found = _FENCE.match(line)
+        if mark is None:
+            yield line, False
+            mark = found[1] if found else None
+        else:
+            yield line, True
+            if found and found[1].startswith(mark) and line.strip() == found[1]:
+                mark = None
+
+
+def _map_text(text: str, change: Callable[[str], str]) -> str:
+    """Apply `change` to the parts of every line that are not code."""
+
+    def parts(line: str) -> str:
+        pieces = re.split(r"(`+[^`]+`+)", line)
+        # A link's text may hold code: join what belongs together, with the code put aside.
+        held = {f"\0{i}\0": piece for i, piece in enumerate(pieces) if i % 2}
+        line = change("".join(f"\0{i}\0" if i % 2 else piece for i, piece in enumerate(pieces)))
+        for key, piece in held.items():
+            line = line.replace(key, piece)
+        return line
+
+    return "\n".join(line if in_fence else parts(line) for line, in_fence in _lines(text.splitlines())) + "\n"
+
+
+def _block(attributes: str, body: list[str]) -> list[str]:
+    kind = _CALLOUT.search(attributes)
+    if not kind:
+        classes = " ".join(re.findall(r"(?:^|\s)\.?([a-zA-Z][\w-]*)(?=\s|$)", attributes))
+        return ["", f'<div class="{classes}" markdown>', "", *body, "", "</div>", ""]
+    title = re.search(r'title="([^"]*)"', attributes)
+    title = title[1] if title else None
+    first = next((i for i, line in enumerate(body) if line.strip()), None)
+    if title is None and first is not None and body[first].startswith("#"):
+        title = body.pop(first).lstrip("# ").strip()
+    opener = "???" if 'collapse="true"' in attributes else "!!!"
+    name = _ADMONITIONS.get(kind[1], "note")
+    head = f"{opener} {name}" + ("" if title is None else ' "{}"'.format(title.replace('"', "'")))
+    return ["", head, "", *(f"    {line}" if line.strip() else "" for line in body), ""]
