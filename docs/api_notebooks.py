@@ -83,7 +83,8 @@ def _cells(module: ModuleType, pages: list[str]):
         for member in members(n.obj) if n.kind == "class" else []:
             yield "code", f"show_doc({n.name}.{member}, title_level=3)"
     if imported := [n for n in names if n.kind == "import"]:
-        lines = [f"- `{n.name}` of `{n.home}`" for n in imported if n.home.startswith("collabkit")]
+        inner = [n for n in imported if n.home.startswith(module.__name__.split(".")[0])]
+        lines = [f"- `{n.name}`" + ("" if n.home.endswith(f".{n.name}") else f" of `{n.home}`") for n in inner]
         if len(lines) < len(imported):
             lines.append("- names of other libraries")
         yield "markdown", "## Importable from here\n\n" + "\n".join(lines)

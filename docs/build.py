@@ -115,8 +115,17 @@ def announce(site: Site, pages: list[str], notebooks: list[str]) -> None:
         page = site.pages[f"nbs/api/{modules.notebook_name(module)}"]
         site.names[module] = page
         for name in own_names(module, pages):
-            site.names |= {n: f"{page}#{n}" for n in (name.name, *documented_members(name))}
+            site.names |= {n: f"{page}#{apidoc.anchor(n)}" for n in (name.name, *documented_members(name))}
             site.names[f"{module}.{name.name}"] = f"{page}#{name.name}"
+
+
+def names_of(site: Site, module: str, pages: list[str]) -> dict[str, str]:
+    """What each name in a module's `__all__` is linked to on that module's page."""
+    names = modules.public_names(sys.modules[module], pages)
+    here = site.pages[f"nbs/api/{modules.notebook_name(module)}"]
+    own = {n.name: f"{here}#{n.name}" for n in names if n.kind != "import"}
+    full = {n.name: n.home if inspect.ismodule(n.obj) else f"{n.home}.{n.name}" for n in names if n.name not in own}
+    return own | {name: site.names[where] for name, where in full.items() if where in site.names}
 
 
 def own_names(module: str, pages: list[str]) -> list[modules.Name]:
@@ -155,14 +164,15 @@ def check_title_cell(path: str) -> None:
         raise BuildError(f"{path} has no title: start it with a cell '# Title', a blank line, '> one sentence'")
     lost = [line for line in lines if line.strip() and not re.match(r"^(# |> |- \S+:)", line)]
     if lost or sum(line.startswith("> ") for line in lines) > 1:
-        extra = lost[0] if lost else "a second line of '> '"
-        raise BuildError(f"{path}: nbdev drops all but '# Title' and one line '> ...' from the title's cell; move {extra!r}")
+        extra = repr(lost[0]) if lost else "the second line of '> '"
+        raise BuildError(
+            f"{path}: nbdev drops all but '# Title' and one line '> ...' from the title's cell; move {extra}"
+        )
 
 
 def write_notebook(site: Site, path: str, processed: Path, pages: list[str]) -> str:
     """Write the page of a processed notebook; returns its title."""
     import nbformat
-
     from sitegen.notebooks import page_markdown, to_page
 
     page = site.pages[path]
@@ -178,10 +188,9 @@ def write_notebook(site: Site, path: str, processed: Path, pages: list[str]) -> 
     meta, body = result.meta, result.body
     if module:
         body = overview(module, pages) + body
-    front = {"hide": ["toc"]} if path == "nbs/index.ipynb" else {}
+    front = {"hide": ["navigation"]} if path == "nbs/index.ipynb" else {}
     text = page_markdown(meta["title"], meta.get("description", ""), body, **front)
-    local = {n.name: f"{page}#{n.name}" for n in own_names(module, pages)} if module else {}
-    site.write(path, text, files=result.files, names=local)
+    site.write(path, text, files=result.files, names=names_of(site, module, pages) if module else {})
     for name, content in result.files.items():
         site.put((Path(page).parent / name).as_posix(), content)
     return meta["title"]
@@ -204,11 +213,11 @@ def overview(module: str, pages: list[str]) -> str:
     loaded = sys.modules[module]
     rows = []
     for name in modules.public_names(loaded, pages):
-        described = callable(name.obj) and hasattr(name.obj, "__name__")
-        text = apidoc.summary(name.obj).replace("|", r"\|") if described else "constant"
+        described = inspect.ismodule(name.obj) or (callable(name.obj) and hasattr(name.obj, "__name__"))
+        text = apidoc.summary(name.obj) if described else "constant"
         rows.append(f"| `{name.name}` | {text} |")
     table = "\n".join(["| Name | What it is |", "|:--|:--|", *rows]) if rows else ""
-    link = f"[source]({source_path(Path(loaded.__file__))}){{ .api-source }}"
+    link = f"[source]({source_path(Path(loaded.__file__))}){{ .api-source .of-page }}"
     rest = inspect.cleandoc(loaded.__doc__).partition("\n\n")[2]
     return "\n\n".join(part for part in (link, apidoc.docstring_markdown(rest), table) if part) + "\n\n"
 
@@ -250,9 +259,20 @@ def run_mkdocs(site: Site, titles: dict[str, str], pages: list[str], out: Path) 
     """Render the Markdown with docs/mkdocs.yml."""
     config = {"INHERIT": "../mkdocs.yml", "docs_dir": "pages", "site_dir": str(out)}
     version = modules.import_module(f"{modules.PACKAGE}._version", ROOT).__version__
-    config |= {"nav": navigation(site, titles, pages), "copyright": f"{modules.PACKAGE} {version} · Apache License 2.0"}
-    (BUILD / "mkdocs.yml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    command = [sys.executable, "-m", "mkdocs", "--quiet", "build", "--strict", "--clean", "-f", str(BUILD / "mkdocs.yml")]
+    config["nav"] = navigation(site, titles, pages)
+    config["copyright"] = f"{modules.PACKAGE} {version} · Apache License 2.0"
+    file = BUILD / "mkdocs.yml"
+    file.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--quiet",
+        "--strict",
+        "--config-file",
+        str(BUILD / "mkdocs.yml"),
+    ]
     try:
         result = subprocess.run(command, timeout=600, env={**os.environ, "NO_MKDOCS_2_WARNING": "true"}, check=False)
     except subprocess.TimeoutExpired as error:

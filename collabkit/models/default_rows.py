@@ -11,6 +11,8 @@ from collabkit.models.base import CollabModel
 
 __all__ = ["zero_cold_rows", "fit_default_rows"]
 
+RIDGE = 30.0  # in units of one rating's squared error; 10 to 100 did equally well on held-out users of ML-100k
+
 
 @torch.no_grad()
 def zero_cold_rows(model: CollabModel, train: Interactions) -> None:
@@ -27,7 +29,8 @@ def fit_default_rows(model: CollabModel, train: Interactions, *, max_rows: int =
     For a stranger nothing is known, so one row must serve them all: the row that predicts the training ratings best
     when put in the place of every user (or item) at once, the other side held fixed. Its error depends on the data only
     through each item's mean rating and count, `sum_i n_i (mean_i - pred_i)**2 + constant`, so that the fit (L-BFGS from
-    the mean of the trained rows) costs one small regression over the items, whatever the number of ratings.
+    the mean of the trained rows) costs one small regression over the items, whatever the number of ratings. A ridge
+    holds the row near that mean: `RIDGE` times its squared distance in standard deviations of the trained rows.
 
     Args:
         model: the trained model, changed in place; nothing is done for a model without ratings to fit.
@@ -57,7 +60,9 @@ def _fit_row(model, is_item: bool, other: Tensor, means: Tensor, counts: Tensor,
         fixed = (model.user_rows if is_item else model.item_rows)(other)
         warm = torch.ones(len(model.tables(is_item)[0]), dtype=torch.bool)
         warm[_cold_rows(train, is_item)] = False
-        start = [table[warm.to(table.device)].mean(0) for table in model.tables(is_item)]
+        trained = [table[warm.to(table.device)] for table in model.tables(is_item)]
+        start = [rows.mean(0) for rows in trained]
+        spread = [rows.std(0, correction=0).mean().clamp(min=1e-6) for rows in trained]
     row = [value.clone().requires_grad_() for value in start]
     weights = counts / counts.sum()
     optimiser = torch.optim.LBFGS(row, max_iter=50, line_search_fn="strong_wolfe")
@@ -67,6 +72,8 @@ def _fit_row(model, is_item: bool, other: Tensor, means: Tensor, counts: Tensor,
         own = tuple(value.expand(len(other), -1) for value in row)
         logits = model.interact(fixed, own) if is_item else model.interact(own, fixed)
         value = (weights * F.mse_loss(model.activation(logits), means, reduction="none")).sum()
+        for own_row, centre, sd in zip(row, start, spread, strict=True):
+            value = value + RIDGE / counts.sum() * ((own_row - centre) / sd).square().sum()
         value.backward()
         return value
 

@@ -11,7 +11,7 @@ import textwrap
 from sitegen.markdown import fence, normalise
 from sitegen.modules import inner_function
 
-__all__ = ["constant_entry", "docstring_markdown", "entry", "format_signature", "summary"]
+__all__ = ["anchor", "constant_entry", "docstring_markdown", "entry", "format_signature", "summary"]
 
 _NAMED = "Args|Arguments|Attributes|Returns|Yields|Raises|Warns|Source|Sources|References|Example|Examples|Note|Notes"
 _SECTION = re.compile(rf"^({_NAMED}):[ \t]*(.*)$")
@@ -27,10 +27,16 @@ def entry(module, dotted: str, source: str, *, level: int = 2) -> str:
     parent = getattr(module, owner) if owner else module
     obj = inspect.getattr_static(parent, name) if owner else getattr(module, name)
     link = f"[source]({source}){{ .api-source }}"
-    heading = f"{'#' * level} {dotted} {{ #{dotted} .api-name data-toc-label='{name}' }}"
+    label = "" if name.startswith("_") else f" data-toc-label='{name}'"
+    heading = f"{'#' * level} {_escape(dotted)} {{ #{anchor(dotted)} .api-name{label} }}"
     signature = fence(_declaration(obj, dotted, parent if owner else None), "{ .python .api-signature }")
     doc = getattr(inner_function(obj), "__doc__", None) or ""
     return "\n\n".join(part for part in (heading, link, signature, docstring_markdown(doc)) if part) + "\n"
+
+
+def anchor(dotted: str) -> str:
+    """The id of an entry's heading: the name, save that Markdown would read `__getitem__` as bold."""
+    return dotted.replace("__", "")
 
 
 def constant_entry(module, name: str, source: str, comment: str) -> str:
@@ -43,9 +49,9 @@ def constant_entry(module, name: str, source: str, comment: str) -> str:
 
 
 def summary(obj) -> str:
-    """The first paragraph of an object's docstring on one line."""
+    """The first paragraph of an object's docstring on one line, for a table."""
     doc = inspect.cleandoc(getattr(inner_function(obj), "__doc__", None) or "")
-    return _escape(" ".join(doc.split("\n\n")[0].split()))
+    return _escape(" ".join(doc.split("\n\n")[0].split()), in_table=True)
 
 
 def docstring_markdown(doc: str) -> str:
@@ -128,6 +134,7 @@ def _default(value) -> str:
 def _annotation(annotation) -> str:
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     text = re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])", "", text)  # pandas.core.frame.DataFrame -> DataFrame
+    text = text.replace("numpy.", "np.")
     try:
         tree = ast.parse(text.strip("'\""), mode="eval").body
     except SyntaxError:
@@ -187,11 +194,12 @@ def _text(body: str) -> str:
     return normalise("\n".join(out)).strip("\n")
 
 
-def _escape(text: str) -> str:
+def _escape(text: str, *, in_table: bool = False) -> str:
     """Keep plain text from being read as HTML, a heading or emphasis; code spans stay as they are."""
     pieces = re.split(r"(`+[^`]+`+)", text)
     for i in range(0, len(pieces), 2):
         pieces[i] = pieces[i].replace("<", "&lt;")
         pieces[i] = re.sub(r"__(\w+?)__", r"\_\_\1\_\_", pieces[i])
         pieces[i] = re.sub(r"(?<![*\w])(\*{1,2})(?=(?:args|kwargs)\b)", lambda m: "\\*" * len(m[1]), pieces[i])
+        pieces[i] = pieces[i].replace("|", r"\|") if in_table else pieces[i]
     return re.sub(r"^#", r"\\#", "".join(pieces))

@@ -41,7 +41,9 @@ def remote_resources(soup: BeautifulSoup) -> list[str]:
     return found + [url for style in styles for url in _CSS_URL.findall(style)]
 
 
-def broken_links(page: str, soup: BeautifulSoup, files: set[str], anchors: dict[str, set[str]]) -> list[tuple[str, str]]:
+def broken_links(
+    page: str, soup: BeautifulSoup, files: set[str], anchors: dict[str, set[str]]
+) -> list[tuple[str, str]]:
     """Links and resources of `page` that lead to no file or anchor of the site."""
     found = []
     tags = [(t, a) for n, a in [("a", "href"), ("link", "href"), *_LOADED] for t in soup.find_all(n, attrs={a: True})]
@@ -71,7 +73,8 @@ def _join(parts: list[str]) -> str:
 
 
 def _anchors(soup: BeautifulSoup) -> set[str]:
-    return {tag["id"] for tag in soup.find_all(id=True)} | {tag["name"] for tag in soup.find_all("a", attrs={"name": True})}
+    named = soup.find_all("a", attrs={"name": True})
+    return {tag["id"] for tag in soup.find_all(id=True)} | {tag["name"] for tag in named}
 
 
 def _parse(path: Path) -> BeautifulSoup:

@@ -28,6 +28,7 @@ def normalise(text: str) -> str:
     """Rewrite lists and tables as Python-Markdown wants them: nested by four columns, set off by a blank line."""
     out: list[str] = []
     items: list[int] = []  # column where the text of each open list item starts
+    was_in_fence = False
     lines = text.splitlines()
     for i, (line, in_fence) in enumerate(_lines(lines)):
         indent = len(line) - len(line.lstrip())
@@ -46,8 +47,11 @@ def normalise(text: str) -> str:
         opens_table = "|" in line and i + 1 < len(lines) and "-" in lines[i + 1] and _TABLE_RULE.match(lines[i + 1])
         opens_table = opens_table and not in_fence and "|" in lines[i + 1] and not _TABLE_RULE.match(line)
         in_list = bool(out and _ITEM.match(out[-1]))
-        if not previous_blank and (opens_table or (opens_list and not in_list) or (opens_fence and items)):
+        after_fence = bool(out) and not in_fence and was_in_fence
+        new_block = opens_table or (opens_list and not in_list) or (opens_fence and items) or after_fence
+        if not previous_blank and new_block:
             out.append("")
+        was_in_fence = in_fence
         base = min(indent, items[-1]) if items else 0
         out.append("    " * len(items) + line[base:])
         if item and (items or opens_list or previous_blank or in_list):
@@ -97,7 +101,7 @@ def link_names(text: str, targets: Mapping[str, str]) -> str:
     def change(line: str) -> str:
         if line.lstrip().startswith("#"):
             return line
-        spans = re.compile(r"(?<![\[`\w])`([\w./]+)(?:\(\))?`(?![\]`])")
+        spans = re.compile(r"(?<![\[`\w])(?<!fastai's )`([\w./]+)(?:\(\))?`(?![\]`])")
         return spans.sub(lambda m: f"[{m[0]}]({targets[m[1]]})" if m[1] in targets else m[0], line)
 
     return "\n".join(line if in_fence else change(line) for line, in_fence in _lines(text.splitlines())) + "\n"

@@ -80,11 +80,12 @@ def notebook_name(module: str) -> str:
 
 
 def public_names(module: ModuleType, pages: list[str]) -> list[Name]:
-    """What `module.__all__` holds, in its order; `pages` are the modules with a page of their own."""
+    """What `module.__all__` holds (less `__version__`), in its order; `pages` are the modules with a page."""
     missing = [n for n in module.__all__ if not hasattr(module, n)]
     if missing:
         raise AttributeError(f"{module.__name__}.__all__ lists {missing}, which the module does not define")
-    return [_classify(n, getattr(module, n), module, pages) for n in module.__all__]
+    names = [n for n in module.__all__ if not n.startswith("_")]
+    return [_classify(n, getattr(module, n), module, pages) for n in names]
 
 
 def members(cls: type) -> list[str]:

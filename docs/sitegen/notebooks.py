@@ -19,6 +19,8 @@ __all__ = ["Page", "clean_html", "clean_stream", "page_markdown", "to_page"]
 _OPTION = re.compile(r"^#\|\s*([\w.-]+)\s*:?\s*(.*?)\s*$")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _PROGRESS_LINE = re.compile(r"^.*?\d+%\|.*$|^.*\[\d+:\d+<.*(?:it/s|s/it|\?).*$")
+_WARNING = re.compile(r"^\S*(?:ipykernel_|site-packages|<ipython)\S*:\d+: (\w*Warning: .*)\n(?: +.*\n?)?", re.M)
+_NUMBER = re.compile(r"[-+−]?[\d.,]+(e[-+]?\d+)?%?|NaN|nan|None|<NA>|")
 _FOLDED = '??? quote "{}"\n\n{}\n'
 
 # Outputs arrive cleaned; what is left to the template is how each kind is set.
@@ -87,7 +89,8 @@ def page_markdown(title: str, lead: str, body: str, **front) -> str:
 
 def clean_stream(text: str) -> str:
     """Printed text without terminal colours, overwritten lines and progress bars."""
-    lines = (line.rsplit("\r", 1)[-1] for line in _ANSI.sub("", text).replace("\r\n", "\n").split("\n"))
+    text = _WARNING.sub(r"\1\n", _ANSI.sub("", text).replace("\r\n", "\n"))  # not where on the author's disk
+    lines = (line.rsplit("\r", 1)[-1] for line in text.split("\n"))
     return "\n".join(line.rstrip() for line in lines if not _PROGRESS_LINE.match(line)).strip("\n")
 
 
@@ -106,13 +109,22 @@ def clean_html(html: str) -> str:
             del table[attribute]
         for row in table.find_all("tr"):
             del row["style"]
-        for cell in table.find_all("td"):
-            if re.fullmatch(r"[-+−]?[\d.,]+(e[-+]?\d+)?%?|NaN|nan|<NA>", cell.text.strip()):
-                cell["class"] = "number"
+        _align_numbers(table)
     if not soup.text.strip() and not soup.find(["img", "svg", "canvas"]):
         return ""
     body = "\n".join(line for line in str(soup).splitlines() if line.strip())
     return f'<div class="cell-output">\n{body}\n</div>'
+
+
+def _align_numbers(table) -> None:
+    """Set columns of numbers, with their headings, flush right."""
+    rows = [row.find_all(["th", "td"], recursive=False) for row in table.select("tbody > tr")]
+    for column in range(min(map(len, rows), default=0)):
+        cells = [row[column] for row in rows]
+        if all(cell.name == "td" and _NUMBER.fullmatch(cell.text.strip()) for cell in cells):
+            heads = [row.find_all("th", recursive=False) for row in table.select("thead > tr")]
+            for cell in cells + [head[column] for head in heads if len(head) == len(rows[0])]:
+                cell["align"] = "right"
 
 
 def _code_cell(cell, render) -> nbformat.NotebookNode | None:

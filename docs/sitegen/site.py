@@ -14,6 +14,8 @@ __all__ = ["BuildError", "Site"]
 
 _IMAGES = {".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp"}
 
+_LANGUAGES = {".py": "python", ".md": "markdown", ".toml": "toml", ".cfg": "ini", ".yml": "yaml", ".sh": "bash"}
+
 
 class BuildError(Exception):
     """Something in the repository that the site cannot be built from; the message says what to do."""
@@ -37,7 +39,9 @@ class Site:
             raise BuildError(f"{source} and {taken[0]} would both become the page {page}; rename one of them")
         self.pages[source] = page
 
-    def write(self, source: str, text: str, *, files: Iterable[str] = (), names: Mapping[str, str] | None = None) -> None:
+    def write(
+        self, source: str, text: str, *, files: Iterable[str] = (), names: Mapping[str, str] | None = None
+    ) -> None:
         """Write the page of `source`: links between the repository's files become links between pages, public names
         become links to the API (to `names` first), `files` of the page itself stay as they are."""
         page, own = self.pages[source], set(files)
@@ -56,7 +60,7 @@ class Site:
         """The pages of highlighted source."""
         for path in sorted(self.sources):
             text = (self.root / path).read_text(encoding="utf-8")
-            language = {".py": "python", ".md": "markdown", ".toml": "toml", ".cfg": "ini"}.get(Path(path).suffix, "text")
+            language = _LANGUAGES.get(Path(path).suffix, "text")
             block = fence(text.rstrip("\n"), f'{{ .{language} linenums="1" .no-select }}')
             front = f"---\ntitle: {path}\nsearch:\n  exclude: true\nhide:\n  - toc\n---\n\n"
             self.put(f"source/{path}.md", f"{front}# {path} {{ .source-title }}\n\n{block}\n")

@@ -1,0 +1,232 @@
+"""`CollabInterpretation`: what a trained model has learned, as DataFrames of numbers and matplotlib Axes."""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+
+from collabkit.evaluate import predict_ratings
+from collabkit.interactions import Interactions
+from collabkit.models import CollFilter
+from collabkit.plots import plot_bars, plot_map
+from collabkit.recommender import Recommender
+
+__all__ = ["CollabInterpretation"]
+
+
+class CollabInterpretation:
+    """Biases, embedding maps, explanations and worst errors of a trained model.
+
+    Make it with `from_learner(learn)`, or from a `Recommender`.
+
+    Args:
+        recommender: the model with its ids and interactions.
+
+    Example:
+        >>> interp = CollabInterpretation.from_learner(learn)         # doctest: +SKIP
+        >>> interp.item_bias(5)                                       # doctest: +SKIP
+        >>> interp.plot_pca(n=50)                                     # doctest: +SKIP
+    """
+
+    def __init__(self, recommender: Recommender):
+        self.recommender, self.model = recommender, recommender.model
+        self.train, self.valid = recommender.train, recommender.valid
+
+    @classmethod
+    def from_learner(cls, learn) -> CollabInterpretation:
+        """The interpretation of a `CollabLearner`'s model."""
+        return cls(learn.recommender)
+
+    def item_bias(self, n: int | None = 10, largest: bool = True) -> pd.DataFrame:
+        """The `n` items (None: all) with the largest or smallest bias: liked or disliked whatever the taste.
+
+        Returns:
+            DataFrame with the item column, `bias` (in logits), `n_ratings` and `mean_rating` in training.
+        """
+        return self._bias(n, largest, is_item=True)
+
+    def user_bias(self, n: int | None = 10, largest: bool = True) -> pd.DataFrame:
+        """The `n` users (None: all) with the largest or smallest bias: generous or strict whatever the item."""
+        return self._bias(n, largest, is_item=False)
+
+    def plot_bias(self, n: int = 10, *, is_item: bool = True, ax: Axes | None = None) -> Axes:
+        """Bars of the `n` largest and the `n` smallest biases.
+
+        Returns:
+            The axes.
+        """
+        vocab = self.train.items if is_item else self.train.users
+        half = min(n, (len(vocab) - 1) // 2)
+        ends = [self._bias(half, largest, is_item) for largest in (True, False)]
+        return plot_bars(pd.concat([ends[0], ends[1][::-1]]), "bias", vocab.name, ax=ax)
+
+    def pca(self, n_components: int = 3, items=None, *, is_item: bool = True) -> pd.DataFrame:
+        """Principal components of the factors, largest variance first.
+
+        Args:
+            n_components: how many.
+            items: ids to fit and project, e.g. the most rated; default all with training rows. With `is_item=False`
+                they are users.
+
+        Returns:
+            DataFrame indexed by id with the columns `pc1`, `pc2`, ...; `attrs['explained_variance']` holds each
+            component's share of the variance. Signs are fixed: the entry of largest size in each is positive.
+
+        Raises:
+            ValueError: more components than factors or than ids.
+        """
+        vocab = self.train.items if is_item else self.train.users
+        rows = self._trained(is_item) if items is None else torch.from_numpy(vocab.encode(items, unknown="raise"))
+        factors = self.model.tables(is_item)[0][rows.to(self.model.tables(is_item)[0].device)].detach().cpu().double()
+        if not 1 <= n_components <= min(factors.shape):
+            raise ValueError(
+                f"n_components must lie in 1..{min(factors.shape)} for {factors.shape[0]} ids of {factors.shape[1]} "
+                f"factors, got {n_components}"
+            )
+        left, singular, _ = torch.linalg.svd(factors - factors.mean(0), full_matrices=False)
+        points = (left * singular)[:, :n_components]
+        largest = points.gather(0, points.abs().argmax(0, keepdim=True))
+        names = [f"pc{j}" for j in range(1, n_components + 1)]
+        table = pd.DataFrame((points * largest.sign()).numpy(), index=vocab.decode(rows.numpy()), columns=names)
+        share = singular.square() / singular.square().sum().clamp(min=1e-12)
+        table.index.name = vocab.name
+        table.attrs["explained_variance"] = share[:n_components].tolist()
+        return table
+
+    def plot_pca(
+        self, n: int = 50, dims: tuple[int, int] = (1, 2), *, items=None, n_fit: int = 1000, ax: Axes | None = None
+    ) -> Axes:
+        """A map of items by two principal components of their factors, with labels that do not collide.
+
+        Args:
+            n: how many items to draw, the most rated ones.
+            dims: the two components, counted from 1.
+            items: or the ids to draw.
+            n_fit: the components are fitted on the `n_fit` most rated items (and those drawn).
+            ax: where to draw; a new figure by default.
+
+        Returns:
+            The axes.
+        """
+        if len(dims) != 2 or min(dims) < 1:
+            raise ValueError(f"dims must be two components counted from 1, got {dims!r}")
+        counts = torch.bincount(self.train.item_idx, minlength=self.train.n_items)
+        popular = self.train.items.decode(torch.argsort(counts, descending=True, stable=True)[: max(n_fit, n)].numpy())
+        drawn = popular[:n] if items is None else pd.Index(items)
+        fitted = self.pca(max(dims), popular.union(drawn, sort=False))
+        x, y = (f"pc{d}" for d in dims)
+        ax = plot_map(fitted.loc[drawn].reset_index(), x, y, fitted.index.name, ax=ax)
+        share = fitted.attrs["explained_variance"]
+        for axis, d in zip("xy", dims, strict=True):
+            ax.set(**{f"{axis}label": f"component {d} ({share[d - 1]:.0%} of variance)"})
+        return ax
+
+    def factor_examples(self, component: int = 1, n: int = 10, *, n_fit: int = 1000) -> pd.DataFrame:
+        """The items at both ends of a principal component, from which its meaning is read ("seriousness", say).
+
+        Args:
+            component: counted from 1.
+            n: items at each end.
+            n_fit: among the `n_fit` most rated items.
+
+        Returns:
+            DataFrame with the columns `end` ('high' or 'low'), the item column, `value`, `n_ratings`.
+        """
+        counts = torch.bincount(self.train.item_idx, minlength=self.train.n_items)
+        rows = torch.argsort(counts, descending=True, stable=True)[:n_fit]
+        rows = rows[counts[rows] > 0]
+        values = self.pca(component, self.train.items.decode(rows.numpy()))[f"pc{component}"].rename("value")
+        values = values.sort_values(ascending=False).reset_index()
+        values["n_ratings"] = counts[self.train.items.encode(values[self.train.items.name])].numpy()
+        n = min(n, len(values) // 2)
+        ends = [values.head(n).assign(end="high"), values.tail(n)[::-1].assign(end="low")]
+        return pd.concat(ends, ignore_index=True)[["end", self.train.items.name, "value", "n_ratings"]]
+
+    def why(self, user, item) -> pd.DataFrame:
+        """The parts of a score, which add up to it.
+
+        The score of the model splits into four parts, as in an analysis of variance around the average user and item:
+        `global` (an average item for an average user), `user bias` and `item bias` (what the user adds for an average
+        item, and the item for an average user: their bias and the factors' average effect), and `factors` (what is
+        between this user and this item).
+
+        Args:
+            user, item: one external id each.
+
+        Returns:
+            DataFrame with the columns `part`, `value` (in logits) and `rating`, the predicted rating from the parts so
+            far. The last row, `score`, is the sum and the prediction.
+
+        Raises:
+            TypeError: the model has no biases and factors to add up (`use_nn`).
+            KeyError: an unknown id.
+        """
+        model = self._with_factors("why")
+        device = model.u_bias.weight.device
+        u = torch.from_numpy(self.train.users.encode([user], unknown="raise")).to(device)
+        i = torch.from_numpy(self.train.items.encode([item], unknown="raise")).to(device)
+        users, items = self._trained(False).to(device), self._trained(True).to(device)
+        with torch.no_grad():
+            (p, b_u), (q, b_i) = model.user_rows(u), model.item_rows(i)
+            mean_p, mean_u = (table[users].mean(0) for table in model.tables(False))
+            mean_q, mean_i = (table[items].mean(0) for table in model.tables(True))
+            parts = {
+                "global": mean_u + mean_i + mean_p @ mean_q,
+                "user bias": (b_u - mean_u).squeeze(0) + (p - mean_p) @ mean_q,
+                "item bias": (b_i - mean_i).squeeze(0) + (q - mean_q) @ mean_p,
+                "factors": ((p - mean_p) * (q - mean_q)).sum(-1),
+            }
+            values = torch.cat([*parts.values()])  # (4,)
+            so_far = model.activation(values.cumsum(0))
+            score = model.score(u, i)
+            values, so_far = torch.cat([values, score]), torch.cat([so_far, model.activation(score)])
+        return pd.DataFrame({"part": [*parts, "score"], "value": values.cpu().numpy(), "rating": so_far.cpu().numpy()})
+
+    def top_losses(self, n: int = 10, largest: bool = True, *, on: str = "valid") -> pd.DataFrame:
+        """The rows whose prediction is worst (or best, with `largest=False`).
+
+        Args:
+            n: how many.
+            on: `'valid'` or `'train'`.
+
+        Returns:
+            DataFrame with the user, item and rating columns, `prediction` and `loss` (squared error).
+        """
+        parts: dict[str, Interactions | None] = {"valid": self.valid, "train": self.train}
+        if on not in parts or parts[on] is None:
+            raise ValueError(f"on must be one of {[k for k, v in parts.items() if v is not None]}, got {on!r}")
+        data = parts[on]
+        was_training = self.model.training
+        prediction = predict_ratings(self.model.eval(), data.user_idx, data.item_idx)
+        self.model.train(was_training)
+        loss = (prediction - data.rating).square()
+        rows = torch.argsort(loss, descending=largest, stable=True)[:n].numpy()
+        table = data.take(rows).to_df()
+        return table.assign(prediction=prediction.numpy()[rows], loss=loss.numpy()[rows])
+
+    def _bias(self, n: int | None, largest: bool, is_item: bool) -> pd.DataFrame:
+        model = self._with_factors("item_bias" if is_item else "user_bias")
+        vocab = self.train.items if is_item else self.train.users
+        idx = self.train.item_idx if is_item else self.train.user_idx
+        rows = self._trained(is_item)
+        bias = model.tables(is_item)[1].detach().cpu()[rows, 0]
+        rows = rows[torch.argsort(bias, descending=largest, stable=True)[:n]]
+        counts = torch.bincount(idx, minlength=len(vocab))
+        table = pd.DataFrame({vocab.name: vocab.decode(rows.numpy())})
+        table["bias"] = model.tables(is_item)[1].detach().cpu()[rows, 0].numpy()
+        table["n_ratings"] = counts[rows].numpy()
+        sums = torch.bincount(idx, self.train.rating.double(), minlength=len(vocab))
+        return table.assign(mean_rating=(sums / counts.clamp(min=1))[rows].numpy())
+
+    def _trained(self, is_item: bool) -> torch.Tensor:
+        """Rows `(m,)` of the ids that have training data, ascending."""
+        return (self.train.item_idx if is_item else self.train.user_idx).unique()
+
+    def _with_factors(self, what: str) -> CollFilter:
+        if not isinstance(self.model, CollFilter):
+            raise TypeError(
+                f"{what} needs a dot-product model with biases (CollFilter), this one is {type(self.model).__name__}; "
+                "pca, plot_pca, factor_examples and top_losses work for it"
+            )
+        return self.model
