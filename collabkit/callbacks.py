@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -11,11 +12,20 @@ from fastai.callback.core import Callback
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.callback.schedule import ParamScheduler
 from fastai.learner import AvgSmoothLoss, Recorder
+from tqdm.auto import tqdm
 
 from collabkit.models import CollabModel
 from collabkit.models.default_rows import fit_default_rows, zero_cold_rows
 
-__all__ = ["LeanRecorder", "LeanScheduler", "ColdRows", "DeviceMixedPrecision", "cosine", "piecewise"]
+__all__ = [
+    "LeanRecorder",
+    "LeanScheduler",
+    "ColdRows",
+    "DeviceMixedPrecision",
+    "ConsoleProgress",
+    "cosine",
+    "piecewise",
+]
 
 
 class LeanRecorder(Recorder):
@@ -120,3 +130,37 @@ class DeviceMixedPrecision(MixedPrecision):
         self.kwargs["enabled"] = dtype == torch.float16
         self.autocast = torch.autocast(device, dtype=dtype)
         self.learn.scaler, self.scales = torch.amp.GradScaler(device, **self.kwargs), []
+
+
+class ConsoleProgress(Callback):
+    """For the command line: a bar over the batches of an epoch, and one line with the losses when it is over.
+
+    The bar is not drawn where standard error is no terminal.
+    """
+
+    order = 61
+
+    def before_fit(self):
+        """Print the header of the table of losses."""
+        print(f"{'epoch':>5}  {'train loss':>10}  {'valid loss':>10}  {'seconds':>7}", flush=True)
+
+    def before_train(self):
+        """Start the bar and the clock."""
+        self.started = time.perf_counter()
+        title = f"epoch {self.learn.epoch + 1}/{self.learn.n_epoch}"
+        self.bar = tqdm(total=len(self.learn.dls.train), desc=title, unit="batch", leave=False, disable=None)
+
+    def after_batch(self):
+        """Move the bar."""
+        if self.learn.training:
+            self.bar.update()
+
+    def after_train(self):
+        """Remove the bar."""
+        self.bar.close()
+
+    def after_epoch(self):
+        """Print the epoch's losses."""
+        train, valid, *_ = self.learn.final_record
+        seconds = time.perf_counter() - self.started
+        print(f"{self.learn.epoch + 1:>5}  {train:>10.4f}  {valid:>10.4f}  {seconds:>7.1f}", flush=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from fastai.data.core import DataLoaders
@@ -202,10 +202,14 @@ class CollabDataLoaders(DataLoaders):
             ValueError, TypeError: ids or ratings are missing, infinite or of the wrong type; a part would be empty.
         """
         columns = _columns(ratings, user_name, item_name, rating_name, time_name)
-        split = _split(ratings, columns, random_split(valid_pct, seed=seed) if splitter is None else splitter)
-        parts = (ratings.iloc[rows][columns.present] for rows in split)
+        splitter = random_split(valid_pct, seed=seed) if splitter is None else splitter
+        data = Interactions.from_df(ratings, columns)  # before the split, so that errors name the caller's rows
+        split = _split(ratings, columns, splitter)
+        parts = [data.take(rows) for rows in split]
+        if len(split.train) + len(split.valid) < len(data):  # the vocabularies cover what is used
+            parts = _encode(*(ratings.iloc[rows][columns.present] for rows in split), columns)
         options = {"path": path, "seed": seed, "bs": bs, "val_bs": val_bs, "shuffle": shuffle}
-        return cls.from_interactions(*_encode(*parts, columns), **options, drop_last=drop_last, device=device)
+        return cls.from_interactions(*parts, **options, drop_last=drop_last, device=device)
 
     @classmethod
     def from_dfs(
@@ -304,15 +308,17 @@ class CollabDataLoaders(DataLoaders):
 
 
 def auto_bs(n_rows: int) -> int:
-    """The batch size that `bs=None` picks for `n_rows` training rows.
+    """The batch size that `bs=None` picks for `n_rows` training rows: 64 for small data, about 400 batches an epoch.
 
-    The power of two nearest below `n_rows / 200`, at least 64 and at most 4,096.
+    The power of two nearest `n_rows / 400`, at least 64 and at most 16,384; near the best validation error on subsets
+    of MovieLens from 20 thousand to a million ratings (beyond that the rule is extrapolated). Larger batches want a
+    higher learning rate.
 
     Example:
-        >>> [auto_bs(n) for n in (1_000, 20_000, 80_000, 1_000_000, 20_000_000)]
-        [64, 64, 256, 4096, 4096]
+        >>> [auto_bs(n) for n in (1_000, 20_000, 80_000, 900_000, 20_000_000)]
+        [64, 64, 256, 2048, 16384]
     """
-    return min(4096, max(64, 1 << max(0, (n_rows // 200).bit_length() - 1)))
+    return min(16_384, max(64, 2 ** round(math.log2(max(n_rows, 1) / 400))))
 
 
 def _columns(df, user_name, item_name, rating_name, time_name) -> Columns:
@@ -324,12 +330,12 @@ def _columns(df, user_name, item_name, rating_name, time_name) -> Columns:
 
 
 def _split(df: pd.DataFrame, columns: Columns, splitter) -> Split:
-    if isinstance(splitter, Splitter):
-        split = splitter(df, columns)
-    elif callable(splitter):  # fastai's form: a function of the table alone
-        split = Split(*(np.asarray(rows, dtype=np.int64) for rows in splitter(df)), by="the splitter")
-    else:
+    if not callable(splitter):
         raise TypeError(f"splitter must be one of collabkit.splits or a function of the table, got {splitter!r}")
+    if not isinstance(splitter, Splitter):  # fastai's form: a function of the table alone
+        plain = splitter
+        splitter = Splitter("the splitter", lambda df, _: (*plain(df), []))
+    split = splitter(df, columns)
     for note in split.notes:
         warnings.warn(f"{split.by}: {note}", CollabWarning, stacklevel=3)
     return split

@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 import pandas as pd
 
-from collabkit.interactions import CollabWarning, Columns
+from collabkit.interactions import CollabWarning, Columns, check_ratings
 
 __all__ = ["min_count", "k_core", "min_rating", "sample_users", "drop_duplicates"]
 
@@ -68,7 +68,8 @@ def min_rating(
     columns = name_columns(df, user_name, item_name)
     rating_name = df.columns[2] if rating_name is None else rating_name
     Columns(columns.user, columns.item, rating_name).check(df)
-    return _kept(df, (df[rating_name] >= threshold).to_numpy(), columns, f"rated below {threshold:g}")
+    check_ratings(df[rating_name])
+    return _kept(df, (df[rating_name] >= threshold).to_numpy(dtype=bool), columns, f"rated below {threshold:g}")
 
 
 def sample_users(
@@ -128,6 +129,17 @@ def name_columns(
     return columns
 
 
+def id_codes(df: pd.DataFrame, name: str) -> np.ndarray:
+    """The ids in a column as numbers `(n,)` from 0 in order of appearance; a missing id raises `ValueError`."""
+    codes = pd.factorize(df[name])[0]
+    if (codes < 0).any():
+        raise ValueError(
+            f"{name!r} has {(codes < 0).sum():,} missing (NaN) id(s), first at row {np.flatnonzero(codes < 0)[0]}; "
+            f"drop or fill them first, e.g. df.dropna(subset=[{name!r}])"
+        )
+    return codes
+
+
 def describe_left_out(df: pd.DataFrame, keep: np.ndarray, columns: Columns, reason: str) -> str | None:
     """'left out 3 of 10 rows, 1 of 4 users, 0 of 5 items: reason', or None when `keep` `(n,)` bool keeps all."""
     if keep.all():
@@ -142,8 +154,8 @@ def describe_left_out(df: pd.DataFrame, keep: np.ndarray, columns: Columns, reas
 def _count_mask(df: pd.DataFrame, columns: Columns, k_users: int, k_items: int) -> np.ndarray:
     enough = np.ones(len(df), dtype=bool)
     for name, k in ((columns.user, k_users), (columns.item, k_items)):
-        codes = pd.factorize(df[name])[0]
-        enough &= np.bincount(codes, minlength=1)[codes] >= k if len(codes) else enough
+        codes = id_codes(df, name)
+        enough &= np.bincount(codes)[codes] >= k
     return enough
 
 

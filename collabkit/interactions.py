@@ -106,8 +106,8 @@ class Interactions:
             TypeError: ratings are not numbers; ids are of mixed types or another type than the vocabulary's.
         """
         columns.check(df)
-        rating = None if columns.rating is None else _check_ratings(df[columns.rating])
-        time = None if columns.time is None else _check_times(df[columns.time])
+        rating = None if columns.rating is None else check_ratings(df[columns.rating])
+        time = None if columns.time is None else _encode_times(df[columns.time])
         users = Vocab.from_values(df[columns.user], columns.user) if users is None else users
         items = Vocab.from_values(df[columns.item], columns.item) if items is None else items
         user_idx, item_idx = users.encode(df[columns.user]), items.encode(df[columns.item])
@@ -136,8 +136,9 @@ class Interactions:
         return len(self.items)
 
     def take(self, rows) -> Interactions:
-        """The interactions at the positions `rows` `(m,)`, with the same vocabularies."""
-        rows = torch.as_tensor(np.asarray(rows), dtype=torch.int64)
+        """The interactions at the positions `rows` `(m,)`, or where a mask `rows` `(n,)` holds, with the same ids."""
+        rows = np.asarray(rows)
+        rows = torch.from_numpy((np.flatnonzero(rows) if rows.dtype == bool else rows).astype(np.int64))
         pick = lambda column: None if column is None else column[rows]  # noqa: E731
         return replace(
             self,
@@ -183,14 +184,15 @@ class Interactions:
         return text
 
 
-def _check_ratings(column: pd.Series) -> Tensor:
+def check_ratings(column: pd.Series) -> Tensor:
     """Ratings `(n,)` float32, or an error that names the rows at fault."""
-    if pd.api.types.is_bool_dtype(column) or not pd.api.types.is_numeric_dtype(column):
+    if column.dtype.kind not in "iuf":
         raise TypeError(
             f"ratings must be numbers; column {column.name!r} is {column.dtype} (e.g. {column.iloc[0]!r}). "
             f"Convert it, e.g. pd.to_numeric(df[{column.name!r}])"
         )
-    values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
+        values = column.to_numpy(dtype=np.float64, na_value=np.nan).astype(np.float32)
     for bad, what in ((np.isnan(values), "missing (NaN)"), (np.isinf(values), "infinite")):
         if bad.any():
             rows = np.flatnonzero(bad)
@@ -198,23 +200,24 @@ def _check_ratings(column: pd.Series) -> Tensor:
                 f"column {column.name!r} has {len(rows):,} {what} rating(s), first at row {rows[0]}; "
                 "drop or correct them first"
             )
-    return torch.from_numpy(values.astype(np.float32))
+    return torch.from_numpy(values)
 
 
-def _check_times(column: pd.Series) -> Tensor:
-    """Times `(n,)` int64, or an error."""
-    if pd.api.types.is_datetime64_any_dtype(column):
-        numbers = column.dt.as_unit("ns").astype("int64") if column.notna().all() else column
-    else:
-        numbers = column
+def check_times(column: pd.Series) -> None:
+    """Raise unless the column holds timestamps or numbers, none missing."""
     if column.isna().any():
         raise ValueError(f"column {column.name!r} has {column.isna().sum():,} missing time(s); drop or fill them first")
-    if pd.api.types.is_bool_dtype(column) or not pd.api.types.is_numeric_dtype(numbers):
+    if column.dtype.kind not in "iufM":
         raise TypeError(
             f"times must be timestamps or numbers; column {column.name!r} is {column.dtype} (e.g. {column.iloc[0]!r}). "
             f"Convert it, e.g. pd.to_datetime(df[{column.name!r}])"
         )
-    values = numbers.to_numpy()
+
+
+def _encode_times(column: pd.Series) -> Tensor:
+    """Times `(n,)` int64, or an error."""
+    check_times(column)
+    values = (column.dt.as_unit("ns").astype("int64") if column.dtype.kind == "M" else column).to_numpy()
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.floor(values)).all()):
         raise ValueError(f"column {column.name!r} holds infinite or fractional times; use whole numbers or timestamps")
     return torch.from_numpy(values.astype(np.int64))

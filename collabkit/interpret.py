@@ -111,8 +111,7 @@ class CollabInterpretation:
         """
         if len(dims) != 2 or min(dims) < 1:
             raise ValueError(f"dims must be two components counted from 1, got {dims!r}")
-        counts = torch.bincount(self.train.item_idx, minlength=self.train.n_items)
-        popular = self.train.items.decode(torch.argsort(counts, descending=True, stable=True)[: max(n_fit, n)].numpy())
+        popular = self._most_rated(max(n_fit, n))
         drawn = popular[:n] if items is None else pd.Index(items)
         fitted = self.pca(max(dims), popular.union(drawn, sort=False))
         x, y = (f"pc{d}" for d in dims)
@@ -133,11 +132,9 @@ class CollabInterpretation:
         Returns:
             DataFrame with the columns `end` ('high' or 'low'), the item column, `value`, `n_ratings`.
         """
-        counts = torch.bincount(self.train.item_idx, minlength=self.train.n_items)
-        rows = torch.argsort(counts, descending=True, stable=True)[:n_fit]
-        rows = rows[counts[rows] > 0]
-        values = self.pca(component, self.train.items.decode(rows.numpy()))[f"pc{component}"].rename("value")
+        values = self.pca(component, self._most_rated(n_fit))[f"pc{component}"].rename("value")
         values = values.sort_values(ascending=False).reset_index()
+        counts = torch.bincount(self.train.item_idx, minlength=self.train.n_items)
         values["n_ratings"] = counts[self.train.items.encode(values[self.train.items.name])].numpy()
         n = min(n, len(values) // 2)
         ends = [values.head(n).assign(end="high"), values.tail(n)[::-1].assign(end="low")]
@@ -218,6 +215,12 @@ class CollabInterpretation:
         table["n_ratings"] = counts[rows].numpy()
         sums = torch.bincount(idx, self.train.rating.double(), minlength=len(vocab))
         return table.assign(mean_rating=(sums / counts.clamp(min=1))[rows].numpy())
+
+    def _most_rated(self, n: int) -> pd.Index:
+        """Ids of the `n` items with the most training rows, the most rated first; ties in vocabulary order."""
+        counts = torch.bincount(self.train.item_idx, minlength=self.train.n_items)
+        rows = torch.argsort(counts, descending=True, stable=True)[: min(n, int((counts > 0).sum()))]
+        return self.train.items.decode(rows[rows > 0].numpy())
 
     def _trained(self, is_item: bool) -> torch.Tensor:
         """Rows `(m,)` of the ids that have training data, ascending."""

@@ -24,6 +24,7 @@ from collabkit.callbacks import ColdRows, DeviceMixedPrecision, LeanRecorder, Le
 from collabkit.dataloaders import CollabDataLoaders
 from collabkit.losses import FlatLoss
 from collabkit.models import CollabModel, CollFilter, EmbeddingNN
+from collabkit.models.base import check_y_range
 from collabkit.models.mlp import emb_sz_rule
 from collabkit.optim import decay_groups, undecayed
 from collabkit.recommender import Recommender
@@ -299,6 +300,7 @@ def collab_learner(
     options = {k: kwargs.pop(k) for k in ("ps", "embed_p", "use_bn", "bn_final", "init_std", "sparse") if k in kwargs}
     options = {**_from_config(config, use_nn), **options}
     y_range = options.pop("y_range", None) if y_range is None else y_range
+    y_range = check_y_range(y_range)
     _check_ratings(dls, y_range)
     n_users, n_items = (len(vocab) for vocab in dls.classes.values())
     with torch.random.fork_rng(devices=[]):

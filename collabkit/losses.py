@@ -15,7 +15,8 @@ class FlatLoss:
     Takes the place of fastai's `MSELossFlat` without its tensor subclass, which costs more than the loss itself.
 
     Args:
-        func: a torch loss with a `reduction` attribute, e.g. `nn.MSELoss()`, or a function of two `(n,)` tensors.
+        func: a torch loss with a `reduction` attribute, e.g. `nn.MSELoss()`, or a function of two `(n,)` tensors; it
+            needs a `reduction` argument, as `F.l1_loss` has, only for losses a row.
 
     Raises:
         ValueError: predictions and targets differ in number.
@@ -29,20 +30,26 @@ class FlatLoss:
 
     def __init__(self, func: Callable[..., Tensor]):
         self.func = func
+        self._reduction = "mean"  # of a plain function; a loss object holds its own
 
     def __call__(self, pred: Tensor, target: Tensor, **kwargs) -> Tensor:
         if pred.numel() != target.numel():
             raise ValueError(f"predictions {tuple(pred.shape)} and targets {tuple(target.shape)} differ in number")
+        if self._reduction != "mean":
+            kwargs.setdefault("reduction", self._reduction)
         return self.func(pred.reshape(-1), target.reshape(-1), **kwargs)
 
     @property
     def reduction(self) -> str:
         """'mean', 'sum' or 'none' (fastai switches to 'none' for losses a row)."""
-        return getattr(self.func, "reduction", "mean")
+        return getattr(self.func, "reduction", self._reduction)
 
     @reduction.setter
     def reduction(self, value: str) -> None:
-        self.func.reduction = value
+        if hasattr(self.func, "reduction"):
+            self.func.reduction = value
+        else:
+            self._reduction = value
 
     def to(self, device) -> FlatLoss:
         """Move the wrapped loss, where it is a module."""

@@ -92,8 +92,7 @@ def top_k(
         best, position = logits.topk(k, dim=1)
         items[start : start + block] = candidates[position.cpu()]
         scores[start : start + block] = best.cpu()
-    if scores.isnan().any():  # topk sorts NaN first, so one look at the winners finds any
-        raise ValueError("the model's scores are NaN: its training diverged; train again with a lower learning rate")
+    _refuse_nan(scores)  # topk sorts NaN first, so one look at the winners finds any
     items[scores == -torch.inf] = 0
     return items, scores
 
@@ -113,9 +112,14 @@ def exact_ranks(
 
     Returns:
         Ranks `(n,)` int64 in the order of the pairs.
+
+    Raises:
+        ValueError: an item is not a candidate, or a score is NaN.
     """
     ranks = torch.empty(len(users), dtype=torch.int64)
     column = _columns(candidates, n_items)
+    if (column[items] < 0).any():
+        raise ValueError(f"{int((column[items] < 0).sum()):,} of {len(items):,} items to rank are not candidates")
     order = torch.argsort(users, stable=True)
     unique, counts = torch.unique_consecutive(users[order], return_counts=True)
     ends = torch.cumsum(counts, 0)
@@ -123,6 +127,7 @@ def exact_ranks(
         rows = unique[start : start + block]
         pairs = order[int(ends[start] - counts[start]) : int(ends[min(start + block, len(unique)) - 1])]
         logits = _hide(scorer(rows).float().cpu(), rows, column, hidden)
+        _refuse_nan(logits.amax(1))  # a NaN is the largest of its row
         row = torch.searchsorted(rows, users[pairs])
         own = logits[row, column[items[pairs]]]
         for part in torch.arange(len(pairs)).split(block):
@@ -156,6 +161,11 @@ def _columns(candidates: Tensor, n_items: int) -> Tensor:
     column = torch.full((n_items,), -1, dtype=torch.int64)
     column[candidates] = torch.arange(len(candidates))
     return column
+
+
+def _refuse_nan(scores: Tensor) -> None:
+    if scores.isnan().any():
+        raise ValueError("the model's scores are NaN: its training diverged; train again with a lower learning rate")
 
 
 def _hide(logits: Tensor, users: Tensor, column: Tensor, hidden: Pairs | None) -> Tensor:

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from collabkit.filters import describe_left_out, name_columns
-from collabkit.interactions import Columns
+from collabkit.filters import describe_left_out, id_codes, name_columns
+from collabkit.interactions import Columns, check_times
 
 __all__ = ["Split", "Splitter", "random_split", "leave_last_out", "time_split", "k_fold", "column_split"]
 
@@ -69,17 +69,20 @@ class Splitter:
     def __call__(self, df: pd.DataFrame, columns: Columns | None = None) -> Split:
         if columns is None:
             columns = name_columns(df, time_name=self.time_name)
-        elif columns.time is None and self.time_name is not None:
+        elif self.time_name is not None:
             columns = name_columns(df, columns.user, columns.item, columns.rating, self.time_name)
         train, valid, notes = self.rows(df, columns)
-        train, valid = np.asarray(train, dtype=np.int64), np.asarray(valid, dtype=np.int64)
+        train, valid = _positions(train, len(df), self.by), _positions(valid, len(df), self.by)
         _check_parts(train, valid, len(df), self.by)
-        warm = _warm(df, columns, train, valid)
-        note = describe_left_out(df.iloc[valid], warm, columns, "user or item without a training row (cold)")
+        used = np.bincount(np.concatenate([train, valid]), minlength=len(df)).astype(bool)
+        left_out = describe_left_out(df, used, columns, "in neither part")
+        cold = None
         if self.cold == "drop":
+            warm = _warm(df, columns, train, valid)
+            cold = describe_left_out(df.iloc[valid], warm, columns, "user or item without a training row (cold)")
             valid = valid[warm]
-            notes = [*notes, f"valid: {note}"] if note else notes
             _check_parts(train, valid, len(df), self.by)
+        notes = [*notes, *([left_out] if left_out else []), *([f"valid: {cold}"] if cold else [])]
         return Split(train, valid, self.by, tuple(notes))
 
 
@@ -116,7 +119,7 @@ def leave_last_out(n: int = 1, *, time_name: str | None = None, cold: str = "kee
 
     def rows(df, columns):
         order = _by_time(df, columns)
-        user = pd.factorize(df[columns.user])[0][order]
+        user = id_codes(df, columns.user)[order]
         from_end = pd.Series(user[::-1]).groupby(user[::-1]).cumcount().to_numpy()[::-1]
         last = (from_end < n) & (np.bincount(user)[user] > n)
         few = int((np.bincount(user) <= n).sum())
@@ -146,11 +149,11 @@ def time_split(share: float | None = None, *, date=None, time_name: str | None =
     def rows(df, columns):
         _by_time(df, columns)
         times = df[columns.time]
-        if date is not None:
-            cut = pd.Timestamp(date) if pd.api.types.is_datetime64_any_dtype(times) else date
+        if date is None:
+            late = times >= times.sort_values().iloc[len(df) - max(1, round(share * len(df)))]
         else:
-            cut = times.sort_values().iloc[len(df) - max(1, round(share * len(df)))]
-        late = (times >= cut).to_numpy()
+            late = _from(times, date)
+        late = late.to_numpy(dtype=bool)
         return np.flatnonzero(~late), np.flatnonzero(late), []
 
     by = f"time_split(date={date!r})" if date is not None else f"time_split(share={share:g})"
@@ -192,7 +195,8 @@ def column_split(name: str, *, cold: str = "keep") -> Splitter:
     def rows(df, columns):
         if name not in df.columns:
             raise KeyError(f"split column {name!r} not found; the table has {list(df.columns)}")
-        marks = df[name].map(lambda v: meaning.get(v) if isinstance(v, str) else (bool(v) if v in (0, 1) else None))
+        mark = lambda v: meaning.get(v) if isinstance(v, str) else (bool(v) if v in (0, 1) else None)  # noqa: E731
+        marks = df[name].map(mark, na_action="ignore")
         if marks.isna().any():
             odd = df.loc[marks.isna(), name].unique()[:3].tolist()
             raise ValueError(f"split column {name!r} must hold booleans, 0/1 or 'train'/'valid'/'test'; it holds {odd}")
@@ -206,21 +210,40 @@ def _by_time(df: pd.DataFrame, columns: Columns) -> np.ndarray:
     """Row positions `(n,)` in time order, stable."""
     if columns.time is None:
         raise ValueError(f"this split needs the times of the events: pass time_name=, one of {list(df.columns)}")
-    times = df[columns.time]
-    if times.isna().any():
-        raise ValueError(f"column {columns.time!r} has {times.isna().sum():,} missing time(s); drop or fill them first")
-    return np.argsort(times.to_numpy(), kind="stable")
+    check_times(df[columns.time])
+    return df[columns.time].argsort(kind="stable").to_numpy()
+
+
+def _from(times: pd.Series, date) -> pd.Series:
+    """Which `times` are at or after `date`."""
+    try:
+        is_number = isinstance(date, (int, float, np.number))
+        return times >= (pd.Timestamp(date) if times.dtype.kind == "M" and not is_number else date)
+    except TypeError as error:
+        raise TypeError(
+            f"date={date!r} cannot be compared with column {times.name!r} of {times.dtype} (e.g. {times.iloc[0]!r})"
+        ) from error
 
 
 def _warm(df: pd.DataFrame, columns: Columns, train: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Which validation rows `(n_valid,)` bool have a user and an item that training has met."""
     warm = np.ones(len(valid), dtype=bool)
     for name in (columns.user, columns.item):
-        codes = pd.factorize(df[name])[0]
-        met = np.zeros(codes.max(initial=0) + 1, dtype=bool)
+        codes = id_codes(df, name)
+        met = np.zeros(codes.max() + 1, dtype=bool)
         met[codes[train]] = True
         warm &= met[codes[valid]]
     return warm
+
+
+def _positions(rows, n_rows: int, by: str) -> np.ndarray:
+    """`rows` as int64 positions `(m,)` in a table of `n_rows`, or an error."""
+    rows = np.asarray(rows)
+    if len(rows) and rows.dtype.kind not in "iu":
+        raise TypeError(f"{by} must give row positions (whole numbers), got {rows.dtype}; use np.flatnonzero on a mask")
+    if len(rows) and (rows.min() < 0 or rows.max() >= n_rows):
+        raise ValueError(f"{by} gives row positions from {rows.min()} to {rows.max()}; the table has {n_rows:,} rows")
+    return rows.astype(np.int64)
 
 
 def _check_parts(train: np.ndarray, valid: np.ndarray, n_rows: int, by: str) -> None:
@@ -230,3 +253,6 @@ def _check_parts(train: np.ndarray, valid: np.ndarray, n_rows: int, by: str) -> 
                 f"{by} leaves the {name} part empty ({len(train):,} training and {len(valid):,} validation of "
                 f"{n_rows:,} rows); use more data or another split"
             )
+    twice = len(train) + len(valid) - len(np.union1d(train, valid))
+    if twice:
+        raise ValueError(f"{by} gives {twice:,} row positions twice; a row belongs to one part, once")

@@ -5,6 +5,7 @@ Index 0 is reserved for "unknown" and shown as `#na#`, as in fastai's category m
 """
 
 from collections.abc import Hashable, Iterable, Mapping
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -48,13 +49,16 @@ class Vocab:
 
     @classmethod
     def from_values(cls, values, name: str = "id") -> "Vocab":
-        """The sorted unique `values` `(n,)` of a column as a `Vocab`.
+        """The sorted unique `values` `(n,)` of a column as a `Vocab`; ids without an order keep that of the column.
 
         Example:
             >>> list(Vocab.from_values([30, 10, 30, 20]))
             ['#na#', 10, 20, 30]
         """
-        return cls(check_ids(values, name).unique().sort_values(), name)
+        unique = check_ids(values, name).unique()
+        with suppress(TypeError):
+            unique = unique.sort_values()
+        return cls(unique, name)
 
     def __len__(self) -> int:
         return len(self.index) + 1
@@ -162,7 +166,8 @@ class _ObjectToIndex(Mapping):
 def check_ids(values, name: str = "id") -> pd.Index:
     """`values` `(n,)` as an Index of ids of one type, or an error that says what is wrong with them.
 
-    Categories become their values, pandas' nullable integers int64; every other dtype is kept.
+    Categories become their values, pandas' nullable integers and Python's in an object column NumPy's; every other
+    dtype is kept.
     """
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         values = [values]
@@ -190,8 +195,10 @@ def _to_index(values) -> pd.Index:
     if isinstance(dtype, pd.CategoricalDtype):
         values = pd.Index(dtype.categories).take(np.asarray(pd.Categorical(values).codes))
     elif isinstance(dtype, pd.api.extensions.ExtensionDtype) and pd.api.types.is_integer_dtype(dtype):
-        values = np.asarray(values, dtype=np.int64)
-    elif getattr(dtype, "kind", "") in "US" or (dtype == object and pd.api.types.infer_dtype(values) == "string"):
+        values = np.asarray(values, dtype=dtype.numpy_dtype)
+    elif dtype == object and pd.api.types.infer_dtype(values) == "integer":
+        values = np.asarray(values.tolist())  # beyond 64 bits it stays object
+    elif getattr(dtype, "kind", "") == "U" or (dtype == object and pd.api.types.infer_dtype(values) == "string"):
         return pd.Index(np.asarray(values, dtype=object), dtype="str")
     elif dtype == object and len(values) and isinstance(np.asarray(values)[0], tuple):
         return pd.Index(values, dtype=object, tupleize_cols=False)
@@ -217,6 +224,8 @@ def _check_one_type(index: pd.Index, name: str) -> None:
         types = sorted({type(v).__name__ for v in index})
         if len(types) > 1:
             raise TypeError(f"{name!r} mixes ids of types {', '.join(types)}; convert them to one, e.g. .astype(str)")
+        if not isinstance(index[0], Hashable):
+            raise TypeError(f"{name!r} ids are of type {types[0]}, which cannot be looked up; use tuples or strings")
 
 
 def _kind(index: pd.Index) -> str:
@@ -226,7 +235,7 @@ def _kind(index: pd.Index) -> str:
     if pd.api.types.is_numeric_dtype(index.dtype):
         return "number"
     if pd.api.types.is_datetime64_any_dtype(index.dtype):
-        return "timestamp"
+        return "timestamp" if getattr(index, "tz", None) is None else "timestamp with time zone"
     return type(index[0]).__name__ if len(index) else str(index.dtype)
 
 

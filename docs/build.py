@@ -28,6 +28,7 @@ sys.path.append(str(DOCS))
 import yaml  # noqa: E402
 from api_notebooks import COMMAND, stale_notebooks  # noqa: E402
 from sitegen import apidoc, modules  # noqa: E402
+from sitegen.markdown import normalise  # noqa: E402
 from sitegen.site import BuildError, Site  # noqa: E402
 
 BUILD = DOCS / "_build"
@@ -65,7 +66,7 @@ def build(out: Path) -> None:
     processed = process(notebooks)
     titles = {path: write_notebook(site, path, processed / Path(path).relative_to("nbs"), pages) for path in notebooks}
     for path in site.pages.keys() - set(notebooks):
-        site.write(path, (ROOT / path).read_text(encoding="utf-8"))
+        site.write(path, normalise((ROOT / path).read_text(encoding="utf-8")))
         titles[path] = first_heading(path)
     site.write_sources()
     shutil.copytree(DOCS / "assets", site.folder / "assets", dirs_exist_ok=True)
@@ -111,7 +112,10 @@ def announce(site: Site, pages: list[str], notebooks: list[str]) -> None:
     for folder, prefix in (("docs/pages", ""), ("docs/decisions", "decisions/")):
         for file in sorted((ROOT / folder).glob("*.md")):
             site.add(f"{folder}/{file.name}", prefix + file.name)
-    for module in reversed(pages):  # a name of two modules is linked to the first in reading order
+    for module in reversed(pages):
+        file = Path(sys.modules[module].__file__).relative_to(ROOT).as_posix()
+        site.names[file] = f"source/{file}.md"  # shown by the module's page
+        # A name that two modules have is linked to the first in reading order.
         page = site.pages[f"nbs/api/{modules.notebook_name(module)}"]
         site.names[module] = page
         for name in own_names(module, pages):
@@ -141,7 +145,7 @@ def process(notebooks: list[str]) -> Path:
     from nbdev.serve import proc_nbs
 
     for path in notebooks:
-        check_title_cell(path)
+        check_notebook(path)
     try:
         # `force`: nbdev's cache follows the notebooks' times and would miss a change of the library.
         folder = proc_nbs(force=True)
@@ -153,21 +157,24 @@ def process(notebooks: list[str]) -> Path:
     return folder
 
 
-def check_title_cell(path: str) -> None:
-    """nbdev makes the cell with the title into front matter and drops everything else in it: refuse to lose text."""
+def check_notebook(path: str) -> None:
+    """Refuse what the site would lose: text in the title's cell, which nbdev makes into front matter; formulas."""
     import nbformat
 
-    nb = nbformat.read(ROOT / path, as_version=4)
-    titles = (c.source for c in nb.cells if c.cell_type == "markdown" and re.search(r"^# \S", c.source, re.M))
-    lines = next(titles, "").splitlines()
+    cells = nbformat.read(ROOT / path, as_version=4).cells
+    texts = [c.source for c in cells if c.cell_type == "markdown"]
+    lines = next((t for t in texts if re.search(r"^# \S", t, re.M)), "").splitlines()
     if not lines:
         raise BuildError(f"{path} has no title: start it with a cell '# Title', a blank line, '> one sentence'")
     lost = [line for line in lines if line.strip() and not re.match(r"^(# |> |- \S+:)", line)]
     if lost or sum(line.startswith("> ") for line in lines) > 1:
         extra = repr(lost[0]) if lost else "the second line of '> '"
-        raise BuildError(
-            f"{path}: nbdev drops all but '# Title' and one line '> ...' from the title's cell; move {extra}"
-        )
+        raise BuildError(f"{path}: of the title's cell nbdev keeps '# Title' and one line '> ...'; move {extra}")
+    if any("$$" in t or re.search(r"\\(frac|sum|mathbf|\(|\[)", t) for t in texts):
+        raise BuildError(f"{path} holds LaTeX, which the site does not render; write formulas in plain text or as code")
+    code = [c for c in cells if c.cell_type == "code"]
+    if code and not path.startswith("nbs/api/") and not any(c.outputs for c in code):
+        print(f"docs: {path} has no saved outputs; run it and save it, the site shows what is saved")
 
 
 def write_notebook(site: Site, path: str, processed: Path, pages: list[str]) -> str:

@@ -11,8 +11,8 @@ Example:
 """
 
 from .container import RatingsData, Truth
-from .grouplens import movielens, movielens_folds
+from .grouplens import movielens, movielens_folds, movielens_name
 from .planted import synthetic
 from .tables import read_interactions
 
-__all__ = ["movielens", "movielens_folds", "synthetic", "read_interactions", "RatingsData", "Truth"]
+__all__ = ["movielens", "movielens_folds", "movielens_name", "synthetic", "read_interactions", "RatingsData", "Truth"]

@@ -14,7 +14,7 @@ from .container import RatingsData
 from .download import cache_folder, fetch
 from .tables import read_separated
 
-__all__ = ["movielens", "movielens_folds"]
+__all__ = ["movielens", "movielens_folds", "movielens_name"]
 
 _COLUMNS = ("user", "item", "rating", "timestamp")
 _OCCUPATIONS = (  # ml-1m codes them 0..20, see its README
@@ -90,6 +90,25 @@ def movielens(name: str = "100k", path: str | os.PathLike | None = None, *, prog
     items = _items(edition, folder)
     ratings = _with_titles(_ratings(edition, folder), items, folder / edition.files[0])
     return RatingsData(edition.folder, ratings, items, _users(edition, folder))
+
+
+def movielens_name(path: str | os.PathLike) -> str:
+    """The edition to read a MovieLens folder as, by the name of its ratings file: `'100k'`, `'1m'` or `'latest-small'`.
+
+    Args:
+        path: a folder with the files.
+
+    Returns:
+        A name for `movielens(name, path)`; editions of one format are read alike.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or it holds no ratings file.
+    """
+    by_file = {"u.data": "100k", "ratings.dat": "1m", "ratings.csv": "latest-small"}
+    for file, name in by_file.items():
+        if (Path(path) / file).is_file():
+            return name
+    raise FileNotFoundError(f"{path} is no MovieLens folder: it has none of {', '.join(by_file)}")
 
 
 def movielens_folds(

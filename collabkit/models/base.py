@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from collabkit.vocab import Vocab
 
-__all__ = ["CollabModel", "embedding"]
+__all__ = ["CollabModel", "embedding", "check_y_range"]
 
 
 class CollabModel(nn.Module):
@@ -21,7 +23,7 @@ class CollabModel(nn.Module):
         y_range: `(low, high)` of the ratings; the logit goes through a sigmoid scaled to it. None gives logits.
 
     Raises:
-        ValueError: a table of fewer than two rows, or `y_range` not increasing.
+        ValueError: a table of fewer than two rows, or `y_range` not two finite increasing numbers.
     """
 
     def __init__(self, n_users: int, n_items: int, y_range: tuple[float, float] | None = None):
@@ -104,6 +106,6 @@ def check_y_range(y_range) -> tuple[float, float] | None:
         low, high = (float(v) for v in y_range)
     except (TypeError, ValueError) as error:
         raise ValueError(f"y_range must be (low, high), e.g. (0, 5.5), got {y_range!r}") from error
-    if not low < high:
-        raise ValueError(f"y_range must be (low, high) with low < high, got {y_range!r}")
+    if not (low < high and math.isfinite(high - low)):
+        raise ValueError(f"y_range must be (low, high), finite and with low < high, got {y_range!r}")
     return low, high

@@ -12,6 +12,9 @@ __all__ = ["callouts", "fence", "link_names", "map_targets", "normalise"]
 
 _FENCE = re.compile(r"^\s*(`{3,}|~{3,})")
 _ITEM = re.compile(r"^(\s*)([-*+]|\d{1,9}[.)])(\s+)(?=\S)")
+_INTERRUPTS = {"-", "*", "+", "1.", "1)"}
+_RULE = re.compile(r"^\s*([-*_]\s*){3,}$")
+_BLOCK = re.compile(r"^\s*(#{1,6}\s|:::|>|`{3}|~{3}|\||</?\w)")
 _TABLE_RULE = re.compile(r"^\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$")
 _CALLOUT = re.compile(r"\.callout-(\w+)")
 _ADMONITIONS = {"note": "note", "tip": "tip", "warning": "warning", "important": "info", "caution": "danger"}
@@ -25,41 +28,33 @@ def fence(code: str, info: str) -> str:
 
 
 def normalise(text: str) -> str:
-    """Rewrite lists and tables as Python-Markdown wants them: nested by four columns, set off by a blank line."""
-    out: list[str] = []
-    items: list[int] = []  # column where the text of each open list item starts
-    was_in_fence = False
+    """Lists and tables as Python-Markdown wants them: nested by four columns, set off from prose by a blank line."""
     lines = text.splitlines()
+    out: list[str] = []
+    items: list[int] = []  # for each open list item, the column where its text starts
+    loose = after_fence = False
     for i, (line, in_fence) in enumerate(_lines(lines)):
-        indent = len(line) - len(line.lstrip())
-        previous_blank = not out or not out[-1].strip()
-        item = None if in_fence else _ITEM.match(line)
         if not line.strip():
             out.append("")
+            loose = loose or bool(items)
             continue
-        lazy = not previous_blank and not item and not _FENCE.match(line)
-        while items and indent < items[-1] and not in_fence and not lazy:
-            items.pop()
-        if item and not items and indent > 3:
-            item = None  # an indented code block that starts with a dash
-        opens_fence = not in_fence and _FENCE.match(line)
-        opens_list = item and not items and (not item[2][0].isdigit() or item[2][:-1] == "1")
-        opens_table = "|" in line and i + 1 < len(lines) and "-" in lines[i + 1] and _TABLE_RULE.match(lines[i + 1])
-        opens_table = opens_table and not in_fence and "|" in lines[i + 1] and not _TABLE_RULE.match(line)
-        in_list = bool(out and _ITEM.match(out[-1]))
-        after_fence = bool(out) and not in_fence and was_in_fence
-        new_block = opens_table or (opens_list and not in_list) or (opens_fence and items) or after_fence
-        if not previous_blank and new_block:
+        depth, indent, gap = len(items), len(line) - len(line.lstrip()), not out or not out[-1]
+        item = None if in_fence or _RULE.match(line) else _ITEM.match(line)
+        if not in_fence and (gap or item or _BLOCK.match(line)):  # else the line continues a paragraph
+            while items and indent < items[-1]:
+                items.pop()
+        if item and not depth and (indent > 3 or (not gap and item[2] not in _INTERRUPTS)):
+            item = None  # indented code; a number that happens to start a line of a paragraph
+        opens = _opens_table(lines, i) or (items and _FENCE.match(line)) or (item and not depth)
+        if not gap and not in_fence and (opens or (item and loose) or after_fence):
             out.append("")
-        was_in_fence = in_fence
-        base = min(indent, items[-1]) if items else 0
-        out.append("    " * len(items) + line[base:])
-        if item and (items or opens_list or previous_blank or in_list):
-            width = len(item[3]) if len(item[3]) <= 4 else 1
-            items.append(len(item[1]) + len(item[2]) + width)
-            marker = out[-1].index(item[2])
-            out[-1] = out[-1][:marker] + item[2] + " " + out[-1][marker + len(item[2]) :].lstrip()
-            out[-1] = "    " * (len(items) - 1) + out[-1].lstrip()
+        margin = "    " * len(items)
+        if item:
+            out.append(f"{margin}{item[2].replace(')', '.')} {line[item.end() :]}")
+            items.append(item.end() if len(item[3]) <= 4 else item.end(2) + 1)
+        else:
+            out.append(margin + line[min(indent, items[-1]) if items else 0 :])
+        loose, after_fence = loose and bool(items), in_fence
     return "\n".join(out) + "\n"
 
 
@@ -119,6 +114,12 @@ def _lines(lines: list[str]) -> Iterator[tuple[str, bool]]:
             yield line, True
             if found and found[1].startswith(mark) and line.strip() == found[1]:
                 mark = None
+
+
+def _opens_table(lines: list[str], i: int) -> bool:
+    """Whether line `i` is the head of a table, which the rule under it gives away."""
+    below = lines[i + 1] if i + 1 < len(lines) else ""
+    return "|" in lines[i] and "|" in below and bool(_TABLE_RULE.match(below)) and not _TABLE_RULE.match(lines[i])
 
 
 def _map_text(text: str, change: Callable[[str], str]) -> str:

@@ -38,7 +38,7 @@ GROUPS = {
     "Models": ["models", "baselines"],
     "Evaluation": ["evaluate", "metrics", "ranking"],
     "Interpretation": ["interpret", "plots"],
-    "Serving": ["recommender", "bundle", "cli"],
+    "Serving": ["recommender", "bundle", "cli", "demo"],
     "More": [],
 }
 

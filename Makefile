@@ -1,0 +1,51 @@
+# Every target sets up .venv by itself; a second run starts at once.
+#   make demo   train on the offline sample and show what was learned     make test   all checks, as CI runs them
+#   make docs   build the site into site/                                 make bench  benchmarks (see benchmarks/README.md)
+
+PYTHON ?= python3
+BIN := .venv/bin
+OUT ?= demo-output
+export MPLBACKEND := Agg
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test setup lint unit doctest notebooks docs bench clean
+
+demo: setup
+	$(BIN)/collabkit demo --out $(OUT) $(if $(DATA),--data $(DATA))
+
+test: lint unit doctest notebooks docs
+	@echo "all checks passed"
+
+setup: .venv/ready
+
+.venv/ready: setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "collabkit needs Python 3.10 or newer, $(PYTHON) is " + sys.version.split()[0])'
+	@echo "[1/3] making .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv .venv
+	@echo "[2/3] installing torch (large, once)"
+	@$(BIN)/python -m pip install -c constraints.txt torch
+	@echo "[3/3] installing collabkit and its tools"
+	@$(BIN)/python -m pip install -c constraints.txt -e '.[dev,docs]'
+	@touch $@
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+unit: setup
+	$(BIN)/python -m pytest -n 2 tests
+
+doctest: setup
+	$(BIN)/python -m pytest --doctest-modules collabkit --ignore=collabkit/all.py -W ignore
+
+notebooks: setup
+	$(BIN)/nbdev-test --n-workers 2
+
+docs: setup
+	$(BIN)/python docs/build.py --out site
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv site _proc _docs demo-output build *.egg-info

@@ -1,0 +1,29 @@
+"""Everything for a notebook: `from collabkit.all import *` gives fastai's basics and collabkit's names.
+
+The only module made for a star import. It may come before or after `from fastai.tabular.all import *`. The one name
+that both define is `load_learner`: the one here reads the artefact folder of `learn.export`, and hands a file to
+fastai's own.
+"""
+
+from pathlib import Path
+
+import fastai.learner
+from fastai.callback.all import *
+from fastai.tabular.all import *
+
+import collabkit.learner
+from collabkit import datasets, filters, splits
+from collabkit.bundle import BundleError
+from collabkit.dataloaders import CollabDataLoaders
+from collabkit.interactions import CollabWarning, Interactions
+from collabkit.interpret import CollabInterpretation
+from collabkit.learner import CollabLearner, collab_learner
+from collabkit.models import CollFilter, EmbeddingNN
+from collabkit.recommender import Recommender
+from collabkit.vocab import Vocab
+
+
+def load_learner(fname, *args, **kwargs):
+    """The learner in an artefact folder (`collabkit.learner.load_learner`), or in a pickle that fastai exported."""
+    module = fastai.learner if Path(fname).is_file() else collabkit.learner
+    return module.load_learner(fname, *args, **kwargs)

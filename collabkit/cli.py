@@ -1,0 +1,205 @@
+"""The `collabkit` command: demo, train, recommend, similar, evaluate."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from collabkit._version import __version__
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Recommender systems from the command line: train on a table of ratings, recommend, evaluate.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Table = Annotated[
+    Path, typer.Argument(help="Ratings: .csv, .tsv, .parquet, or MovieLens .dat/.data.", show_default=False)
+]
+Artefact = Annotated[Path, typer.Argument(help="Artefact folder, as written by `train`.", show_default=False)]
+Top = Annotated[int, typer.Option("-k", help="How many.", min=1)]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Write the table to this .csv or .parquet file.")]
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        print(f"collabkit {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    data: Annotated[
+        Path | None, typer.Option(help="A MovieLens folder (100k, 1m or latest-small); default the generated sample.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the plots and the artefact.")] = Path(
+        "demo-output"
+    ),
+    seed: Annotated[int, typer.Option(help="Of the split, the weights and the training.")] = 42,
+) -> None:
+    """Train a model and show what it learned: losses, metrics, recommendations, biases, neighbours, plots."""
+    from collabkit.demo import run_demo
+
+    run_demo(data, out, seed=seed)
+
+
+@app.command()
+def train(
+    ratings: Table,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the artefact.")],
+    user: Annotated[str | None, typer.Option(help="User column; default the first.")] = None,
+    item: Annotated[str | None, typer.Option(help="Item column; default the second.")] = None,
+    rating: Annotated[str | None, typer.Option(help="Rating column; default the third.")] = None,
+    time: Annotated[str | None, typer.Option(help="Time column, for --split time and last.")] = None,
+    split: Annotated[str, typer.Option(help="random, time (latest share) or last (last row of each user).")] = "random",
+    valid_pct: Annotated[float, typer.Option(help="Share of the rows for validation (random, time).")] = 0.2,
+    factors: Annotated[int | None, typer.Option(help="Length of the factor vectors.", min=1)] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the data.", min=1)] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate of the one-cycle schedule.")] = None,
+    wd: Annotated[float | None, typer.Option(help="Weight decay of the factors.")] = None,
+    bs: Annotated[int | None, typer.Option(help="Rows a batch.", min=1)] = None,
+    y_range: Annotated[
+        tuple[float, float] | None, typer.Option(help="Low and high end of predictions; default by the ratings.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the split, the weights and the training.")] = 42,
+) -> None:
+    """Train a rating model on a file and write the artefact.
+
+    Options of the training that are not given come from the recipe for the number of ratings.
+    """
+    from collabkit.callbacks import ConsoleProgress
+    from collabkit.console import print_evaluation
+    from collabkit.dataloaders import CollabDataLoaders
+    from collabkit.datasets import read_interactions
+    from collabkit.demo import default_y_range
+    from collabkit.learner import collab_learner
+    from collabkit.recipes import rating_recipe
+
+    df = read_interactions(ratings)
+    given = {"n_factors": factors, "n_epoch": epochs, "lr": lr, "wd": wd, "bs": bs}
+    recipe = replace(rating_recipe(len(df)), **{k: v for k, v in given.items() if v is not None})
+    names = {"user_name": user, "item_name": item, "rating_name": rating, "time_name": time}
+    dls = CollabDataLoaders.from_df(df, **names, seed=seed, splitter=_splitter(split, valid_pct, seed), bs=recipe.bs)
+    print(f"{dls.train.dataset}\n{recipe}")
+    y_range = default_y_range(dls) if y_range is None else y_range
+    learn = collab_learner(dls, n_factors=recipe.n_factors, y_range=y_range, cbs=ConsoleProgress())
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(recipe.n_epoch, recipe.lr, wd=recipe.wd)
+    print_evaluation(learn.evaluate())
+    print(f"artefact written to {learn.export(out.resolve())}")
+
+
+@app.command()
+def recommend(
+    artefact: Artefact,
+    user: Annotated[
+        list[str] | None, typer.Option("--user", "-u", help="User id; repeat for more. Default all.")
+    ] = None,
+    k: Top = 10,
+    out: Out = None,
+    include_seen: Annotated[bool, typer.Option("--include-seen", help="Keep items the user has rated.")] = False,
+) -> None:
+    """The top items of one, several or all users."""
+    rec = _load(artefact)
+    users = None if not user else [_id(rec.users, text) for text in user]
+    _show(rec.recommend(users, k, filter_seen=not include_seen), f"Top {k}", out)
+
+
+@app.command()
+def similar(
+    artefact: Artefact,
+    item: Annotated[str, typer.Argument(help="Item id, e.g. a title.", show_default=False)],
+    k: Top = 10,
+    out: Out = None,
+) -> None:
+    """The nearest neighbours of an item."""
+    rec = _load(artefact)
+    _show(rec.similar_items(_id(rec.items, item), k), f"Nearest to {item}", out)
+
+
+@app.command()
+def evaluate(
+    artefact: Artefact,
+    ratings: Annotated[Path | None, typer.Argument(help="Test ratings; default the validation part.")] = None,
+    k: Top = 10,
+    out: Out = None,
+) -> None:
+    """Rating errors and ranking metrics on held-out rows, with intervals and baselines."""
+    from collabkit.console import print_evaluation
+    from collabkit.datasets import read_interactions
+
+    rec = _load(artefact)
+    on = "valid" if ratings is None else read_interactions(ratings)
+    table = rec.evaluate(on, k=k)
+    if out is None:
+        print_evaluation(table)
+    else:
+        _show(table.reset_index(), "Evaluation", out)
+
+
+def main() -> None:
+    """Entry point of the `collabkit` command: errors end in one line and exit status 2, without a traceback."""
+    warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
+    try:
+        app()
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"collabkit: {text}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def _splitter(split: str, share: float, seed: int):
+    from collabkit import splits
+
+    choices = {
+        "random": lambda: splits.random_split(share, seed=seed),
+        "time": lambda: splits.time_split(share),
+        "last": lambda: splits.leave_last_out(1),
+    }
+    if split not in choices:
+        raise ValueError(f"--split must be one of {', '.join(choices)}, got {split!r}")
+    return choices[split]()
+
+
+def _load(artefact: Path):
+    from collabkit.recommender import Recommender
+
+    return Recommender.load(artefact)
+
+
+def _id(vocab, text: str):
+    """A command-line word as an id of the vocabulary's type."""
+    import pandas as pd
+
+    if pd.api.types.is_integer_dtype(vocab.ids.dtype):
+        if not text.lstrip("-").isdigit():
+            raise ValueError(f"{vocab.name} ids are whole numbers (e.g. {vocab[1]}), got {text!r}")
+        return int(text)
+    kind = type(vocab[1])
+    return text if kind is str else kind(text)
+
+
+def _show(table, title: str, out: Path | None) -> None:
+    from collabkit.console import print_table
+
+    if out is None:
+        print_table(table, title)
+        return
+    writers = {".csv": lambda: table.to_csv(out, index=False), ".parquet": lambda: table.to_parquet(out, index=False)}
+    if out.suffix not in writers:
+        raise ValueError(f"--out must end in {' or '.join(writers)}, got {out}")
+    writers[out.suffix]()
+    print(f"{len(table):,} rows written to {out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""What `collabkit demo` does: the main job from data to artefact, each step with a visible result."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from collabkit.callbacks import ConsoleProgress
+from collabkit.console import print_evaluation, print_heading, print_table
+from collabkit.dataloaders import CollabDataLoaders
+from collabkit.datasets import movielens, movielens_name, synthetic
+from collabkit.interpret import CollabInterpretation
+from collabkit.learner import CollabLearner, collab_learner
+from collabkit.plots import plot_losses
+from collabkit.recipes import rating_recipe
+
+__all__ = ["run_demo", "default_y_range"]
+
+
+def run_demo(data: Path | None, out: Path, *, seed: int = 42) -> CollabLearner:
+    """Train on MovieLens or the generated sample, print what was learned, write plots and the artefact into `out`.
+
+    Args:
+        data: a MovieLens folder, or None for the generated sample.
+        out: folder, made where needed.
+        seed: of the split, the weights and the training.
+
+    Returns:
+        The trained learner.
+    """
+    matplotlib.use("Agg")  # files only, no window
+    started = time.perf_counter()
+    source = synthetic(seed=seed) if data is None else movielens(movielens_name(data), data)
+    print(source)
+    dls = _batches(source.ratings, seed)
+    learn = _train(dls)
+    _say_quality(learn)
+    _say_recommendations(learn, source.ratings)
+    _say_biases_and_neighbours(learn)
+    _write(learn, out)
+    print(f"\nDone in {time.perf_counter() - started:.0f} s.")
+    return learn
+
+
+def _batches(ratings: pd.DataFrame, seed: int) -> CollabDataLoaders:
+    recipe = rating_recipe(len(ratings))
+    names = {"user_name": "user", "item_name": "title", "rating_name": "rating"}
+    return CollabDataLoaders.from_df(ratings, **names, seed=seed, bs=recipe.bs)
+
+
+def _train(dls: CollabDataLoaders) -> CollabLearner:
+    recipe = rating_recipe(len(dls.train.dataset))
+    print_heading(f"Training CollFilter: {recipe}")
+    learn = collab_learner(dls, n_factors=recipe.n_factors, y_range=default_y_range(dls), cbs=ConsoleProgress())
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(recipe.n_epoch, recipe.lr, wd=recipe.wd)
+    return learn
+
+
+def _say_quality(learn: CollabLearner) -> None:
+    print_heading("Quality on the validation part (a random 20 % of the ratings)")
+    print_evaluation(learn.evaluate())
+
+
+def _say_recommendations(learn: CollabLearner, ratings: pd.DataFrame) -> None:
+    counts = ratings["user"].value_counts()
+    user = (counts - counts.median()).abs().sort_index().idxmin()  # somebody of average activity
+    liked = ratings[ratings["user"] == user].sort_values(["rating", "title"], ascending=[False, True]).head(10)
+    print_heading(f"Recommendations for user {user}, who gave {counts[user]} ratings")
+    top = learn.recommend(user, k=10)
+    side = {"rank": top["rank"], "recommended": top["title"], "predicted": top["score"].map("{:.2f}".format)}
+    side |= {"liked": liked["title"].to_numpy(), "rated": liked["rating"].to_numpy()}
+    print_table(pd.DataFrame(side), "Top 10, beside what the user liked best")
+
+
+def _say_biases_and_neighbours(learn: CollabLearner) -> None:
+    interp = CollabInterpretation.from_learner(learn)
+    print_heading("What the model learned")
+    print_table(interp.item_bias(5), "Best items whatever the taste (largest bias)")
+    print_table(interp.item_bias(5, largest=False), "Worst items whatever the taste (smallest bias)")
+    title = interp.item_bias(None).sort_values("n_ratings", ascending=False)["title"].iloc[0]
+    print_table(learn.similar_items(title, 5), f"Nearest neighbours of {title}")
+
+
+def _write(learn: CollabLearner, out: Path) -> None:
+    """The plots and the artefact, into `out`."""
+    print_heading("Files")
+    out.mkdir(parents=True, exist_ok=True)
+    interp = CollabInterpretation.from_learner(learn)
+    values = pd.DataFrame([v[:2] for v in learn.recorder.values], columns=["train_loss", "valid_loss"])
+    history = values.assign(epoch=range(1, len(values) + 1))
+    plots = {
+        "losses.png": lambda: plot_losses(history),
+        "pca_map.png": lambda: interp.plot_pca(50),
+        "item_bias.png": lambda: interp.plot_bias(15),
+    }
+    for name, draw in plots.items():
+        figure = draw().figure
+        figure.savefig(out / name, dpi=120)
+        plt.close(figure)
+        print(f"  {out / name}")
+    folder = learn.export((out / "artefact").resolve())
+    user = learn.dls.train.dataset.users[1]
+    print(f"  {out / folder.name}/  (try: collabkit recommend {out / folder.name} --user {user})")
+
+
+def default_y_range(dls: CollabDataLoaders) -> tuple[float, float]:
+    """A range a little wider than the training and validation ratings: a tenth of their spread on either side."""
+    ratings = [part.rating for part in (dls.train.dataset, dls.valid.dataset)]
+    low, high = min(float(r.min()) for r in ratings), max(float(r.max()) for r in ratings)
+    margin = 0.1 * (high - low) or 0.5
+    return low - margin, high + margin
