@@ -1,0 +1,53 @@
+"""`python -m benchmarks [name ...]`: run the benchmarks (all by default) and write RESULTS.md."""
+
+from __future__ import annotations
+
+import sys
+
+import pandas as pd
+
+from . import quality, serving, speed
+from .common import RESULTS, environment
+
+BENCHMARKS = {
+    "pick": quality.pick,
+    "quality": quality.test,
+    "speed_training": speed.training,
+    "speed_time_to_quality": speed.time_to_quality,
+    "recommend": serving.recommend,
+    "imports": serving.imports,
+    "unseen_users": serving.unseen_users,
+}
+
+
+def main(names: list[str]) -> None:
+    unknown = sorted(set(names) - set(BENCHMARKS))
+    if unknown:
+        raise SystemExit(f"unknown benchmark(s) {unknown}; there are {', '.join(BENCHMARKS)}")
+    for name in names or BENCHMARKS:
+        BENCHMARKS[name]()
+    report()
+
+
+def report() -> None:
+    """RESULTS.md from the tables in results/."""
+    lines = [
+        "# Results",
+        "",
+        "Written by `python -m benchmarks`. " + ", ".join(f"{k} {v}" for k, v in environment().items()) + ".",
+    ]
+    for name, function in BENCHMARKS.items():
+        file = RESULTS / f"{name}.csv"
+        if file.exists():
+            table = pd.read_csv(file, dtype=str, keep_default_na=False)
+            lines += ["", f"## {name}", "", function.__doc__, ""]
+            lines += [_line(table.columns), _line(["---"] * len(table.columns)), *map(_line, table.to_numpy().tolist())]
+    (RESULTS.parent / "RESULTS.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _line(cells) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,96 @@
+"""What the benchmarks share: data, quiet fits, interleaved timing, and the table of results."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from collabkit import CollabDataLoaders, collab_learner, datasets
+from collabkit.recipes import Recipe
+
+RESULTS = Path(__file__).parent / "results"
+NAMES = {"user_name": "user", "item_name": "item", "rating_name": "rating"}
+Y_RANGE = (0, 5.5)
+
+warnings.filterwarnings("ignore", category=UserWarning)
+
+
+def data_folder() -> Path:
+    """The folder with ml-100k and ml-1m: `$COLLABKIT_DATA`, else `shared/data` beside the repository."""
+    folder = Path(os.environ.get("COLLABKIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        raise SystemExit(f"no data in {folder}: set COLLABKIT_DATA to a folder with ml-100k and ml-1m")
+    return folder
+
+
+def ratings(name: str) -> pd.DataFrame:
+    """The ratings of a MovieLens edition."""
+    return datasets.movielens(name, data_folder()).ratings
+
+
+def fit(dls: CollabDataLoaders, recipe: Recipe, *, seed: int | None = None):
+    """A learner trained by `recipe` without progress output."""
+    learn = collab_learner(dls, n_factors=recipe.n_factors, y_range=Y_RANGE, seed=seed)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(recipe.n_epoch, recipe.lr, wd=recipe.wd)
+    return learn
+
+
+def valid_rmse(learn) -> float:
+    """RMSE on the validation part."""
+    return learn.evaluate(n_boot=1).loc["RMSE", "value"]
+
+
+def timed(function: Callable) -> tuple[float, object]:
+    """Seconds a call took, and its result."""
+    start = time.perf_counter()
+    result = function()
+    return time.perf_counter() - start, result
+
+
+def interleaved(functions: dict[str, Callable], repeats: int) -> dict[str, list[tuple[float, object]]]:
+    """Run each function in turn, `repeats` times over, so that a slow spell of the machine hits all alike."""
+    runs: dict[str, list] = {name: [] for name in functions}
+    for _ in range(repeats):
+        for name, function in functions.items():
+            runs[name].append(timed(function))
+    return runs
+
+
+def median_seconds(runs: list[tuple[float, object]]) -> float:
+    """The median of the seconds of `timed` calls."""
+    return statistics.median(seconds for seconds, _ in runs)
+
+
+def write(name: str, rows: list[dict]) -> pd.DataFrame:
+    """Save rows as `results/<name>.csv`, print them, and return them."""
+    table = pd.DataFrame(rows)
+    RESULTS.mkdir(exist_ok=True)
+    table.to_csv(RESULTS / f"{name}.csv", index=False)
+    print(f"\n{name}\n{table.to_string(index=False)}", flush=True)
+    return table
+
+
+def environment() -> dict[str, str]:
+    """Versions and machine, to be printed with the figures."""
+    import fastai
+
+    import collabkit
+
+    return {
+        "date": datetime.date.today().isoformat(),
+        "collabkit": collabkit.__version__,
+        "torch": torch.__version__,
+        "fastai": fastai.__version__,
+        "python": platform.python_version(),
+        "cores": str(os.cpu_count()),
+    }
