@@ -11,6 +11,7 @@ It is written to a sibling folder that is renamed at the end, so that an interru
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
@@ -73,7 +74,8 @@ def save_bundle(
         _write(new, model, train, valid, metrics or {})
         _swap(new, folder)
     except OSError as error:
-        raise type(error)(error.errno, f"cannot write the artefact to {folder}: {error.strerror}") from error
+        why = error.strerror or error
+        raise type(error)(error.errno, f"cannot write the artefact to {folder}: {why}") from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return folder
@@ -111,10 +113,7 @@ def load_bundle(folder: str | Path) -> tuple[CollabModel, Interactions, Interact
 
 
 def _write(folder: Path, model: CollabModel, train: Interactions, valid: Interactions | None, metrics: dict) -> None:
-    from safetensors.torch import save_file
-
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    save_file(tensors, folder / "model.safetensors")
+    _write_weights(folder / "model.safetensors", model)
     kinds = {}
     for side, vocab in (("users", train.users), ("items", train.items)):
         kinds[side] = _write_vocab(folder / f"{side}.parquet", vocab)
@@ -131,14 +130,26 @@ def _write(folder: Path, model: CollabModel, train: Interactions, valid: Interac
         "metrics": metrics,
         "sha256": {name: _sha256(folder / name) for name in FILES},
     }
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    config["sha256"]["config.json"] = _config_digest(config)
+    (folder / "config.json").write_text(json.dumps(config, indent=2, default=_plain) + "\n", encoding="utf-8")
+
+
+def _write_weights(path: Path, model: CollabModel) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:  # a full disk, for one
+        raise OSError(errno.EIO, str(error)) from error
 
 
 def _swap(new: Path, folder: Path) -> None:
     """Put `new` in the place of `folder`; the old one waits under another name until the new one is there."""
     previous = _previous(folder)
-    shutil.rmtree(previous, ignore_errors=True)
-    if folder.exists():
+    if folder.exists():  # else a crash left the previous one alone: keep it until the new one is there
+        shutil.rmtree(previous, ignore_errors=True)
         folder.rename(previous)
     try:
         new.rename(folder)
@@ -189,6 +200,8 @@ def _read_config(folder: Path) -> dict:
     missing = {"model", "columns", "id_kinds", "sha256"} - set(config)
     if missing or not isinstance(config["sha256"], dict):
         raise BundleError(f"artefact {folder} is damaged: config.json lacks {sorted(missing) or 'checksums'}")
+    if config["sha256"].get("config.json") != _config_digest(config):
+        raise BundleError(f"artefact {folder} is damaged: config.json does not match its checksum; export it again")
     return config
 
 
@@ -211,12 +224,19 @@ def _write_vocab(path: Path, vocab: Vocab) -> str:
         if isinstance(first, uuid.UUID):
             ids, kind = pd.Index([str(v) for v in ids], dtype="str"), "uuid"
         elif not isinstance(first, str):
-            raise TypeError(
-                f"ids of type {type(first).__name__} (column {vocab.name!r}) cannot be stored; train on "
-                f"df[{vocab.name!r}].astype(str)"
-            )
-    pd.DataFrame({"id": ids}).to_parquet(path, index=False)
+            raise _unstorable(vocab)
+    try:
+        pd.DataFrame({"id": ids}).to_parquet(path, index=False)
+    except NotImplementedError as error:  # pyarrow has no such type
+        raise _unstorable(vocab) from error
     return kind
+
+
+def _unstorable(vocab: Vocab) -> TypeError:
+    return TypeError(
+        f"ids of type {type(vocab[1]).__name__} (column {vocab.name!r}) cannot be stored; train on "
+        f"df[{vocab.name!r}].astype(str)"
+    )
 
 
 def _read_vocab(path: Path, config: dict, side: str) -> Vocab:
@@ -245,6 +265,20 @@ def _read_interactions(
     )
     train, valid = (every.take(np.flatnonzero(table["part"] == number)) for number in (0, 1))
     return train, valid if len(valid) else None
+
+
+def _config_digest(config: dict) -> str:
+    """Checksum of all of config.json but this checksum."""
+    files = {name: value for name, value in config["sha256"].items() if name != "config.json"}
+    text = json.dumps({**config, "sha256": files}, sort_keys=True, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value):
+    """A NumPy number (in a column name or a metric) as JSON can hold it."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"config.json cannot hold {value!r}, a {type(value).__name__}")
 
 
 def _sha256(path: Path) -> str:

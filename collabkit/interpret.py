@@ -57,7 +57,7 @@ class CollabInterpretation:
             The axes.
         """
         vocab = self.train.items if is_item else self.train.users
-        half = min(n, (len(vocab) - 1) // 2)
+        half = min(n, len(self._trained(is_item)) // 2)  # no id at both ends
         ends = [self._bias(half, largest, is_item) for largest in (True, False)]
         return plot_bars(pd.concat([ends[0], ends[1][::-1]]), "bias", vocab.name, ax=ax)
 

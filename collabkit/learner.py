@@ -94,6 +94,22 @@ class TableAdamW(OptimWrapper):
                 group[k] = value
 
 
+class _SparseAdam(OptimWrapper):
+    """torch's SparseAdam behind fastai's optimiser interface; it has no weight decay."""
+
+    def __init__(self, params, lr=1e-3, **kwargs):
+        super().__init__(params, opt=torch.optim.SparseAdam, lr=lr, **kwargs)
+
+    def set_hyper(self, k, v):
+        if k == "wd" and not v:
+            return
+        if k == "wd":
+            raise ValueError(
+                f"sparse=True trains with SparseAdam, which has no weight decay, got wd={v!r}; leave wd= out"
+            )
+        super().set_hyper(k, v)
+
+
 class CollabLearner(Learner):
     """A fastai `Learner` for the models of this library; make it with `collab_learner`.
 
@@ -224,10 +240,12 @@ class CollabLearner(Learner):
     @property
     def recommender(self) -> Recommender:
         """The `Recommender` on this learner's model and data."""
-        if self._recommender is None or self._recommender.model is not self.model:
-            if not isinstance(self.model, CollabModel):
-                raise TypeError(f"this needs one of collabkit's models, got {type(self.model).__name__}")
-            self._recommender = Recommender(self.model, self.dls.train.dataset, self.dls.valid.dataset)
+        model, train, valid = self.model, self.dls.train.dataset, self.dls.valid.dataset
+        old = self._recommender
+        if old is None or old.model is not model or old.train is not train or old.valid is not valid:
+            if not isinstance(model, CollabModel):
+                raise TypeError(f"this needs one of collabkit's models, got {type(model).__name__}")
+            self._recommender = Recommender(model, train, valid)
         return self._recommender
 
     def predict(self, users, items, *, unknown: str = "raise") -> float | np.ndarray:
@@ -256,8 +274,9 @@ class CollabLearner(Learner):
         A relative `folder` lies under `self.path`.
         """
         recorder = getattr(self, "recorder", None)
-        names, values = getattr(recorder, "metric_names", ["epoch", "time"])[1:-1], getattr(recorder, "values", [])
-        metrics = dict(zip(names, map(float, values[-1]), strict=False)) if values else {}
+        names = getattr(recorder, "metric_names", ["epoch", "time"])[1:-1]
+        epochs = [v for v in getattr(recorder, "values", []) if len(v) == len(names)]  # validate() adds shorter ones
+        metrics = dict(zip(names, map(float, epochs[-1]), strict=True)) if epochs else {}
         return self.recommender.save(Path(self.path) / folder, metrics=metrics)
 
 
@@ -315,7 +334,7 @@ def collab_learner(
             model = CollFilter(n_users, n_items, n_factors, y_range, **options)
     model.users, model.items = dls.classes.values()
     if options.get("sparse"):
-        kwargs.setdefault("opt_func", partial(OptimWrapper, opt=torch.optim.SparseAdam))
+        kwargs.setdefault("opt_func", _SparseAdam)
     return CollabLearner(dls, model, loss_func, seed=seed, wd_on=wd_on, **kwargs)
 
 

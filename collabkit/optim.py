@@ -28,7 +28,7 @@ def undecayed(model: nn.Module, wd_on: str = "factors") -> set[int]:
 
 def decay_groups(params: Iterable[nn.Parameter], spared: set[int]) -> list[dict]:
     """Torch parameter groups of `params`: the decayed ones, then those in `spared`, marked `no_decay`; none empty."""
-    params = [p for p in params if p.requires_grad]
+    params = list(params)  # frozen ones too: they may be unfrozen later
     groups = [
         {"params": [p for p in params if id(p) not in spared], "no_decay": False},
         {"params": [p for p in params if id(p) in spared], "no_decay": True, "weight_decay": 0.0},

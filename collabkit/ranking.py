@@ -24,14 +24,15 @@ Scorer = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Pairs:
-    """(user, item) pairs grouped by user, to hide them block by block.
+    """(user, item) pairs sorted by user, to hide them block by block.
 
     Args:
-        start: `(n_users + 1,)` int64; user u's items are `items[start[u]:start[u + 1]]`.
-        items: `(n,)` int64 item indices.
+        start: `(n_users + 1,)` int64; user u's pairs are at `start[u]:start[u + 1]`.
+        users, items: `(n,)` int64 indices.
     """
 
     start: Tensor
+    users: Tensor
     items: Tensor
 
     @classmethod
@@ -39,27 +40,42 @@ class Pairs:
         """The pairs of all `parts`, which share their vocabularies."""
         users = torch.cat([p.user_idx for p in parts])
         items = torch.cat([p.item_idx for p in parts])
-        counts = torch.bincount(users, minlength=parts[0].n_users)
-        start = torch.zeros(len(counts) + 1, dtype=torch.int64)
-        torch.cumsum(counts, 0, out=start[1:])
-        return cls(start, items[torch.argsort(users, stable=True)])
+        users, items = users[items > 0], items[items > 0]  # the unknown item is no candidate anyway
+        users, order = torch.sort(users, stable=True)
+        start = torch.searchsorted(users, torch.arange(parts[0].n_users + 1))
+        return cls(start, users, items[order])
 
     def of(self, users: Tensor) -> tuple[Tensor, Tensor]:
         """For a block of `users` `(b,)`: `(rows, items)`, the position in the block and the item of each pair."""
-        first, n = self.start[users], self.start[users + 1] - self.start[users]
+        first = int(users[0])
+        if torch.equal(users, torch.arange(first, first + len(users))):  # all users, block by block: plain slices
+            part = slice(int(self.start[first]), int(self.start[first + len(users)]))
+            return self.users[part] - first, self.items[part]
+        n = self.start[users + 1] - self.start[users]
         rows = torch.repeat_interleave(torch.arange(len(users)), n)
         offset = torch.arange(len(rows)) - torch.repeat_interleave(torch.cumsum(n, 0) - n, n)
-        return rows, self.items[torch.repeat_interleave(first, n) + offset]
+        return rows, self.items[torch.repeat_interleave(self.start[users], n) + offset]
 
 
 def model_scorer(model: CollabModel, candidates: Tensor) -> Scorer:
-    """A `Scorer` of `candidates` `(c,)` by a model: one matrix product where its score is a dot product."""
+    """A `Scorer` of `candidates` `(c,)` by a model: one matrix product where its score is a dot product.
+
+    The product is written into one buffer that each call reuses: the previous block's scores are gone by then.
+    """
     device = model.tables(True)[0].device
     candidates = candidates.to(device)
-    if hasattr(model, "item_vectors"):
-        vectors = model.item_vectors(candidates).T.contiguous()  # (d, c)
-        return lambda users: model.user_vectors(users.to(device)) @ vectors
-    return lambda users: model.score(users.to(device)[:, None], candidates[None, :])
+    if not hasattr(model, "item_vectors"):
+        return lambda users: model.score(users.to(device)[:, None], candidates[None, :])
+    vectors = model.item_vectors(candidates).T.contiguous()  # (d, c)
+    buffer = vectors.new_empty(0, len(candidates))
+
+    def scores(users: Tensor) -> Tensor:
+        nonlocal buffer
+        if len(users) > len(buffer):
+            buffer = vectors.new_empty(len(users), len(candidates))
+        return torch.mm(model.user_vectors(users.to(device)), vectors, out=buffer[: len(users)])
+
+    return scores
 
 
 @torch.inference_mode()
@@ -118,8 +134,9 @@ def exact_ranks(
     """
     ranks = torch.empty(len(users), dtype=torch.int64)
     column = _columns(candidates, n_items)
-    if (column[items] < 0).any():
-        raise ValueError(f"{int((column[items] < 0).sum()):,} of {len(items):,} items to rank are not candidates")
+    foreign = int((items < 1 if column is None else column[items] < 0).sum())
+    if foreign:
+        raise ValueError(f"{foreign:,} of {len(items):,} items to rank are not candidates")
     order = torch.argsort(users, stable=True)
     unique, counts = torch.unique_consecutive(users[order], return_counts=True)
     ends = torch.cumsum(counts, 0)
@@ -129,7 +146,7 @@ def exact_ranks(
         logits = _hide(scorer(rows).float().cpu(), rows, column, hidden)
         _refuse_nan(logits.amax(1))  # a NaN is the largest of its row
         row = torch.searchsorted(rows, users[pairs])
-        own = logits[row, column[items[pairs]]]
+        own = logits[row, items[pairs] - 1 if column is None else column[items[pairs]]]
         for part in torch.arange(len(pairs)).split(block):
             ranks[pairs[part]] = (logits[row[part]] >= own[part, None]).sum(1)
     return ranks.numpy()
@@ -138,9 +155,10 @@ def exact_ranks(
 def block_size(model: CollabModel, n_candidates: int, max_memory: int | str) -> int:
     """Users that fit in `max_memory` (bytes, or '512MB') when each is scored against `n_candidates`."""
     floats = 3.0  # a score, its hidden copy and topk's workspace
+    most = 1024 if model.tables(True)[0].device.type == "cpu" else 2**31  # larger blocks fall out of a CPU's cache
     if not hasattr(model, "item_vectors"):
         floats += 3.0 * sum(table.shape[1] for side in (False, True) for table in model.tables(side))
-    return max(1, int(parse_memory(max_memory) / (4.0 * floats * max(n_candidates, 1))))
+    return min(most, max(1, int(parse_memory(max_memory) / (4.0 * floats * max(n_candidates, 1)))))
 
 
 def parse_memory(size: int | str) -> int:
@@ -156,23 +174,38 @@ def parse_memory(size: int | str) -> int:
     return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))
 
 
-def _columns(candidates: Tensor, n_items: int) -> Tensor:
-    """Column `(n_items,)` of each item among the candidates, -1 for those that are none."""
+def _columns(candidates: Tensor, n_items: int) -> Tensor | None:
+    """Column `(n_items,)` of each item among the candidates, -1 for those that are none.
+
+    None where the candidates are all items in order, so that item i is column i - 1.
+    """
+    if torch.equal(candidates, torch.arange(1, n_items)):
+        return None
     column = torch.full((n_items,), -1, dtype=torch.int64)
     column[candidates] = torch.arange(len(candidates))
     return column
 
 
+def _hide(logits: Tensor, users: Tensor, column: Tensor | None, hidden: Pairs | None) -> Tensor:
+    """Set the logits `(b, c)` of hidden pairs to -inf, in place."""
+    if hidden is None:
+        return logits
+    rows, items = hidden.of(users)
+    if column is None:
+        index = rows * logits.shape[1]
+        index += items
+        index -= 1
+    else:
+        there = column[items] >= 0
+        index = rows[there] * logits.shape[1] + column[items[there]]
+    flat = logits.view(-1)
+    if logits.device.type == "cpu":
+        flat.numpy()[index.numpy()] = -np.inf  # twice as fast as torch's indexed assignment
+    else:
+        flat[index.to(logits.device)] = -torch.inf
+    return logits
+
+
 def _refuse_nan(scores: Tensor) -> None:
     if scores.isnan().any():
         raise ValueError("the model's scores are NaN: its training diverged; train again with a lower learning rate")
-
-
-def _hide(logits: Tensor, users: Tensor, column: Tensor, hidden: Pairs | None) -> Tensor:
-    if hidden is not None:
-        rows, items = hidden.of(users)
-        columns = column[items]
-        there = columns >= 0
-        index = rows[there] * logits.shape[1] + columns[there]  # flat positions: one index is faster than two
-        logits.view(-1)[index.to(logits.device)] = -torch.inf
-    return logits

@@ -209,7 +209,7 @@ def _check_floats(index: pd.Index, name: str) -> None:
     if not pd.api.types.is_float_dtype(index.dtype) or len(index) == 0:
         return
     array = index.to_numpy()
-    limit, largest = 2.0 ** {2: 11, 4: 24}.get(array.dtype.itemsize, 53), np.abs(array).max()
+    limit, largest = 2.0 ** (24 if array.dtype == np.float32 else 53), np.abs(array).max()
     if np.isinf(largest):
         raise ValueError(f"{name!r} has infinite ids; ids must be finite")
     if largest >= limit:

@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,6 +37,7 @@ BUILD = DOCS / "_build"
 WRITTEN = {
     "ARCHITECTURE.md": "architecture.md",
     "benchmarks/README.md": "benchmarks.md",
+    "benchmarks/RESULTS.md": "results.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
 }
@@ -58,6 +60,8 @@ def main() -> int:
 
 def build(out: Path) -> None:
     """Build the whole site into `out`, or raise `BuildError`."""
+    if out.exists() and any(out.iterdir()) and not (out / "assets" / "extra.css").exists():
+        raise BuildError(f"{out} holds something else than an earlier site, which would be lost; choose another --out")
     shutil.rmtree(BUILD, ignore_errors=True)
     site = Site(ROOT, BUILD / "pages")
     pages = load_modules()
@@ -85,7 +89,10 @@ def load_modules() -> list[str]:
         names = modules.module_names(ROOT)
         stale = stale_notebooks(ROOT)
     except Exception as error:
-        raise BuildError(f"cannot read the public names: {type(error).__name__}: {error}") from error
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        raise BuildError(
+            f"cannot read the public names: {type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+        ) from error
     if stale:
         raise BuildError(f"stale API notebooks: {', '.join(stale)}\nrun: {COMMAND}")
     return names
@@ -161,7 +168,10 @@ def check_notebook(path: str) -> None:
     """Refuse what the site would lose: text in the title's cell, which nbdev makes into front matter; formulas."""
     import nbformat
 
-    cells = nbformat.read(ROOT / path, as_version=4).cells
+    try:
+        cells = nbformat.read(ROOT / path, as_version=4).cells
+    except Exception as error:
+        raise BuildError(f"{path} is not a notebook: {error}") from error
     texts = [c.source for c in cells if c.cell_type == "markdown"]
     lines = next((t for t in texts if re.search(r"^# \S", t, re.M)), "").splitlines()
     if not lines:

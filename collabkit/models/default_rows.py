@@ -78,7 +78,8 @@ def _fit_row(model, is_item: bool, other: Tensor, means: Tensor, counts: Tensor,
         return value
 
     with torch.enable_grad():
-        optimiser.step(loss)
+        if loss().isfinite():  # else the training diverged and there is nothing to fit
+            optimiser.step(loss)
     model.zero_grad()
     finite = all(bool(value.isfinite().all()) for value in row)
     return [value.detach() for value in row] if finite else start

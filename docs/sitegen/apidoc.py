@@ -8,8 +8,10 @@ import inspect
 import re
 import textwrap
 
+import typer
+
 from sitegen.markdown import fence, normalise
-from sitegen.modules import inner_function
+from sitegen.modules import PACKAGE, inner_function
 
 __all__ = ["anchor", "constant_entry", "docstring_markdown", "entry", "format_signature", "summary"]
 
@@ -31,7 +33,9 @@ def entry(module, dotted: str, source: str, *, level: int = 2) -> str:
     heading = f"{'#' * level} {_escape(dotted)} {{ #{anchor(dotted)} .api-name{label} }}"
     signature = fence(_declaration(obj, dotted, parent if owner else None), "{ .python .api-signature }")
     doc = getattr(inner_function(obj), "__doc__", None) or ""
-    return "\n\n".join(part for part in (heading, link, signature, docstring_markdown(doc)) if part) + "\n"
+    bases = ", ".join(f"`{b}`" for b in _bases(obj)) if inspect.isclass(obj) and _makes_itself(obj) else ""
+    bases = f"Based on {bases}.\n{{ .api-bases }}" if bases else ""
+    return "\n\n".join(part for part in (heading, link, signature, bases, docstring_markdown(doc)) if part) + "\n"
 
 
 def anchor(dotted: str) -> str:
@@ -41,11 +45,13 @@ def anchor(dotted: str) -> str:
 
 def constant_entry(module, name: str, source: str, comment: str) -> str:
     """The documentation of a module's constant: its value and the comment above its definition."""
-    value = repr(getattr(module, name))
-    value = value if len(value) <= 300 else value[:297] + "..."
+    obj = getattr(module, name)
+    value = repr(obj)
+    shown = f"{name}: {type(obj).__name__}" if " at 0x" in value else f"{name} = {value[:300]}"
     heading = f"## {name} {{ #{name} .api-name }}"
-    parts = (heading, f"[source]({source}){{ .api-source }}", fence(f"{name} = {value}", "{ .python .api-signature }"))
-    return "\n\n".join((*parts, _text(comment))) + "\n"
+    parts = (heading, f"[source]({source}){{ .api-source }}", fence(shown, "{ .python .api-signature }"))
+    commands = _commands(obj) if isinstance(obj, typer.Typer) else ""
+    return "\n\n".join((*parts, _text(comment), commands)) + "\n"
 
 
 def summary(obj) -> str:
@@ -86,12 +92,32 @@ def format_signature(name: str, signature: inspect.Signature, *, width: int = 88
     return f"{name}(\n" + "".join(f"    {w},\n" for w in words) + f"){tail}"
 
 
+def _commands(app: typer.Typer) -> str:
+    """The commands of a command-line program with their arguments, as its help pages show them."""
+    program = typer.main.get_command(app)
+    context = typer.Context(program, info_name=PACKAGE)
+    commands = getattr(program, "commands", {})
+    return "\n\n".join(_command(command, typer.Context(command, context, name)) for name, command in commands.items())
+
+
+def _command(command, context: typer.Context) -> str:
+    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+    rows = []
+    for p in command.get_params(context):
+        names = [*p.opts, *p.secondary_opts] if p.param_type_name == "option" else [p.name]
+        text = _escape(" ".join((getattr(p, "help", None) or "").split()))
+        if not (p.default is None or isinstance(p.default, bool) or callable(p.default)):
+            text += f" Default: `{p.default}`."
+        if p.name != "help":
+            rows.append(", ".join(f"`{n}`" for n in names) + f"\n:   {text}\n")
+    head = f"### {context.command_path} {{ .api-name }}\n\n" + fence(usage, "{ .text .api-signature }")
+    return "\n\n".join((head, _text(inspect.cleandoc(command.help or "")), "\n".join(rows)))
+
+
 def _declaration(obj, dotted: str, owner: type | None) -> str:
     if inspect.isclass(obj):
-        bases = [b.__name__ for b in obj.__bases__ if b is not object and not b.__name__.startswith("_")]
-        if issubclass(obj, BaseException):
-            return f"class {dotted}({', '.join(bases)})"
-        return f"class {_call(obj, dotted)}"
+        # Where a base of another library takes the arguments, they are that library's to explain.
+        return f"class {_call(obj, dotted)}" if _makes_itself(obj) else f"class {dotted}({', '.join(_bases(obj))})"
     if isinstance(obj, property | functools.cached_property):
         annotation = inspect.signature(inner_function(obj)).return_annotation
         kind = "" if annotation is inspect.Signature.empty else f": {_annotation(annotation)}"
@@ -100,6 +126,16 @@ def _declaration(obj, dotted: str, owner: type | None) -> str:
         first = isinstance(obj, classmethod)
         return f"@{type(obj).__name__}\n{_call(obj.__func__, dotted, skip_first=first)}"
     return _call(obj, dotted, skip_first=owner is not None)
+
+
+def _makes_itself(cls: type) -> bool:
+    """Whether the class that takes the arguments is of this package."""
+    maker = next(c for c in cls.__mro__ if {"__init__", "__new__"} & vars(c).keys())
+    return maker.__module__.startswith(PACKAGE)
+
+
+def _bases(cls: type) -> list[str]:
+    return [b.__name__ for b in cls.__bases__ if b is not object and not b.__name__.startswith("_")]
 
 
 def _call(obj, dotted: str, skip_first: bool = False) -> str:

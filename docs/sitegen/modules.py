@@ -34,11 +34,12 @@ PACKAGE = "collabkit"
 GROUPS = {
     "Overview": [PACKAGE, "all"],
     "Data": ["datasets", "vocab", "interactions", "features", "filters", "splits", "sampling", "dataloaders"],
-    "Training": ["learner", "callbacks", "losses", "optim"],
+    "Training": ["learner", "recipes", "callbacks", "losses", "optim"],
     "Models": ["models", "baselines"],
     "Evaluation": ["evaluate", "metrics", "ranking"],
     "Interpretation": ["interpret", "plots"],
-    "Serving": ["recommender", "bundle", "cli", "demo"],
+    "Serving": ["recommender", "bundle"],
+    "Command line": ["cli", "demo", "console"],
     "More": [],
 }
 
@@ -184,7 +185,7 @@ def inner_function(obj):
 
 def _is_documented(name: str, value) -> bool:
     function = inspect.unwrap(inner_function(value))
-    if not inspect.isfunction(function) or name == "__init__":
+    if not inspect.isfunction(function) or name in ("__init__", "__post_init__", "__repr__", "__str__"):
         return False
     dunder = name.startswith("__") and name.endswith("__")
     return (dunder or not name.startswith("_")) and (bool(function.__doc__) or name == "forward")

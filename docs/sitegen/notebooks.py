@@ -82,7 +82,7 @@ def to_page(nb: nbformat.NotebookNode, stem: str, render: Callable[[str], str | 
 
 def page_markdown(title: str, lead: str, body: str, **front) -> str:
     """A page with its front matter, title and one-sentence lead."""
-    front = {"title": title, **({"description": lead} if lead else {}), **front}
+    front = {"title": title, **({"description": lead.replace("`", "")} if lead else {}), **front}
     head = f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n\n# {title}\n\n"
     return head + (f"{lead}\n{{ .lead }}\n\n" if lead else "") + body.strip() + "\n"
 

@@ -1,0 +1,123 @@
+"""What the tests of models, learner, artefact, recommender and interpretation share: data, learners, interruptions."""
+
+import os
+import signal
+import sys
+import warnings
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from collabkit import CollabDataLoaders, collab_learner, datasets
+
+DATA = Path(os.environ.get("COLLABKIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
+Y_RANGE = (0.5, 5.5)
+KINDS = ("dot", "nn")  # CollFilter and EmbeddingNN: every contract test runs over both
+OPTIONS = {"dot": {"n_factors": 8}, "nn": {"use_nn": True, "layers": [16, 8], "emb_szs": [6, 5], "ps": 0.1}}
+
+
+@lru_cache
+def synthetic(seed=1, **kwargs):
+    sizes = {"n_users": 200, "n_items": 150, "n_ratings": 6000, "min_events": 10, **kwargs}
+    return datasets.synthetic(**sizes, seed=seed)
+
+
+def ratings(seed=1):
+    """6,000 ratings of 200 users and 150 items: `user`, `title`, `rating`, `timestamp`, `item`."""
+    return synthetic(seed).ratings.copy()
+
+
+def make_dls(df=None, **kwargs):
+    df = ratings() if df is None else df
+    names = {"user_name": "user", "item_name": "title", "rating_name": "rating"}
+    return CollabDataLoaders.from_df(df, **{**names, "seed": 42, "bs": 256, **kwargs})
+
+
+def make_learner(kind="dot", dls=None, **kwargs):
+    """A silent, untrained learner of a kind of model."""
+    dls = make_dls() if dls is None else dls
+    return silence(collab_learner(dls, **{"y_range": Y_RANGE, **OPTIONS[kind], **kwargs}))
+
+
+def silence(learn):
+    """No progress bar, no table of losses."""
+    if hasattr(learn, "progress"):
+        learn.remove_cb(learn.progress)
+    learn.logger = lambda *_: None
+    return learn
+
+
+@lru_cache
+def trained(kind="dot"):
+    """A trained learner that tests share: read it, never change it."""
+    learn = make_learner(kind)
+    learn.fit_one_cycle(8, 2e-2, wd=0.2)
+    return learn
+
+
+def weights(model):
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def same_weights(a, b):
+    a, b = (x if isinstance(x, dict) else x.state_dict() for x in (a, b))
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def checkerboard(n_users=60, n_items=40, n_ratings=1500, noise=0.4, seed=0):
+    """Ratings 2 or 4 by whether user and item belong together, plus noise: no bias can explain them, factors can."""
+    rng = np.random.default_rng(seed)
+    cells = rng.choice(n_users * n_items, n_ratings, replace=False)
+    user, item = np.divmod(cells, n_items)
+    rating = 3.0 + np.where(user % 2 == item % 2, 1.0, -1.0) + noise * rng.normal(size=n_ratings)
+    title = pd.Series(item).map("item {:02d}".format)
+    return pd.DataFrame({"user": user, "title": title, "rating": rating.clip(0.6, 5.4)})
+
+
+class Interrupt(BaseException):
+    """Like KeyboardInterrupt: no `except Exception` stops it."""
+
+
+class interrupted_at:  # noqa: N801
+    """Context: `action()` runs when the `n`-th line of the file `name` is about to be executed; `lines` counts them."""
+
+    def __init__(self, name, n=None, action=None):
+        self.name, self.n, self.action, self.lines, self.where = name, n, action, 0, None
+
+    def __enter__(self):
+        self.old = sys.gettrace()
+        sys.settrace(self._enter_frame)
+        return self
+
+    def __exit__(self, *_):
+        sys.settrace(self.old)
+
+    def _enter_frame(self, frame, event, arg):
+        return self._line if frame.f_code.co_filename.endswith(self.name) else None
+
+    def _line(self, frame, event, arg):
+        if event == "line":
+            self.lines += 1
+            if self.lines == self.n:
+                self.where = f"{frame.f_code.co_name}:{frame.f_lineno}"
+                self.action()
+        return self._line
+
+
+def in_child(function):
+    """Run `function()` in a forked process and return its exit code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork beside other threads
+        pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            signal.alarm(60)
+            function()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -1,0 +1,124 @@
+"""The command line, as a person types it."""
+
+import contextlib
+import io
+import os
+import re
+import subprocess
+import sys
+import warnings
+from unittest import mock
+
+import pandas as pd
+import pytest
+
+from collabkit import cli, datasets
+
+
+def run(*words, cwd, ok=True):
+    """Standard output (and error, if it is meant to fail) of `collabkit words...`, run in this process."""
+    out, error, status = io.StringIO(), io.StringIO(), 0
+    here = os.getcwd()
+    os.chdir(cwd)
+    try:
+        with (
+            warnings.catch_warnings(),  # main() prints warnings as notes
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(error),
+            mock.patch.object(sys, "argv", ["collabkit", *map(str, words)]),
+        ):
+            try:
+                cli.main()
+            except SystemExit as end:
+                status = end.code or 0
+    finally:
+        os.chdir(here)
+    assert (status == 0) == ok, out.getvalue() + error.getvalue()
+    return out.getvalue() if ok else out.getvalue() + error.getvalue()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with `ratings.csv`, `ratings.parquet` and the artefact `model` trained on it."""
+    folder = tmp_path_factory.mktemp("cli")
+    ratings = datasets.synthetic(n_users=200, n_items=150, n_ratings=6000, min_events=10, seed=1).ratings
+    ratings = ratings[["user", "title", "rating", "timestamp"]]
+    ratings.to_csv(folder / "ratings.csv", index=False)
+    ratings.to_parquet(folder / "ratings.parquet")
+    ratings.sample(200, random_state=0).to_csv(folder / "test.csv", index=False)
+    printed = run("train", "ratings.csv", "--out", "model", "--epochs", 3, "--bs", 64, "--factors", 16, cwd=folder)
+    assert "RMSE" in printed and "artefact written to" in printed
+    assert len(re.findall(r"^ +[123]  +\d\.\d+  +\d\.\d+", printed, flags=re.MULTILINE)) == 3  # a line an epoch
+    return folder
+
+
+def test_demo(tmp_path):
+    command = [sys.executable, "-m", "collabkit.cli", "demo", "--out", "out"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout
+    for words in ("train loss", "RMSE", "MAE", "global mean", "user+item bias", "Top 10", "Best items", "Worst items"):
+        assert words in printed
+    assert "Nearest neighbours" in printed and "Done in" in printed
+    for plot in ("losses.png", "pca_map.png", "item_bias.png"):
+        assert (tmp_path / "out" / plot).stat().st_size > 10_000
+    assert (tmp_path / "out" / "artefact" / "config.json").is_file()
+
+
+def test_demo_names_a_folder_that_is_no_movielens(tmp_path):
+    printed = run("demo", "--data", ".", cwd=tmp_path, ok=False)
+    assert "is no MovieLens folder" in printed and "Traceback" not in printed
+
+
+def test_train_on_parquet_by_time(folder):
+    words = ["--time", "timestamp", "--split", "time", "--epochs", 1, "--out", "by-time"]
+    assert "RMSE" in run("train", "ratings.parquet", *words, cwd=folder)
+
+
+def test_recommend_one_user(folder):
+    printed = run("recommend", "model", "--user", 3, "-k", 4, cwd=folder)
+    assert len(re.findall(r"^│ +3 │", printed, flags=re.MULTILINE)) == 4
+
+
+def test_recommend_all_users_to_a_file(folder):
+    run("recommend", "model", "-k", 2, "--out", "all.csv", cwd=folder)
+    table = pd.read_csv(folder / "all.csv")
+    assert list(table.columns) == ["user", "title", "rank", "score"] and len(table) == 400
+    run("recommend", "model", "-k", 2, "--out", "all.parquet", cwd=folder)
+    assert pd.read_parquet(folder / "all.parquet")["title"].tolist() == table["title"].tolist()
+
+
+def test_similar(folder):
+    title = pd.read_csv(folder / "ratings.csv")["title"].iloc[0]
+    assert "similarity" in run("similar", "model", title, "-k", 3, cwd=folder)
+
+
+def test_evaluate(folder):
+    assert "popularity" in run("evaluate", "model", cwd=folder)
+    printed = run("evaluate", "model", "test.csv", cwd=folder)
+    assert re.search(r"MAE .* 200 ", printed)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["recommend", "model", "--user", "x"], "whole numbers"),
+        (["recommend", "model", "--user", "99999"], "unknown 'user' id"),
+        (["recommend", "nothing"], "no artefact folder"),
+        (["recommend", "model", "--out", "x.txt"], "must end in .csv or .parquet"),
+        (["similar", "model", "No Such Film"], "unknown 'title' id"),
+        (["train", "ratings.csv", "--out", "m", "--user", "usr"], "not found"),
+        (["train", "ratings.csv", "--out", "m", "--split", "odd"], "--split must be one of"),
+        (["train", "none.csv", "--out", "m"], "no such file"),
+        (["train", "ratings.csv", "--out", "m", "--y-range", "0", "4"], "outside y_range"),
+    ],
+)
+def test_errors_are_one_line_without_a_traceback(folder, words, message):
+    printed = run(*words, cwd=folder, ok=False)
+    assert message in printed and "Traceback" not in printed
+
+
+def test_help_lists_the_commands(tmp_path):
+    printed = run("--help", cwd=tmp_path)
+    assert all(name in printed for name in ("demo", "train", "recommend", "similar", "evaluate"))
+    assert "0.1" in run("--version", cwd=tmp_path)

@@ -1,0 +1,25 @@
+"""The README's Python runs as written."""
+
+import re
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def test_there_are_blocks():
+    assert len(BLOCKS) >= 2
+
+
+@pytest.mark.parametrize("block", range(len(BLOCKS)))
+def test_block_runs(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the example exports into the working directory
+    scope = {}
+    exec(compile(BLOCKS[block], f"README block {block}", "exec"), scope)
+    plt.close("all")
+    if "learn" in scope:
+        assert 0.79 < scope["learn"].evaluate(n_boot=1).loc["RMSE", "value"] < 0.85
+        assert (tmp_path / "my-recommender" / "config.json").is_file()

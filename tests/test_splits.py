@@ -1,0 +1,293 @@
+import datetime
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fastai.data.transforms import RandomSplitter
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collabkit.interactions import Columns
+from collabkit.splits import Split, Splitter, column_split, k_fold, leave_last_out, random_split, time_split
+
+
+def covers(split: Split, n: int) -> bool:
+    return np.array_equal(np.sort(np.concatenate([split.train, split.valid])), np.arange(n))
+
+
+# --- random ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [0, 42, 12345])
+@pytest.mark.parametrize("n", [10, 401])
+def test_random_split_gives_fastais_rows(seed, n):
+    df = pd.DataFrame({"u": range(n), "i": range(n)})
+    with torch.random.fork_rng():
+        train, valid = RandomSplitter(valid_pct=0.2, seed=seed)(df)
+    split = random_split(0.2, seed=seed)(df)
+    assert split.train.tolist() == sorted(train) and split.valid.tolist() == sorted(valid)
+    assert len(split.valid) == int(0.2 * n) and split.by == f"random_split(valid_pct=0.2, seed={seed})"
+
+
+@given(st.integers(2, 200), st.floats(0.01, 0.99), st.integers(0, 2**31))
+def test_random_split_holds_each_row_once(n, valid_pct, seed):
+    df = pd.DataFrame({"u": range(n), "i": range(n)})
+    n_valid = int(valid_pct * n)
+    if n_valid == 0:
+        with pytest.raises(ValueError, match="leaves the validation part empty"):
+            random_split(valid_pct, seed=seed)(df)
+        return
+    split = random_split(valid_pct, seed=seed)(df)
+    assert covers(split, n) and len(split.valid) == n_valid and split.valid.dtype == np.int64
+
+
+def test_random_split_without_a_seed_draws_from_the_global_generator(planted):
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        first, second = (random_split()(planted).valid.tolist() for _ in range(2))
+        torch.manual_seed(5)
+        again = random_split()(planted).valid.tolist()
+    assert first == again != second
+
+
+@pytest.mark.parametrize("valid_pct", [0, 1, 0.0, 1.0, -0.2, 1.5, float("nan")])
+def test_valid_pct_must_be_a_share(valid_pct):
+    with pytest.raises(ValueError, match=f"valid_pct must lie strictly between 0 and 1, got {valid_pct}"):
+        random_split(valid_pct)
+
+
+# --- by time ---------------------------------------------------------------------------------------------------------
+
+
+def test_leave_last_out_by_hand(toy):
+    split = leave_last_out(time_name="time")(toy)
+    assert split.valid.tolist() == [1, 4, 7]  # ann/Brazil at 30, bob/Dune at 50, cat/Alien at 80
+    assert split.train.tolist() == [0, 2, 3, 5, 6, 8, 9]
+    assert split.notes == ("1 of 4 users have no row in valid: 1 row or fewer",)
+    assert str(split).splitlines() == ["Split: 7 train and 3 valid rows by leave_last_out(n=1)", "  " + split.notes[0]]
+    two = leave_last_out(2, time_name="time")(toy)
+    assert two.valid.tolist() == [1, 2, 5, 7]
+    assert two.notes == ("2 of 4 users have no row in valid: 2 row or fewer",)
+
+
+def test_ties_in_time_fall_to_the_later_row():
+    df = pd.DataFrame({"u": ["a", "a", "a", "b", "b", "b"], "i": range(6), "t": [7, 7, 1, 2, 2, 2]})
+    assert leave_last_out(time_name="t")(df).valid.tolist() == [1, 5]
+    assert leave_last_out(2, time_name="t")(df).valid.tolist() == [0, 1, 4, 5]
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5)), min_size=1, max_size=40), st.integers(1, 3))
+def test_leave_last_out_against_pandas(rows, n):
+    df = pd.DataFrame(rows, columns=["u", "t"])
+    df.insert(1, "i", range(len(df)))
+    enough = df[df.groupby("u")["u"].transform("size") > n]
+    expected = enough.sort_values("t", kind="stable").groupby("u").tail(n).index.sort_values().tolist()
+    if not expected:
+        with pytest.raises(ValueError, match="validation part empty"):
+            leave_last_out(n, time_name="t")(df)
+        return
+    split = leave_last_out(n, time_name="t")(df)
+    assert split.valid.tolist() == expected and covers(split, len(df))
+
+
+@pytest.mark.parametrize("as_time", [lambda t: pd.to_datetime(t, unit="D"), lambda t: -t.astype("int32")])
+def test_any_kind_of_time(toy, as_time):
+    plain = toy.assign(time=as_time(toy["time"]))
+    expected = [1, 4, 7] if plain["time"].dtype.kind == "M" else [3, 6, 9]
+    assert leave_last_out(time_name="time")(plain).valid.tolist() == expected
+
+
+def test_time_zones(toy):
+    toy["time"] = pd.to_datetime(toy["time"], unit="D").dt.tz_localize("Europe/Rome")
+    assert leave_last_out(time_name="time")(toy).valid.tolist() == [1, 4, 7]
+    assert time_split(0.3, time_name="time")(toy).valid.tolist() == [5, 7, 8]
+    with pytest.raises(TypeError, match="cannot be compared with column 'time' of datetime64"):
+        time_split(date="1970-01-10", time_name="time")(toy)
+    assert time_split(date=pd.Timestamp("1970-03-01", tz="Europe/Rome"), time_name="time")(toy).valid.tolist() == [
+        5,
+        6,
+        7,
+        8,
+    ]
+
+
+def test_time_split_by_share(toy):
+    split = time_split(0.3, time_name="time")(toy)
+    assert split.valid.tolist() == [5, 7, 8] and split.train.tolist() == [0, 1, 2, 3, 4, 6, 9]
+    assert toy["time"].iloc[split.train].max() < toy["time"].iloc[split.valid].min()
+    assert len(time_split(time_name="time")(toy).valid) == 2 and split.by == "time_split(share=0.3)"
+    tied = toy.assign(time=[1, 2, 3, 4, 5, 5, 5, 5, 6, 6])
+    assert time_split(0.3, time_name="time")(tied).valid.tolist() == [4, 5, 6, 7, 8, 9]  # all at the cut go together
+
+
+def test_time_split_by_date(toy):
+    assert time_split(date=50, time_name="time")(toy).valid.tolist() == [4, 5, 6, 7, 8]
+    stamps = toy.assign(time=pd.to_datetime("2020-01-01") + pd.to_timedelta(toy["time"], unit="D"))
+    for date in ("2020-02-20", pd.Timestamp("2020-02-20"), datetime.date(2020, 2, 20), np.datetime64("2020-02-20")):
+        split = time_split(date=date, time_name="time")(stamps)
+        assert split.valid.tolist() == [4, 5, 6, 7, 8]  # 50 days after New Year, inclusive
+    for df, date in ((toy, "2020-02-20"), (stamps, 2020), (stamps, "no date")):
+        with pytest.raises((TypeError, ValueError), match="cannot be compared|no date"):
+            time_split(date=date, time_name="time")(df)
+    with pytest.raises(ValueError, match="leaves the training part empty .0 training and 10 validation of 10 rows"):
+        time_split(date=0, time_name="time")(toy)
+    with pytest.raises(ValueError, match="leaves the validation part empty"):
+        time_split(date=91, time_name="time")(toy)
+
+
+def test_arguments_of_the_time_splits(toy):
+    with pytest.raises(ValueError, match=r"share= or date=, not both \(got 0.2 and 5\)"):
+        time_split(0.2, date=5)
+    for share in (0, 1, -1, 2):
+        with pytest.raises(ValueError, match="share must lie strictly between 0 and 1"):
+            time_split(share)
+    with pytest.raises(ValueError, match="n must be at least 1, got 0"):
+        leave_last_out(0)
+    for splitter in (leave_last_out(), time_split()):
+        with pytest.raises(ValueError, match=r"needs the times of the events: pass time_name=, one of \['user'"):
+            splitter(toy)
+    with pytest.raises(KeyError, match="when"):
+        leave_last_out(time_name="when")(toy)
+
+
+@pytest.mark.parametrize(
+    ("times", "error", "message"),
+    [
+        ([None, *range(9)], ValueError, r"column 'time' has 1 missing time\(s\)"),
+        ([str(n) for n in range(10)], TypeError, "times must be timestamps or numbers"),  # "10" < "9" as text
+    ],
+)
+@pytest.mark.parametrize("splitter", [leave_last_out(time_name="time"), time_split(time_name="time")])
+def test_times_that_are_none(toy, splitter, times, error, message):
+    with pytest.raises(error, match=message):
+        splitter(toy.assign(time=times))
+
+
+def test_the_splitters_own_time_column_counts(toy):
+    toy["reverse"] = -toy["time"]
+    columns = Columns("user", "title", "rating", "time")
+    assert leave_last_out()(toy, columns).valid.tolist() == [1, 4, 7]
+    assert leave_last_out(time_name="reverse")(toy, columns).valid.tolist() == [3, 6, 9]
+
+
+# --- folds and columns -----------------------------------------------------------------------------------------------
+
+
+@given(st.integers(2, 60), st.integers(2, 7), st.integers(0, 100))
+def test_k_fold_covers_each_row_once(n, n_folds, seed):
+    df = pd.DataFrame({"u": range(n), "i": range(n)})
+    if n < n_folds:
+        with pytest.raises(ValueError, match="validation part empty"):
+            [splitter(df) for splitter in k_fold(n_folds, seed=seed)]
+        return
+    splits = [splitter(df) for splitter in k_fold(n_folds, seed=seed)]
+    assert np.array_equal(np.sort(np.concatenate([s.valid for s in splits])), np.arange(n))
+    assert all(covers(s, n) for s in splits)
+    sizes = [len(s.valid) for s in splits]
+    assert len(sizes) == n_folds and max(sizes) - min(sizes) <= 1
+    assert all(np.array_equal(a.valid, b(df).valid) for a, b in zip(splits, k_fold(n_folds, seed=seed), strict=True))
+
+
+def test_k_fold_without_a_seed_still_makes_folds(planted):
+    valid = np.concatenate([splitter(planted).valid for splitter in k_fold(4)])
+    assert np.array_equal(np.sort(valid), np.arange(400))
+    other = np.concatenate([splitter(planted).valid for splitter in k_fold(4)])
+    assert not np.array_equal(valid, other)
+    with pytest.raises(ValueError, match="n_folds must be at least 2, got 1"):
+        k_fold(1)
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        [False, True, True, False],
+        [0, 1, 1, 0],
+        [0.0, 1.0, 1.0, 0.0],
+        ["train", "valid", "test", "train"],
+        pd.Categorical(["train", "validation", "test", "train"]),
+        pd.array([False, True, True, False], dtype="boolean"),
+    ],
+)
+def test_column_split(marks):
+    df = pd.DataFrame({"u": range(4), "i": range(4), "part": marks})
+    split = column_split("part")(df)
+    assert split.train.tolist() == [0, 3] and split.valid.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("marks", "odd"),
+    [
+        ([0, 1, 2, 0], r"\[2\]"),
+        (["train", "dev", "valid", "train"], r"\['dev'\]"),
+        ([0, 1, np.nan, 0], r"\[nan\]"),
+        (pd.array([True, None, False, True], dtype="boolean"), r"\[<NA>\]"),
+    ],
+)
+def test_column_split_refuses_other_marks(marks, odd):
+    df = pd.DataFrame({"u": range(4), "i": range(4), "part": marks})
+    with pytest.raises(ValueError, match=f"split column 'part' must hold booleans.*it holds {odd}"):
+        column_split("part")(df)
+    with pytest.raises(KeyError, match="split column 'fold' not found"):
+        column_split("fold")(df)
+
+
+# --- cold ids, and what is left out ----------------------------------------------------------------------------------
+
+
+def test_cold_rows_are_kept_or_dropped_and_counted(toy):
+    toy["part"] = [0, 0, 1, 0, 0, 0, 1, 0, 1, 1]
+    # valid: ann/Cabaret (Cabaret has no training row), cat/Cabaret (same), dan/Eraserhead (both cold), ann/Dune (warm)
+    kept = column_split("part")(toy)
+    assert kept.valid.tolist() == [2, 6, 8, 9] and kept.notes == ()
+    dropped = column_split("part", cold="drop")(toy)
+    assert dropped.valid.tolist() == [9] and dropped.train.tolist() == kept.train.tolist()
+    counts = "left out 3 of 4 rows, 2 of 3 users, 2 of 3 items"
+    assert dropped.notes == (f"valid: {counts}: user or item without a training row (cold)",)
+    with pytest.raises(ValueError, match="leaves the validation part empty .6 training and 0 validation of 7 rows"):
+        column_split("part", cold="drop")(toy.drop(index=[2, 6, 9]))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        random_split,
+        leave_last_out,
+        time_split,
+        lambda cold: next(k_fold(cold=cold)),
+        lambda cold: column_split("x", cold=cold),
+    ],
+)
+def test_cold_must_be_a_known_word(make):
+    with pytest.raises(ValueError, match="cold must be 'keep' or 'drop', got 'warn'"):
+        make(cold="warn")
+
+
+@pytest.mark.parametrize("name", ["user", "title"])
+def test_missing_ids_are_an_error_where_ids_matter(toy, name):
+    toy.loc[3, name] = None
+    with pytest.raises(ValueError, match=rf"'{name}' has 1 missing \(NaN\) id\(s\), first at row 3"):
+        random_split(0.5, seed=0, cold="drop")(toy)
+    if name == "user":
+        with pytest.raises(ValueError, match="first at row 3"):
+            leave_last_out(time_name="time")(toy)
+
+
+def test_hand_written_splitters_are_checked(toy):
+    def split(train, valid):
+        return Splitter("mine", lambda df, columns: (train, valid, []))(toy)
+
+    assert split(range(5), np.arange(5, 10)).notes == ()
+    part = split([0, 1], [2])
+    assert part.notes == ("left out 7 of 10 rows, 3 of 4 users, 2 of 5 items: in neither part",)
+    with pytest.raises(TypeError, match="mine must give row positions .*got bool; use np.flatnonzero"):
+        split(np.array([True, False] * 5), np.array([False, True] * 5))
+    with pytest.raises(ValueError, match="from 8 to 10; the table has 10 rows"):
+        split(range(8), [8, 9, 10])
+    with pytest.raises(ValueError, match="from -1 to 0"):
+        split([-1, 0], [3])
+    with pytest.raises(ValueError, match="mine gives 2 row positions twice"):
+        split([0, 1, 2, 2], [2, 3])
+    for train, valid, which in ((range(10), [], "validation"), ([], range(10), "training")):
+        with pytest.raises(ValueError, match=f"mine leaves the {which} part empty"):
+            split(train, valid)
