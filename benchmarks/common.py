@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import os
 import platform
 import statistics
@@ -39,6 +40,7 @@ def ratings(name: str) -> pd.DataFrame:
 
 def fit(dls: CollabDataLoaders, recipe: Recipe, *, seed: int | None = None):
     """A learner trained by `recipe` without progress output."""
+    gc.collect()  # a learner is a cycle of references: free the last one before the next
     learn = collab_learner(dls, n_factors=recipe.n_factors, y_range=Y_RANGE, seed=seed)
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(recipe.n_epoch, recipe.lr, wd=recipe.wd)
@@ -62,6 +64,7 @@ def interleaved(functions: dict[str, Callable], repeats: int) -> dict[str, list[
     runs: dict[str, list] = {name: [] for name in functions}
     for _ in range(repeats):
         for name, function in functions.items():
+            gc.collect()  # learners are cycles: the last one's memory must not be freed on this one's time
             runs[name].append(timed(function))
     return runs
 

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from fastai.data.core import DataLoaders
 from fastai.torch_core import default_device, display_df
+from fastcore.imports import IN_NOTEBOOK
 from torch import Tensor
 
 from collabkit.filters import name_columns
@@ -36,7 +37,8 @@ class InteractionsLoader:
         drop_last: leave out an incomplete last batch, unless it is the only one.
         seed: of the permutations.
         device: where the tensors live.
-        get_idxs: function that returns the row order `(n,)` in place of the permutation, for fastai's `get_preds`.
+        get_idxs: function that returns the row order `(n,)` in place of the permutation, for fastai's `get_preds`; none
+            of these rows is dropped.
     """
 
     n_inp = 1
@@ -57,7 +59,7 @@ class InteractionsLoader:
         self.dataset, self.bs, self.shuffle, self.drop_last, self.seed = data, int(bs), shuffle, drop_last, seed
         self.epoch = 0
         if get_idxs is not None:
-            self.get_idxs = get_idxs
+            self.get_idxs, self.drop_last = get_idxs, False
         self.to(device)
 
     def to(self, device) -> InteractionsLoader:
@@ -72,11 +74,6 @@ class InteractionsLoader:
     def n(self) -> int:
         """Number of rows."""
         return len(self.dataset)
-
-    @property
-    def drop_last_rows(self) -> int:
-        """Rows that `drop_last` leaves out of each epoch."""
-        return self.n % self.bs if self.drop_last and self.n >= self.bs else 0
 
     @property
     def items(self) -> pd.DataFrame:
@@ -139,14 +136,14 @@ class InteractionsLoader:
     def show_batch(self, b=None, max_n: int = 9, show: bool = True) -> pd.DataFrame | None:
         """Display (or return, with `show=False`) rows of a batch with the caller's ids."""
         df = self.decode_batch(self.one_batch() if b is None else b, max_n)
-        return display_df(df) if show else df
+        return _display(df) if show else df
 
     def show_results(self, b, out, max_n: int = 9, show: bool = True) -> pd.DataFrame | None:
         """Display (or return) rows of a batch with the caller's ids, their rating and the prediction `out` `(bs,)`."""
         df = self.decode_batch(b, max_n)
         out = out[0] if isinstance(out, (tuple, list)) else out
         df[f"{self.dataset.columns.rating or 'rating'}_pred"] = out.flatten()[:max_n].float().cpu().numpy()
-        return display_df(df) if show else df
+        return _display(df) if show else df
 
 
 class CollabDataLoaders(DataLoaders):
@@ -319,6 +316,14 @@ def auto_bs(n_rows: int) -> int:
         [64, 64, 256, 2048, 16384]
     """
     return min(16_384, max(64, 2 ** round(math.log2(max(n_rows, 1) / 400))))
+
+
+def _display(df: pd.DataFrame) -> None:
+    """A table in a notebook, text elsewhere."""
+    if IN_NOTEBOOK:
+        display_df(df)
+    else:
+        print(df.to_string(index=False))
 
 
 def _columns(df, user_name, item_name, rating_name, time_name) -> Columns:

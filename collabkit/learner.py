@@ -136,6 +136,7 @@ class CollabLearner(Learner):
             cbs = [*lean, ColdRows, *L(cbs)]
         self._listeners: dict[str, list] = {}
         self._recommender: Recommender | None = None
+        self._metrics_of_fit: dict[str, float] = {}
         self._rng = torch.Generator().manual_seed(seed).get_state()
         self.seed = seed
         super().__init__(dls, model, loss_func, opt_func=opt_func, cbs=cbs, default_cbs=False, **kwargs)
@@ -177,6 +178,15 @@ class CollabLearner(Learner):
             raise ValueError(f"n_epoch must be a whole number of at least 1, got {n_epoch!r}")
         with self._own_generator():
             super().fit(n_epoch, *args, **kwargs)
+        self._keep_metrics()
+
+    def _keep_metrics(self):
+        """Remember the last epoch's figures for `export`: `validate` and `get_preds` overwrite the recorder's."""
+        recorder = getattr(self, "recorder", None)
+        row = recorder.values[-1] if recorder is not None and recorder.values else []
+        names = [] if recorder is None else [name for name in recorder.metric_names if name not in ("epoch", "time")]
+        if len(row) == len(names) and all(value is not None for value in row):  # lr_find has no validation loss
+            self._metrics_of_fit = dict(zip(names, map(float, row), strict=True))
 
     def fit_one_cycle(
         self, n_epoch, lr_max=None, div=25.0, div_final=1e5, pct_start=0.25, wd=None, moms=None, cbs=None,
@@ -227,6 +237,13 @@ class CollabLearner(Learner):
             finally:
                 self._rng = torch.get_rng_state()
 
+    def get_preds(self, ds_idx=1, dl=None, *args, **kwargs):
+        """fastai's `get_preds`, also of a single row, whose predictions `(1,)` fastai makes a scalar and trips over."""
+        one = getattr(self.dls[ds_idx] if dl is None else dl, "n", None) == 1
+        kwargs["reorder"] = kwargs.get("reorder", True) and not one
+        result = super().get_preds(ds_idx, dl, *args, **kwargs)
+        return tuple(t[None] if one and isinstance(t, torch.Tensor) and t.ndim == 0 else t for t in result)
+
     def to_fp16(self, **kwargs):
         """Train in float16 mixed precision on the model's device."""
         return self.add_cb(DeviceMixedPrecision(**kwargs))
@@ -273,11 +290,7 @@ class CollabLearner(Learner):
 
         A relative `folder` lies under `self.path`.
         """
-        recorder = getattr(self, "recorder", None)
-        names = getattr(recorder, "metric_names", ["epoch", "time"])[1:-1]
-        epochs = [v for v in getattr(recorder, "values", []) if len(v) == len(names)]  # validate() adds shorter ones
-        metrics = dict(zip(names, map(float, epochs[-1]), strict=True)) if epochs else {}
-        return self.recommender.save(Path(self.path) / folder, metrics=metrics)
+        return self.recommender.save(Path(self.path) / folder, metrics=self._metrics_of_fit)
 
 
 def collab_learner(
@@ -318,8 +331,8 @@ def collab_learner(
     seed = getattr(dls, "seed", 0) if seed is None else seed
     options = {k: kwargs.pop(k) for k in ("ps", "embed_p", "use_bn", "bn_final", "init_std", "sparse") if k in kwargs}
     options = {**_from_config(config, use_nn), **options}
-    y_range = options.pop("y_range", None) if y_range is None else y_range
-    y_range = check_y_range(y_range)
+    in_config = options.pop("y_range", None)
+    y_range = check_y_range(in_config if y_range is None else y_range)
     _check_ratings(dls, y_range)
     n_users, n_items = (len(vocab) for vocab in dls.classes.values())
     with torch.random.fork_rng(devices=[]):

@@ -81,11 +81,15 @@ class Interrupt(BaseException):
     """Like KeyboardInterrupt: no `except Exception` stops it."""
 
 
-class interrupted_at:  # noqa: N801
-    """Context: `action()` runs when the `n`-th line of the file `name` is about to be executed; `lines` counts them."""
+class interrupted_at:
+    """Context: `action()` runs when the `n`-th line of the file `name` is about to be executed; `lines` counts them.
 
-    def __init__(self, name, n=None, action=None):
-        self.name, self.n, self.action, self.lines, self.where = name, n, action, 0, None
+    With `once`, a line counts the first time only; with `functions`, lines of these functions alone count.
+    """
+
+    def __init__(self, name, n=None, action=None, *, once=False, functions=None):
+        self.name, self.n, self.action, self.once, self.functions = name, n, action, once, functions
+        self.lines, self.where, self.known = 0, None, set()
 
     def __enter__(self):
         self.old = sys.gettrace()
@@ -96,10 +100,13 @@ class interrupted_at:  # noqa: N801
         sys.settrace(self.old)
 
     def _enter_frame(self, frame, event, arg):
-        return self._line if frame.f_code.co_filename.endswith(self.name) else None
+        code = frame.f_code
+        wanted = code.co_filename.endswith(self.name) and (not self.functions or code.co_name in self.functions)
+        return self._line if wanted else None
 
     def _line(self, frame, event, arg):
-        if event == "line":
+        if event == "line" and not (self.once and frame.f_lineno in self.known):
+            self.known.add(frame.f_lineno)
             self.lines += 1
             if self.lines == self.n:
                 self.where = f"{frame.f_code.co_name}:{frame.f_lineno}"

@@ -227,7 +227,10 @@ SLACK = {("dot", "user"): 1.0, ("nn", "user"): 1.01, ("dot", "title"): 1.01, ("n
 @pytest.mark.parametrize(("kind", "by"), SLACK)
 def test_strangers_are_predicted_no_worse_than_by_means(kind, by):
     fit = {"n_epoch": 6, "lr_max": 2e-2, "wd": 0.2, "bs": 256}
-    errors = [held_out_errors(kind, synthetic(s).ratings, s, by, options={}, **fit) for s in range(1, 9)]
+    errors = [
+        held_out_errors(kind, synthetic(s).ratings, s, by, options={}, **fit)
+        for s in range(1, 9 if kind == "dot" else 5)
+    ]
     model, mean = np.mean(errors, axis=0)
     assert 0.95 * mean < model <= SLACK[kind, by] * mean, errors
 

@@ -176,10 +176,7 @@ def test_items_that_are_no_candidates_have_no_rank():
     users, items = torch.tensor([1, 1]), torch.tensor([0, 3])
     for candidates, n in ((torch.arange(1, N_ITEMS), 1), (torch.tensor([3, 2]), 1), (torch.tensor([4, 5]), 2)):
         with pytest.raises(ValueError, match=f"{n} of 2 items to rank are not candidates"):
-            exact_ranks(
-                lambda u, c=len(candidates): torch.zeros(len(u), c), users, items, candidates,
-                n_items=N_ITEMS, hidden=None, block=3,
-            )  # fmt: skip
+            exact_ranks(None, users, items, candidates, n_items=N_ITEMS, hidden=None, block=3)  # before any scoring
 
 
 # --- models ----------------------------------------------------------------------------------------------------------

@@ -104,12 +104,8 @@ def test_time_zones(toy):
     assert time_split(0.3, time_name="time")(toy).valid.tolist() == [5, 7, 8]
     with pytest.raises(TypeError, match="cannot be compared with column 'time' of datetime64"):
         time_split(date="1970-01-10", time_name="time")(toy)
-    assert time_split(date=pd.Timestamp("1970-03-01", tz="Europe/Rome"), time_name="time")(toy).valid.tolist() == [
-        5,
-        6,
-        7,
-        8,
-    ]
+    march = pd.Timestamp("1970-03-01", tz="Europe/Rome")
+    assert time_split(date=march, time_name="time")(toy).valid.tolist() == [5, 6, 7, 8]
 
 
 def test_time_split_by_share(toy):
@@ -246,6 +242,13 @@ def test_cold_rows_are_kept_or_dropped_and_counted(toy):
     assert dropped.notes == (f"valid: {counts}: user or item without a training row (cold)",)
     with pytest.raises(ValueError, match="leaves the validation part empty .6 training and 0 validation of 7 rows"):
         column_split("part", cold="drop")(toy.drop(index=[2, 6, 9]))
+
+
+def test_a_cold_user_or_a_cold_item_is_enough():
+    df = pd.DataFrame({"u": list("aabca"), "i": list("xyxyz")})
+    for cold in (2, 4):  # user b is met in row 2 alone, item z in row 4 alone
+        part = [int(row in (1, cold)) for row in range(5)]
+        assert column_split("part", cold="drop")(df.assign(part=part)).valid.tolist() == [1]
 
 
 @pytest.mark.parametrize(

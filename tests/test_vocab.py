@@ -51,7 +51,7 @@ def test_contains_equality_and_repr():
     v = Vocab([1, 2, 3, 4], "user")
     assert 2 in v and 7 not in v and "2" not in v and [1] not in v
     assert v == Vocab([1, 2, 3, 4], "other") and v != Vocab([1, 2, 4, 3]) and v != [1, 2, 3, 4]
-    assert Vocab([1, 2]) != Vocab(["1", "2"])
+    assert Vocab([1, 2]) != Vocab(["1", "2"]) and Vocab([1, 2]) != Vocab(np.array([1, 2], dtype=np.int32))
     assert repr(v) == "Vocab('user': 4 ids, 1, 2, 3, ...)"
     with pytest.raises(TypeError, match="unhashable"):
         hash(v)
