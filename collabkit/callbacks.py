@@ -12,7 +12,7 @@ from fastai.callback.core import Callback
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.callback.schedule import ParamScheduler
 from fastai.learner import AvgSmoothLoss, Recorder
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from collabkit.models import CollabModel
 from collabkit.models.default_rows import fit_default_rows, zero_cold_rows

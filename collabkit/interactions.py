@@ -148,6 +148,10 @@ class Interactions:
             time=pick(self.time),
         )
 
+    def new_empty(self) -> Interactions:
+        """No rows, the same vocabularies (fastai's `Learner.export` asks for it)."""
+        return self.take([])
+
     def n_duplicates(self) -> int:
         """Number of rows whose (user, item) pair occurred in an earlier row."""
         return len(self) - len(torch.unique(self.user_idx * self.n_items + self.item_idx))

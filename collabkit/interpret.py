@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from collabkit.evaluate import predict_ratings
 from collabkit.interactions import Interactions
 from collabkit.models import CollFilter
+from collabkit.models.base import evaluating
 from collabkit.plots import plot_bars, plot_map
 from collabkit.recommender import Recommender
 
@@ -42,13 +43,22 @@ class CollabInterpretation:
         """The `n` items (None: all) with the largest or smallest bias: liked or disliked whatever the taste.
 
         Returns:
-            DataFrame with the item column, `bias` (in logits), `n_ratings` and `mean_rating` in training.
+            DataFrame with the item column, `bias` (in logits, as in `model.i_bias`), `effect` (what the item adds for
+            an average user, the factors' part included, as in `why`), `n_ratings` and `mean_rating` in training.
         """
         return self._bias(n, largest, is_item=True)
 
     def user_bias(self, n: int | None = 10, largest: bool = True) -> pd.DataFrame:
         """The `n` users (None: all) with the largest or smallest bias: generous or strict whatever the item."""
         return self._bias(n, largest, is_item=False)
+
+    def similar_items(self, item, k: int = 10) -> pd.DataFrame:
+        """The `k` nearest items by cosine; see `Recommender.similar_items`."""
+        return self.recommender.similar_items(item, k)
+
+    def similar_users(self, user, k: int = 10) -> pd.DataFrame:
+        """The `k` nearest users by cosine; see `Recommender.similar_users`."""
+        return self.recommender.similar_users(user, k)
 
     def plot_bias(self, n: int = 10, *, is_item: bool = True, ax: Axes | None = None) -> Axes:
         """Bars of the `n` largest and the `n` smallest biases.
@@ -160,25 +170,28 @@ class CollabInterpretation:
             KeyError: an unknown id.
         """
         model = self._with_factors("why")
-        device = model.u_bias.weight.device
-        u = torch.from_numpy(self.train.users.encode([user], unknown="raise")).to(device)
-        i = torch.from_numpy(self.train.items.encode([item], unknown="raise")).to(device)
-        users, items = self._trained(False).to(device), self._trained(True).to(device)
+        users, items = self.train.users, self.train.items
+        u = torch.from_numpy(users.encode([user], unknown="raise"))
+        i = torch.from_numpy(items.encode([item], unknown="raise"))
         with torch.no_grad():
-            (p, b_u), (q, b_i) = model.user_rows(u), model.item_rows(i)
-            mean_p, mean_u = (table[users].mean(0) for table in model.tables(False))
-            mean_q, mean_i = (table[items].mean(0) for table in model.tables(True))
+            device = model.u_bias.weight.device
+            score = model.score(u.to(device), i.to(device)).cpu()  # (1,)
+            p, q = (self._centred(is_item)[row] for is_item, row in ((False, u), (True, i)))
             parts = {
-                "global": mean_u + mean_i + mean_p @ mean_q,
-                "user bias": (b_u - mean_u).squeeze(0) + (p - mean_p) @ mean_q,
-                "item bias": (b_i - mean_i).squeeze(0) + (q - mean_q) @ mean_p,
-                "factors": ((p - mean_p) * (q - mean_q)).sum(-1),
+                "user bias": self._effects(False)[u],
+                "item bias": self._effects(True)[i],
+                "factors": (p * q).sum(-1),
             }
+            parts = {"global": score - sum(parts.values()), **parts}
             values = torch.cat([*parts.values()])  # (4,)
             so_far = model.activation(values.cumsum(0))
-            score = model.score(u, i)
-            values, so_far = torch.cat([values, score]), torch.cat([so_far, model.activation(score)])
-        return pd.DataFrame({"part": [*parts, "score"], "value": values.cpu().numpy(), "rating": so_far.cpu().numpy()})
+        return pd.DataFrame(
+            {
+                "part": [*parts, "score"],
+                "value": torch.cat([values, score]).numpy(),
+                "rating": torch.cat([so_far, model.activation(score)]).numpy(),
+            }
+        )
 
     def top_losses(self, n: int = 10, largest: bool = True, *, on: str = "valid") -> pd.DataFrame:
         """The rows whose prediction is worst (or best, with `largest=False`).
@@ -194,9 +207,8 @@ class CollabInterpretation:
         if on not in parts or parts[on] is None:
             raise ValueError(f"on must be one of {[k for k, v in parts.items() if v is not None]}, got {on!r}")
         data = parts[on]
-        was_training = self.model.training
-        prediction = predict_ratings(self.model.eval(), data.user_idx, data.item_idx)
-        self.model.train(was_training)
+        with evaluating(self.model):
+            prediction = predict_ratings(self.model, data.user_idx, data.item_idx)
         loss = (prediction - data.rating).square()
         rows = torch.argsort(loss, descending=largest, stable=True)[:n].numpy()
         table = data.take(rows).to_df()
@@ -212,9 +224,22 @@ class CollabInterpretation:
         counts = torch.bincount(idx, minlength=len(vocab))
         table = pd.DataFrame({vocab.name: vocab.decode(rows.numpy())})
         table["bias"] = model.tables(is_item)[1].detach().cpu()[rows, 0].numpy()
+        table["effect"] = self._effects(is_item)[rows].numpy()
         table["n_ratings"] = counts[rows].numpy()
         sums = torch.bincount(idx, self.train.rating.double(), minlength=len(vocab))
         return table.assign(mean_rating=(sums / counts.clamp(min=1))[rows].numpy())
+
+    def _effects(self, is_item: bool) -> torch.Tensor:
+        """What each id adds to the score of an average other side, `(n_rows,)` logits: 0 on average."""
+        factors, bias = (table.detach().cpu() for table in self.model.tables(is_item))
+        others = self.model.tables(not is_item)[0].detach().cpu()[self._trained(not is_item)].mean(0)
+        total = bias.squeeze(1) + factors @ others
+        return total - total[self._trained(is_item)].mean()
+
+    def _centred(self, is_item: bool) -> torch.Tensor:
+        """The factors `(n_rows, d)` less their mean over the ids with training data."""
+        factors = self.model.tables(is_item)[0].detach().cpu()
+        return factors - factors[self._trained(is_item)].mean(0)
 
     def _most_rated(self, n: int) -> pd.Index:
         """Ids of the `n` items with the most training rows, the most rated first; ties in vocabulary order."""

@@ -1,14 +1,17 @@
-"""Optimisers for embedding tables, as torch parameter groups that say which tables weight decay touches."""
+"""Optimisers for embedding tables behind fastai's interface, and which tables weight decay touches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
+from fastai.optimizer import OptimWrapper
+from fastcore.foundation import L
 from torch import nn
 
 from collabkit.models import CollabModel
 
-__all__ = ["decay_groups", "undecayed"]
+__all__ = ["TableAdamW", "TableSparseAdam", "decay_groups", "undecayed"]
 
 
 def undecayed(model: nn.Module, wd_on: str = "factors") -> set[int]:
@@ -34,3 +37,76 @@ def decay_groups(params: Iterable[nn.Parameter], spared: set[int]) -> list[dict]
         {"params": [p for p in params if id(p) in spared], "no_decay": True, "weight_decay": 0.0},
     ]
     return [g for g in groups if g["params"]]
+
+
+class TableAdamW(OptimWrapper):
+    """torch's fused AdamW behind fastai's optimiser interface, with fastai's betas and epsilon.
+
+    Weight decay is decoupled, `p *= 1 - lr * wd` a step, and leaves the parameters in `spared` alone; they share every
+    other hyper-parameter with the group they came from.
+
+    Args:
+        params: parameters, or lists of them, one a fastai parameter group.
+        spared: `id`s of parameters without weight decay, see `undecayed`.
+        lr, mom, sqr_mom, eps, wd: hyper-parameters; `mom` and `sqr_mom` are Adam's betas.
+    """
+
+    def __init__(self, params, lr=1e-3, *, spared=frozenset(), mom=0.9, sqr_mom=0.99, eps=1e-5, wd=0.01):
+        lists = [list(p) for p in params] if isinstance(params[0], (list, L)) else [list(params)]
+        groups = [[{**g, "fai_group": i} for g in decay_groups(p, spared)] for i, p in enumerate(lists)]
+        flat = [g for part in groups for g in part]
+        adamw = torch.optim.AdamW(flat, lr=lr, betas=(mom, sqr_mom), eps=eps, weight_decay=wd, fused=True)
+        super().__init__(opt=adamw)
+        self.set_hyper("wd", wd)
+
+    def _groups(self) -> list[list[dict]]:
+        """Torch parameter groups by fastai parameter group."""
+        n = 1 + max(g["fai_group"] for g in self.opt.param_groups)
+        return [[g for g in self.opt.param_groups if g["fai_group"] == i] for i in range(n)]
+
+    @property
+    def hypers(self) -> list[dict]:
+        """Hyper-parameters by fastai parameter group, under fastai's names."""
+        heads = [next((g for g in part if not g["no_decay"]), part[0]) for part in self._groups()]
+        return [
+            {"wd": g["weight_decay"], "lr": g["lr"], "mom": g["betas"][0], "sqr_mom": g["betas"][1], "eps": g["eps"]}
+            for g in heads
+        ]
+
+    @property
+    def param_lists(self) -> list[list[nn.Parameter]]:
+        """Parameters by fastai parameter group."""
+        return [[p for g in part for p in g["params"]] for part in self._groups()]
+
+    def set_hyper(self, k, v):
+        """Set a hyper-parameter for all groups (a number), or one value a group (an array, a list or a slice)."""
+        if isinstance(v, (int, float)):
+            self._set_hyper(k, [v] * (1 + self.opt.param_groups[-1]["fai_group"]))
+        else:
+            super().set_hyper(k, v)
+
+    def _set_hyper(self, k, v):
+        for group in self.opt.param_groups:
+            value = float(v[group["fai_group"]])
+            if k == "wd":
+                group["weight_decay"] = 0.0 if group["no_decay"] else value
+            elif k in ("mom", "sqr_mom"):
+                group["betas"] = (value, group["betas"][1]) if k == "mom" else (group["betas"][0], value)
+            else:
+                group[k] = value
+
+
+class TableSparseAdam(OptimWrapper):
+    """torch's SparseAdam behind fastai's optimiser interface; it has no weight decay."""
+
+    def __init__(self, params, lr=1e-3, **kwargs):
+        super().__init__(params, opt=torch.optim.SparseAdam, lr=lr, **kwargs)
+
+    def set_hyper(self, k, v):
+        if k == "wd" and not v:
+            return
+        if k == "wd":
+            raise ValueError(
+                f"sparse=True trains with SparseAdam, which has no weight decay, got wd={v!r}; leave wd= out"
+            )
+        super().set_hyper(k, v)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -91,5 +93,10 @@ def plot_losses(history: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 
 def _short(text, max_chars: int) -> str:
+    """`text` cut to `max_chars` in the middle, so that a year in parentheses at its end stays."""
     text = str(text)
-    return text if len(text) <= max_chars else text[: max_chars - 1] + "…"
+    if len(text) <= max_chars:
+        return text
+    tail = re.search(r" ?\([^()]{1,8}\)$", text)
+    tail = tail.group() if tail and len(tail.group()) < max_chars - 1 else ""
+    return text[: max_chars - 1 - len(tail)].rstrip() + "…" + tail

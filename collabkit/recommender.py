@@ -15,6 +15,7 @@ from collabkit.bundle import load_bundle, save_bundle
 from collabkit.evaluate import evaluate_ranking, evaluate_ratings, predict_ratings
 from collabkit.interactions import CollabWarning, Interactions
 from collabkit.models import CollabModel
+from collabkit.models.base import evaluating
 from collabkit.ranking import Pairs, block_size, model_scorer, top_k
 from collabkit.vocab import Vocab
 
@@ -72,7 +73,7 @@ class Recommender:
         if len(user_idx) != len(item_idx) and 1 not in (len(user_idx), len(item_idx)):
             raise ValueError(f"users and items must pair up, got {len(user_idx)} users and {len(item_idx)} items")
         user_idx, item_idx = torch.broadcast_tensors(user_idx, item_idx)
-        with self._evaluating():
+        with evaluating(self.model):
             ratings = predict_ratings(self.model, user_idx, item_idx).numpy()
         return float(ratings[0]) if _is_scalar(users) and _is_scalar(items) else ratings
 
@@ -110,7 +111,7 @@ class Recommender:
         chosen = torch.arange(1, len(self.users)) if users is None else self._encode(self.users, users, unknown)
         candidates = self._candidates(items, exclude)
         hidden = self._hidden(filter_seen, exclude)
-        with self._evaluating(), torch.inference_mode():
+        with evaluating(self.model), torch.inference_mode():
             block = block_size(self.model, len(candidates), max_memory)
             scorer = model_scorer(self.model, candidates)
             best, logits = top_k(
@@ -159,7 +160,7 @@ class Recommender:
         shown = self.valid if self.valid is not None and not isinstance(on, str) else None
         hidden = Pairs.from_interactions(*_without(test, [p for p in (self.train, shown) if p is not None]))
         common = {"n_boot": n_boot, "seed": seed}
-        with self._evaluating():
+        with evaluating(self.model):
             parts = []
             if test.rating is not None and self.train.rating is not None:
                 parts.append(evaluate_ratings(self.model, self.train, test, **common))
@@ -261,28 +262,11 @@ class Recommender:
         data[name] = vocab.decode(found.flatten().numpy())
         return pd.DataFrame({**data, "rank": np.tile(np.arange(1, k + 1), n), "similarity": best.flatten().numpy()})
 
-    def _evaluating(self):
-        return _Evaluating(self.model)
-
     def __repr__(self) -> str:
         return (
             f"Recommender: {type(self.model).__name__}, {len(self.users) - 1:,} users, {len(self.items) - 1:,} items, "
             f"{len(self.train):,} training rows"
         )
-
-
-class _Evaluating:
-    """Context: the model in evaluation mode, and back to what it was."""
-
-    def __init__(self, model: CollabModel):
-        self.model = model
-
-    def __enter__(self):
-        self.was_training = self.model.training
-        self.model.eval()
-
-    def __exit__(self, *_):
-        self.model.train(self.was_training)
 
 
 def _is_scalar(ids) -> bool:

@@ -20,9 +20,10 @@ from torch import nn
 
 import collabkit
 from collabkit import collab_learner, splits
-from collabkit import dataloaders as dataloaders_module
-from collabkit.dataloaders import CollabDataLoaders, InteractionsLoader, auto_bs
+from collabkit import loader as loader_module
+from collabkit.dataloaders import CollabDataLoaders
 from collabkit.interactions import CollabWarning, Columns, Interactions
+from collabkit.loader import InteractionsLoader, auto_bs
 
 NAMES = {"user_name": "user", "item_name": "item", "rating_name": "rating"}
 
@@ -65,7 +66,7 @@ def no_warning_without_a_reason():
 def test_each_row_exactly_once_an_epoch(n, bs, shuffle, chunk):
     loader = numbered(n, bs=bs, shuffle=shuffle)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dataloaders_module, "CHUNK", chunk * bs)  # several chunks, as large data has
+        patch.setattr(loader_module, "CHUNK", chunk * bs)  # several chunks, as large data has
         batches = rows_of(loader)
     assert sorted(row for batch in batches for row in batch) == list(range(n))
     assert len(loader) == len(batches)
@@ -177,6 +178,9 @@ def test_the_parts_hold_the_rows_of_the_split(planted):
     assert (len(dls.train.dataset), len(dls.valid.dataset)) == (320, 80)
     assert dls.train.shuffle and not dls.valid.shuffle and dls.valid.bs == 8192 and dls.train.bs == 64
     assert dls.train_ds is dls.train.dataset and dls.valid_ds is dls[1].dataset
+    head, first, second = repr(dls).splitlines()
+    assert head.startswith("CollabDataLoaders on ") and first == f"  train: {dls.train.dataset!r}, bs 64"
+    assert second.startswith("  valid: Interactions: 80 rows, ") and second.endswith("bs 8,192")
 
 
 def test_same_rows_as_fastais_random_splitter(planted):
@@ -556,8 +560,8 @@ def test_show_batch_shows_the_callers_ids(toy, capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines] == [list(shown), *shown[:3].astype(str).to_numpy().tolist()]
     displayed = []
-    monkeypatch.setattr(dataloaders_module, "IN_NOTEBOOK", True)
-    monkeypatch.setattr(dataloaders_module, "display_df", displayed.append)
+    monkeypatch.setattr(loader_module, "IN_NOTEBOOK", True)
+    monkeypatch.setattr(loader_module, "display_df", displayed.append)
     dls.show_batch(max_n=3)
     assert len(displayed) == 1 and displayed[0].equals(shown[:3])
 

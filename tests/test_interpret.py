@@ -54,7 +54,7 @@ def with_cold_items():
 def test_bias_tables(dot, is_item, largest):
     name = "title" if is_item else "user"
     table = (dot.item_bias if is_item else dot.user_bias)(7, largest)
-    assert list(table.columns) == [name, "bias", "n_ratings", "mean_rating"]
+    assert list(table.columns) == [name, "bias", "effect", "n_ratings", "mean_rating"]
     learn, train = trained("dot"), trained("dot").dls.train.dataset.to_df()
     trained_ids = train[name].unique()
     every = pd.Series(learn.model.bias(trained_ids, is_item).numpy(), index=trained_ids)
@@ -65,6 +65,22 @@ def test_bias_tables(dot, is_item, largest):
     assert table["n_ratings"].tolist() == grouped.size()[table[name]].tolist()
     assert table["mean_rating"].to_numpy() == pytest.approx(grouped.mean()[table[name]].to_numpy())
     assert len((dot.item_bias if is_item else dot.user_bias)(None)) == len(trained_ids)
+
+
+def test_effects_are_the_parts_of_why_and_zero_on_average(dot):
+    users, items = dot.user_bias(None).set_index("user"), dot.item_bias(None).set_index("title")
+    for user, title in zip(users.index[::40], items.index[::30], strict=True):
+        parts = dot.why(user, title).set_index("part")["value"]
+        assert users.loc[user, "effect"] == pytest.approx(parts["user bias"], abs=1e-5)
+        assert items.loc[title, "effect"] == pytest.approx(parts["item bias"], abs=1e-5)
+    assert users["effect"].mean() == pytest.approx(0, abs=1e-5) == items["effect"].mean()
+    assert items["effect"].corr(items["bias"]) > 0.5 and not np.allclose(items["effect"], items["bias"], atol=0.01)
+
+
+def test_neighbours_are_the_recommenders(interp):
+    user, title = interp.train.users[3], interp.train.items[3]
+    pd.testing.assert_frame_equal(interp.similar_items(title, 3), interp.recommender.similar_items(title, 3))
+    pd.testing.assert_frame_equal(interp.similar_users(user, 3), interp.recommender.similar_users(user, 3))
 
 
 def test_biases_are_of_items_with_training_rows_alone():
@@ -79,7 +95,7 @@ def test_plot_bias_shows_both_ends_in_order(dot):
     assert isinstance(ax, Axes)
     labels = [t.get_text() for t in ax.get_yticklabels()]
     ends = [*dot.item_bias(4)["title"], *dot.item_bias(4, largest=False)["title"][::-1]]
-    assert [label.rstrip("…") in title for label, title in zip(labels, ends, strict=True)] == [True] * 8
+    assert [label.split("…")[0] in title for label, title in zip(labels, ends, strict=True)] == [True] * 8
     values = [bar.get_width() for bar in ax.patches]
     assert values == sorted(values, reverse=True) and values[0] > 0 > values[-1]
     own = plt.subplots()[1]
@@ -153,9 +169,14 @@ def test_components_are_of_items_with_training_rows_alone():
 
 
 def map_labels(ax):
-    """Titles of the map's labels, which are cut after 31 letters; arrows of moved labels are texts without letters."""
-    whole = {title if len(title) <= 32 else title[:31] + "…": title for title in ratings()["title"].unique()}
-    return [whole[t.get_text()] for t in ax.texts if t.get_text()]
+    """Titles of the map's labels, which may be cut in the middle; arrows of moved labels are texts without letters."""
+    titles, found = ratings()["title"].unique(), []
+    for label in filter(None, (t.get_text() for t in ax.texts)):
+        head, cut, tail = label.partition("…")
+        matching = [t for t in titles if t == label or (cut and t.startswith(head) and t.endswith(tail))]
+        assert len(matching) == 1, label
+        found += matching
+    return found
 
 
 def offsets(ax):

@@ -11,8 +11,7 @@ from helpers import make_learner, same_weights, weights
 from torch import nn
 
 from collabkit import CollFilter, EmbeddingNN
-from collabkit.learner import TableAdamW
-from collabkit.optim import decay_groups, undecayed
+from collabkit.optim import TableAdamW, decay_groups, undecayed
 
 
 def names(model, ids):

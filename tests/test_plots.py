@@ -71,6 +71,23 @@ def test_long_labels_are_cut():
     assert [t.get_text() for t in labels(short)] == ["xxxx…", "yyyy…"]
 
 
+@pytest.mark.parametrize(
+    ("text", "max_chars", "shown"),
+    [
+        ("Dr. Strangelove or: How I Learned to Stop Worrying (1963)", 32, "Dr. Strangelove or: How… (1963)"),
+        ("Alien (1979)", 12, "Alien (1979)"),
+        ("Aliens (1986)", 12, "Alie… (1986)"),
+        ("Aliens (1986)", 5, "Alie…"),
+        ("Aliens (a long remark)", 12, "Aliens (a l…"),
+        (1234567, 4, "123…"),
+    ],
+)
+def test_a_year_stays_at_the_end_of_a_cut_label(text, max_chars, shown):
+    points = pd.DataFrame({"x": [0.0], "y": [0.0], "id": [text]})
+    (label,) = labels(plot_map(points, "x", "y", "id", max_chars=max_chars))
+    assert label.get_text() == shown and len(shown) <= max_chars
+
+
 @pytest.mark.parametrize(("n", "seed"), [(30, 0), (50, 2)])
 def test_labels_of_a_crowded_map_do_not_overlap(n, seed):
     points = cloud(n, seed)

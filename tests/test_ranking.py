@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -196,7 +198,11 @@ def test_scorers_agree_with_the_model(make):
         for parameter in model.parameters():
             parameter.normal_()
         candidates, users = torch.tensor([3, 1, 12, 7]), torch.tensor([2, 0, 5])
-        logits = model_scorer(model, candidates)(users)
+        scorer = model_scorer(model, candidates)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert [len(scorer(users[:n])) for n in (1, 2, 1)] == [1, 2, 1]  # blocks of any size
+        logits = scorer(users)
         assert logits.shape == (3, 4)
         for row, user in enumerate(users):
             for column, item in enumerate(candidates):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +78,17 @@ class CollabModel(nn.Module):
         if vocab is None:
             raise ValueError("the model has no vocabulary: make it with collab_learner, or set its users and items")
         return torch.from_numpy(vocab.encode(ids, unknown="raise")).to(self.tables(is_item)[0].device)
+
+
+@contextmanager
+def evaluating(model: nn.Module):
+    """Within it the model is in evaluation mode; after it, in the mode it was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield model
+    finally:
+        model.train(was_training)
 
 
 def sigmoid_range(x: Tensor, low: float, high: float) -> Tensor:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from collabkit.interactions import Interactions
-from collabkit.models.base import CollabModel
+from collabkit.models.base import CollabModel, evaluating
 
 __all__ = ["zero_cold_rows", "fit_default_rows"]
 
@@ -39,19 +39,17 @@ def fit_default_rows(model: CollabModel, train: Interactions, *, max_rows: int =
     """
     if train.rating is None:
         return
-    was_training = model.training
-    model.eval()
-    for is_item in (False, True):
-        counts, means = _count_and_mean(train, by_item=not is_item)
-        other = torch.argsort(counts, descending=True)[:max_rows]
-        other = other[counts[other] > 0]
-        device = model.tables(is_item)[0].device
-        row = _fit_row(model, is_item, other.to(device), means[other].to(device), counts[other].to(device), train)
-        cold = _cold_rows(train, is_item)
-        with torch.no_grad():
-            for table, value in zip(model.tables(is_item), row, strict=True):
-                table[cold.to(device)] = value
-    model.train(was_training)
+    with evaluating(model):
+        for is_item in (False, True):
+            counts, means = _count_and_mean(train, by_item=not is_item)
+            other = torch.argsort(counts, descending=True)[:max_rows]
+            other = other[counts[other] > 0]
+            device = model.tables(is_item)[0].device
+            row = _fit_row(model, is_item, other.to(device), means[other].to(device), counts[other].to(device), train)
+            cold = _cold_rows(train, is_item).to(device)
+            with torch.no_grad():
+                for table, value in zip(model.tables(is_item), row, strict=True):
+                    table[cold] = value
 
 
 def _fit_row(model, is_item: bool, other: Tensor, means: Tensor, counts: Tensor, train: Interactions) -> list[Tensor]:

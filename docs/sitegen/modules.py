@@ -33,8 +33,8 @@ PACKAGE = "collabkit"
 # A notebook's number is its group's, so that a new module renames no other.
 GROUPS = {
     "Overview": [PACKAGE, "all"],
-    "Data": ["datasets", "vocab", "interactions", "features", "filters", "splits", "sampling", "dataloaders"],
-    "Training": ["learner", "recipes", "callbacks", "losses", "optim"],
+    "Data": ["datasets", "vocab", "interactions", "features", "filters", "splits", "sampling", "loader", "dataloaders"],
+    "Training": ["learner", "training", "recipes", "callbacks", "losses", "optim"],
     "Models": ["models", "baselines"],
     "Evaluation": ["evaluate", "metrics", "ranking"],
     "Interpretation": ["interpret", "plots"],
