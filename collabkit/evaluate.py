@@ -84,23 +84,13 @@ def evaluate_ranking(
     Args:
         hidden: pairs that are never candidates (those seen in training).
         k: cut-off.
-        threshold: default the median training rating; every row is relevant where there are no ratings.
+        threshold: default the (lower) median training rating; every row is relevant where there are no ratings.
         max_memory: bound of the score blocks.
 
     Returns:
         DataFrame indexed by metric, columns `value`, `low`, `high`, `popularity`, `n` (users); empty if none is left.
     """
-    threshold = default_threshold(train) if threshold is None else threshold
-    relevant = torch.ones(len(test), dtype=torch.bool) if test.rating is None else test.rating >= threshold
-    known = relevant & (test.user_idx > 0) & (test.item_idx > 0)
-    users, items = _unique_pairs(test.user_idx[known], test.item_idx[known], test.n_items)
-    unknown = int((relevant & ~known).sum())
-    if unknown:
-        warnings.warn(
-            f"ranking metrics leave out {unknown:,} relevant rows whose user or item the model does not know",
-            CollabWarning,
-            stacklevel=3,
-        )
+    users, items = _relevant_pairs(test, default_threshold(train) if threshold is None else threshold)
     if len(users) == 0:
         return pd.DataFrame(columns=["value", "low", "high", Popularity.name, "n"], index=pd.Index([], name="metric"))
     candidates = torch.arange(1, train.n_items)
@@ -135,7 +125,16 @@ def default_threshold(train: Interactions) -> float:
     return -np.inf if train.rating is None else float(train.rating.median())
 
 
-def _unique_pairs(users: Tensor, items: Tensor, n_items: int) -> tuple[Tensor, Tensor]:
-    """Each (user, item) pair once, sorted by user."""
-    keys = torch.unique(users * n_items + items)
-    return keys // n_items, keys % n_items
+def _relevant_pairs(test: Interactions, threshold: float) -> tuple[Tensor, Tensor]:
+    """Users and items `(n,)` of the test rows rated at least `threshold`, each pair once, sorted by user."""
+    relevant = torch.ones(len(test), dtype=torch.bool) if test.rating is None else test.rating >= threshold
+    known = relevant & (test.user_idx > 0) & (test.item_idx > 0)
+    unknown = int((relevant & ~known).sum())
+    if unknown:
+        warnings.warn(
+            f"ranking metrics leave out {unknown:,} relevant rows whose user or item the model does not know",
+            CollabWarning,
+            stacklevel=4,
+        )
+    keys = torch.unique(test.user_idx[known] * test.n_items + test.item_idx[known])
+    return keys // test.n_items, keys % test.n_items

@@ -1,5 +1,7 @@
 """What ids without training rows predict: the fitted row against closed forms, brute force and the item means."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -46,6 +48,16 @@ def test_zero_cold_rows():
         expected = before[f"{name}.weight"].clone()
         expected[rows] = 0.0
         assert torch.equal(model.state_dict()[f"{name}.weight"], expected)
+
+
+def test_row_0_holds_the_default_even_where_training_rows_are_of_unknown_ids():
+    data = interactions()
+    data = replace(data, user_idx=data.user_idx.where(data.user_idx > 2, 0))
+    model = random_model(data)
+    zero_cold_rows(model, data)
+    assert model.u_weight.weight[0].abs().max() == 0
+    fit_default_rows(model, data)
+    assert torch.equal(model.u_weight.weight[0], model.u_weight.weight[-1])
 
 
 def test_the_fitted_row_is_ridge_regression_where_the_score_is_linear():

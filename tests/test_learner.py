@@ -276,6 +276,35 @@ def test_seeded_training_leaves_global_generators_alone(kind):
     assert not any(old == new for old, new in zip(before, global_states(), strict=True))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fit_is_the_same_after_lr_find_and_after_another_learner(kind, tmp_path):
+    dls, results = make_dls(path=tmp_path), []
+    for find in (False, True):
+        learn = make_learner(kind, dls)  # the same loaders both times
+        learn.fit(1, 1e-2)
+        if find:
+            learn.lr_find(num_it=25, show_plot=False)
+        learn.fit_one_cycle(1, 1e-2)
+        results.append(weights(learn.model))
+    assert same_weights(*results)
+
+
+def test_each_epoch_has_an_order_of_its_own():
+    orders = []
+
+    class Watch(Callback):
+        run_valid = False
+
+        def before_batch(self):
+            if self.iter == 0:
+                orders.append(self.xb[0].tolist())
+
+    learn = make_learner("dot", cbs=Watch)
+    learn.fit(2, 1e-2)
+    learn.fit(1, 1e-2)
+    assert len(orders) == 3 and orders[0] != orders[1] != orders[2] != orders[0]
+
+
 def test_global_generators_are_restored_after_an_error():
     class Fail(Callback):
         def after_epoch(self):
@@ -533,6 +562,11 @@ def test_the_recommender_follows_the_model_and_the_data():
     assert learn.recommender.model is learn.model
     learn.dls = make_dls(seed=9)
     assert learn.recommender.train is learn.dls.train.dataset
+    assert learn.recommender.valid is learn.dls.valid.dataset
+    for j in (0, 1):
+        learn.dls.loaders[j] = make_dls(seed=10 + j).loaders[j]
+        assert learn.recommender.train is learn.dls.train.dataset
+        assert learn.recommender.valid is learn.dls.valid.dataset
 
 
 def test_options_of_collab_learner_are_those_of_the_helpers():
