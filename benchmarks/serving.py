@@ -45,7 +45,9 @@ def recommend() -> None:
 def _bare(model) -> list:
     users = model.user_vectors(torch.arange(1, model.n_users))
     items = model.item_vectors(torch.arange(1, model.n_items)).T.contiguous()
-    return [(part @ items).topk(10, dim=1) for part in users.split(block_size(model, model.n_items - 1, "512MB"))]
+    parts = users.split(block_size(model, model.n_items - 1, "512MB"))
+    buffer = items.new_empty(len(parts[0]), items.shape[1])  # reused: fresh memory costs more than the product
+    return [torch.mm(part, items, out=buffer[: len(part)]).topk(10, dim=1) for part in parts]
 
 
 def imports() -> None:

@@ -16,7 +16,7 @@ from .common import NAMES, Y_RANGE, interleaved, median_seconds, ratings, write
 
 COURSE = Recipe(n_factors=50, bs=64, n_epoch=5, lr=5e-3, wd=0.1)  # fastai's course chapter
 SEED = 42
-REPEATS = 5
+REPEATS = 3
 
 
 def training() -> None:
@@ -34,7 +34,7 @@ def training() -> None:
             }
             if bs == 64:
                 functions["fastai"] = lambda r=recipe: _fit_fastai(frame, r)
-            runs = interleaved(functions, REPEATS if bs == 64 else 3 * REPEATS)
+            runs = interleaved(functions, REPEATS)
             ours = median_seconds(runs["collabkit"])
             for name, done in runs.items():
                 rows.append(

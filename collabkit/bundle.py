@@ -66,8 +66,7 @@ def save_bundle(
     folder = Path(folder).expanduser().resolve()
     if type(model).__name__ not in MODELS:
         raise TypeError(f"only {', '.join(MODELS)} can be exported, got {type(model).__name__}; use learn.save instead")
-    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or _is_bundle(folder))):
-        raise FileExistsError(f"{folder} exists and is no collabkit artefact; choose another folder or remove it")
+    check_target(folder)
     new = folder.with_name(f".{folder.name}.new-{uuid.uuid4().hex[:8]}")
     try:
         new.mkdir(parents=True)
@@ -79,6 +78,15 @@ def save_bundle(
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return folder
+
+
+def check_target(folder: Path) -> None:
+    """Raise `FileExistsError` where an artefact at `folder` would replace anything but an artefact."""
+    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or _is_bundle(folder))):
+        raise FileExistsError(f"{folder} exists and is no collabkit artefact; choose another folder or remove it")
+    extra = {path.name for path in folder.iterdir()} - {*FILES, "config.json"} if folder.is_dir() else set()
+    if extra:
+        raise FileExistsError(f"{folder} also holds {sorted(extra)}, which replacing it would delete; move them first")
 
 
 def load_bundle(folder: str | Path) -> tuple[CollabModel, Interactions, Interactions | None, dict]:

@@ -15,7 +15,7 @@ from fastai.learner import AvgSmoothLoss, Recorder
 from tqdm import tqdm
 
 from collabkit.models import CollabModel
-from collabkit.models.default_rows import fit_default_rows, zero_cold_rows
+from collabkit.models.default_rows import settle_default_rows, zero_cold_rows
 
 __all__ = [
     "LeanRecorder",
@@ -97,23 +97,20 @@ def piecewise(shares: Sequence[float], schedules: Sequence[Callable]) -> Callabl
 class ColdRows(Callback):
     """Rows of ids without training data: zero while training, at its end the best no-information answer.
 
-    Runs after callbacks that restore weights (`SaveModelCallback`).
+    Runs after callbacks that restore weights (`SaveModelCallback`). Only a training pass zeroes the rows: validation
+    and predictions on their own leave them as they are.
     """
 
     order = 90
 
-    def before_fit(self):
+    def before_train(self):
         """Zero the rows, so that validation in the fit sees no untrained random ones."""
-        if self._applies():
+        if isinstance(self.learn.model, CollabModel):
             zero_cold_rows(self.learn.model, self.learn.dls.train.dataset)
 
     def after_fit(self):
-        """Fit the rows; see `models.default_rows.fit_default_rows`."""
-        if self._applies() and not hasattr(self.learn, "lr_finder") and not hasattr(self.learn, "gather_preds"):
-            fit_default_rows(self.learn.model, self.learn.dls.train.dataset)
-
-    def _applies(self) -> bool:
-        return isinstance(self.learn.model, CollabModel)
+        """Fit the rows, if they are zero; see `models.default_rows.fit_default_rows`."""
+        settle_default_rows(self.learn.model, self.learn.dls.train)
 
 
 class DeviceMixedPrecision(MixedPrecision):

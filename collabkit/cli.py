@@ -56,9 +56,9 @@ def demo(
 def train(
     ratings: Table,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the artefact.")],
-    user: Annotated[str | None, typer.Option(help="User column; default the first.")] = None,
-    item: Annotated[str | None, typer.Option(help="Item column; default the second.")] = None,
-    rating: Annotated[str | None, typer.Option(help="Rating column; default the third.")] = None,
+    user: Annotated[str | None, typer.Option(help="User column; default by name, else the first.")] = None,
+    item: Annotated[str | None, typer.Option(help="Item column; default by name, else the second.")] = None,
+    rating: Annotated[str | None, typer.Option(help="Rating column; default by name, else the third.")] = None,
     time: Annotated[str | None, typer.Option(help="Time column, for --split time and last.")] = None,
     split: Annotated[str, typer.Option(help="random, time (latest share) or last (last row of each user).")] = "random",
     valid_pct: Annotated[float, typer.Option(help="Share of the rows for validation (random, time).")] = 0.2,
@@ -76,6 +76,7 @@ def train(
 
     Options of the training that are not given come from the recipe for the number of ratings.
     """
+    from collabkit.bundle import check_target
     from collabkit.callbacks import ConsoleProgress
     from collabkit.console import print_evaluation
     from collabkit.dataloaders import CollabDataLoaders
@@ -87,6 +88,9 @@ def train(
     df = read_interactions(ratings)
     given = {"n_factors": factors, "n_epoch": epochs, "lr": lr, "wd": wd, "bs": bs}
     recipe = replace(rating_recipe(len(df)), **{k: v for k, v in given.items() if v is not None})
+    check_target(out.resolve())
+    user, item, rating = _columns(df, user, item, rating)
+    print(f"columns: user {user!r}, item {item!r}, rating {rating!r}")
     names = {"user_name": user, "item_name": item, "rating_name": rating, "time_name": time}
     dls = CollabDataLoaders.from_df(df, **names, seed=seed, splitter=_splitter(split, valid_pct, seed), bs=recipe.bs)
     print(f"{dls.train.dataset}\n{recipe}")
@@ -157,6 +161,17 @@ def main() -> None:
         raise SystemExit(2) from error
 
 
+def _columns(df, *given: str | None) -> list:
+    """User, item and rating columns: as given, else by their usual names, else the first, second and third."""
+    usual = (("user", "userId", "user_id"), ("item", "title", "movieId", "itemId", "item_id"), ("rating", "stars"))
+    found = [[name for name in names if name in df.columns][:1] for names in usual]
+    if all(found):
+        return [name or known[0] for name, known in zip(given, found, strict=True)]
+    if len(df.columns) < 3:
+        raise ValueError(f"a table of ratings needs a user, an item and a rating column; it has {list(df.columns)}")
+    return [name or df.columns[j] for j, name in enumerate(given)]
+
+
 def _splitter(split: str, share: float, seed: int):
     from collabkit import splits
 
@@ -185,6 +200,8 @@ def _id(vocab, text: str):
             raise ValueError(f"{vocab.name} ids are whole numbers (e.g. {vocab[1]}), got {text!r}")
         return int(text)
     kind = type(vocab[1])
+    if kind is bool:
+        return {"true": True, "false": False}[text.lower()]
     return text if kind is str else kind(text)
 
 

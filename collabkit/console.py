@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 __all__ = ["print_table", "print_evaluation", "print_heading"]
@@ -11,10 +12,10 @@ __all__ = ["print_table", "print_evaluation", "print_heading"]
 
 def print_table(table: pd.DataFrame, title: str) -> None:
     """Print a DataFrame under a title, numbers to four significant digits."""
-    rich = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    rich = Table(title=escape(title), title_justify="left", title_style="bold", header_style="bold")
     for name in table.columns:
         numeric = pd.api.types.is_numeric_dtype(table[name].dtype)
-        rich.add_column(str(name), justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
+        rich.add_column(escape(str(name)), justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
     for row in table.itertuples(index=False):
         rich.add_row(*(_cell(value) for value in row))
     Console().print(rich)
@@ -39,4 +40,4 @@ def print_heading(text: str) -> None:
 def _cell(value) -> str:
     if isinstance(value, float):
         return "" if pd.isna(value) else f"{value:.4g}"
-    return str(value)
+    return escape(str(value))

@@ -11,7 +11,7 @@ from fastai.data.core import DataLoaders
 from fastai.torch_core import default_device
 
 from collabkit.filters import name_columns
-from collabkit.interactions import CollabWarning, Columns, Interactions
+from collabkit.interactions import CollabWarning, Columns, Interactions, check_seed
 from collabkit.loader import InteractionsLoader, auto_bs
 from collabkit.splits import Split, Splitter, random_split
 from collabkit.vocab import Vocab
@@ -129,7 +129,7 @@ class CollabDataLoaders(DataLoaders):
         _say_duplicates(train, valid)
         bs = auto_bs(len(train)) if bs is None else bs
         val_bs = max(bs, 8192) if val_bs is None else val_bs
-        order = seed if seed is not None else int(torch.randint(2**31, ()))
+        order = int(torch.randint(2**31, ())) if seed is None else check_seed(seed)
         loaders = [
             InteractionsLoader(train, bs=bs, shuffle=shuffle, drop_last=drop_last, seed=order),
             InteractionsLoader(valid, bs=val_bs, seed=order),
@@ -210,7 +210,7 @@ def _encode(train: pd.DataFrame, valid: pd.DataFrame, columns: Columns) -> tuple
 
 
 def _say_duplicates(train: Interactions, valid: Interactions) -> None:
-    pairs = torch.cat([part.user_idx * part.n_items + part.item_idx for part in (train, valid)])
+    pairs = torch.cat([part.pair_keys() for part in (train, valid)])
     repeated = len(pairs) - len(torch.unique(pairs))
     if repeated:
         warnings.warn(

@@ -30,37 +30,39 @@ def predict_ratings(model: CollabModel, user_idx: Tensor, item_idx: Tensor, *, b
 
 
 def evaluate_ratings(
-    model: CollabModel, train: Interactions, test: Interactions, *, n_boot: int = 1000, seed: int = 0
+    model: CollabModel,
+    train: Interactions,
+    test: Interactions,
+    *,
+    groups: np.ndarray | None = None,
+    n_boot: int = 1000,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """RMSE and MAE of the ratings in `test`, beside the global mean and the user + item bias baseline.
 
     Args:
         model: in evaluation mode.
         train, test: interactions with ratings, encoded with the same vocabularies.
+        groups: `(n,)` whose row each is, for the bootstrap; default the encoded users, where unknown ones are one.
         n_boot, seed: of the bootstrap over users.
 
     Returns:
         DataFrame indexed by metric, with columns `value`, `low`, `high` (95 % interval), one a baseline, `n` (ratings).
     """
-    target, users = test.rating.double().numpy(), test.user_idx.numpy()
-    pred = predict_ratings(model, test.user_idx, test.item_idx).double().numpy()
-    baselines = [
-        (b.name, b.predict(test.user_idx, test.item_idx).numpy()) for b in (GlobalMean(train), UserItemBias(train))
-    ]
-    groups = np.unique(users, return_inverse=True)[1]
-    counts = np.bincount(groups)
-    rows = {}
-    for name, metric, error in (
-        ("RMSE", metrics.rmse, np.square(pred - target)),
-        ("MAE", metrics.mae, np.abs(pred - target)),
-    ):
-        low, high = metrics.bootstrap_interval(np.bincount(groups, error), counts, n_boot=n_boot, seed=seed)
-        if name == "RMSE":
-            low, high = np.sqrt(low), np.sqrt(high)
-        rows[name] = {"value": metric(pred, target), "low": low, "high": high}
-        rows[name] |= {baseline: metric(values, target) for baseline, values in baselines}
-        rows[name]["n"] = len(target)
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")
+    target = test.rating.double().numpy()
+    groups = np.unique(test.user_idx.numpy() if groups is None else groups, return_inverse=True)[1]
+    predictions = {"value": predict_ratings(model, test.user_idx, test.item_idx).double().numpy()}
+    for baseline in (GlobalMean(train), UserItemBias(train)):
+        predictions[baseline.name] = baseline.predict(test.user_idx, test.item_idx).numpy()
+    error = predictions["value"] - target
+    sums = np.stack([np.bincount(groups, e) for e in (np.square(error), np.abs(error))], axis=1)  # (n_users, 2)
+    low, high = metrics.bootstrap_interval(sums, np.bincount(groups), n_boot=n_boot, seed=seed)
+    table = pd.DataFrame(
+        {name: {"RMSE": metrics.rmse(p, target), "MAE": metrics.mae(p, target)} for name, p in predictions.items()}
+    )
+    table.insert(1, "low", [np.sqrt(low[0]), low[1]])
+    table.insert(2, "high", [np.sqrt(high[0]), high[1]])
+    return table.assign(n=len(target)).rename_axis("metric")
 
 
 def evaluate_ranking(
@@ -97,18 +99,15 @@ def evaluate_ranking(
     common = {"n_items": train.n_items, "hidden": hidden, "block": block_size(model, len(candidates), max_memory)}
     ranks, popular = (
         exact_ranks(scorer, users, items, candidates, **common)
-        for scorer in (model_scorer(model, candidates), Popularity(train).scorer(candidates))
+        for scorer in (model_scorer(model, candidates, max_memory), Popularity(train).scorer(candidates))
     )
     groups = np.unique(users.numpy(), return_inverse=True)[1]
-    rows = {}
-    for name, metric in RANKING_METRICS.items():
-        values = metric(ranks, groups, k)
-        low, high = metrics.bootstrap_interval(values, np.ones(len(values)), n_boot=n_boot, seed=seed)
-        baseline = metric(popular, groups, k).mean()
-        rows[f"{name}@{k}"] = {
-            "value": values.mean(), "low": low, "high": high, Popularity.name: baseline, "n": len(values)
-        }  # fmt: skip
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")
+    values, baseline = (
+        np.stack([metric(r, groups, k) for metric in RANKING_METRICS.values()], axis=1) for r in (ranks, popular)
+    )  # (n_users, n_metrics)
+    low, high = metrics.bootstrap_interval(values, np.ones(len(values)), n_boot=n_boot, seed=seed)
+    columns = {"value": values.mean(0), "low": low, "high": high, Popularity.name: baseline.mean(0), "n": len(values)}
+    return pd.DataFrame(columns, index=pd.Index([f"{name}@{k}" for name in RANKING_METRICS], name="metric"))
 
 
 RANKING_METRICS = {
@@ -136,5 +135,5 @@ def _relevant_pairs(test: Interactions, threshold: float) -> tuple[Tensor, Tenso
             CollabWarning,
             stacklevel=4,
         )
-    keys = torch.unique(test.user_idx[known] * test.n_items + test.item_idx[known])
+    keys = torch.unique(test.pair_keys()[known])
     return keys // test.n_items, keys % test.n_items

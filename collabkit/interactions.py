@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 import warnings
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,12 @@ from torch import Tensor
 from collabkit.vocab import Vocab
 
 __all__ = ["Columns", "Interactions", "CollabWarning"]
+
+# Columns that tables of results have beside the user's and the item's.
+RESERVED = {
+    *("rank", "score", "similarity", "bias", "effect", "n_ratings", "mean_rating"),
+    *("end", "value", "prediction", "loss"),
+}
 
 
 class CollabWarning(UserWarning):
@@ -51,6 +58,13 @@ class Columns:
             )
         if len(set(self.present)) < len(self.present):
             raise ValueError(f"user, item, rating and time must be different columns, got {self.present}")
+        odd = [name for name in self.present if not isinstance(name, (str, int, np.integer))]
+        if odd:
+            raise TypeError(f"column names must be texts or whole numbers, got {odd}; rename the columns")
+        taken = [name for name in (self.user, self.item) if name in RESERVED]
+        taken += [name for name in (self.rating,) if name in ("prediction", "loss")]
+        if taken:
+            raise ValueError(f"column name(s) {taken} are taken by result tables; rename, e.g. to {taken[0] + '_id'!r}")
         repeated = [name for name in self.present if (df.columns == name).sum() > 1]
         if repeated:
             raise ValueError(f"column(s) {repeated} occur more than once in the table; rename or drop the others")
@@ -154,7 +168,11 @@ class Interactions:
 
     def n_duplicates(self) -> int:
         """Number of rows whose (user, item) pair occurred in an earlier row."""
-        return len(self) - len(torch.unique(self.user_idx * self.n_items + self.item_idx))
+        return len(self) - len(torch.unique(self.pair_keys()))
+
+    def pair_keys(self) -> Tensor:
+        """One number `(n,)` int64 for each row's (user, item) pair, `user_idx * n_items + item_idx`."""
+        return self.user_idx * self.n_items + self.item_idx
 
     def data_hash(self) -> str:
         """SHA-256 of the encoded columns, so that an artefact can say which data it was trained on."""
@@ -186,6 +204,14 @@ class Interactions:
             r = self.rating
             text += f", rating {r.min():g} to {r.max():g} (mean {r.double().mean():.3f})"
         return text
+
+
+def check_seed(seed) -> int:
+    """`seed` as a Python int, or an error."""
+    try:
+        return operator.index(seed)
+    except TypeError:
+        raise TypeError(f"seed must be a whole number, got {seed!r}") from None
 
 
 def check_ratings(column: pd.Series) -> Tensor:

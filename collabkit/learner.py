@@ -11,10 +11,10 @@ import torch
 
 from collabkit.bundle import load_bundle
 from collabkit.dataloaders import CollabDataLoaders
+from collabkit.interactions import check_seed
 from collabkit.models import CollabModel, CollFilter, EmbeddingNN
 from collabkit.models.base import check_y_range
 from collabkit.models.mlp import emb_sz_rule
-from collabkit.optim import TableSparseAdam
 from collabkit.recommender import Recommender
 from collabkit.training import LeanLearner
 
@@ -120,7 +120,7 @@ def collab_learner(
         ValueError: ratings outside `y_range`; sizes that do not fit the data; options of the other model.
         TypeError: an unknown argument.
     """
-    seed = getattr(dls, "seed", 0) if seed is None else seed
+    seed = check_seed(getattr(dls, "seed", 0) if seed is None else seed)
     options = {k: kwargs.pop(k) for k in ("ps", "embed_p", "use_bn", "bn_final", "init_std", "sparse") if k in kwargs}
     options = {**_from_config(config, use_nn), **options}
     in_config = options.pop("y_range", None)
@@ -138,8 +138,6 @@ def collab_learner(
             _only(given, ("init_std", "sparse"), "the dot-product model (use_nn=False)")
             model = CollFilter(n_users, n_items, n_factors, y_range, **options)
     model.users, model.items = dls.classes.values()
-    if options.get("sparse"):
-        kwargs.setdefault("opt_func", TableSparseAdam)
     return CollabLearner(dls, model, loss_func, seed=seed, wd_on=wd_on, **kwargs)
 
 
@@ -155,11 +153,11 @@ def load_learner(folder: str | Path, *, path: str | Path = ".", **kwargs) -> Col
         FileNotFoundError, BundleError: see `bundle.load_bundle`.
         ValueError: it was saved without a validation part.
     """
-    model, train, valid, config = load_bundle(folder)
+    model, train, valid, _ = load_bundle(folder)
     if valid is None:
         raise ValueError(f"the artefact {folder} has no validation part, which a learner needs; use Recommender.load")
     loader = {k: kwargs.pop(k) for k in ("bs", "val_bs", "device") if k in kwargs}
-    dls = CollabDataLoaders.from_interactions(train, valid, path=path, seed=config.get("seed", 0), **loader)
+    dls = CollabDataLoaders.from_interactions(train, valid, path=path, seed=0, **loader)
     return CollabLearner(dls, model.to(dls.device), **kwargs)
 
 

@@ -124,7 +124,7 @@ class InteractionsLoader:
         x = b[0][:max_n].cpu()
         data = {columns.user: self.dataset.users[x[:, 0]], columns.item: self.dataset.items[x[:, 1]]}
         if len(b) > 1:
-            data[columns.rating or "rating"] = b[1][:max_n].flatten().cpu().numpy()
+            data[columns.rating if columns.rating is not None else "rating"] = b[1][:max_n].flatten().cpu().numpy()
         return pd.DataFrame(data)
 
     def show_batch(self, b=None, max_n: int = 9, show: bool = True) -> pd.DataFrame | None:
@@ -136,7 +136,8 @@ class InteractionsLoader:
         """Display (or return) rows of a batch with the caller's ids, their rating and the prediction `out` `(bs,)`."""
         df = self.decode_batch(b, max_n)
         out = out[0] if isinstance(out, (tuple, list)) else out
-        df[f"{self.dataset.columns.rating or 'rating'}_pred"] = out.flatten()[:max_n].float().cpu().numpy()
+        rating = self.dataset.columns.rating
+        df[f"{'rating' if rating is None else rating}_pred"] = out.flatten()[:max_n].float().cpu().numpy()
         return _display(df) if show else df
 
 

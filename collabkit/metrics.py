@@ -73,18 +73,19 @@ def reciprocal_rank(ranks: np.ndarray, groups: np.ndarray, k: int) -> np.ndarray
 
 def bootstrap_interval(
     sums: np.ndarray, counts: np.ndarray, *, n_boot: int = 1000, level: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval, over users, of the ratio `sum(sums) / sum(counts)`.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile bootstrap intervals, over users, of the ratios `sum(sums) / sum(counts)`.
 
     Whole users are resampled, because one user's ratings are not independent (Efron and Tibshirani, 1993, chapter 13).
 
     Args:
-        sums, counts: `(n_users,)` each user's sum and number of terms (`counts` of ones gives a mean over users).
+        sums: each user's sum, `(n_users,)`, or `(n_users, m)` for m ratios from the same resamples.
+        counts: `(n_users,)` each user's number of terms; ones give a mean over users.
         n_boot: resamples.
         level: coverage.
 
     Returns:
-        The lower and the upper end.
+        The lower and the upper ends, 0-dimensional or `(m,)`; NaN for fewer than two users, who tell nothing of others.
 
     Example:
         >>> low, high = bootstrap_interval(np.arange(100.), np.ones(100))
@@ -92,13 +93,18 @@ def bootstrap_interval(
         True
     """
     rng, n = np.random.default_rng(seed), len(sums)
-    ratios = np.empty(n_boot)
+    if n < 2:
+        return np.full(sums.shape[1:], np.nan), np.full(sums.shape[1:], np.nan)
+    if n_boot < 1:
+        raise ValueError(f"n_boot must be at least 1, got {n_boot!r}")
+    ratios = np.empty((n_boot, *sums.shape[1:]))
     step = max(1, 20_000_000 // max(n, 1))  # blocks of resamples, so that memory stays bounded
     for start in range(0, n_boot, step):
-        weights = rng.multinomial(n, np.full(n, 1 / n), size=min(step, n_boot - start))  # (resamples, n_users)
-        ratios[start : start + step] = (weights @ sums) / np.maximum(weights @ counts, 1e-12)
-    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+        weights = rng.multinomial(n, np.full(n, 1 / n), size=min(step, n_boot - start)).astype(np.float64)
+        total = np.maximum(weights @ counts, 1e-12)  # weights: (resamples, n_users)
+        ratios[start : start + step] = ((weights @ sums).T / total).T
+    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low, high
 
 
 def _difference(pred, target) -> np.ndarray:

@@ -57,15 +57,23 @@ class Pairs:
         return rows, self.items[torch.repeat_interleave(self.start[users], n) + offset]
 
 
-def model_scorer(model: CollabModel, candidates: Tensor) -> Scorer:
+def model_scorer(model: CollabModel, candidates: Tensor, max_memory: int | str = "512MB") -> Scorer:
     """A `Scorer` of `candidates` `(c,)` by a model: one matrix product where its score is a dot product.
 
-    The product is written into one buffer that each call reuses: the previous block's scores are gone by then.
+    The product is written into one buffer that each call reuses: the previous block's scores are gone by then. Other
+    models score as many pairs at once as fit in half of `max_memory`.
     """
     device = model.tables(True)[0].device
     candidates = candidates.to(device)
     if not hasattr(model, "item_vectors"):
-        return lambda users: model.score(users.to(device)[:, None], candidates[None, :])
+        pairs = parse_memory(max_memory) // 2 // (4 * model.floats_per_pair())
+
+        def pieces(users: Tensor) -> Tensor:
+            users = users.to(device)[:, None]
+            parts = candidates.split(max(1, pairs // len(users)))
+            return torch.cat([model.score(users, part[None, :]) for part in parts], dim=1)
+
+        return pieces
     vectors = model.item_vectors(candidates).T.contiguous()  # (d, c)
     buffer = vectors.new_empty(0, len(candidates))
 
@@ -153,12 +161,10 @@ def exact_ranks(
 
 
 def block_size(model: CollabModel, n_candidates: int, max_memory: int | str) -> int:
-    """Users that fit in `max_memory` (bytes, or '512MB') when each is scored against `n_candidates`."""
-    floats = 3.0  # a score, its hidden copy and topk's workspace
+    """Users that fit in half of `max_memory` (bytes, or '512MB') when each is scored against `n_candidates`."""
+    bytes_a_user = 4.0 * 3.0 * max(n_candidates, 1)  # a score, its copy and topk's workspace
     most = 1024 if model.tables(True)[0].device.type == "cpu" else 2**31  # larger blocks fall out of a CPU's cache
-    if not hasattr(model, "item_vectors"):
-        floats += 3.0 * sum(table.shape[1] for side in (False, True) for table in model.tables(side))
-    return min(most, max(1, int(parse_memory(max_memory) / (4.0 * floats * max(n_candidates, 1)))))
+    return min(most, max(1, int(parse_memory(max_memory) / 2 / bytes_a_user)))
 
 
 def parse_memory(size: int | str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,11 +14,11 @@ from torch import Tensor
 
 from collabkit.bundle import load_bundle, save_bundle
 from collabkit.evaluate import evaluate_ranking, evaluate_ratings, predict_ratings
-from collabkit.interactions import CollabWarning, Interactions
+from collabkit.interactions import CollabWarning, Columns, Interactions
 from collabkit.models import CollabModel
 from collabkit.models.base import evaluating
 from collabkit.ranking import Pairs, block_size, model_scorer, top_k
-from collabkit.vocab import Vocab
+from collabkit.vocab import Vocab, check_ids
 
 __all__ = ["Recommender"]
 
@@ -75,7 +76,7 @@ class Recommender:
         user_idx, item_idx = torch.broadcast_tensors(user_idx, item_idx)
         with evaluating(self.model):
             ratings = predict_ratings(self.model, user_idx, item_idx).numpy()
-        return float(ratings[0]) if _is_scalar(users) and _is_scalar(items) else ratings
+        return float(ratings[0]) if _is_one(self.users, users) and _is_one(self.items, items) else ratings
 
     def recommend(
         self,
@@ -113,7 +114,7 @@ class Recommender:
         hidden = self._hidden(filter_seen, exclude)
         with evaluating(self.model), torch.inference_mode():
             block = block_size(self.model, len(candidates), max_memory)
-            scorer = model_scorer(self.model, candidates)
+            scorer = model_scorer(self.model, candidates, max_memory)
             best, logits = top_k(
                 scorer, chosen, candidates, int(k), n_items=len(self.items), hidden=hidden, block=block
             )
@@ -163,7 +164,8 @@ class Recommender:
         with evaluating(self.model):
             parts = []
             if test.rating is not None and self.train.rating is not None:
-                parts.append(evaluate_ratings(self.model, self.train, test, **common))
+                groups = on[self.columns.user].factorize()[0] if isinstance(on, pd.DataFrame) else None
+                parts.append(evaluate_ratings(self.model, self.train, test, groups=groups, **common))
             ranking = evaluate_ranking(
                 self.model,
                 self.train,
@@ -180,7 +182,7 @@ class Recommender:
 
     def _test_part(self, on) -> Interactions:
         if isinstance(on, pd.DataFrame):
-            return Interactions.from_df(on, self.columns, users=self.users, items=self.items)
+            return Interactions.from_df(on, replace(self.columns, time=None), **self._vocabs)
         if not (isinstance(on, str) and on == "valid"):
             raise ValueError(f"on must be 'valid' or a DataFrame, got {on!r}")
         if self.valid is None:
@@ -198,9 +200,9 @@ class Recommender:
         return chosen
 
     def _hidden(self, filter_seen: bool, exclude) -> Pairs | None:
-        if not isinstance(exclude, pd.DataFrame):
+        if not isinstance(exclude, pd.DataFrame) or len(exclude) == 0:
             return self._seen if filter_seen else None
-        pairs = Interactions.from_df(exclude, type(self.columns)(self.columns.user, self.columns.item), **self._vocabs)
+        pairs = Interactions.from_df(exclude, Columns(self.columns.user, self.columns.item), **self._vocabs)
         return Pairs.from_interactions(*([self.train, *self._valid_part] if filter_seen else []), pairs)
 
     @cached_property
@@ -218,7 +220,7 @@ class Recommender:
     def _encode(self, vocab: Vocab, ids, unknown: str) -> Tensor:
         if unknown not in ("raise", "default"):
             raise ValueError(f"unknown must be 'raise' or 'default', got {unknown!r}")
-        idx = vocab.encode([ids] if _is_scalar(ids) else ids, unknown="raise" if unknown == "raise" else "zero")
+        idx = vocab.encode([ids] if _is_one(vocab, ids) else ids, unknown="raise" if unknown == "raise" else "zero")
         return torch.from_numpy(idx)
 
     def _frame(self, users, chosen: Tensor, best: Tensor, scores: Tensor, k: int) -> pd.DataFrame:
@@ -233,7 +235,8 @@ class Recommender:
                 stacklevel=3,
             )
         rows = torch.repeat_interleave(torch.arange(len(chosen)), counts).numpy()
-        ids = self.users.ids if users is None else pd.Index([users] if _is_scalar(users) else users)
+        one = users is not None and _is_one(self.users, users)
+        ids = self.users.ids if users is None else check_ids([users] if one else users, self.columns.user)
         rank = left.cumsum(1)[left]
         return pd.DataFrame(
             {
@@ -253,12 +256,15 @@ class Recommender:
         if k > len(vocab) - 2:
             warnings.warn(f"only {len(vocab) - 2} others exist, fewer than k={k}", CollabWarning, stacklevel=3)
         table = torch.nn.functional.normalize(self.model.tables(is_item)[0].float().cpu(), dim=1)
-        cosine = table[rows] @ table.T  # (n, n_rows)
-        cosine[:, 0] = -torch.inf
-        cosine[torch.arange(len(rows)), rows] = -torch.inf
-        best, found = cosine.topk(min(int(k), len(vocab) - 2), dim=1)
+        parts = []
+        for part in rows.split(max(1, 2**26 // len(table))):  # blocks of at most a quarter of a gigabyte
+            cosine = table[part] @ table.T  # (b, n_rows)
+            cosine[:, 0] = -torch.inf
+            cosine[torch.arange(len(part)), part] = -torch.inf
+            parts.append(cosine.topk(min(int(k), len(vocab) - 2), dim=1))
+        best, found = (torch.cat(values) for values in zip(*parts, strict=True))
         n, k = found.shape
-        data = {} if _is_scalar(ids) else {f"similar_to_{name}": vocab.decode(rows.numpy()).repeat(k)}
+        data = {} if _is_one(vocab, ids) else {f"similar_to_{name}": vocab.decode(rows.numpy()).repeat(k)}
         data[name] = vocab.decode(found.flatten().numpy())
         return pd.DataFrame({**data, "rank": np.tile(np.arange(1, k + 1), n), "similarity": best.flatten().numpy()})
 
@@ -269,16 +275,19 @@ class Recommender:
         )
 
 
-def _is_scalar(ids) -> bool:
+def _is_one(vocab: Vocab, ids) -> bool:
+    """Whether `ids` is one id rather than a sequence of them; a tuple is, where the vocabulary holds it."""
+    if isinstance(ids, tuple):
+        return ids in vocab
     return isinstance(ids, (str, bytes)) or np.ndim(ids) == 0
 
 
 def _without(test: Interactions, parts: list[Interactions]) -> list[Interactions]:
     """`parts` less the pairs of `test`, which must stay candidates; such repeats are counted in a `CollabWarning`."""
-    held_out = torch.unique(test.user_idx * test.n_items + test.item_idx)
+    held_out = torch.unique(test.pair_keys())
     result, repeated = [], 0
     for part in parts:
-        again = torch.isin(part.user_idx * part.n_items + part.item_idx, held_out)
+        again = torch.isin(part.pair_keys(), held_out)
         repeated += int(again.sum())
         result.append(part.take(np.flatnonzero(~again.numpy())) if again.any() else part)
     if repeated:

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from collabkit.filters import describe_left_out, id_codes, name_columns
-from collabkit.interactions import Columns, check_times
+from collabkit.interactions import Columns, check_seed, check_times
 
 __all__ = ["Split", "Splitter", "random_split", "leave_last_out", "time_split", "k_fold", "column_split"]
 
@@ -98,7 +98,7 @@ def random_split(valid_pct: float = 0.2, *, seed: int | None = None, cold: str =
         raise ValueError(f"valid_pct must lie strictly between 0 and 1, got {valid_pct!r}")
 
     def rows(df, columns):
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        generator = None if seed is None else torch.Generator().manual_seed(check_seed(seed))
         order = torch.randperm(len(df), generator=generator).numpy()
         n_valid = int(valid_pct * len(df))
         return np.sort(order[n_valid:]), np.sort(order[:n_valid]), []

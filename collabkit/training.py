@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import partial
 
 import numpy as np
@@ -16,9 +17,11 @@ from fastcore.foundation import L
 from torch import nn
 
 from collabkit.callbacks import ColdRows, DeviceMixedPrecision, LeanRecorder, LeanScheduler, cosine, piecewise
+from collabkit.interactions import check_seed
 from collabkit.loader import InteractionsLoader
 from collabkit.losses import FlatLoss
-from collabkit.optim import TableAdamW, undecayed
+from collabkit.models.default_rows import settle_default_rows
+from collabkit.optim import TableAdamW, TableSparseAdam, undecayed
 
 __all__ = ["LeanLearner"]
 
@@ -47,7 +50,8 @@ class LeanLearner(Learner):
 
     def __init__(self, dls, model, loss_func=None, *, seed=0, wd_on="factors", opt_func=None, cbs=None, **kwargs):
         if opt_func is None:
-            opt_func = partial(TableAdamW, spared=undecayed(model, wd_on))
+            sparse = getattr(model, "sparse", False)
+            opt_func = TableSparseAdam if sparse else partial(TableAdamW, spared=undecayed(model, wd_on))
         loss_func = nn.MSELoss() if loss_func is None else loss_func
         if not isinstance(loss_func, (BaseLoss, FlatLoss)):
             loss_func = FlatLoss(loss_func)
@@ -55,6 +59,7 @@ class LeanLearner(Learner):
             lean = [LeanRecorder if cb is Recorder else cb for cb in defaults.callbacks if cb is not CastToTensor]
             cbs = [*lean, ColdRows, *L(cbs)]
         self._listeners: dict[str, list] = {}
+        seed = check_seed(seed)
         self.seed, self._loader_epoch = seed, 0
         self._rng = torch.Generator().manual_seed(seed).get_state()
         super().__init__(dls, model, loss_func, opt_func=opt_func, cbs=cbs, default_cbs=False, **kwargs)
@@ -93,7 +98,10 @@ class LeanLearner(Learner):
         if int(n_epoch) != n_epoch or n_epoch < 1:
             raise ValueError(f"n_epoch must be a whole number of at least 1, got {n_epoch!r}")
         with self._own_generator(), self._own_epochs():
-            super().fit(n_epoch, *args, **kwargs)
+            try:
+                super().fit(int(n_epoch), *args, **kwargs)
+            finally:  # an interrupted fit leaves a model that can be used too
+                settle_default_rows(self.model, self.dls.train)
 
     def fit_one_cycle(
         self, n_epoch, lr_max=None, div=25.0, div_final=1e5, pct_start=0.25, wd=None, moms=None, cbs=None,
@@ -137,8 +145,8 @@ class LeanLearner(Learner):
     def _own_generator(self):
         on_cuda = next(self.model.parameters()).device.type == "cuda"
         with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if on_cuda else []):
-            torch.manual_seed(self.seed)  # seeds the devices' generators too
             torch.set_rng_state(self._rng)
+            torch.manual_seed(int(torch.randint(2**31, ())))  # seeds the devices' generators too, anew each time
             try:
                 yield
             finally:
@@ -156,12 +164,19 @@ class LeanLearner(Learner):
             self._loader_epoch = 0 if loader is None else loader.epoch
 
     def lr_find(self, *args, **kwargs):
-        """fastai's `lr_find`; the fit that follows is the same as without it."""
-        state = self._rng, self._loader_epoch
+        """fastai's `lr_find`; the model and the fit that follows are the same as without it."""
+        state, weights = (self._rng, self._loader_epoch), deepcopy(self.model.state_dict())
         try:
             return super().lr_find(*args, **kwargs)
         finally:
             self._rng, self._loader_epoch = state
+            self.model.load_state_dict(weights)
+
+    def load(self, *args, **kwargs):
+        """fastai's `load`; a checkpoint from the midst of training gets its answers for unknown ids here."""
+        super().load(*args, **kwargs)
+        settle_default_rows(self.model, self.dls.train)
+        return self
 
     def get_preds(self, ds_idx=1, dl=None, *args, **kwargs):
         """fastai's `get_preds`, also of a single row, whose predictions `(1,)` fastai makes a scalar and trips over."""

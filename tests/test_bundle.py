@@ -162,6 +162,7 @@ def test_ids_that_cannot_be_stored(make, name, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.filterwarnings("ignore:.*repeat a")
 def test_columns_without_text_names(tmp_path):
     df = tiny().to_df().set_axis(pd.Index([0, 1, 2]), axis=1)[[0, 1, 2]]
     assert isinstance(df.columns[0], np.integer)
@@ -209,6 +210,13 @@ def test_a_folder_that_is_no_artefact_is_never_overwritten(content, tmp_path):
         save_bundle(folder, OLD, tiny())
     assert {name: (folder / name).read_text() for name in os.listdir(folder)} == content
     assert os.listdir(tmp_path) == ["mine"]
+
+
+def test_an_artefact_with_somebodys_files_in_it_is_not_replaced(artefact):
+    (artefact / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"also holds \['notes.txt'\], which replacing it would delete; move"):
+        save_bundle(artefact, NEW, tiny())
+    assert (artefact / "notes.txt").read_text() == "mine" and same_weights(load_bundle(artefact)[0], OLD)
 
 
 def test_a_file_in_the_way(tmp_path):
@@ -450,11 +458,14 @@ def raise_(error):
 )
 def test_an_error_at_any_line_leaves_a_whole_artefact(error, tmp_path):
     folder = tmp_path / "model"
-    n = lines_of_a_save(save_bundle(folder, OLD, tiny()))
+    n = lines_of_a_save(save_bundle(folder, OLD, tiny()), once=True)
     seen = []
     for line in range(1, n + 1):
         save_bundle(folder, OLD, tiny())
-        with pytest.raises(type(error)), interrupted_at("collabkit/bundle.py", line, lambda: raise_(error)) as at:
+        with (
+            pytest.raises(type(error)),
+            interrupted_at("collabkit/bundle.py", line, lambda: raise_(error), once=True) as at,
+        ):
             save_bundle(folder, NEW, tiny())
         seen.append(state(folder))
         left = [name for name in os.listdir(tmp_path) if ".new-" in name]
@@ -540,3 +551,11 @@ def test_a_process_killed_in_the_middle_of_an_export(tmp_path):
     assert any(".new-" in name for name in os.listdir(tmp_path))  # it did die half-way
     rec = Recommender.load(tmp_path / "model")
     assert rec.model.i_bias.weight.sum().item() == float(run.stdout.split()[-1])
+
+
+def test_a_file_of_the_users_is_not_deleted(artefact):
+    (artefact / "NOTES.md").write_text("mine")
+    with pytest.raises(FileExistsError, match="NOTES.md"):
+        save_bundle(artefact, NEW, tiny())
+    assert (artefact / "NOTES.md").read_text() == "mine"
+    assert same_weights(load_bundle(artefact)[0], OLD)

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from copy import deepcopy
 
 import numpy as np
 import pandas as pd
@@ -98,12 +99,20 @@ def test_metrics_are_over_the_whole_validation_part():
 
 
 def test_train_metrics_can_be_asked_for():
-    learn = make_learner("dot", metrics=mean_absolute, cbs=LeanRecorder(train_metrics=True))
+    errors = []
+
+    class Watch(Callback):
+        run_valid = False
+
+        def after_pred(self):
+            errors.append((self.pred - self.yb[0].flatten()).abs().detach())
+
+    learn = make_learner("dot", metrics=mean_absolute, cbs=[LeanRecorder(train_metrics=True), Watch])
     learn.fit(1, 1e-2)
-    assert list(learn.recorder.metric_names) == [
-        "epoch", "train_loss", "train_mean_absolute", "valid_loss", "valid_mean_absolute", "time",
-    ]  # fmt: skip
+    names = ["epoch", "train_loss", "train_mean_absolute", "valid_loss", "valid_mean_absolute", "time"]
+    assert list(learn.recorder.metric_names) == names
     assert len(learn.recorder.values[-1]) == 4
+    assert learn.recorder.values[-1][1] == pytest.approx(torch.cat(errors).mean().item(), abs=1e-5)
 
 
 # --- fastai's callbacks ----------------------------------------------------------------------------------------------
@@ -210,6 +219,24 @@ def test_cold_rows_are_zero_while_training_and_fitted_after(kind):
             assert torch.equal(table[0], table[cold][1])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_interrupted_fit_and_a_checkpoint_from_its_midst_have_their_defaults(kind, tmp_path):
+    class Interrupt(Callback):
+        def after_epoch(self):
+            self.learn.save("midst")
+            raise KeyboardInterrupt
+
+    learn = make_learner(kind, with_cold_user(), path=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        learn.fit(3, 1e-2, cbs=Interrupt())
+    saved = torch.load(tmp_path / "models" / "midst.pth", weights_only=True)["model"]  # the optimiser is beside it
+    names = {id(p): name for name, p in learn.model.named_parameters()}
+    for other in (learn, make_learner(kind, with_cold_user(), path=tmp_path, seed=7).load("midst", with_opt=False)):
+        for table, mine in zip(other.model.tables(False), learn.model.tables(False), strict=True):
+            assert saved[names[id(mine)]][0].abs().max() == 0 < table[0].abs().max()
+            assert torch.equal(table, mine)
+
+
 def test_cold_rows_leave_other_models_alone():
     from fastai.learner import Learner
 
@@ -221,21 +248,27 @@ def test_cold_rows_leave_other_models_alone():
     assert same_weights(before, model)
 
 
-def test_lr_find_leaves_the_model_as_it_was(tmp_path):
+@pytest.mark.parametrize("fits", [0, 1])
+def test_lr_find_leaves_the_model_as_it_was(fits, tmp_path):
     learn = make_learner("dot", path=tmp_path)
-    learn.fit(1, 1e-2)
-    before, state = weights(learn.model), learn.opt.state_dict()["state"][0]["step"].item()
+    learn.create_opt()
+    for _ in range(fits):
+        learn.fit(1, 1e-2)
+    before, state = weights(learn.model), deepcopy(learn.opt.state_dict()["state"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         learn.lr_find(num_it=20, show_plot=False)
     assert same_weights(before, learn.model)
-    assert learn.opt.state_dict()["state"][0]["step"].item() == state
+    after = learn.opt.state_dict()["state"]
+    assert after.keys() == state.keys() and len(state) == 4 * fits
+    assert all(torch.equal(after[j][name], state[j][name]) for j in state for name in state[j])
     assert len(learn.recorder.lrs) == 20 and learn.recorder.lrs[0] < 1e-6 < learn.recorder.lrs[-1]
 
 
 # --- mixed precision -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:mixed precision on a CPU")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("precision", ["to_bf16", "to_fp16"])
 def test_mixed_precision_on_a_cpu_trains_to_nearly_the_same_loss(kind, precision):

@@ -122,3 +122,25 @@ def test_help_lists_the_commands(tmp_path):
     printed = run("--help", cwd=tmp_path)
     assert all(name in printed for name in ("demo", "train", "recommend", "similar", "evaluate"))
     assert "0.1" in run("--version", cwd=tmp_path)
+
+
+def test_square_brackets_in_titles_are_printed(capsys):
+    from collabkit.console import print_table
+
+    print_table(pd.DataFrame({"title": ["[rec] (2007)", "odd [/b]"]}), "of [x]")
+    printed = capsys.readouterr().out
+    assert "[rec] (2007)" in printed and "odd [/b]" in printed and "of [x]" in printed
+
+
+def test_columns_are_found_by_name(tmp_path):
+    table = datasets.synthetic(n_users=60, n_items=50, n_ratings=1500, min_events=10, seed=1).ratings
+    table[["rating", "title", "user"]].to_csv(tmp_path / "r.csv")  # in another order, and with pandas' index
+    printed = run("train", "r.csv", "--out", "m", "--epochs", 1, cwd=tmp_path)
+    assert "columns: user 'user', item 'title', rating 'rating'" in printed
+
+
+def test_train_refuses_an_unusable_target_before_training(folder):
+    (folder / "mine").mkdir()
+    (folder / "mine" / "notes.txt").write_text("mine")
+    printed = run("train", "ratings.csv", "--out", "mine", cwd=folder, ok=False)
+    assert "no collabkit artefact" in printed and "train loss" not in printed

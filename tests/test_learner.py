@@ -126,6 +126,7 @@ def test_ratings_are_predicted_better_than_by_the_mean_and_worse_than_by_the_tru
     assert rmse["low"] < rmse["value"] < rmse["high"]
 
 
+@pytest.mark.filterwarnings("ignore:the splitter")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_left_over_row_does_not_stop_batch_norm(kind):
     df = ratings()

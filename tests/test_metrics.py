@@ -162,4 +162,4 @@ def test_interval_depends_on_the_seed_alone(monkeypatch):
     assert bootstrap_interval(values, ones, seed=3) == first != bootstrap_interval(values, ones, seed=4)
     assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
     assert bootstrap_interval(np.full(9, 2.0), np.full(9, 4)) == (0.5, 0.5)
-    assert all(type(end) is float for end in first)
+    assert all(isinstance(end, float) for end in first)

@@ -315,6 +315,12 @@ def test_the_base_class_asks_for_its_methods():
             call()
 
 
+def test_batch_norm_cannot_train_on_one_row():
+    with pytest.raises(ValueError, match="cannot train on a batch of one row; use a larger bs, or use_bn=False"):
+        make("nn").train()(torch.tensor([[1, 2]]))
+    assert make("nn", use_bn=False).train()(torch.tensor([[1, 2]])).shape == (1,)
+
+
 @pytest.mark.parametrize("options", [{"ps": 0.5}, {"embed_p": 0.5}], ids=str)
 def test_dropout_drops_in_training_only(options):
     model = EmbeddingNN([(N_USERS, 30), (N_ITEMS, 30)], [64], use_bn=False, **options)

@@ -212,11 +212,24 @@ def test_scorers_agree_with_the_model(make):
 
 def test_blocks_fit_the_memory():
     dot = CollFilter(N_USERS, N_ITEMS, 4)
-    network = EmbeddingNN([(N_USERS, 30), (N_ITEMS, 40)], [6])
-    assert block_size(dot, 1000, "12MB") == 1000 and block_size(dot, 1000, 1) == 1
-    assert block_size(dot, 2000, "12MB") == 500
-    assert 1 <= block_size(network, 1000, "12MB") < 15  # the inputs of the network are copied for each pair
-    assert block_size(dot, 0, 1200) == 100
+    assert block_size(dot, 1000, "24MB") == 1000 and block_size(dot, 1000, 1) == 1  # half of it, 12 bytes a score
+    assert block_size(dot, 2000, "24MB") == 500
+
+
+@pytest.mark.parametrize("layers", [[6], [400, 300]])
+def test_a_network_scores_no_more_pairs_at_once_than_fit(layers, monkeypatch):
+    network = EmbeddingNN([(N_USERS, 3), (N_ITEMS, 3)], layers).eval()
+    seen = []
+    score = EmbeddingNN.score
+    monkeypatch.setattr(
+        EmbeddingNN, "score", lambda self, u, i: seen.append(u.numel() * i.numel()) or score(self, u, i)
+    )
+    candidates, users = torch.arange(1, N_ITEMS), torch.arange(1, N_USERS)
+    memory = 2 * 4 * network.floats_per_pair() * 3 * len(users)  # half of it holds three items for all users
+    with torch.no_grad():
+        pieces = model_scorer(network, candidates, memory)(users)
+        assert max(seen) == 3 * len(users) and network.floats_per_pair() >= 3 * max(layers)
+        torch.testing.assert_close(pieces, model_scorer(network, candidates)(users))
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,10 @@ class CollabModel(nn.Module):
         """The embedding tables `(n, d)` of one side, in the order of `user_rows` or `item_rows`."""
         raise NotImplementedError
 
+    def floats_per_pair(self) -> int:
+        """Floats that `score` holds at once for each (user, item) pair, so that callers can bound their memory."""
+        return 3 * sum(table.shape[1] for is_item in (False, True) for table in self.tables(is_item))
+
     def config(self) -> dict:
         """The constructor's arguments as JSON-ready values, from which the artefact rebuilds the model."""
         raise NotImplementedError

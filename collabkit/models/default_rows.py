@@ -9,7 +9,7 @@ from torch import Tensor
 from collabkit.interactions import Interactions
 from collabkit.models.base import CollabModel, evaluating
 
-__all__ = ["zero_cold_rows", "fit_default_rows"]
+__all__ = ["zero_cold_rows", "fit_default_rows", "settle_default_rows"]
 
 RIDGE = 30.0  # in units of one rating's squared error; 10 to 100 did equally well on held-out users of ML-100k
 
@@ -50,6 +50,22 @@ def fit_default_rows(model: CollabModel, train: Interactions, *, max_rows: int =
             with torch.no_grad():
                 for table, value in zip(model.tables(is_item), row, strict=True):
                     table[cold] = value
+
+
+def settle_default_rows(model, loader) -> None:
+    """`fit_default_rows` where it is due: a model of this library whose unknown rows are still zero.
+
+    They are after training, after an interrupted one, and in a checkpoint that was saved during it.
+
+    Args:
+        model: any model; others than `CollabModel` are left alone.
+        loader: the training loader, whose `dataset` holds the interactions.
+    """
+    train = getattr(loader, "dataset", None)
+    if not isinstance(model, CollabModel) or not isinstance(train, Interactions):
+        return
+    if not any(bool(table[0].any()) for is_item in (False, True) for table in model.tables(is_item)):
+        fit_default_rows(model, train)
 
 
 def _fit_row(model, is_item: bool, other: Tensor, means: Tensor, counts: Tensor, train: Interactions) -> list[Tensor]:

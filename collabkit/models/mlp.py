@@ -79,11 +79,17 @@ class EmbeddingNN(CollabModel):
         (p,), (q,) = user_rows, item_rows
         shape = torch.broadcast_shapes(p.shape[:-1], q.shape[:-1])
         x = torch.cat([p.expand(*shape, -1), q.expand(*shape, -1)], dim=-1)  # (..., d_user + d_item)
+        if self.training and self._config["use_bn"] and shape.numel() == 1:
+            raise ValueError("batch normalisation cannot train on a batch of one row; use a larger bs, or use_bn=False")
         x = self.emb_drop(x).reshape(-1, x.shape[-1])  # BatchNorm1d wants (n, features)
         return self.layers(x).reshape(shape)  # (...)
 
     def tables(self, is_item: bool) -> list[nn.Parameter]:
         return [self.embeds[int(is_item)].weight]
+
+    def floats_per_pair(self) -> int:
+        widths = [sum(table.shape[1] for side in (False, True) for table in self.tables(side)), *self._config["layers"]]
+        return 3 * max(widths) + sum(sorted(widths)[-2:])  # a layer's input, output and their copies
 
     def config(self) -> dict:
         return {**self._config, "y_range": self.y_range}
