@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 
 import numpy as np
 import torch
@@ -51,17 +50,20 @@ def _bare(model) -> list:
 
 
 def imports() -> None:
-    """Seconds of imports in fresh processes, the interpreter's own start taken off (medians)."""
-    statements = {"import collabkit": "import collabkit", "Recommender": "from collabkit import Recommender"}
-    runs = {name: [_start(code) for _ in range(7)] for name, code in {"python": "pass", **statements}.items()}
-    medians = {name: float(np.median(seconds)) for name, seconds in runs.items()}
-    write("imports", [{"what": k, "seconds": round(medians[k] - medians["python"], 3)} for k in statements])
+    """Seconds of imports in fresh processes, interleaved, the interpreter's own start taken off (medians)."""
+    statements = {
+        "import collabkit": "import collabkit",
+        "torch and pandas alone": "import torch, pandas",
+        "from collabkit import Recommender": "from collabkit import Recommender",
+    }
+    codes = {"python": "pass", **statements}
+    runs = interleaved({name: lambda code=code: _start(code) for name, code in codes.items()}, 9)
+    seconds = {name: median_seconds(done) for name, done in runs.items()}
+    write("imports", [{"what": k, "seconds": round(max(0.0, seconds[k] - seconds["python"]), 3)} for k in statements])
 
 
-def _start(code: str) -> float:
-    start = time.perf_counter()
+def _start(code: str) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
-    return time.perf_counter() - start
 
 
 def unseen_users() -> None:

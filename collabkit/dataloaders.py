@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -167,7 +168,8 @@ class CollabDataLoaders(DataLoaders):
         with_labels: bool = False,
         bs: int | None = None,
         rm_type_tfms=None,
-        num_workers=0,
+        num_workers: int = 0,
+        process: bool = True,
     ) -> InteractionsLoader:
         """A loader of new rows for `learn.get_preds(dl=...)`; unknown ids become index 0, counted in a `CollabWarning`.
 
@@ -175,10 +177,11 @@ class CollabDataLoaders(DataLoaders):
             test_items: a table with the user and item columns, and the rating column for `with_labels=True`.
             with_labels: batches `(x, y)` rather than `(x,)`.
             bs: rows a batch; default the validation loader's.
-            rm_type_tfms, num_workers: taken for fastai's sake; there is nothing to remove and no worker process.
+            rm_type_tfms, num_workers, process: taken for fastai's sake; there is nothing to remove, no worker, and
+                ids are always encoded.
         """
         data = self.train.dataset
-        columns = data.columns if with_labels else Columns(data.columns.user, data.columns.item)
+        columns = replace(data.columns, time=None, rating=data.columns.rating if with_labels else None)
         rows = Interactions.from_df(test_items, columns, users=data.users, items=data.items)
         return self.valid.new(rows, bs=self.valid.bs if bs is None else bs)
 

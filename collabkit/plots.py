@@ -43,7 +43,7 @@ def plot_map(points: pd.DataFrame, x: str, y: str, label: str, *, ax: Axes | Non
             y=points[y].to_numpy(),
             ax=ax,
             expand=(1.08, 1.25),
-            iter_lim=300,  # a number of steps rather than a time, so that the same data gives the same picture
+            iter_lim=min(300, 20_000 // len(texts)),  # steps, not seconds: the same data gives the same picture
             arrowprops={"arrowstyle": "-", "color": "0.6", "lw": 0.5},
         )
     return ax

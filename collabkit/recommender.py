@@ -202,7 +202,14 @@ class Recommender:
     def _hidden(self, filter_seen: bool, exclude) -> Pairs | None:
         if not isinstance(exclude, pd.DataFrame) or len(exclude) == 0:
             return self._seen if filter_seen else None
-        pairs = Interactions.from_df(exclude, Columns(self.columns.user, self.columns.item), **self._vocabs)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CollabWarning)  # which says what an unknown id would get
+            pairs = Interactions.from_df(exclude, Columns(self.columns.user, self.columns.item), **self._vocabs)
+        known = (pairs.user_idx > 0) & (pairs.item_idx > 0)
+        if not known.all():
+            text = f"{int((~known).sum()):,} of {len(pairs):,} pairs in exclude= name unknown ids; they hide nothing"
+            warnings.warn(text, CollabWarning, stacklevel=4)
+            pairs = pairs.take(known)
         return Pairs.from_interactions(*([self.train, *self._valid_part] if filter_seen else []), pairs)
 
     @cached_property

@@ -218,7 +218,6 @@ def test_fastais_interpretation_finds_the_largest_losses():
     assert items["title"].tolist() == learn.dls.valid.dataset.to_df()["title"].iloc[idx.numpy()].tolist()
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="test_dl does not take fastai's process=")
 def test_fastais_interpretation_gives_rows():
     interp = Interpretation.from_learner(trained("dot"))
     assert len(interp[[3, 1]][1]) == 2
