@@ -32,6 +32,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# Two processes of one thread each: more threads than cores would only wait for each other.
+unit notebooks: export OMP_NUM_THREADS := 1
+
 unit: setup
 	$(BIN)/python -m pytest -n 2 tests
 
