@@ -14,6 +14,10 @@ def test_there_are_blocks():
     assert len(BLOCKS) >= 2
 
 
+def test_no_placeholder_is_left():
+    assert not re.findall(r"@\w+@|TODO|XXX", (ROOT / "README.md").read_text(encoding="utf-8"))
+
+
 @pytest.mark.parametrize("block", range(len(BLOCKS)))
 def test_block_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the example exports into the working directory
