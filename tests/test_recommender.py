@@ -215,8 +215,12 @@ def test_lists_of_unknown_or_no_items(rec):
     with pytest.raises(KeyError, match="not found"):
         rec.recommend(exclude=pd.DataFrame({"user": [1], "film": ["x"]}))
     pairs = pd.DataFrame({"user": [rec.users[1], 987654], "title": ["no such film", rec.items[1]]})
-    with pytest.warns(CollabWarning, match="1 of 2 rows have 'title' ids that the model does not know"):
+    with pytest.warns(CollabWarning, match="2 of 2 pairs in exclude= name unknown ids; they hide nothing"):
         assert len(rec.recommend(rec.users[1], 2, exclude=pairs)) == 2
+    with pytest.warns(CollabWarning, match="pairs in exclude="):  # a stranger's pairs do not hide another's items
+        other = rec.recommend(555, 3, unknown="default", exclude=pairs)
+    assert other.equals(rec.recommend(555, 3, unknown="default"))
+    assert len(rec.recommend(rec.users[1], 2, exclude=pairs.head(0))) == 2
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
