@@ -60,6 +60,7 @@ def save_bundle(
 
     Raises:
         TypeError: the model's class or the ids' type cannot be stored.
+        ValueError: the model has NaN or infinite weights.
         FileExistsError: the folder holds something else.
         OSError: the place cannot be written to.
     """
@@ -67,6 +68,8 @@ def save_bundle(
     if type(model).__name__ not in MODELS:
         raise TypeError(f"only {', '.join(MODELS)} can be exported, got {type(model).__name__}; use learn.save instead")
     check_target(folder)
+    if not all(bool(value.isfinite().all()) for value in model.state_dict().values()):
+        raise ValueError("the model has NaN or infinite weights: its training diverged; train again before exporting")
     new = folder.with_name(f".{folder.name}.new-{uuid.uuid4().hex[:8]}")
     try:
         new.mkdir(parents=True)

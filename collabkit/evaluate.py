@@ -13,20 +13,22 @@ from collabkit import metrics
 from collabkit.baselines import GlobalMean, Popularity, UserItemBias
 from collabkit.interactions import CollabWarning, Interactions
 from collabkit.models import CollabModel
-from collabkit.ranking import Pairs, block_size, exact_ranks, model_scorer
+from collabkit.ranking import Pairs, block_size, exact_ranks, model_scorer, refuse_nan
 
 __all__ = ["evaluate_ratings", "evaluate_ranking", "predict_ratings"]
 
 
 @torch.inference_mode()
 def predict_ratings(model: CollabModel, user_idx: Tensor, item_idx: Tensor, *, batch: int = 65_536) -> Tensor:
-    """Predicted ratings `(n,)` float32 on the CPU for index tensors `(n,)`, in batches."""
+    """Predicted ratings `(n,)` float32 on the CPU for index tensors `(n,)`, in batches; NaN raises `ValueError`."""
     device = model.tables(True)[0].device
     parts = [
         model(users.to(device), items.to(device)).float().cpu()
         for users, items in zip(user_idx.split(batch), item_idx.split(batch), strict=True)
     ]
-    return torch.cat(parts) if parts else torch.zeros(0)
+    ratings = torch.cat(parts) if parts else torch.zeros(0)
+    refuse_nan(ratings)
+    return ratings
 
 
 def evaluate_ratings(

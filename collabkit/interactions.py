@@ -250,4 +250,6 @@ def _encode_times(column: pd.Series) -> Tensor:
     values = (column.dt.as_unit("ns").astype("int64") if column.dtype.kind == "M" else column).to_numpy()
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.floor(values)).all()):
         raise ValueError(f"column {column.name!r} holds infinite or fractional times; use whole numbers or timestamps")
+    if len(values) and not -(2.0**63) <= float(values.min()) <= float(values.max()) < 2.0**63:
+        raise ValueError(f"column {column.name!r} holds times outside the range of int64, up to {values.max()}")
     return torch.from_numpy(values.astype(np.int64))

@@ -116,7 +116,7 @@ def top_k(
         best, position = logits.topk(k, dim=1)
         items[start : start + block] = candidates[position.cpu()]
         scores[start : start + block] = best.cpu()
-    _refuse_nan(scores)  # topk sorts NaN first, so one look at the winners finds any
+    refuse_nan(scores)  # topk sorts NaN first, so one look at the winners finds any
     items[scores == -torch.inf] = 0
     return items, scores
 
@@ -152,7 +152,7 @@ def exact_ranks(
         rows = unique[start : start + block]
         pairs = order[int(ends[start] - counts[start]) : int(ends[min(start + block, len(unique)) - 1])]
         logits = _hide(scorer(rows).float().cpu(), rows, column, hidden)
-        _refuse_nan(logits.amax(1))  # a NaN is the largest of its row
+        refuse_nan(logits.amax(1))  # a NaN is the largest of its row
         row = torch.searchsorted(rows, users[pairs])
         own = logits[row, items[pairs] - 1 if column is None else column[items[pairs]]]
         for part in torch.arange(len(pairs)).split(block):
@@ -212,6 +212,7 @@ def _hide(logits: Tensor, users: Tensor, column: Tensor | None, hidden: Pairs | 
     return logits
 
 
-def _refuse_nan(scores: Tensor) -> None:
+def refuse_nan(scores: Tensor) -> None:
+    """Raise `ValueError` where a score is NaN."""
     if scores.isnan().any():
         raise ValueError("the model's scores are NaN: its training diverged; train again with a lower learning rate")

@@ -122,3 +122,17 @@ def test_tuple_and_tensor_ids():
     assert isinstance(learn.predict(1, (1, "a")), float)
     assert len(learn.recommend(torch.tensor([1, 2]), k=1, filter_seen=False)) == 2
     assert isinstance(dls.train, InteractionsLoader)
+
+
+def test_a_diverged_model_neither_predicts_nor_is_exported(learn):
+    learn.model.tables(True)[0].data[3] = float("nan")
+    with pytest.raises(ValueError, match="training diverged"):
+        learn.predict(learn.dls.train.dataset.users[1], learn.dls.train.dataset.items[3])
+    with pytest.raises(ValueError, match="training diverged"):
+        learn.export("diverged")
+
+
+@pytest.mark.parametrize("time", [np.array([2**63], dtype=np.uint64), np.array([1e300])])
+def test_times_outside_int64_are_refused(time):
+    with pytest.raises(ValueError, match="outside the range of int64"):
+        CollabDataLoaders.from_df(RATINGS.head(300).assign(timestamp=np.repeat(time, 300)), time_name="timestamp")
