@@ -76,6 +76,8 @@ def train(
 
     Options of the training that are not given come from the recipe for the number of ratings.
     """
+    import pandas as pd
+
     from collabkit.bundle import check_target
     from collabkit.callbacks import ConsoleProgress
     from collabkit.console import print_evaluation
@@ -90,6 +92,8 @@ def train(
     recipe = replace(rating_recipe(len(df)), **{k: v for k, v in given.items() if v is not None})
     check_target(out.resolve())
     user, item, rating = _columns(df, user, item, rating)
+    if time in df.columns and pd.api.types.is_string_dtype(df[time].dtype):  # dates in a CSV file
+        df[time] = pd.to_datetime(df[time])
     print(f"columns: user {user!r}, item {item!r}, rating {rating!r}")
     names = {"user_name": user, "item_name": item, "rating_name": rating, "time_name": time}
     dls = CollabDataLoaders.from_df(df, **names, seed=seed, splitter=_splitter(split, valid_pct, seed), bs=recipe.bs)

@@ -75,6 +75,14 @@ def test_train_on_parquet_by_time(folder):
     assert "RMSE" in run("train", "ratings.parquet", *words, cwd=folder)
 
 
+def test_train_by_dates_in_a_csv(folder):
+    table = pd.read_csv(folder / "ratings.csv")
+    table["timestamp"] = pd.to_datetime(table["timestamp"], unit="s").astype(str)
+    table.to_csv(folder / "dates.csv", index=False)
+    words = ["--time", "timestamp", "--split", "time", "--epochs", 1, "--out", "by-date"]
+    assert "RMSE" in run("train", "dates.csv", *words, cwd=folder)
+
+
 def test_recommend_one_user(folder):
     printed = run("recommend", "model", "--user", 3, "-k", 4, cwd=folder)
     assert len(re.findall(r"^│ +3 │", printed, flags=re.MULTILINE)) == 4
