@@ -79,12 +79,10 @@ def train(
     import pandas as pd
 
     from collabkit.bundle import check_target
-    from collabkit.callbacks import ConsoleProgress
     from collabkit.console import print_evaluation
     from collabkit.dataloaders import CollabDataLoaders
     from collabkit.datasets import read_interactions
-    from collabkit.demo import default_y_range
-    from collabkit.learner import collab_learner
+    from collabkit.demo import fit_on_console
     from collabkit.recipes import rating_recipe
 
     df = read_interactions(ratings)
@@ -98,10 +96,7 @@ def train(
     names = {"user_name": user, "item_name": item, "rating_name": rating, "time_name": time}
     dls = CollabDataLoaders.from_df(df, **names, seed=seed, splitter=_splitter(split, valid_pct, seed), bs=recipe.bs)
     print(f"{dls.train.dataset}\n{recipe}")
-    y_range = default_y_range(dls) if y_range is None else y_range
-    learn = collab_learner(dls, n_factors=recipe.n_factors, y_range=y_range, cbs=ConsoleProgress())
-    with learn.no_bar(), learn.no_logging():
-        learn.fit_one_cycle(recipe.n_epoch, recipe.lr, wd=recipe.wd)
+    learn = fit_on_console(dls, recipe, y_range)
     print_evaluation(learn.evaluate())
     print(f"artefact written to {learn.export(out.resolve())}")
 

@@ -16,9 +16,9 @@ from collabkit.datasets import movielens, movielens_name, synthetic
 from collabkit.interpret import CollabInterpretation
 from collabkit.learner import CollabLearner, collab_learner
 from collabkit.plots import plot_losses
-from collabkit.recipes import rating_recipe
+from collabkit.recipes import Recipe, rating_recipe
 
-__all__ = ["run_demo", "default_y_range"]
+__all__ = ["run_demo", "fit_on_console", "default_y_range"]
 
 
 def run_demo(data: Path | None, out: Path, *, seed: int = 42) -> CollabLearner:
@@ -36,8 +36,11 @@ def run_demo(data: Path | None, out: Path, *, seed: int = 42) -> CollabLearner:
     started = time.perf_counter()
     source = synthetic(seed=seed) if data is None else movielens(movielens_name(data), data)
     print(source)
-    dls = _batches(source.ratings, seed)
-    learn = _train(dls)
+    recipe = rating_recipe(len(source.ratings))
+    names = {"user_name": "user", "item_name": "title", "rating_name": "rating"}
+    dls = CollabDataLoaders.from_df(source.ratings, **names, seed=seed, bs=recipe.bs)
+    print_heading(f"Training CollFilter: {recipe}")
+    learn = fit_on_console(dls, recipe)
     _say_quality(learn)
     _say_recommendations(learn, source.ratings)
     _say_biases_and_neighbours(learn)
@@ -46,16 +49,10 @@ def run_demo(data: Path | None, out: Path, *, seed: int = 42) -> CollabLearner:
     return learn
 
 
-def _batches(ratings: pd.DataFrame, seed: int) -> CollabDataLoaders:
-    recipe = rating_recipe(len(ratings))
-    names = {"user_name": "user", "item_name": "title", "rating_name": "rating"}
-    return CollabDataLoaders.from_df(ratings, **names, seed=seed, bs=recipe.bs)
-
-
-def _train(dls: CollabDataLoaders) -> CollabLearner:
-    recipe = rating_recipe(len(dls.train.dataset))
-    print_heading(f"Training CollFilter: {recipe}")
-    learn = collab_learner(dls, n_factors=recipe.n_factors, y_range=default_y_range(dls), cbs=ConsoleProgress())
+def fit_on_console(dls: CollabDataLoaders, recipe: Recipe, y_range: tuple[float, float] | None = None) -> CollabLearner:
+    """A `CollFilter` learner trained by `recipe`, with a line of losses an epoch; `y_range` defaults by the ratings."""
+    y_range = default_y_range(dls) if y_range is None else y_range
+    learn = collab_learner(dls, n_factors=recipe.n_factors, y_range=y_range, cbs=ConsoleProgress())
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(recipe.n_epoch, recipe.lr, wd=recipe.wd)
     return learn
