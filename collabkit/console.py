@@ -29,6 +29,7 @@ def print_evaluation(table: pd.DataFrame) -> None:
         (table[~errors], "Ranking of all items (trained to predict ratings, not to rank)"),
     ):
         if len(part):
+            part = part.drop(columns=["diff_low", "diff_high"], errors="ignore")  # they would not fit in a terminal
             print_table(part.dropna(axis="columns", how="all").reset_index(), title)
 
 

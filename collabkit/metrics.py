@@ -3,14 +3,19 @@
 Ranking metrics take `ranks` `(n,)`, the rank (1 is best) of each relevant item among its user's candidates, and
 `groups` `(n,)`, which user (0..n_groups-1) each belongs to. They return one value a user `(n_groups,)`; every group
 needs at least one relevant item (users without any are left out, and counted, before). Gains are binary. Ties are
-settled in the ranks: `ranking.exact_ranks` puts tied others ahead, so that a constant model scores zero, not one.
+settled in the ranks: `ranking.rank_pairs` puts tied others ahead, so that a constant model scores zero, not one.
+
+Metrics of lists take `lists` `(n_users, k)`, the items of each user's top k, 0 where a list is shorter.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["rmse", "mae", "hit_rate", "precision", "recall", "ndcg", "reciprocal_rank", "bootstrap_interval"]
+__all__ = [
+    "rmse", "mae", "hit_rate", "precision", "recall", "ndcg", "average_precision", "reciprocal_rank", "auc",
+    "list_mean", "coverage", "gini", "bootstrap_interval",
+]  # fmt: skip
 
 
 def rmse(pred: np.ndarray, target: np.ndarray) -> float:
@@ -67,8 +72,96 @@ def reciprocal_rank(ranks: np.ndarray, groups: np.ndarray, k: int) -> np.ndarray
     """1 / rank of the user's best-ranked relevant item, 0 if that lies beyond k; its mean is MRR@k."""
     _hits(ranks, groups, k)
     best = np.full(groups.max() + 1, np.inf)
-    np.minimum.at(best, groups, ranks)
+    np.minimum.at(best, groups, ranks.astype(np.float64))
     return np.where(best <= k, 1 / best, 0.0)
+
+
+def average_precision(ranks: np.ndarray, groups: np.ndarray, k: int) -> np.ndarray:
+    """Average precision at k: the sum over hits of `j / rank`, by `min(k, number of relevant items)`.
+
+    j counts the user's relevant items up to this one, so that `j / rank` is the precision at its rank; its mean over
+    users is MAP@k. (Manning, Raghavan and Schütze, "Introduction to information retrieval" (2008), section 8.4, cut at
+    k.) Relevant items that tie share the worst of their ranks, and are counted one after the other.
+
+    Example:
+        >>> average_precision(np.array([1, 3]), np.array([0, 0]), k=10).round(4)  # (1/1 + 2/3) / 2
+        array([0.8333])
+    """
+    _hits(ranks, groups, k)
+    n, place = np.bincount(groups), 1
+    if len(n) < len(ranks):  # else every user has one relevant item
+        order = np.lexsort((ranks, groups))
+        ranks, groups = ranks[order], groups[order]
+        place = np.arange(1, len(ranks) + 1) - (np.cumsum(n) - n)[groups]
+    return np.bincount(groups, weights=np.where(ranks <= k, place / ranks, 0.0)) / np.minimum(n, k)
+
+
+def auc(ranks: np.ndarray, groups: np.ndarray, n_candidates: np.ndarray) -> np.ndarray:
+    """Share of a user's (relevant, irrelevant) pairs of candidates in which the relevant one scores higher.
+
+    The area under the user's ROC curve, except that a tie counts against the model (as one half elsewhere).
+
+    Args:
+        ranks: exact ranks `(n,)`, not cut at any k.
+        n_candidates: `(n_groups,)` how many candidates each user has, relevant ones included.
+
+    Returns:
+        `(n_groups,)`; NaN for a user all of whose candidates are relevant: there is no pair to judge.
+
+    Example:
+        >>> auc(np.array([1, 4]), np.array([0, 0]), np.array([5]))  # 3 + 1 of 2 * 3 pairs
+        array([0.66666667])
+    """
+    _hits(ranks, groups, 1)
+    n = np.bincount(groups)
+    key = groups * (int(ranks.max()) + 1) + ranks
+    up_to = np.searchsorted(np.sort(key), key, side="right") - (np.cumsum(n) - n)[groups]  # relevant, ranked as high
+    wrong = np.bincount(groups, weights=ranks - up_to)
+    pairs = n * (n_candidates - n)
+    return 1 - np.divide(wrong, pairs, out=np.full(len(n), np.nan), where=pairs > 0)
+
+
+def list_mean(lists: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Mean `(n_users,)` of an item's `value` `(n_items,)` over each user's list; NaN for an empty one.
+
+    With an item's number of training rows it is the average recommendation popularity of Abdollahpouri, Burke and
+    Mobasher, "Managing popularity bias in recommender systems with personalized re-ranking" (2019); with
+    `-log2(share of the users who know the item)` the novelty (mean self-information) of Zhou et al., "Solving the
+    apparent diversity-accuracy dilemma of recommender systems" (2010).
+
+    Example:
+        >>> list_mean(np.array([[1, 2], [2, 0]]), np.array([0., 5., 3.]))
+        array([4., 3.])
+    """
+    there = lists > 0
+    n = there.sum(1)
+    return np.divide((value[lists] * there).sum(1), n, out=np.full(len(lists), np.nan), where=n > 0)
+
+
+def coverage(lists: np.ndarray, n_items: int) -> float:
+    """Share of the catalogue's `n_items` items that are in at least one list.
+
+    Example:
+        >>> coverage(np.array([[1, 2], [2, 0]]), n_items=4)
+        0.5
+    """
+    return len(np.unique(lists[lists > 0])) / n_items
+
+
+def gini(lists: np.ndarray, n_items: int) -> float:
+    """Gini index of how often each of the catalogue's `n_items` items (1..n_items) is listed.
+
+    `sum((2 i - n - 1) x_i) / (n sum(x))` over the counts x in ascending order: 0 when all items are listed equally
+    often, `1 - 1 / n` when only one is. NaN when all lists are empty.
+
+    Example:
+        >>> gini(np.array([[1, 2], [3, 4]]), n_items=4), gini(np.array([[1], [1]]), n_items=4)
+        (0.0, 0.75)
+    """
+    counts = np.sort(np.bincount(lists[lists > 0], minlength=n_items + 1)[1:])
+    if counts.sum() == 0:
+        return np.nan
+    return float((2 * np.arange(1, n_items + 1) - n_items - 1) @ counts / (n_items * counts.sum()))
 
 
 def bootstrap_interval(
@@ -77,10 +170,11 @@ def bootstrap_interval(
     """Percentile bootstrap intervals, over users, of the ratios `sum(sums) / sum(counts)`.
 
     Whole users are resampled, because one user's ratings are not independent (Efron and Tibshirani, 1993, chapter 13).
+    Users with equal rows are exchangeable, so where few rows are distinct only their frequencies are drawn.
 
     Args:
         sums: each user's sum, `(n_users,)`, or `(n_users, m)` for m ratios from the same resamples.
-        counts: `(n_users,)` each user's number of terms; ones give a mean over users.
+        counts: `(n_users,)` each user's number of terms, or `(n_users, m)`; ones give a mean over users.
         n_boot: resamples.
         level: coverage.
 
@@ -97,14 +191,42 @@ def bootstrap_interval(
         return np.full(sums.shape[1:], np.nan), np.full(sums.shape[1:], np.nan)
     if n_boot < 1:
         raise ValueError(f"n_boot must be at least 1, got {n_boot!r}")
+    first, times = _distinct_rows(np.column_stack([sums, counts]))
+    few = 10 * len(times) < n
+    sums, counts = (sums[first], counts[first]) if few else (sums, counts)
     ratios = np.empty((n_boot, *sums.shape[1:]))
-    step = max(1, 20_000_000 // max(n, 1))  # blocks of resamples, so that memory stays bounded
+    step = max(1, 5_000_000 // len(sums))  # blocks of resamples, so that memory stays bounded
     for start in range(0, n_boot, step):
-        weights = rng.multinomial(n, np.full(n, 1 / n), size=min(step, n_boot - start)).astype(np.float64)
-        total = np.maximum(weights @ counts, 1e-12)  # weights: (resamples, n_users)
-        ratios[start : start + step] = ((weights @ sums).T / total).T
+        size = min(step, n_boot - start)
+        weights = rng.multinomial(n, times / n, size=size) if few else _resample(rng, n, size)
+        weights = weights.astype(np.float64)  # (resamples, rows)
+        total = np.maximum(weights @ counts, 1e-12)
+        ratios[start : start + step] = (weights @ sums) / (total if total.ndim == sums.ndim else total[:, None])
     low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return low, high
+
+
+def _resample(rng, n: int, size: int) -> np.ndarray:
+    """How often each of n users is drawn in n draws, `(size, n)`; for many categories faster than `rng.multinomial`."""
+    drawn = rng.integers(0, n, size=(size, n))
+    drawn += np.arange(size)[:, None] * n
+    return np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
+
+
+def _distinct_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First position and number of occurrences of each distinct row of `(n, m)`, most frequent first.
+
+    Rows are told apart by a random projection, summed column by column so that equal rows have equal sums, and then
+    compared; `numpy.unique` of whole rows takes some fifty times as long.
+    """
+    mark = np.zeros(len(rows))
+    for column, weight in zip(rows.T, np.random.default_rng(0).random(rows.shape[1]), strict=True):
+        mark += weight * column
+    _, first, inverse, times = np.unique(mark, return_index=True, return_inverse=True, return_counts=True)
+    if not np.array_equal(rows[first][inverse], rows):
+        _, first, times = np.unique(rows, axis=0, return_index=True, return_counts=True)
+    order = np.argsort(-times, kind="stable")  # then the multinomial's conditional draws run out of users early
+    return first[order], times[order]
 
 
 def _difference(pred, target) -> np.ndarray:

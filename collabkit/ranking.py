@@ -7,83 +7,99 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from collabkit.interactions import Interactions
 from collabkit.models import CollabModel
+from collabkit.pairs import Pairs
 
-__all__ = ["Pairs", "Scorer", "model_scorer", "top_k", "exact_ranks", "parse_memory"]
+__all__ = ["Pairs", "Scorer", "FullCatalogue", "model_scorer", "top_k", "exact_ranks", "rank_pairs", "parse_memory"]
 
 Scorer = Callable[[Tensor], Tensor]
 """Function from user indices `(b,)` to logits `(b, n_candidates)`."""
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """(user, item) pairs sorted by user, to hide them block by block.
+class _DotScorer:
+    """Scores by one matrix product, written into one buffer: the previous block's scores are gone by then."""
 
-    Args:
-        start: `(n_users + 1,)` int64; user u's pairs are at `start[u]:start[u + 1]`.
-        users, items: `(n,)` int64 indices.
-    """
+    def __init__(self, model: CollabModel, candidates: Tensor):
+        self.model, self.device = model, candidates.device
+        self.items = model.item_vectors(candidates).T.contiguous()  # (d, c)
+        self.largest = _largest(self.items) * len(self.items)
+        self.buffer = self.items.new_empty(0, len(candidates))
+        self.finite = True
 
-    start: Tensor
-    users: Tensor
-    items: Tensor
+    def __call__(self, users: Tensor) -> Tensor:
+        if len(users) > len(self.buffer):
+            self.buffer = self.items.new_empty(len(users), self.items.shape[1])
+        vectors = self.model.user_vectors(users.to(self.device))
+        # A bound far below what overflows shows that no score is NaN, without a look at each: NaN fails it too.
+        self.finite = bool(_largest(vectors) * self.largest < torch.finfo(vectors.dtype).max / 2)
+        return torch.mm(vectors, self.items, out=self.buffer[: len(users)])
 
-    @classmethod
-    def from_interactions(cls, *parts: Interactions) -> Pairs:
-        """The pairs of all `parts`, which share their vocabularies."""
-        users = torch.cat([p.user_idx for p in parts])
-        items = torch.cat([p.item_idx for p in parts])
-        users, items = users[items > 0], items[items > 0]  # the unknown item is no candidate anyway
-        users, order = torch.sort(users, stable=True)
-        start = torch.searchsorted(users, torch.arange(parts[0].n_users + 1))
-        return cls(start, users, items[order])
 
-    def of(self, users: Tensor) -> tuple[Tensor, Tensor]:
-        """For a block of `users` `(b,)`: `(rows, items)`, the position in the block and the item of each pair."""
-        first = int(users[0])
-        if torch.equal(users, torch.arange(first, first + len(users))):  # all users, block by block: plain slices
-            part = slice(int(self.start[first]), int(self.start[first + len(users)]))
-            return self.users[part] - first, self.items[part]
-        n = self.start[users + 1] - self.start[users]
-        rows = torch.repeat_interleave(torch.arange(len(users)), n)
-        offset = torch.arange(len(rows)) - torch.repeat_interleave(torch.cumsum(n, 0) - n, n)
-        return rows, self.items[torch.repeat_interleave(self.start[users], n) + offset]
+def _largest(values: Tensor) -> Tensor:
+    return values.abs().amax()
 
 
 def model_scorer(model: CollabModel, candidates: Tensor, max_memory: int | str = "512MB") -> Scorer:
     """A `Scorer` of `candidates` `(c,)` by a model: one matrix product where its score is a dot product.
 
-    The product is written into one buffer that each call reuses: the previous block's scores are gone by then. Other
-    models score as many pairs at once as fit in half of `max_memory`.
+    A model that has a method `scorer(candidates)` (the baselines) gives its own. Others score as many pairs at once as
+    fit in half of `max_memory`.
     """
-    device = model.tables(True)[0].device
+    if hasattr(model, "scorer"):
+        return model.scorer(candidates)
+    device = device_of(model)
     candidates = candidates.to(device)
-    if not hasattr(model, "item_vectors"):
-        pairs = parse_memory(max_memory) // 2 // (4 * model.floats_per_pair())
+    if hasattr(model, "item_vectors"):
+        return _DotScorer(model, candidates)
+    pairs = parse_memory(max_memory) // 2 // (4 * model.floats_per_pair())
 
-        def pieces(users: Tensor) -> Tensor:
-            users = users.to(device)[:, None]
-            parts = candidates.split(max(1, pairs // len(users)))
-            return torch.cat([model.score(users, part[None, :]) for part in parts], dim=1)
+    def pieces(users: Tensor) -> Tensor:
+        users = users.to(device)[:, None]
+        parts = candidates.split(max(1, pairs // len(users)))
+        return torch.cat([model.score(users, part[None, :]) for part in parts], dim=1)
 
-        return pieces
-    vectors = model.item_vectors(candidates).T.contiguous()  # (d, c)
-    buffer = vectors.new_empty(0, len(candidates))
+    return pieces
 
-    def scores(users: Tensor) -> Tensor:
-        nonlocal buffer
-        if len(users) > len(buffer):
-            buffer = vectors.new_empty(len(users), len(candidates))
-        return torch.mm(model.user_vectors(users.to(device)), vectors, out=buffer[: len(users)])
 
-    return scores
+class FullCatalogue:
+    """Each user's candidates are the same `candidates` `(c,)`, less the `hidden` pairs.
+
+    Args:
+        scorer: scores of the candidates.
+        candidates: `(c,)` item indices, unique and without 0.
+        n_items: rows of the item table.
+        hidden: pairs that are not candidates.
+    """
+
+    def __init__(self, scorer: Scorer, candidates: Tensor, n_items: int, hidden: Pairs | None):
+        self.scorer, self.candidates, self.hidden = scorer, candidates, hidden
+        self.column = _columns(candidates, n_items)
+
+    def check(self, items: Tensor) -> None:
+        """Raise unless all `items` `(n,)` are candidates."""
+        foreign = int((items < 1 if self.column is None else self.column[items] < 0).sum())
+        if foreign:
+            raise ValueError(f"{foreign:,} of {len(items):,} items to rank are not candidates")
+
+    def logits(self, users: Tensor) -> Tensor:
+        """Scores `(b, c)` of a block, -inf where hidden, on the scorer's device; NaN raises `ValueError`."""
+        logits = self.scorer(users).float()
+        if not getattr(self.scorer, "finite", False):
+            refuse_nan(logits.amax(1))  # a NaN is the largest of its row
+        return _hide(logits, users, self.column, self.hidden)
+
+    def columns(self, users: Tensor, items: Tensor) -> Tensor:
+        """The column `(n,)` of each (user, item) pair in its user's row of `logits`."""
+        return items - 1 if self.column is None else self.column[items]
+
+    def items(self, users: Tensor, position: Tensor) -> Tensor:
+        """The items at columns `position` `(b, k)` of a block."""
+        return self.candidates[position]
 
 
 @torch.inference_mode()
@@ -93,12 +109,9 @@ def top_k(
     """The `k` best candidates of each user.
 
     Args:
-        scorer: scores of the candidates.
+        scorer, candidates, n_items, hidden: as of `FullCatalogue`.
         users: `(n,)` user indices.
-        candidates: `(c,)` item indices, unique and without 0.
         k: how many.
-        n_items: rows of the item table.
-        hidden: pairs that are not candidates.
         block: users scored at once.
 
     Returns:
@@ -121,49 +134,85 @@ def top_k(
     return items, scores
 
 
-@torch.inference_mode()
 def exact_ranks(
     scorer: Scorer, users: Tensor, items: Tensor, candidates: Tensor, *, n_items: int, hidden: Pairs | None, block: int
 ) -> np.ndarray:
-    """Exact rank of each (user, item) pair among the user's candidates that are not hidden.
+    """Exact rank `(n,)` int64 of each (user, item) pair among the user's candidates that are not hidden.
+
+    As `rank_pairs` on `FullCatalogue(scorer, candidates, n_items, hidden)`.
+    """
+    return rank_pairs(FullCatalogue(scorer, candidates, n_items, hidden), users, items, block=block)[0]
+
+
+@torch.inference_mode()
+def rank_pairs(
+    source: FullCatalogue, users: Tensor, items: Tensor, *, block: int, k: int | None = None, list_k: int = 0
+) -> tuple[np.ndarray, Tensor | None]:
+    """The rank of each (user, item) pair among the user's candidates, and each user's top list, in one pass.
 
     The rank is 1 + number of better candidates + number of tied others (pessimistic).
 
     Args:
+        source: `FullCatalogue`, or `candidates.Lists`, which has the same methods.
         users, items: `(n,)` indices of the pairs, in any order; each item must be a candidate and not hidden.
-        candidates: `(c,)` item indices.
         block: users scored at once.
+        k: exact ranks are needed up to here; beyond it any number above `k` may stand. None: all exact.
+        list_k: length of the lists.
 
     Returns:
-        Ranks `(n,)` int64 in the order of the pairs.
+        Ranks `(n,)` int64 in the order of the pairs, and item indices `(n_users, list_k)` of the users in order, 0
+        where fewer are left (None for `list_k=0`).
 
     Raises:
         ValueError: an item is not a candidate, or a score is NaN.
     """
-    ranks = torch.empty(len(users), dtype=torch.int64)
-    column = _columns(candidates, n_items)
-    foreign = int((items < 1 if column is None else column[items] < 0).sum())
-    if foreign:
-        raise ValueError(f"{foreign:,} of {len(items):,} items to rank are not candidates")
+    source.check(items)
+    ranks, lists = torch.empty(len(users), dtype=torch.int64), []
     order = torch.argsort(users, stable=True)
     unique, counts = torch.unique_consecutive(users[order], return_counts=True)
     ends = torch.cumsum(counts, 0)
     for start in range(0, len(unique), block):
         rows = unique[start : start + block]
         pairs = order[int(ends[start] - counts[start]) : int(ends[min(start + block, len(unique)) - 1])]
-        logits = _hide(scorer(rows).float().cpu(), rows, column, hidden)
-        refuse_nan(logits.amax(1))  # a NaN is the largest of its row
-        row = torch.searchsorted(rows, users[pairs])
-        own = logits[row, items[pairs] - 1 if column is None else column[items[pairs]]]
-        for part in torch.arange(len(pairs)).split(block):
-            ranks[pairs[part]] = (logits[row[part]] >= own[part, None]).sum(1)
-    return ranks.numpy()
+        logits = source.logits(rows)
+        if list_k:
+            best, position = logits.topk(min(list_k, logits.shape[1]), dim=1)
+            found = source.items(rows, position.cpu()).masked_fill_(best.cpu() == -torch.inf, 0)
+            lists.append(torch.nn.functional.pad(found, (0, list_k - found.shape[1])))
+        row = torch.from_numpy(np.repeat(np.arange(len(rows)), counts[start : start + block].numpy()))
+        column = source.columns(users[pairs], items[pairs])
+        ranks[pairs] = _ranks(logits, row.to(logits.device), column.to(logits.device), k).cpu()
+    return ranks.numpy(), torch.cat(lists) if lists else None
 
 
-def block_size(model: CollabModel, n_candidates: int, max_memory: int | str) -> int:
+def _ranks(logits: Tensor, row: Tensor, column: Tensor, k: int | None) -> Tensor:
+    """Ranks `(n,)` of the cells (row, column) of `logits` `(b, c)`, which may be overwritten."""
+    own = logits[row, column]
+    if len(row) == len(logits):  # one pair a user: comparing all in place is cheaper than finding the k best
+        return logits.ge_(own[:, None]).sum(1).long()
+    if k is None or 4 * k >= logits.shape[1]:
+        return _count(logits, row, own)
+    best = logits.topk(k, dim=1).values  # (b, k)
+    ranks = (best[row] >= own[:, None]).sum(1)  # exact for what is better than the k-th: all that is ahead is in `best`
+    ranks[own < best[row, -1]] = k + 1
+    tied = (own == best[row, -1]).nonzero().squeeze(1)  # others that tie with it may be outside
+    ranks[tied] = _count(logits, row[tied], own[tied])
+    return ranks
+
+
+def _count(logits: Tensor, row: Tensor, own: Tensor) -> Tensor:
+    """How many of each pair's row of `logits` are at least `own`, a bounded number of rows at once."""
+    step = max(1, len(logits) // 4)
+    parts = zip(row.split(step), own.split(step), strict=True)
+    counts = [(logits[rows] >= mine[:, None]).sum(1) for rows, mine in parts]
+    return torch.cat(counts) if counts else row.new_empty(0)
+
+
+def block_size(model: CollabModel | None, n_candidates: int, max_memory: int | str) -> int:
     """Users that fit in half of `max_memory` (bytes, or '512MB') when each is scored against `n_candidates`."""
     bytes_a_user = 4.0 * 3.0 * max(n_candidates, 1)  # a score, its copy and topk's workspace
-    most = 1024 if model.tables(True)[0].device.type == "cpu" else 2**31  # larger blocks fall out of a CPU's cache
+    # Larger blocks fall out of a CPU's cache before the scores are read again; smaller ones slow the product down.
+    most = max(64, 2**20 // max(n_candidates, 1)) if device_of(model).type == "cpu" else 2**31
     return min(most, max(1, int(parse_memory(max_memory) / 2 / bytes_a_user)))
 
 
@@ -180,6 +229,11 @@ def parse_memory(size: int | str) -> int:
     return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))
 
 
+def device_of(model) -> torch.device:
+    """Where a model's tables are; baselines, which have none, work on the CPU."""
+    return model.tables(True)[0].device if isinstance(model, CollabModel) else torch.device("cpu")
+
+
 def _columns(candidates: Tensor, n_items: int) -> Tensor | None:
     """Column `(n_items,)` of each item among the candidates, -1 for those that are none.
 
@@ -194,21 +248,19 @@ def _columns(candidates: Tensor, n_items: int) -> Tensor | None:
 
 def _hide(logits: Tensor, users: Tensor, column: Tensor | None, hidden: Pairs | None) -> Tensor:
     """Set the logits `(b, c)` of hidden pairs to -inf, in place."""
-    if hidden is None:
+    if hidden is None or len(users) == 0:
         return logits
-    rows, items = hidden.of(users)
     if column is None:
-        index = rows * logits.shape[1]
-        index += items
-        index -= 1
+        index = hidden.cells(users)
     else:
+        rows, items = hidden.of(users)
         there = column[items] >= 0
-        index = rows[there] * logits.shape[1] + column[items[there]]
+        index = (rows[there] * logits.shape[1] + column[items[there]]).numpy()
     flat = logits.view(-1)
     if logits.device.type == "cpu":
-        flat.numpy()[index.numpy()] = -np.inf  # twice as fast as torch's indexed assignment
+        flat.numpy()[index] = -np.inf  # twice as fast as torch's indexed assignment
     else:
-        flat[index.to(logits.device)] = -torch.inf
+        flat[torch.from_numpy(index).to(logits.device)] = -torch.inf
     return logits
 
 

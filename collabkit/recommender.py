@@ -14,10 +14,15 @@ from torch import Tensor
 
 from collabkit.bundle import load_bundle, save_bundle
 from collabkit.evaluate import evaluate_ranking, evaluate_ratings, predict_ratings
-from collabkit.interactions import CollabWarning, Columns, Interactions
+from collabkit.evaluate.candidates import known_pairs
+from collabkit.evaluate.references import PopularityRanks
+from collabkit.evaluate.task import RankingTask
+from collabkit.interactions import CollabWarning, Interactions
 from collabkit.models import CollabModel
 from collabkit.models.base import evaluating
-from collabkit.ranking import Pairs, block_size, model_scorer, top_k
+from collabkit.neighbours import cosine_rows, nearest
+from collabkit.pairs import Pairs
+from collabkit.ranking import block_size, model_scorer, top_k
 from collabkit.vocab import Vocab, check_ids
 
 __all__ = ["Recommender"]
@@ -137,48 +142,65 @@ class Recommender:
         self,
         on="valid",
         *,
-        k: int = 10,
+        k=10,
+        metrics=None,
+        candidates=None,
+        by: str | None = None,
         threshold: float | None = None,
         n_boot: int = 1000,
         seed: int = 0,
         max_memory: int | str = "512MB",
     ) -> pd.DataFrame:
-        """Rating errors and full-catalogue ranking metrics on held-out rows, with intervals and baselines.
+        """Rating errors and ranking metrics on held-out rows, with intervals and baselines.
 
         Args:
             on: `'valid'`, or a DataFrame with the model's columns (a final test).
-            k: cut-off of the ranking metrics.
-            threshold: a held-out item rated at least this is relevant; default the median training rating.
+            k: cut-off of the ranking metrics, or several: `[5, 10, 20]`.
+            metrics: names; default HitRate, Precision, Recall, NDCG, MAP, MRR. Besides there are AUC, and of the lists
+                Coverage, Novelty, Diversity, ARP and Gini.
+            candidates: what the relevant items compete with: None for all unseen items, `SampledCandidates(99)`, or a
+                DataFrame of user-item pairs; the last two are said in the metrics' names.
+            by: `'user_activity'` or `'item_popularity'`: ranking metrics by decile; see `evaluate.evaluate_ranking`.
+            threshold: a held-out item rated at least this is relevant; default the median training rating. Without
+                ratings all are.
             n_boot, seed: bootstrap over users for the 95 % intervals.
             max_memory: as in `recommend`.
 
         Returns:
-            DataFrame indexed by metric: `value`, `low`, `high`, the baselines (NaN where one has no such metric), and
-            `n`, the number of ratings or users. Items seen in training are not candidates, nor, in a final test, those
-            of the validation part, unless the test holds them.
+            DataFrame indexed by metric: `value`, `low`, `high`, the baselines (NaN where one has no such metric), the
+            paired `difference` to popularity with `diff_low` and `diff_high`, and `n`, the number of ratings or users.
+            RMSE and MAE come first where there are ratings and `metrics` is None. Items seen in training are not
+            candidates, nor, in a final test, those of the validation part, unless the test holds them.
         """
         test = self._test_part(on)
-        shown = self.valid if self.valid is not None and not isinstance(on, str) else None
-        hidden = Pairs.from_interactions(*_without(test, [p for p in (self.train, shown) if p is not None]))
         common = {"n_boot": n_boot, "seed": seed}
+        task = self.task(on, candidates=candidates, threshold=threshold, test=test)
+        rated = None not in (test.rating, self.train.rating) and isinstance(self.model, CollabModel)
         with evaluating(self.model):
-            parts = []
-            if test.rating is not None and self.train.rating is not None:
+            options = {"k": k, "metrics": metrics, "by": by, "max_memory": max_memory}
+            table = evaluate_ranking(self.model, task, **options, **common)
+            if rated and metrics is None and by is None:
                 groups = on[self.columns.user].factorize()[0] if isinstance(on, pd.DataFrame) else None
-                parts.append(evaluate_ratings(self.model, self.train, test, groups=groups, **common))
-            ranking = evaluate_ranking(
-                self.model,
-                self.train,
-                test,
-                hidden=hidden,
-                k=k,
-                threshold=threshold,
-                max_memory=max_memory,
-                **common,
-            )
-            parts += [ranking] if len(ranking) else []
-        table = pd.concat(parts)
+                errors = evaluate_ratings(self.model, self.train, test, groups=groups, **common)
+                table = pd.concat([errors, table]) if len(table) else errors
         return table[[c for c in table.columns if c != "n"] + ["n"]].astype({"n": int})
+
+    def task(self, on="valid", *, candidates=None, threshold: float | None = None, test=None) -> RankingTask:
+        """The `RankingTask` that `evaluate` with these arguments sets; `test` is the part `on`, where it is at hand."""
+        test = self._test_part(on) if test is None else test
+        hidden = self._train_pairs if isinstance(on, str) else self._seen
+        held_out = Pairs.from_interactions(test)
+        repeated = int(hidden.place(held_out.users, held_out.items)[1].sum())
+        if repeated:
+            hidden = hidden.without(held_out)
+            warnings.warn(
+                f"{repeated:,} of the pairs the model was trained or validated on occur in the evaluated rows: "
+                "the figures are too good for them; drop duplicates before splitting (filters.drop_duplicates)",
+                CollabWarning,
+                stacklevel=3,
+            )
+        options = {"candidates": candidates, "threshold": threshold, "popularity": self._popularity}
+        return RankingTask.make(self.train, test, hidden=hidden, **options)
 
     def _test_part(self, on) -> Interactions:
         if isinstance(on, pd.DataFrame):
@@ -202,23 +224,23 @@ class Recommender:
     def _hidden(self, filter_seen: bool, exclude) -> Pairs | None:
         if not isinstance(exclude, pd.DataFrame) or len(exclude) == 0:
             return self._seen if filter_seen else None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CollabWarning)  # which says what an unknown id would get
-            pairs = Interactions.from_df(exclude, Columns(self.columns.user, self.columns.item), **self._vocabs)
-        known = (pairs.user_idx > 0) & (pairs.item_idx > 0)
-        if not known.all():
-            text = f"{int((~known).sum()):,} of {len(pairs):,} pairs in exclude= name unknown ids; they hide nothing"
+        pairs, unknown = known_pairs(exclude, self.train)
+        if unknown:
+            text = f"{unknown:,} of {len(exclude):,} pairs in exclude= name unknown ids; they hide nothing"
             warnings.warn(text, CollabWarning, stacklevel=4)
-            pairs = pairs.take(known)
-        return Pairs.from_interactions(*([self.train, *self._valid_part] if filter_seen else []), pairs)
+        return self._seen.union(pairs) if filter_seen else pairs
+
+    @cached_property
+    def _train_pairs(self) -> Pairs:
+        return Pairs.from_interactions(self.train)
 
     @cached_property
     def _seen(self) -> Pairs:
-        return Pairs.from_interactions(self.train, *self._valid_part)
+        return self._train_pairs if self.valid is None else Pairs.from_interactions(self.train, self.valid)
 
-    @property
-    def _valid_part(self) -> list[Interactions]:
-        return [] if self.valid is None else [self.valid]
+    @cached_property
+    def _popularity(self) -> PopularityRanks:
+        return PopularityRanks(self.train)
 
     @property
     def _vocabs(self) -> dict[str, Vocab]:
@@ -254,7 +276,6 @@ class Recommender:
             }
         )
 
-    @torch.inference_mode()
     def _similar(self, ids, k: int, is_item: bool) -> pd.DataFrame:
         vocab, name = (self.items, self.columns.item) if is_item else (self.users, self.columns.user)
         if int(k) != k or k < 1:
@@ -262,14 +283,12 @@ class Recommender:
         rows = self._encode(vocab, ids, "raise")
         if k > len(vocab) - 2:
             warnings.warn(f"only {len(vocab) - 2} others exist, fewer than k={k}", CollabWarning, stacklevel=3)
-        table = torch.nn.functional.normalize(self.model.tables(is_item)[0].float().cpu(), dim=1)
-        parts = []
-        for part in rows.split(max(1, 2**26 // len(table))):  # blocks of at most a quarter of a gigabyte
-            cosine = table[part] @ table.T  # (b, n_rows)
-            cosine[:, 0] = -torch.inf
-            cosine[torch.arange(len(part)), part] = -torch.inf
-            parts.append(cosine.topk(min(int(k), len(vocab) - 2), dim=1))
-        best, found = (torch.cat(values) for values in zip(*parts, strict=True))
+        model = self.model
+        similarity = getattr(model, "item_similarity", None) if is_item else None
+        if similarity is None and not isinstance(model, CollabModel):
+            raise TypeError(f"{type(model).__name__} knows no similar {'items' if is_item else 'users'}")
+        similarity = cosine_rows(model.tables(is_item)[0]) if similarity is None else similarity
+        found, best = nearest(similarity, rows, min(int(k), len(vocab) - 2), len(vocab))
         n, k = found.shape
         data = {} if _is_one(vocab, ids) else {f"similar_to_{name}": vocab.decode(rows.numpy()).repeat(k)}
         data[name] = vocab.decode(found.flatten().numpy())
@@ -287,21 +306,3 @@ def _is_one(vocab: Vocab, ids) -> bool:
     if isinstance(ids, tuple):
         return ids in vocab
     return isinstance(ids, (str, bytes)) or np.ndim(ids) == 0
-
-
-def _without(test: Interactions, parts: list[Interactions]) -> list[Interactions]:
-    """`parts` less the pairs of `test`, which must stay candidates; such repeats are counted in a `CollabWarning`."""
-    held_out = torch.unique(test.pair_keys())
-    result, repeated = [], 0
-    for part in parts:
-        again = torch.isin(part.pair_keys(), held_out)
-        repeated += int(again.sum())
-        result.append(part.take(np.flatnonzero(~again.numpy())) if again.any() else part)
-    if repeated:
-        warnings.warn(
-            f"{repeated:,} of the pairs the model was trained or validated on occur in the evaluated rows: "
-            "the figures are too good for them; drop duplicates before splitting (filters.drop_duplicates)",
-            CollabWarning,
-            stacklevel=3,
-        )
-    return result

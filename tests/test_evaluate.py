@@ -1,3 +1,4 @@
+import itertools
 import warnings
 
 import numpy as np
@@ -7,14 +8,23 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collabkit.baselines import GlobalMean, Popularity, UserItemBias
-from collabkit.evaluate import default_threshold, evaluate_ranking, evaluate_ratings, predict_ratings
+from collabkit.evaluate import deciles, evaluate_ratings, predict_ratings
+from collabkit.evaluate import evaluate_ranking as evaluate_task
+from collabkit.evaluate.lists import ItemFacts
+from collabkit.evaluate.references import GlobalMean, PopularityRanks, UserItemBias
+from collabkit.evaluate.task import RankingTask, default_threshold
 from collabkit.interactions import CollabWarning, Columns, Interactions
 from collabkit.models import CollFilter
-from collabkit.ranking import Pairs
+from collabkit.pairs import Pairs
 from collabkit.vocab import Vocab
 
-METRICS = ["HitRate@10", "Precision@10", "Recall@10", "NDCG@10", "MRR@10"]
+METRICS = ["HitRate@10", "Precision@10", "Recall@10", "NDCG@10", "MAP@10", "MRR@10"]
+COLUMNS = ["value", "low", "high", "popularity", "difference", "diff_low", "diff_high", "n"]
+
+
+def evaluate_ranking(model, train, test, *, hidden, threshold=None, candidates=None, **kwargs):
+    task = RankingTask.make(train, test, hidden=hidden, threshold=threshold, candidates=candidates)
+    return evaluate_task(model, task, **kwargs)
 
 
 def interactions(rows, n_users=4, n_items=6, rated=True) -> Interactions:
@@ -112,7 +122,7 @@ def test_biases_solve_their_ridge_regression(seed):
 
 
 def test_popularity_counts_training_rows(train):
-    scorer = Popularity(train).scorer(torch.tensor([3, 1, 5]))
+    scorer = PopularityRanks(train).scorer(torch.tensor([3, 1, 5]))
     scores = scorer(torch.tensor([2, 0]))
     assert scores.tolist() == [[1, 3, 0]] * 2
     scores[0, 0] = -torch.inf  # hiding in place must not leak into the next block
@@ -132,13 +142,14 @@ def test_ranking_by_hand(train):
         model_of(table), train, test, hidden=Pairs.from_interactions(train), k=2, threshold=3, n_boot=200
     )
     assert list(result.index) == [name.replace("10", "2") for name in METRICS]
-    assert list(result) == ["value", "low", "high", "popularity", "n"] and result["n"].tolist() == [2] * 5
+    assert list(result) == COLUMNS and result["n"].tolist() == [2] * 6
     log3 = np.log2(3)
     ndcg = (1 / log3 + (1 / log3) / (1 + 1 / log3)) / 2
-    assert result["value"].tolist() == pytest.approx([1, 0.5, 0.75, ndcg, 0.5])
+    assert result["value"].tolist() == pytest.approx([1, 0.5, 0.75, ndcg, 0.375, 0.5])  # AP: (1/2) / 1 and (1/2) / 2
     # popularity: 3 rows for item 1, 1 for items 2 and 3. User 1: item 3 ahead, items 4 and 5 tied -> rank 3.
     # User 2: item 2 first, items 4 and 5 tied -> rank 3. So user 1 scores 0, user 2 one hit at rank 1.
-    assert result["popularity"].tolist() == pytest.approx([0.5, 0.25, 0.25, 0.5 / (1 + 1 / log3), 0.5])
+    assert result["popularity"].tolist() == pytest.approx([0.5, 0.25, 0.25, 0.5 / (1 + 1 / log3), 0.25, 0.5])
+    assert result["difference"].tolist() == pytest.approx((result["value"] - result["popularity"]).tolist())
     assert (result["low"] <= result["value"]).all() and (result["value"] <= result["high"]).all()
 
 
@@ -147,19 +158,19 @@ def test_the_threshold_says_what_is_relevant(train):
     model, hidden = model_of(torch.zeros(4, 6)), nothing(train)
     assert default_threshold(train) == 3
     for threshold, n in ((None, 2), (3, 2), (3.5, 1), (0, 3)):
-        assert evaluate_ranking(model, train, test, hidden=hidden, threshold=threshold)["n"].tolist() == [n] * 5
+        assert evaluate_ranking(model, train, test, hidden=hidden, threshold=threshold)["n"].tolist() == [n] * 6
     empty = evaluate_ranking(model, train, test, hidden=hidden, threshold=6)
-    assert empty.empty and list(empty) == ["value", "low", "high", "popularity", "n"] and empty.index.name == "metric"
+    assert empty.empty and list(empty) == COLUMNS and empty.index.name == "metric"
     clicks = interactions([(1, 4, 0), (2, 4, 0)], rated=False)
     assert default_threshold(clicks) == -np.inf
-    assert evaluate_ranking(model, clicks, clicks, hidden=hidden)["n"].tolist() == [2] * 5
+    assert evaluate_ranking(model, clicks, clicks, hidden=hidden)["n"].tolist() == [2] * 6
 
 
 def test_rows_of_unknown_ids_are_left_out_and_counted(train):
     test = interactions([(1, 4, 5), (0, 4, 5), (1, 0, 5), (0, 0, 5), (0, 3, 1)])
     with pytest.warns(CollabWarning, match="leave out 3 relevant rows whose user or item the model does not know"):
         result = evaluate_ranking(model_of(torch.zeros(4, 6)), train, test, hidden=nothing(train))
-    assert result["n"].tolist() == [1] * 5
+    assert result["n"].tolist() == [1] * 6
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         evaluate_ranking(model_of(torch.zeros(4, 6)), train, test.take([0, 4]), hidden=nothing(train))
@@ -209,10 +220,10 @@ def canary(name, test):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("constant", [0, 0, 0, 0, 0]),
-        ("opposite", [0, 0, 0, 0, 0]),
-        ("oracle", [1, 0.3, 1, 1, 1]),
-        ("tied oracle", [1, 0.3, 1, 1.5 / (1 + 1 / np.log2(3) + 0.5), 1 / 3]),  # its three best tie: all rank 3
+        ("constant", [0, 0, 0, 0, 0, 0]),
+        ("opposite", [0, 0, 0, 0, 0, 0]),
+        ("oracle", [1, 0.3, 1, 1, 1, 1]),
+        ("tied oracle", [1, 0.3, 1, 1.5 / (1 + 1 / np.log2(3) + 0.5), 2 / 3, 1 / 3]),  # its three best tie: all rank 3
     ],
 )
 def test_canaries(name, expected):
@@ -290,3 +301,142 @@ def test_unknown_ids_in_evaluated_rows_are_counted(trained):
     assert any("10 of 70 rows have 'title' ids that the model does not know" in m for m in messages)
     assert any("leave out 10 relevant rows" in m for m in messages)
     assert result.loc["RMSE", "n"] == 70 and result.loc["HitRate@10", "n"] == rows.head(60)["user"].nunique()
+
+
+# --- the choice of metrics -------------------------------------------------------------------------------------------
+
+
+def test_several_k_and_metrics_come_from_one_pass(trained, monkeypatch):
+    rec, calls = trained.recommender, []
+    vectors = type(rec.model).user_vectors
+    monkeypatch.setattr(type(rec.model), "user_vectors", lambda self, idx: calls.append(len(idx)) or vectors(self, idx))
+    together = rec.evaluate(k=[10, 5], metrics=["NDCG", "Coverage", "AUC"], n_boot=20)
+    assert sum(calls) == together["n"].max()  # each user is scored once
+    assert list(together.index) == ["NDCG@5", "NDCG@10", "Coverage@5", "Coverage@10", "AUC"]
+    for k in (5, 10):
+        alone = rec.evaluate(k=k, metrics="NDCG", n_boot=20)
+        assert alone.loc[f"NDCG@{k}", "value"] == together.loc[f"NDCG@{k}", "value"]
+    assert list(rec.evaluate(n_boot=2).index) == ["RMSE", "MAE", *METRICS]
+
+
+def test_metrics_and_cut_offs_that_are_none(trained):
+    with pytest.raises(ValueError, match=r"unknown metric\(s\) \['NDGC'\]; there are HitRate, Precision, .*ARP, Gini"):
+        trained.evaluate(metrics=["NDCG", "NDGC"])
+    with pytest.raises(ValueError, match="unknown metric"):
+        trained.evaluate(metrics=[])
+    for k, message in ((0, "at least 1, got 0"), ([5, -1], "at least 1, got -1"), (2.5, "whole number"), ([], "empty")):
+        with pytest.raises(ValueError, match=message):
+            trained.evaluate(k=k)
+    with pytest.raises(ValueError, match="by must be None or one of 'user_activity', 'item_popularity', got 'age'"):
+        trained.evaluate(by="age")
+
+
+@pytest.mark.parametrize("metrics", [None, ["Recall", "AUC", "Coverage", "Novelty", "Diversity", "ARP", "Gini"]])
+def test_a_k_beyond_the_catalogue(trained, metrics):
+    table = trained.evaluate(k=1000, metrics=metrics, n_boot=2)
+    assert table.loc["Recall@1000", "value"] == 1  # all are in the list, however bad
+    if metrics:
+        assert table.loc["Coverage@1000", "value"] == 1 and not table["value"].isna().any()
+
+
+def test_metrics_of_lists_by_hand():
+    # Training: user 1 has items 1, 2; user 2 has 1, 3; user 3 has 1. Item 4 and 5 nobody.
+    train = interactions([(1, 1, 1), (1, 2, 1), (2, 1, 1), (2, 3, 1), (3, 1, 1)], rated=False)
+    test = interactions([(1, 3, 1), (3, 2, 1)], rated=False)
+    scores = torch.zeros(4, 6)
+    scores[1] = torch.tensor([0.0, 9, 9, 5, 4, 3])  # list: 3, 4
+    scores[3] = torch.tensor([0.0, 9, 5, 4, 1, 1])  # list: 2, 3
+    names = ["Coverage", "Novelty", "Diversity", "ARP", "Gini"]
+    got = evaluate_ranking(
+        model_of(scores), train, test, hidden=Pairs.from_interactions(train), k=2, metrics=names, n_boot=50
+    )
+    one = np.log2(3)  # one of three users has the item; an item nobody has counts as if one had it
+    expected = {
+        "Coverage": 3 / 5,
+        "Novelty": one,
+        "Diversity": 1,  # 2 and 3 share no user, nor do 3 and 4
+        "ARP": ((1 + 0) / 2 + (1 + 1) / 2) / 2,
+        "Gini": (-4 * 0 - 2 * 0 + 0 * 1 + 2 * 1 + 4 * 2) / (5 * 4),  # items are listed 0, 0, 1, 1 and 2 times
+    }
+    assert got["value"].tolist() == pytest.approx([expected[name] for name in names])
+    assert got.loc[["Coverage@2", "Gini@2"], ["low", "high", "diff_low"]].isna().all(axis=None)
+    assert got.loc[["Novelty@2", "ARP@2"], ["low", "high"]].notna().all(axis=None) and (got["n"] == 2).all()
+    # popularity: user 1 unseen 3 (1 row), then 4 or 5; user 3 unseen 2 and 3
+    assert got.loc["ARP@2", "popularity"] == 0.75
+
+
+@given(st.integers(0, 1000))
+def test_diversity_against_all_pairs(seed):
+    rng = np.random.default_rng(seed)
+    rows = [(rng.integers(1, 7), rng.integers(1, 9), 1) for _ in range(25)]
+    train = interactions(rows, 7, 10, rated=False)  # item 9 has no rows
+    lists = np.stack([rng.permutation(np.arange(1, 10))[:4] for _ in range(5)])
+    lists[0, 3], lists[1, 1:] = 0, 0
+    table = np.zeros((10, 7))
+    table[train.item_idx, train.user_idx] = 1
+    unit = table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)
+    got = ItemFacts(train).diversity(lists, [2, 4])
+    for k, values in zip([2, 4], got, strict=True):
+        for row, value in zip(lists[:, :k], values, strict=True):
+            items = row[row > 0]
+            cosines = [unit[i] @ unit[j] for a, i in enumerate(items) for j in items[:a]]
+            assert value == pytest.approx(1 - np.mean(cosines), abs=1e-6) if cosines else np.isnan(value)
+
+
+# --- by decile -------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=200))
+def test_deciles_share_out_the_values(values):
+    values = np.array(values)
+    parts = list(deciles(values))
+    assert np.array_equal(sum(mask.astype(int) for *_, mask in parts), np.ones(len(values)))
+    assert all((values[mask] >= low).all() and (values[mask] <= high).all() for _, low, high, mask in parts)
+    assert all(a[2] < b[1] and a[0] < b[0] for a, b in itertools.pairwise(parts))  # no value in two
+    if len(set(values)) == len(values) >= 10:
+        assert max(mask.sum() for *_, mask in parts) - min(mask.sum() for *_, mask in parts) <= 1
+
+
+def test_by_user_activity(trained):
+    table = trained.evaluate(by="user_activity", metrics=["Recall", "Coverage"], n_boot=20)
+    whole = trained.evaluate(metrics=["Recall"]).loc["Recall@10"]
+    assert table.index.names == ["decile", "from", "to", "metric"] and list(table) == COLUMNS
+    recall = table.xs("Recall@10", level="metric")
+    assert recall["n"].sum() == whole["n"]
+    assert (recall["value"] * recall["n"]).sum() / whole["n"] == pytest.approx(whole["value"])
+    assert (recall["popularity"] * recall["n"]).sum() / whole["n"] == pytest.approx(whole["popularity"])
+    rows = trained.dls.train.items["user"].value_counts()
+    decile, low, high = recall.index[4]
+    liked = trained.dls.valid.items.query(f"rating >= {default_threshold(trained.dls.train.dataset)}")["user"].unique()
+    assert recall["n"].iloc[4] == rows[liked].between(low, high).sum() and decile == 5
+
+
+def test_by_item_popularity():
+    # One user each; items 1, 2, 3 have 3, 2, 1 training rows. The model ranks item 1 first for all.
+    train = interactions([(1, 1, 1), (2, 1, 1), (3, 1, 1), (1, 2, 1), (2, 2, 1), (1, 3, 1)], 6, 6, rated=False)
+    test = interactions([(4, 1, 1), (4, 2, 1), (5, 3, 1)], 6, 6, rated=False)
+    model = model_of(torch.tensor([0.0, 5, 4, 1, 3, 2]).repeat(6, 1))
+    got = evaluate_ranking(
+        model, train, test, hidden=Pairs.from_interactions(train), k=2, by="item_popularity", metrics="MRR", n_boot=2
+    )
+    values = {low: value for (_, low, _, _), value in got["value"].items()}
+    assert values == {1: 0, 2: 0.5, 3: 1}  # items 3, 2, 1: beyond 2, second, first
+    assert got["n"].tolist() == [1, 1, 1]
+    with pytest.raises(ValueError, match="Coverage describe.*users' lists; by='item_popularity' has none"):
+        evaluate_ranking(model, train, test, hidden=nothing(train), by="item_popularity", metrics=["NDCG", "Coverage"])
+
+
+def test_test_users_unseen_in_training(trained):
+    """Without training rows, but known: ranked, and popularity too; unknown ones: counted and left out."""
+    train = interactions([(1, 1, 1), (2, 1, 1)], rated=False)
+    got = evaluate_ranking(
+        model_of(torch.zeros(4, 6)),
+        train,
+        interactions([(3, 1, 1)], rated=False),
+        hidden=Pairs.from_interactions(train),
+    )
+    assert got.loc["MRR@10", ["value", "popularity"]].tolist() == [0.2, 1]
+    rows = trained.dls.valid.items.head(5).assign(user=10**9)
+    with pytest.warns(CollabWarning):
+        table = trained.evaluate(rows)
+    assert list(table.index) == ["RMSE", "MAE"]

@@ -2,11 +2,26 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import mean_absolute_error, mean_squared_error, ndcg_score
+from sklearn.metrics import average_precision_score, mean_absolute_error, mean_squared_error, ndcg_score, roc_auc_score
 
-from collabkit.metrics import bootstrap_interval, hit_rate, mae, ndcg, precision, recall, reciprocal_rank, rmse
+from collabkit import metrics
+from collabkit.metrics import (
+    auc,
+    average_precision,
+    bootstrap_interval,
+    coverage,
+    gini,
+    hit_rate,
+    list_mean,
+    mae,
+    ndcg,
+    precision,
+    recall,
+    reciprocal_rank,
+    rmse,
+)
 
-RANKING = [hit_rate, precision, recall, ndcg, reciprocal_rank]
+RANKING = [hit_rate, precision, recall, ndcg, average_precision, reciprocal_rank]
 
 # Three users: the first's relevant items rank 1, 3 and 12; the second's 4; the third's 6 and 2.
 RANKS, GROUPS = np.array([3, 4, 1, 6, 12, 2]), np.array([0, 1, 0, 2, 0, 2])
@@ -53,6 +68,9 @@ def test_shapes_that_would_broadcast_are_refused(metric):
         (recall, 3, [2 / 3, 0, 1 / 2]),
         (recall, 12, [1, 1, 1]),
         (reciprocal_rank, 3, [1, 0, 1 / 2]),
+        (average_precision, 1, [1, 0, 0]),
+        (average_precision, 3, [(1 + 2 / 3) / 3, 0, (1 / 2) / 2]),
+        (average_precision, 12, [(1 + 2 / 3 + 3 / 12) / 3, 1 / 4, (1 / 2 + 2 / 6) / 2]),
         (reciprocal_rank, 10, [1, 1 / 4, 1 / 2]),
         # discounts: rank 1 -> 1, 2 -> 1/log2(3), 3 -> 1/2, 4 -> 1/log2(5), 6 -> 1/log2(7)
         (ndcg, 1, [1, 0, 0]),
@@ -82,6 +100,11 @@ def test_against_brute_force_and_scikit_learn(seed, k):
     assert recall(ranks, users, k) == pytest.approx(hits.sum(1) / relevant.sum(1))
     first = np.array([row.argmax() + 1 if row.any() else np.inf for row in hits])
     assert reciprocal_rank(ranks, users, k) == pytest.approx(1 / first)
+    full = [average_precision_score(relevant[u], scores[u]) for u in range(n_users)]
+    assert average_precision(ranks, users, n_items) == pytest.approx(full)
+    some = ~relevant.all(1)
+    expected = [roc_auc_score(relevant[u], scores[u]) for u in np.flatnonzero(some)]
+    assert auc(ranks, users, np.full(n_users, n_items))[some] == pytest.approx(expected)
 
 
 @given(st.integers(0, 10_000), st.integers(1, 10))
@@ -101,7 +124,7 @@ def test_ranges_and_order(seed, k):
 
 def test_the_best_and_the_worst():
     best, groups = np.array([1, 2, 3, 1]), np.array([0, 0, 0, 1])
-    for metric in (hit_rate, recall, ndcg, reciprocal_rank):
+    for metric in (hit_rate, recall, ndcg, average_precision, reciprocal_rank):
         assert metric(best, groups, 10).tolist() == [1, 1]
     assert precision(best, groups, 10) == pytest.approx([0.3, 0.1])
     assert ndcg(best, groups, 2).tolist() == [1, 1]  # more relevant items than k: the ideal has k hits
@@ -117,6 +140,52 @@ def test_what_is_refused(metric):
     for ranks, groups in (([1, 2], [0]), ([], []), ([1, 2], [0, 2])):  # user 1 has no relevant item
         with pytest.raises(ValueError, match="every group at least one relevant item"):
             metric(np.array(ranks, dtype=int), np.array(groups, dtype=int), 5)
+
+
+def test_auc_by_hand():
+    # 6 candidates, 2 relevant: of ranks 1 and 4 the first beats all 4 others, the second 2 of them.
+    assert auc(np.array([4, 1]), np.array([0, 0]), np.array([6])) == pytest.approx([6 / 8])
+    assert auc(np.array([6, 6]), np.array([0, 0]), np.array([6])).tolist() == [0]  # all tie: nothing is in order
+    assert auc(np.array([2, 2]), np.array([0, 0]), np.array([6])).tolist() == [1]  # the relevant tie with each other
+    nothing, half = auc(np.array([1, 2, 2]), np.array([0, 0, 1]), np.array([2, 3]))
+    assert np.isnan(nothing) and half == 0.5  # only relevant candidates; one of two beaten
+
+
+@given(st.integers(0, 10_000))
+def test_auc_against_all_pairs(seed):
+    """With ties, which count against the model."""
+    rng = np.random.default_rng(seed)
+    scores, relevant = rng.integers(0, 4, size=(3, 8)), rng.random((3, 8)) < 0.4
+    relevant[:, 0], relevant[:, 1] = True, False
+    users, items = relevant.nonzero()
+    ranks = (scores[users] >= scores[users, items][:, None]).sum(1)
+    pairs = [(scores[u][relevant[u]][:, None] > scores[u][~relevant[u]]).mean() for u in range(3)]
+    assert auc(ranks, users, np.full(3, 8)) == pytest.approx(pairs)
+
+
+# --- of lists --------------------------------------------------------------------------------------------------------
+
+LISTS = np.array([[1, 2, 3], [1, 2, 0], [0, 0, 0], [4, 1, 5]])
+
+
+def test_lists_by_hand():
+    value = np.array([99.0, 10, 20, 30, 40, 50, 60])
+    mean = list_mean(LISTS, value)
+    assert mean[[0, 1, 3]].tolist() == [20, 15, 100 / 3] and np.isnan(mean[2])
+    assert coverage(LISTS, 6) == 5 / 6 and coverage(LISTS[2:3], 6) == 0
+    # counts 0 (item 6), 1, 1, 1, 2, 3 in order: (-5 0 -3 1 -1 1 + 1 1 + 3 2 + 5 3) / (6 * 8)
+    assert gini(LISTS, 6) == pytest.approx((-3 - 1 + 1 + 6 + 15) / 48)
+    assert np.isnan(gini(LISTS[2:3], 6))
+
+
+@given(st.integers(0, 1000))
+def test_gini_is_half_the_relative_mean_difference(seed):
+    rng = np.random.default_rng(seed)
+    lists = rng.integers(0, 8, size=(5, 4))
+    lists[0, 0] = 3
+    counts = np.bincount(lists[lists > 0], minlength=8)[1:]
+    difference = np.abs(counts[:, None] - counts).mean()
+    assert gini(lists, 7) == pytest.approx(difference / (2 * counts.mean()))
 
 
 # --- the interval ----------------------------------------------------------------------------------------------------
@@ -163,3 +232,31 @@ def test_interval_depends_on_the_seed_alone(monkeypatch):
     assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
     assert bootstrap_interval(np.full(9, 2.0), np.full(9, 4)) == (0.5, 0.5)
     assert all(isinstance(end, float) for end in first)
+
+
+def test_interval_of_few_distinct_rows_is_that_of_all(monkeypatch):
+    """Drawing how often each distinct row occurs, or each user: two ways to the same distribution."""
+    rng = np.random.default_rng(5)
+    values = np.stack([rng.random(900) < 0.3, rng.integers(0, 3, 900)], axis=1).astype(float)
+    few = bootstrap_interval(values, np.ones(900), n_boot=4000)
+    monkeypatch.setattr(metrics, "_distinct_rows", lambda rows: (np.arange(len(rows)), np.ones(len(rows))))
+    every = bootstrap_interval(values, np.ones(900), n_boot=4000)
+    for a, b, width in zip(np.ravel(few), np.ravel(every), np.tile(every[1] - every[0], 2), strict=True):
+        assert a == pytest.approx(b, abs=0.06 * width)
+
+
+@given(st.integers(0, 1000))
+def test_distinct_rows_are_those_of_numpy(seed):
+    rows = np.random.default_rng(seed).integers(0, 3, size=(40, 2)) / 3
+    first, times = metrics._distinct_rows(rows)
+    expected, counts = np.unique(rows, axis=0, return_counts=True)
+    order = np.lexsort(rows[first].T[::-1])
+    assert np.array_equal(rows[first][order], expected) and np.array_equal(times[order], counts)
+    assert (np.diff(times) <= 0).all()
+
+
+def test_ratios_with_counts_of_their_own():
+    """Users without a value (count 0) take no part in that column's mean."""
+    values, there = np.array([[1.0, 5], [0, 0], [3, 9]]), np.array([[1.0, 1], [1, 0], [1, 1]])
+    low, high = bootstrap_interval(values, there, n_boot=2000)
+    assert low[0] == 0 and high[0] == 3 and high[1] == 9 and low[1] <= 5

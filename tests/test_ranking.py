@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from collabkit import metrics
 from collabkit.interactions import Columns, Interactions
 from collabkit.models import CollFilter, EmbeddingNN
-from collabkit.ranking import Pairs, block_size, exact_ranks, model_scorer, parse_memory, top_k
+from collabkit.pairs import Pairs
+from collabkit.ranking import FullCatalogue, block_size, exact_ranks, model_scorer, parse_memory, rank_pairs, top_k
 from collabkit.vocab import Vocab
 
 N_USERS, N_ITEMS = 8, 13  # rows of the tables, the unknown one included
@@ -53,12 +54,29 @@ def pairs_of(hidden: np.ndarray) -> Pairs:
 def test_pairs_by_hand():
     pairs = Pairs.from_interactions(interactions([2, 1, 2, 4], [5, 3, 6, 2]), interactions([2, 4], [1, 2]))
     rows, items = pairs.of(torch.tensor([4, 0, 2, 2]))
-    assert rows.tolist() == [0, 0, 2, 2, 2, 3, 3, 3] and items.tolist() == [2, 2, 5, 6, 1, 5, 6, 1]
+    assert rows.tolist() == [0, 2, 2, 2, 3, 3, 3] and items.tolist() == [2, 1, 5, 6, 1, 5, 6]  # each pair once
     assert [part.tolist() for part in pairs.of(torch.tensor([3, 7]))] == [[], []]
     rows, items = pairs.of(torch.tensor([1, 2, 3, 4]))  # neighbours in order take a shorter way
-    assert rows.tolist() == [0, 1, 1, 1, 3, 3] and items.tolist() == [3, 5, 6, 1, 2, 2]
+    assert rows.tolist() == [0, 1, 1, 1, 3] and items.tolist() == [3, 1, 5, 6, 2]
     unknown = Pairs.from_interactions(interactions([0, 0, 2], [0, 3, 0]))
     assert [part.tolist() for part in unknown.of(torch.tensor([2, 0]))] == [[1], [3]]  # item 0 is no candidate anyway
+
+
+@given(st.integers(0, 1000))
+def test_pairs_as_sets(seed):
+    rng = np.random.default_rng(seed)
+    first, second = (rng.random((N_USERS, N_ITEMS)) < share for share in (0.4, 0.2))
+    first[:, 0] = second[:, 0] = False
+    a, b = pairs_of(first), pairs_of(second)
+    assert np.array_equal(a.users, first.nonzero()[0]) and np.array_equal(a.items, first.nonzero()[1])
+    for got, expected in ((a.union(b), first | second), (a.without(b), first & ~second)):
+        assert np.array_equal(np.stack([got.users, got.items]), np.stack(expected.nonzero())) and len(got) == len(
+            got.keys
+        )
+        assert np.array_equal(np.diff(got.start), expected.sum(1))
+    users, items = np.divmod(np.arange(N_USERS * N_ITEMS), N_ITEMS)
+    known = items > 0
+    assert np.array_equal(a.place(users[known], items[known])[1], first[:, 1:].ravel())
 
 
 # --- top k -----------------------------------------------------------------------------------------------------------
@@ -120,6 +138,33 @@ def test_exact_ranks_against_brute_force(problem):
         better = sum(table[user, i] > table[user, item] for i in others)
         tied = sum(table[user, i] == table[user, item] for i in others)
         assert rank == 1 + better + tied
+
+
+@given(problems(), st.integers(1, 6), st.booleans())
+def test_ranks_cut_at_k_and_lists_against_the_exact_ones(problem, k, one_each):
+    """Whatever way is taken (one pair a user, the k best, ties at the k-th), ranks up to k are exact."""
+    table, candidates, hidden, users, block = problem
+    users = users.unique() if one_each else users
+    items = candidates[torch.randint(len(candidates), (len(users),), generator=torch.Generator().manual_seed(1))]
+    hidden[users, items] = False
+    source = FullCatalogue(table_scorer(table, candidates), candidates, N_ITEMS, pairs_of(hidden))
+    exact, none = rank_pairs(source, users, items, block=block)
+    ranks, lists = rank_pairs(source, users, items, block=block, k=k, list_k=k)
+    assert none is None and np.array_equal(np.minimum(ranks, k + 1), np.minimum(exact, k + 1))
+    unique = users.unique()
+    best, _ = top_k(
+        table_scorer(table, candidates), unique, candidates, k, n_items=N_ITEMS, hidden=pairs_of(hidden), block=block
+    )
+    assert lists.shape == (len(unique), k) and torch.equal(lists[:, : best.shape[1]], best)
+
+
+def test_a_long_list_of_ties_at_the_cut():
+    """Of 40 items 30 tie at the top: nobody is among the first 3, as for all the exact rank is 30."""
+    table = torch.zeros(1, 41)
+    table[0, 1:31] = 1.0
+    source = FullCatalogue(lambda users: table[users][:, 1:].clone(), torch.arange(1, 41), 41, None)
+    ranks, _ = rank_pairs(source, torch.zeros(4, dtype=torch.int64), torch.tensor([1, 30, 31, 40]), block=2, k=3)
+    assert ranks[:2].tolist() == [30, 30] and (ranks[2:] > 3).all()
 
 
 def ranks_of(scorer, users, items, hidden=None):
@@ -214,6 +259,23 @@ def test_blocks_fit_the_memory():
     dot = CollFilter(N_USERS, N_ITEMS, 4)
     assert block_size(dot, 1000, "24MB") == 1000 and block_size(dot, 1000, 1) == 1  # half of it, 12 bytes a score
     assert block_size(dot, 2000, "24MB") == 500
+    assert (
+        block_size(dot, 4096, "1GB") == 256 and block_size(dot, 10**6, "1GB") == 41
+    )  # 4 MB of scores, 64 users if fit
+
+
+def test_a_dot_product_that_is_not_finite_is_refused():
+    for value, where in ((float("nan"), 2), (float("nan"), 5), (1e30, 2)):
+        model = CollFilter(N_USERS, N_ITEMS, 4).eval()
+        with torch.no_grad():
+            model.i_weight.weight[where] = value
+            model.u_weight.weight[3] = torch.tensor([1e30, -1e30, 1e30, -1e30]) if value == 1e30 else 1.0
+        with pytest.raises(ValueError, match="scores are NaN"):
+            ranks_of(model_scorer(model, torch.arange(1, N_ITEMS)), torch.tensor([3]), torch.tensor([7]))
+    with torch.no_grad():
+        model.i_weight.weight[2] = 1e20  # large, but fine
+    ranks = ranks_of(model_scorer(model, torch.arange(1, N_ITEMS)), torch.tensor([1]), torch.tensor([7]))
+    assert 1 <= ranks[0] <= N_ITEMS - 1
 
 
 @pytest.mark.parametrize("layers", [[6], [400, 300]])

@@ -1,0 +1,54 @@
+"""`evaluate` over all users and items of ML-1M, leave-one-out, against the bare matrix product."""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+
+from collabkit import CollFilter, Interactions, Recommender
+from collabkit.interactions import Columns
+from collabkit.ranking import block_size
+
+from .common import data_folder, interleaved, median_seconds, write
+
+REPEATS = 25
+
+
+def evaluate_speed() -> None:
+    """Default metrics at k=10 with intervals and popularity, d=64, against the blocked product of all vectors.
+
+    The first call also sorts the training pairs, which later calls on the same data find sorted.
+    """
+    rec, rows = _recommender(), []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        fresh = Recommender(rec.model, rec.train, rec.valid)
+        seconds_first = median_seconds(interleaved({"first": fresh.evaluate}, 1)["first"])
+        functions = {"matmul": lambda: _bare(rec.model), "evaluate": rec.evaluate}
+        runs = interleaved(functions, REPEATS)
+        limit = median_seconds(runs["matmul"])
+        for name, seconds in (*((name, median_seconds(done)) for name, done in runs.items()), ("first", seconds_first)):
+            row = {"threads": threads, "what": name, "milliseconds": round(1000 * seconds, 1)}
+            rows.append({**row, "times_matmul": round(seconds / limit, 2)})
+    write("evaluate_speed", rows)
+
+
+def _recommender() -> Recommender:
+    folder = data_folder() / "ml-1m-ncf"
+    train, test = (
+        pd.read_csv(folder / f"ml-1m.{part}.rating", sep="\t", header=None, usecols=[0, 1], names=["user", "item"])
+        for part in ("train", "test")
+    )
+    data = Interactions.from_df(pd.concat([train, test], ignore_index=True), Columns("user", "item"))
+    parts = data.take(range(len(train))), data.take(range(len(train), len(data)))
+    return Recommender(CollFilter(data.n_users, data.n_items, 64), *parts)
+
+
+@torch.inference_mode()
+def _bare(model) -> None:
+    users = model.user_vectors(torch.arange(1, model.n_users))
+    items = model.item_vectors(torch.arange(1, model.n_items)).T.contiguous()
+    parts = users.split(block_size(model, model.n_items - 1, "512MB"))
+    buffer = items.new_empty(len(parts[0]), items.shape[1])
+    for part in parts:
+        torch.mm(part, items, out=buffer[: len(part)])

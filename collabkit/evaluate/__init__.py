@@ -1,0 +1,14 @@
+"""Evaluation: held-out rows and candidates -> one ranking pass -> tables with intervals and baselines.
+
+`task` says what is asked (users, relevant items, candidates) and ranks for it, `candidates` the protocols, `references`
+what every figure stands beside, `lists` the metrics of whole lists, `tables` puts the results together.
+"""
+
+from collabkit.evaluate.candidates import SampledCandidates
+from collabkit.evaluate.tables import deciles, evaluate_ranking, evaluate_ratings, interval_columns, predict_ratings
+from collabkit.evaluate.task import RankingTask, check_ks, check_metrics, default_threshold
+
+__all__ = [
+    "SampledCandidates", "RankingTask", "evaluate_ratings", "evaluate_ranking", "deciles", "predict_ratings",
+    "interval_columns", "check_ks", "check_metrics", "default_threshold",
+]  # fmt: skip

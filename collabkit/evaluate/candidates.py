@@ -1,0 +1,211 @@
+"""Which items compete in an evaluation: all unseen ones, sampled ones, or a given list for each user."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from collabkit.interactions import CollabWarning, Columns, Interactions
+from collabkit.models import CollabModel
+from collabkit.pairs import Pairs, sorted_unique
+from collabkit.ranking import Scorer, block_size, device_of, parse_memory, refuse_nan
+
+__all__ = ["SampledCandidates", "Lists", "pair_scorer", "known_pairs", "given_pairs"]
+
+
+@dataclass(frozen=True)
+class SampledCandidates:
+    """Each user's relevant items compete with `n` items drawn uniformly, without replacement, from the unseen ones.
+
+    Unseen: not in the user's training, validation or test rows. A user with fewer than `n` unseen items gets all of
+    them, counted in a `CollabWarning`. Metrics of samples order models differently from exact ones (Krichene and
+    Rendle, "On sampled metrics for item recommendation", 2020), so the sample's size stands in each metric's name.
+
+    Args:
+        n: items drawn a user.
+        seed: of the draw; the same users, seen items and seed give the same candidates to every model.
+
+    Example:
+        >>> learn.evaluate(candidates=SampledCandidates(99, seed=0))  # doctest: +SKIP
+    """
+
+    n: int = 99
+    seed: int = 0
+
+    def __post_init__(self):
+        if int(self.n) != self.n or self.n < 1:
+            raise ValueError(f"n must be a whole number of at least 1, got {self.n!r}")
+
+    @property
+    def label(self) -> str:
+        """What stands behind the metrics' names."""
+        return f"({self.n} negatives)"
+
+    def draw(self, users: np.ndarray, seen: Pairs) -> Pairs:
+        """Up to `n` items that are not in `seen` for each of the distinct `users` `(m,)`."""
+        rng = np.random.default_rng(self.seed)
+        left = seen.n_items - 1 - np.diff(seen.start)[users]  # (m,) unseen items
+        short = int((left < self.n).sum())
+        if short:
+            warnings.warn(
+                f"{short:,} of {len(users):,} users have under {self.n} unseen items and compete with all of them",
+                CollabWarning,
+                stacklevel=5,
+            )
+        many = left > 4 * self.n
+        rows, numbers = _distinct_few(rng, np.flatnonzero(many), left, self.n)
+        more_rows, more = _distinct_many(rng, np.flatnonzero(~many), left, self.n)
+        owner = users[np.concatenate([rows, more_rows])]
+        items = _nth_unseen(owner, np.concatenate([numbers, more]), seen)
+        return Pairs.from_indices(owner, items, n_users=seen.n_users, n_items=seen.n_items)
+
+
+def _distinct_few(rng, rows: np.ndarray, left: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """`n` distinct numbers in `[0, left)` for each of `rows`: draw, and draw again for those that came twice.
+
+    Keeping the first n distinct ones of independent draws is drawing without replacement.
+    """
+    width = int(left.max(initial=0)) + 1
+    keys, short = np.zeros(0, dtype=np.int64), np.repeat(rows, n)
+    while len(short):
+        keys = sorted_unique(np.concatenate([keys, short * width + rng.integers(0, left[short])]))
+        have = np.bincount(keys // width, minlength=len(left))[rows]
+        short = np.repeat(rows, n - have)
+    return keys // width, keys % width
+
+
+def _distinct_many(rng, rows: np.ndarray, left: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Up to `n` distinct numbers in `[0, left)` for each of `rows`, where n is no small part of `left` (<= 4 n)."""
+    if len(rows) == 0:
+        return rows, rows
+    picked, step = [], max(1, 2_000_000 // (4 * n))
+    for start in range(0, len(rows), step):
+        mine = left[rows[start : start + step]][:, None]
+        order = np.argsort(np.where(np.arange(mine.max()) < mine, rng.random((len(mine), mine.max())), 2.0), axis=1)
+        row, place = np.nonzero(np.arange(min(n, order.shape[1])) < mine)
+        picked.append((rows[start + row], order[row, place]))
+    return tuple(np.concatenate(column) for column in zip(*picked, strict=True))
+
+
+def _nth_unseen(users: np.ndarray, numbers: np.ndarray, seen: Pairs) -> np.ndarray:
+    """Each user's unseen item number `numbers` `(m,)`, counted from 0.
+
+    With the user's seen items s_0 < s_1 < ... (counted from 0) it is `r + #{j : s_j - j <= r}`; `s_j - j` never falls,
+    so with each user's offset all of them are one sorted array.
+    """
+    width = seen.n_items - 1
+    owner = seen.users
+    keys = seen.keys - (np.arange(len(seen)) - seen.start[owner])  # user * width + s_j - j
+    keys += owner  # users' ranges, of width + 1 values now, do not touch
+    before = np.searchsorted(keys, users * (width + 1) + numbers, side="right") - seen.start[users]
+    return numbers + before + 1
+
+
+def known_pairs(table: pd.DataFrame, data: Interactions) -> tuple[Pairs, int]:
+    """The pairs of a table with the user and item columns of `data`, and how many rows name ids unknown to it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CollabWarning)  # which says what an unknown id would get
+        columns = Columns(data.columns.user, data.columns.item)
+        rows = Interactions.from_df(table, columns, users=data.users, items=data.items)
+    known = ((rows.user_idx > 0) & (rows.item_idx > 0)).numpy()
+    return Pairs.from_interactions(rows.take(known)), int((~known).sum())
+
+
+def given_pairs(table: pd.DataFrame, train: Interactions, relevant: Pairs, hidden: Pairs) -> tuple[Pairs, Pairs]:
+    """The candidates in a table of user-item pairs, and the relevant pairs of the users who have any.
+
+    Pairs with unknown ids and pairs seen in training (`hidden`) are left out, and users without given candidates are
+    not evaluated (their relevant items would compete with nothing); all are counted in a `CollabWarning`.
+
+    Raises:
+        KeyError: the table lacks the user or item column.
+        ValueError: nothing is left.
+    """
+    pairs, unknown = known_pairs(table, train)
+    given = pairs.without(hidden)
+    competes = np.diff(given.without(relevant).start)[relevant.users] > 0
+    alone = len(np.unique(relevant.users[~competes]))
+    for n, what in (
+        (unknown, f"of {len(table):,} candidate pairs name unknown ids and are left out"),
+        (len(pairs) - len(given), "candidate pairs were seen in training or validation and are left out"),
+        (alone, "users with relevant items have no other candidates given and are left out"),
+    ):
+        if n:
+            warnings.warn(f"{n:,} {what}", CollabWarning, stacklevel=5)
+    if not competes.any():
+        raise ValueError(
+            f"no candidate is left for any user with a relevant item: of {len(table):,} pairs given, "
+            f"{len(table) - unknown:,} have known ids and {len(given):,} of these are unseen"
+        )
+    kept = Pairs.from_keys(relevant.keys[competes], train.n_users, train.n_items)
+    return given.union(kept), kept
+
+
+class Lists:
+    """Each user has candidates of their own: the pairs `allowed`.
+
+    Args:
+        score: function of users `(n,)` and items `(n,)` to their logits `(n,)`, see `pair_scorer`.
+        allowed: the candidates.
+    """
+
+    def __init__(self, score: Callable[[Tensor, Tensor], Tensor], allowed: Pairs):
+        self.score, self.allowed = score, allowed
+
+    def check(self, items: Tensor) -> None:
+        """Nothing: `columns` finds what is not there."""
+
+    def logits(self, users: Tensor) -> Tensor:
+        """Scores `(b, c)` of a block, c the longest list, -inf past the end of a shorter one."""
+        rows, items = self.allowed.of(users)
+        n = np.diff(self.allowed.start)[users.numpy()]
+        scores = self.score(users[rows], items)
+        refuse_nan(scores)
+        logits = scores.new_full((len(users), int(n.max(initial=1))), -torch.inf)
+        logits[rows, torch.arange(len(rows)) - torch.from_numpy(np.repeat(np.cumsum(n) - n, n))] = scores
+        return logits
+
+    def columns(self, users: Tensor, items: Tensor) -> Tensor:
+        """The column `(n,)` of each (user, item) pair in its user's row of `logits`."""
+        at, there = self.allowed.place(users, items)
+        if not there.all():
+            raise ValueError(f"{(~there).sum():,} of {len(there):,} items to rank are not candidates")
+        return torch.from_numpy(at - self.allowed.start[users.numpy()])
+
+    def items(self, users: Tensor, position: Tensor) -> Tensor:
+        """The items at columns `position` `(b, k)` of a block; 0 past the end of a list."""
+        start, end = (torch.from_numpy(self.allowed.start[users.numpy() + j])[:, None] for j in (0, 1))
+        at = start + position
+        keys = torch.from_numpy(self.allowed.keys)[at.clamp(max=len(self.allowed) - 1)]
+        return torch.where(at < end, keys - users[:, None] * (self.allowed.n_items - 1) + 1, 0)
+
+
+def pair_scorer(model: CollabModel, n_items: int, max_memory: int | str = "512MB") -> Callable:
+    """A function from users `(n,)` and items `(n,)` to logits `(n,)` on the CPU, in batches that fit the memory."""
+    if hasattr(model, "scorer"):  # baselines score whole rows
+        rows = model.scorer(torch.arange(1, n_items))
+        return lambda users, items: _from_rows(rows, users, items, max_memory, n_items)
+    device = device_of(model)
+    batch = min(2**16, max(1, parse_memory(max_memory) // 2 // (4 * model.floats_per_pair())))
+
+    def score(users: Tensor, items: Tensor) -> Tensor:
+        parts = zip(users.split(batch), items.split(batch), strict=True)
+        return torch.cat([model.score(u.to(device), i.to(device)).float().cpu() for u, i in parts] or [torch.zeros(0)])
+
+    return score
+
+
+def _from_rows(scorer: Scorer, users: Tensor, items: Tensor, max_memory: int | str, n_items: int) -> Tensor:
+    unique, row = torch.unique(users, return_inverse=True)
+    scores, block = torch.empty(len(users)), block_size(None, n_items, max_memory)
+    for start in range(0, len(unique), block):
+        mine = ((row >= start) & (row < start + block)).nonzero().squeeze(1)
+        logits = scorer(unique[start : start + block])
+        scores[mine] = logits[row[mine] - start, items[mine] - 1].float()
+    return scores

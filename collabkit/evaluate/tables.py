@@ -1,0 +1,200 @@
+"""Evaluation: predictions and ranks of held-out rows -> a DataFrame with intervals and baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from collabkit import metrics
+from collabkit.evaluate.lists import LIST_METRICS
+from collabkit.evaluate.references import GlobalMean, UserItemBias
+from collabkit.evaluate.task import Ranked, RankingTask, check_ks, check_metrics
+from collabkit.interactions import Interactions
+from collabkit.models import CollabModel
+from collabkit.ranking import refuse_nan
+
+__all__ = ["evaluate_ratings", "evaluate_ranking", "deciles", "predict_ratings"]
+
+RANKING_COLUMNS = ["value", "low", "high", "popularity", "difference", "diff_low", "diff_high", "n"]
+
+
+@torch.inference_mode()
+def predict_ratings(model: CollabModel, user_idx: Tensor, item_idx: Tensor, *, batch: int = 65_536) -> Tensor:
+    """Predicted ratings `(n,)` float32 on the CPU for index tensors `(n,)`, in batches; NaN raises `ValueError`."""
+    device = model.tables(True)[0].device
+    parts = [
+        model(users.to(device), items.to(device)).float().cpu()
+        for users, items in zip(user_idx.split(batch), item_idx.split(batch), strict=True)
+    ]
+    ratings = torch.cat(parts) if parts else torch.zeros(0)
+    refuse_nan(ratings)
+    return ratings
+
+
+def evaluate_ratings(
+    model: CollabModel,
+    train: Interactions,
+    test: Interactions,
+    *,
+    groups: np.ndarray | None = None,
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """RMSE and MAE of the ratings in `test`, beside the global mean and the user + item bias baseline.
+
+    Args:
+        model: in evaluation mode.
+        train, test: interactions with ratings, encoded with the same vocabularies.
+        groups: `(n,)` whose row each is, for the bootstrap; default the encoded users, where unknown ones are one.
+        n_boot, seed: of the bootstrap over users.
+
+    Returns:
+        DataFrame indexed by metric, with columns `value`, `low`, `high` (95 % interval), one a baseline, `n` (ratings).
+    """
+    target = test.rating.double().numpy()
+    groups = np.unique(test.user_idx.numpy() if groups is None else groups, return_inverse=True)[1]
+    predictions = {"value": predict_ratings(model, test.user_idx, test.item_idx).double().numpy()}
+    for baseline in (GlobalMean(train), UserItemBias(train)):
+        predictions[baseline.name] = baseline.predict(test.user_idx, test.item_idx).numpy()
+    error = predictions["value"] - target
+    sums = np.stack([np.bincount(groups, e) for e in (np.square(error), np.abs(error))], axis=1)  # (n_users, 2)
+    low, high = metrics.bootstrap_interval(sums, np.bincount(groups), n_boot=n_boot, seed=seed)
+    table = pd.DataFrame(
+        {name: {"RMSE": metrics.rmse(p, target), "MAE": metrics.mae(p, target)} for name, p in predictions.items()}
+    )
+    table.insert(1, "low", [np.sqrt(low[0]), low[1]])
+    table.insert(2, "high", [np.sqrt(high[0]), high[1]])
+    return table.assign(n=len(target)).rename_axis("metric")
+
+
+def evaluate_ranking(
+    model: CollabModel,
+    task: RankingTask,
+    *,
+    k: int | Iterable[int] = 10,
+    metrics: Iterable[str] | None = None,
+    by: str | None = None,
+    n_boot: int = 1000,
+    seed: int = 0,
+    max_memory: int | str = "512MB",
+) -> pd.DataFrame:
+    """Ranking metrics of a model on a task, beside popularity; one pass over the scores yields all of them.
+
+    Args:
+        model: in evaluation mode.
+        task: the users, their relevant items and their candidates.
+        k: one cut-off or several.
+        metrics: names among `task.METRICS`; default HitRate, Precision, Recall, NDCG, MAP and MRR. Those of lists are
+            explained at `lists.ItemFacts`.
+        by: `'user_activity'`: by decile of the users' training rows; `'item_popularity'`: by decile of the relevant
+            items' training rows, each item counting in its decile as if it were all that is relevant. The index is then
+            decile, its smallest and largest number (`from`, `to`), and metric; see `deciles`.
+        n_boot, seed: of the bootstrap over users.
+        max_memory: bound of the score blocks.
+
+    Returns:
+        DataFrame indexed by metric, with columns `value`, `low`, `high` (95 %), `popularity`, `difference` (`value`
+        less `popularity`, by user), `diff_low`, `diff_high`, `n` (users that the value is a mean over); the ends are
+        NaN for Coverage and Gini, which are no means over users. Empty if the task is.
+
+    Raises:
+        ValueError: `k` < 1, an unknown metric, or `by` not one of the two.
+    """
+    names, ks = check_metrics(metrics), check_ks(k)
+    by_what = None if by is None else _check_by(by, names)
+    if len(task) == 0:
+        return pd.DataFrame(columns=RANKING_COLUMNS, index=pd.Index([], name="metric"))
+    answers = (task.rank(model, names, ks, max_memory), task.rank_by_popularity(names, ks, max_memory))
+    options = {"n_boot": n_boot, "seed": seed}
+    if by_what is None:
+        return _table(task, *answers, names, ks, **options)
+    parts, (value, unit) = [], by_what(task)
+    for decile, low, high, mask in deciles(value):
+        part = _table(task, *(answer.only(mask[unit]) for answer in answers), names, ks, **options)
+        parts.append(part.reset_index().assign(decile=decile, **{"from": low, "to": high}))
+    return pd.concat(parts).set_index(["decile", "from", "to", "metric"])
+
+
+def deciles(value: np.ndarray) -> Iterator[tuple[int, float, float, np.ndarray]]:
+    """`(decile 1..10, smallest value, largest value, mask (n,))` of each tenth of `value` `(n,)`.
+
+    Equal values are in the same decile, so that some may be larger than others and some empty; these are left out.
+    """
+    edges = np.quantile(value, np.arange(1, 10) / 10, method="inverted_cdf")
+    place = np.searchsorted(edges, value, side="left") + 1
+    for decile in np.unique(place):
+        mask = place == decile
+        yield int(decile), value[mask].min(), value[mask].max(), mask
+
+
+def _check_by(by: str, names: list[str]):
+    """The function from a task to the numbers that are sorted into deciles, and which of them is each pair's."""
+    if by not in _BY:
+        raise ValueError(f"by must be None or one of {', '.join(map(repr, _BY))}, got {by!r}")
+    wrong = sorted(set(names) & set(LIST_METRICS))
+    if by == "item_popularity" and wrong:
+        raise ValueError(f"{', '.join(wrong)} describe(s) users' lists; by='item_popularity' has none of them")
+    return _BY[by]
+
+
+def _user_activity(task: RankingTask) -> tuple[np.ndarray, np.ndarray]:
+    rows = torch.bincount(task.train.user_idx.cpu(), minlength=task.train.n_users).numpy()
+    return rows[task.unique], task.groups
+
+
+def _item_popularity(task: RankingTask) -> tuple[np.ndarray, np.ndarray]:
+    return task.facts.counts[task.items.numpy()].astype(np.int64), np.arange(len(task))
+
+
+_BY = {"user_activity": _user_activity, "item_popularity": _item_popularity}
+
+
+def _table(
+    task: RankingTask, answer: Ranked, popular: Ranked, names: list[str], ks: list[int], **options
+) -> pd.DataFrame:
+    """The rows of `evaluate_ranking` from the answers of the model and of popularity."""
+    values, base = (ranked.measure(names, ks, task.facts) for ranked in (answer, popular))
+    table = interval_columns(values, base, len(answer.n_candidates), **options)
+    table.insert(3, "popularity", [column_mean(base[key]) for key in values])
+    return table.set_axis(pd.Index([task.name(*key) for key in values], name="metric"))
+
+
+def interval_columns(values: dict, base: dict, n_users: int, *, n_boot: int, seed: int) -> pd.DataFrame:
+    """Means and bootstrap intervals of a model's metrics and of their paired differences to another's.
+
+    Args:
+        values, base: `Ranked.measure` of the model and of the other, on one task.
+        n_users: that were asked.
+        n_boot, seed: of the bootstrap; all metrics share the resamples.
+
+    Returns:
+        DataFrame, a row a metric: `value`, `low`, `high`, `difference`, `diff_low`, `diff_high`, `n`.
+    """
+    columns = {name: np.full(len(values), np.nan) for name in ("low", "high", "diff_low", "diff_high")}
+    means, others = (np.array([column_mean(part[key]) for key in values]) for part in (values, base))
+    spread = [j for j, value in enumerate(values.values()) if np.ndim(value)]
+    if spread:
+        pairs = [(value, value - base[key]) for key, value in values.items() if np.ndim(value)]
+        matrix = np.column_stack([column for pair in pairs for column in pair])  # (n_users, 2 m)
+        missing = np.isnan(matrix)
+        weight = (~missing).astype(np.float64) if missing.any() else np.ones(n_users)
+        matrix[missing] = 0
+        ends = metrics.bootstrap_interval(matrix, weight, n_boot=n_boot, seed=seed)
+        for end, own, difference in zip(ends, ("low", "high"), ("diff_low", "diff_high"), strict=True):
+            columns[own][spread], columns[difference][spread] = end[0::2], end[1::2]
+    low, high = columns.pop("low"), columns.pop("high")
+    counts = [int(np.count_nonzero(~np.isnan(v))) if np.ndim(v) else n_users for v in values.values()]
+    data = {"value": means, "low": low, "high": high, "difference": means - others, **columns, "n": counts}
+    return pd.DataFrame(data)
+
+
+def column_mean(value) -> float:
+    """Mean over the users that have a value (NaN if none has); a number as it is."""
+    if not np.ndim(value):
+        return float(value)
+    there = ~np.isnan(value)
+    return float(np.mean(value[there])) if there.any() else np.nan

@@ -1,0 +1,126 @@
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
+from helpers import make_dls, make_learner
+from torch import nn
+
+from collabkit import fit_metrics
+from collabkit.evaluate import task
+from collabkit.evaluate.candidates import SampledCandidates
+from collabkit.fit_metrics import MAP, MRR, NDCG, HitRate, Precision, Recall
+from collabkit.training import LeanLearner
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """The number of ranking passes, in a list of one."""
+    count, rank = [0], task.RankingTask.rank
+
+    def counted(self, *args, **kwargs):
+        count[0] += 1
+        return rank(self, *args, **kwargs)
+
+    monkeypatch.setattr(task.RankingTask, "rank", counted)
+    return count
+
+
+@pytest.mark.parametrize("kind", ["dot", "nn"])
+def test_values_are_those_of_evaluate_from_one_pass(kind, passes):
+    metrics = [HitRate(10), NDCG(5), Recall(20), Precision(10), MRR(10), MAP(10)]
+    learn = make_learner(kind, metrics=metrics)
+    learn.fit_one_cycle(2, 1e-2)
+    assert passes == [2]  # one an epoch
+    shown = dict(zip(learn.recorder.metric_names[1:], learn.recorder.values[-1], strict=False))
+    assert list(shown) == [
+        "train_loss", "valid_loss", "hit_rate@10", "ndcg@5", "recall@20", "precision@10", "mrr@10", "map@10",
+    ]  # fmt: skip
+    learn.validate()
+    table = learn.evaluate(k=[5, 10, 20], n_boot=2)["value"]
+    for metric in metrics:
+        assert metric.value == pytest.approx(table[f"{metric.metric}@{metric.k}"])
+        assert 0 < metric.value < 1
+    assert shown["hit_rate@10"] == pytest.approx(metrics[0].value, abs=0.1)  # cold rows are settled after the fit
+
+
+def test_each_epoch_is_ranked_anew_and_metrics_of_two_learners_do_not_mix():
+    metric = HitRate(10)
+    first, second = make_learner(metrics=[metric, NDCG(10)]), make_learner(metrics=[metric], seed=3, n_factors=3)
+    first.fit(3, 1e-2)
+    values = [row[2] for row in first.recorder.values]
+    assert len(set(values)) > 1
+    second.fit(1, 1e-2)
+    assert second.validate()[1] == pytest.approx(second.evaluate(n_boot=2).loc["HitRate@10", "value"])
+    assert first.validate()[1] == pytest.approx(first.evaluate(n_boot=2).loc["HitRate@10", "value"])
+
+
+def test_callbacks_monitor_them(tmp_path):
+    learn = make_learner(metrics=[HitRate(10), NDCG(10)], path=tmp_path)
+    best = SaveModelCallback(monitor="ndcg@10", fname="best")
+    learn.fit(6, 3e-2, cbs=[best, EarlyStoppingCallback(monitor="hit_rate@10", patience=2)])
+    values = [row[3] for row in learn.recorder.values]
+    assert best.best == pytest.approx(max(values)) and len(values) <= 6
+    assert (tmp_path / "models" / "best.pth").exists()
+    assert learn.validate()[2] == pytest.approx(max(values), abs=0.03)  # the best weights are back
+
+
+def test_sampled_candidates_say_so_and_stay_the_same(passes):
+    candidates = SampledCandidates(20, seed=1)
+    learn = make_learner(metrics=[HitRate(10, candidates), NDCG(10, candidates), HitRate(10)])
+    learn.fit(1, 1e-2)
+    assert learn.recorder.metric_names[3:6] == ["hit_rate@10 (20 negatives)", "ndcg@10 (20 negatives)", "hit_rate@10"]
+    assert passes == [2]
+    table = learn.evaluate(candidates=candidates, n_boot=2)["value"]
+    values = learn.validate()
+    assert values == learn.validate()
+    assert list(values[1:3]) == pytest.approx(table[["HitRate@10 (20 negatives)", "NDCG@10 (20 negatives)"]].tolist())
+
+
+def test_a_threshold_and_no_relevant_rows():
+    learn = make_learner(metrics=[Recall(10, threshold=5), Recall(10, threshold=99)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        values = learn.validate()
+    assert values[1] == pytest.approx(learn.evaluate(threshold=5, n_boot=2).loc["Recall@10", "value"])
+    assert np.isnan(values[2])
+
+
+def test_it_ranks_what_is_validated():
+    """Another part than the validation one: the training rows themselves, which are then candidates."""
+    learn = make_learner(metrics=[HitRate(10)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _, train = learn.validate(0)
+        _, valid = learn.validate()
+    assert train > valid > 0  # forty relevant rows a user, not four
+
+
+def test_the_model_is_put_back_and_training_is_unchanged():
+    plain, measured = (make_learner("nn", metrics=metrics) for metrics in ([], [NDCG(10)]))
+    for learn in (plain, measured):
+        learn.fit(2, 1e-2)
+    assert [row[:2] for row in plain.recorder.values] == [row[:2] for row in measured.recorder.values]
+
+
+def test_what_is_refused():
+    with pytest.raises(ValueError, match="k must be at least 1, got 0"):
+        HitRate(0)
+    with pytest.raises(TypeError, match=r"candidates must be None or SampledCandidates\(99\), got int"):
+        HitRate(10, 99)
+    dls = make_dls()
+
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, x):
+            return self.weight.expand(len(x), 1)
+
+    learn = LeanLearner(dls, Plain(), metrics=[HitRate(10)])
+    with learn.no_bar(), pytest.raises(TypeError, match="hit_rate@10 needs one of collabkit's models .*got Plain"):
+        learn.validate()
+    assert HitRate(10).value is None
+    assert set(fit_metrics.__all__) == {"RankingMetric", "HitRate", "Precision", "Recall", "NDCG", "MAP", "MRR"}
