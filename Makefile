@@ -6,6 +6,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= demo-output
 export MPLBACKEND := Agg
+# MovieLens for the tutorials, where a copy lies beside the repository; else they download it or use the sample.
+ifneq ($(wildcard ../shared/data),)
+export COLLABKIT_DATA ?= $(abspath ../shared/data)
+endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test setup lint unit doctest notebooks docs bench clean

@@ -15,14 +15,25 @@ _WHERE = {
     "load_learner": "learner",
     "CollabInterpretation": "interpret",
     "Recommender": "recommender",
+    "Popularity": "baselines",
+    "ItemKNN": "baselines",
+    "EASE": "baselines",
+    "compare": "comparison",
+    "SampledCandidates": "evaluate",
+    "HitRate": "fit_metrics",
+    "NDCG": "fit_metrics",
     "CollFilter": "models",
     "EmbeddingNN": "models",
+    "NCF": "models",
+    "GMF": "models",
+    "NeuMF": "models",
+    "TwoTower": "models",
     "Vocab": "vocab",
     "Interactions": "interactions",
     "CollabWarning": "interactions",
     "BundleError": "bundle",
 }
-_MODULES = ("datasets", "filters", "splits", "metrics")
+_MODULES = ("datasets", "filters", "splits", "losses", "sampling", "metrics")
 
 __all__ = [*_WHERE, *_MODULES, "__version__"]
 

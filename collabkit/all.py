@@ -12,13 +12,17 @@ from fastai.callback.all import *
 from fastai.tabular.all import *
 
 import collabkit.learner
-from collabkit import datasets, filters, splits
+from collabkit import datasets, filters, losses, sampling, splits
+from collabkit.baselines import EASE, ItemKNN, Popularity
 from collabkit.bundle import BundleError
+from collabkit.evaluate.candidates import SampledCandidates
+from collabkit.comparison import compare
 from collabkit.dataloaders import CollabDataLoaders
+from collabkit.fit_metrics import HitRate, NDCG
 from collabkit.interactions import CollabWarning, Interactions
 from collabkit.interpret import CollabInterpretation
 from collabkit.learner import CollabLearner, collab_learner
-from collabkit.models import CollFilter, EmbeddingNN
+from collabkit.models import GMF, NCF, CollFilter, EmbeddingNN, NeuMF, TwoTower
 from collabkit.recommender import Recommender
 from collabkit.vocab import Vocab
 

@@ -25,13 +25,13 @@ import torch
 
 from collabkit._version import __version__
 from collabkit.interactions import Columns, Interactions
-from collabkit.models import CollabModel, CollFilter, EmbeddingNN
+from collabkit.models import GMF, NCF, CollabModel, CollFilter, EmbeddingNN, NeuMF, TwoTower
 from collabkit.vocab import Vocab
 
 __all__ = ["save_bundle", "load_bundle", "BundleError", "FORMAT_VERSION"]
 
 FORMAT_VERSION = 1
-MODELS = {cls.__name__: cls for cls in (CollFilter, EmbeddingNN)}
+MODELS = {cls.__name__: cls for cls in (CollFilter, EmbeddingNN, NCF, GMF, NeuMF, TwoTower)}
 FILES = ("model.safetensors", "users.parquet", "items.parquet", "interactions.parquet")
 
 

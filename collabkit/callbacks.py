@@ -8,19 +8,21 @@ import warnings
 from collections.abc import Callable, Sequence
 
 import torch
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, CancelTrainException
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.callback.schedule import ParamScheduler
 from fastai.learner import AvgSmoothLoss, Recorder
 from tqdm import tqdm
 
+from collabkit.als import ALSSolver
 from collabkit.models import CollabModel
-from collabkit.models.default_rows import settle_default_rows, zero_cold_rows
+from collabkit.models.default_rows import fill_cold_items, settle_default_rows, zero_cold_rows
 
 __all__ = [
     "LeanRecorder",
     "LeanScheduler",
     "ColdRows",
+    "AlternatingLeastSquares",
     "DeviceMixedPrecision",
     "ConsoleProgress",
     "cosine",
@@ -108,9 +110,56 @@ class ColdRows(Callback):
         if isinstance(self.learn.model, CollabModel):
             zero_cold_rows(self.learn.model, self.learn.dls.train.dataset)
 
+    def after_train(self):
+        """Of implicit feedback, give cold items a low score for the validation that follows."""
+        train = self.learn.dls.train.dataset
+        if isinstance(self.learn.model, CollabModel) and train.rating is None:
+            fill_cold_items(self.learn.model, train)
+
     def after_fit(self):
         """Fit the rows, if they are zero; see `models.default_rows.fit_default_rows`."""
         settle_default_rows(self.learn.model, self.learn.dls.train)
+
+
+class AlternatingLeastSquares(Callback):
+    """A sweep of alternating least squares in the place of an epoch's batches; `learn.fit_als` adds it.
+
+    The training loss that is shown is the objective a training event.
+
+    Args:
+        **options: of `als.ALSSolver`.
+    """
+
+    order = 95  # after the others have begun the epoch
+
+    def __init__(self, **options):
+        self.options = options
+
+    def before_fit(self):
+        """Check the model and the data, and lay the events out as sparse matrices."""
+        model, train = self.learn.model, self.learn.dls.train.dataset
+        if not hasattr(model, "factor_tables"):
+            raise TypeError(
+                "alternating least squares needs the factors of a dot product (CollFilter, or TwoTower without "
+                f"layers), got {type(model).__name__}"
+            )
+        if train.rating is not None:
+            raise ValueError("alternating least squares is for implicit feedback; these are ratings")
+        self.factors = model.factor_tables()
+        self.solver = ALSSolver(train, device=self.factors[0].device, **self.options)
+
+    def before_train(self):
+        """Solve for the users, then for the items."""
+        self.solver.solve_users(*self.factors)
+        self.solver.solve_items(*self.factors)
+        shown = self.learn.recorder.smooth_loss
+        shown.val = torch.tensor(self.solver.objective(*self.factors) / len(self.learn.dls.train.dataset))
+        shown.count = 2**31  # as after many batches: nothing of the smoothing's start is left
+        raise CancelTrainException
+
+    def after_cancel_train(self):
+        """The epoch was not cancelled: there is a loss to record."""
+        self.learn.recorder.cancel_train = False
 
 
 class DeviceMixedPrecision(MixedPrecision):

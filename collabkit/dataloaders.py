@@ -1,4 +1,4 @@
-"""`CollabDataLoaders`: a table of ratings -> batches for a fastai `Learner`, with fastai's signature and defaults."""
+"""`CollabDataLoaders`: a table of ratings or events -> batches for a fastai `Learner`, with fastai's signature."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import torch
 from fastai.data.core import DataLoaders
 from fastai.torch_core import default_device
 
-from collabkit.filters import name_columns
+from collabkit.audit import audit
+from collabkit.filters import name_columns, positive_events
 from collabkit.interactions import CollabWarning, Columns, Interactions, check_seed
-from collabkit.loader import InteractionsLoader, auto_bs
+from collabkit.loader import InteractionsLoader, PointwiseLoader, RankingLoader, auto_bs
+from collabkit.sampling import make_sampler
 from collabkit.splits import Split, Splitter, random_split
 from collabkit.vocab import Vocab
 
@@ -47,6 +49,10 @@ class CollabDataLoaders(DataLoaders):
         *,
         time_name: str | None = None,
         splitter=None,
+        feedback: str = "explicit",
+        rating_threshold: float | None = None,
+        n_neg: int = 4,
+        negatives="uniform",
         bs: int | None = 64,
         val_bs: int | None = None,
         shuffle: bool = True,
@@ -55,13 +61,23 @@ class CollabDataLoaders(DataLoaders):
     ) -> CollabDataLoaders:
         """Batches from one table, which is split here.
 
+        With `feedback='implicit'` every event is a positive, or those rated at least `rating_threshold`; a repeated
+        pair counts once (see `filters.positive_events`), and the batches are positives with sampled negatives.
+
         Args:
-            ratings: a row an event; its first three columns are user, item and rating unless named.
+            ratings: a row an event; its first three columns are user, item and rating unless named. With implicit
+                feedback only a named rating column is read.
             valid_pct: share of the rows, drawn at random, that is validation; ignored with a `splitter`.
             user_name, item_name, rating_name, time_name: columns, in any order.
             seed: of the split, the order of the batches and, by default, the learner; the split is then fastai's.
             path: where the learner saves.
             splitter: one of `collabkit.splits`, or any function DataFrame -> (training rows, validation rows).
+            feedback: `'explicit'` (ratings) or `'implicit'` (clicks, views, purchases, liked items).
+            rating_threshold: with implicit feedback, the lowest rating that is a positive.
+            n_neg: with implicit feedback, negatives a positive.
+            negatives: and where they come from: `'uniform'` or `'popularity'` (items the user has not seen),
+                `'shared'`, `'in_batch'` or `'all'` (the same for the whole batch), or a function of the training
+                interactions that makes a sampler; see `collabkit.sampling`.
             bs: rows a training batch; None picks one from the number of rows, see `auto_bs`.
             val_bs: rows a validation batch (memory only); default the larger of `bs` and 8,192.
             shuffle: a new permutation each epoch.
@@ -72,15 +88,20 @@ class CollabDataLoaders(DataLoaders):
             KeyError: a column is missing.
             ValueError, TypeError: ids or ratings are missing, infinite or of the wrong type; a part would be empty.
         """
-        columns = _columns(ratings, user_name, item_name, rating_name, time_name)
-        splitter = random_split(valid_pct, seed=seed) if splitter is None else splitter
+        implicit = _is_implicit(feedback, rating_threshold)
+        columns = _columns(ratings, user_name, item_name, rating_name, time_name, implicit)
         data = Interactions.from_df(ratings, columns)  # before the split, so that errors name the caller's rows
-        split = _split(ratings, columns, splitter)
-        parts = [data.take(rows) for rows in split]
-        if len(split.train) + len(split.valid) < len(data):  # the vocabularies cover what is used
-            parts = _encode(*(ratings.iloc[rows][columns.present] for rows in split), columns)
-        options = {"path": path, "seed": seed, "bs": bs, "val_bs": val_bs, "shuffle": shuffle}
-        return cls.from_interactions(*parts, **options, drop_last=drop_last, device=device)
+        if implicit:
+            ratings = positive_events(ratings, columns, rating_threshold)
+        split = _split(ratings, columns, random_split(valid_pct, seed=seed) if splitter is None else splitter)
+        if not implicit and len(split.train) + len(split.valid) == len(data):
+            parts = [data.take(rows) for rows in split]
+        else:  # the vocabularies cover what is used
+            read = replace(columns, rating=None) if implicit else columns
+            parts = _encode(*(ratings.iloc[rows][read.present] for rows in split), read)
+        options = {"path": path, "seed": seed, "bs": bs, "val_bs": val_bs, "shuffle": shuffle, "drop_last": drop_last}
+        options |= {"feedback": feedback, "n_neg": n_neg, "negatives": negatives, "device": device}
+        return cls.from_interactions(*parts, **options)
 
     @classmethod
     def from_dfs(
@@ -94,13 +115,27 @@ class CollabDataLoaders(DataLoaders):
         path: str | Path = ".",
         *,
         time_name: str | None = None,
+        feedback: str = "explicit",
+        rating_threshold: float | None = None,
         **kwargs,
     ) -> CollabDataLoaders:
-        """Batches from two tables, split by the caller; the vocabularies cover both. Arguments as in `from_df`."""
-        columns = _columns(train, user_name, item_name, rating_name, time_name)
+        """Batches from two tables, split by the caller; the vocabularies cover both. Arguments as in `from_df`.
+
+        With implicit feedback a pair of the validation part that training holds too is left out of it (counted).
+        """
+        implicit = _is_implicit(feedback, rating_threshold)
+        columns = _columns(train, user_name, item_name, rating_name, time_name, implicit)
         columns.check(valid)
-        parts = _encode(train[columns.present], valid[columns.present], columns)
-        return cls.from_interactions(*parts, path=path, seed=seed, **kwargs)
+        parts = [train[columns.present], valid[columns.present]]
+        if implicit:
+            both = positive_events(pd.concat(parts, keys=[0, 1]), replace(columns, time=None), rating_threshold)
+            parts = [both[both.index.get_level_values(0) == number] for number in (0, 1)]
+            for name, part in zip(("training", "validation"), parts, strict=True):
+                if len(part) == 0:
+                    raise ValueError(f"no row of the {name} table is left: none is a positive that is new")
+            columns = replace(columns, rating=None)
+        parts = _encode(*(part[columns.present] for part in parts), columns)
+        return cls.from_interactions(*parts, path=path, seed=seed, feedback=feedback, **kwargs)
 
     @classmethod
     def from_csv(cls, csv: str | Path, **kwargs) -> CollabDataLoaders:
@@ -120,6 +155,9 @@ class CollabDataLoaders(DataLoaders):
         *,
         path: str | Path = ".",
         seed: int | None = None,
+        feedback: str = "explicit",
+        n_neg: int = 4,
+        negatives="uniform",
         bs: int | None = 64,
         val_bs: int | None = None,
         shuffle: bool = True,
@@ -129,11 +167,22 @@ class CollabDataLoaders(DataLoaders):
         """Batches from two encoded parts that share their vocabularies. Arguments as in `from_df`."""
         _say_duplicates(train, valid)
         bs = auto_bs(len(train)) if bs is None else bs
-        val_bs = max(bs, 8192) if val_bs is None else val_bs
         order = int(torch.randint(2**31, ())) if seed is None else check_seed(seed)
+        first, second = {"shuffle": shuffle, "drop_last": drop_last}, {}
+        make, val_default = InteractionsLoader, max(bs, 8192)
+        if _is_implicit(feedback):
+            if train.rating is not None or valid.rating is not None:
+                raise ValueError("implicit feedback has no ratings: from_df and from_dfs make events of them")
+            train, valid = (part.sorted_by_user() for part in (train, valid))
+            first, second = ({**options, "n_neg": n_neg} for options in (first, second))
+            first["sampler"] = make_sampler(negatives, train)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", CollabWarning)  # said of the training part
+                second["sampler"] = make_sampler(negatives, Interactions.concat(train, valid))
+            make, val_default = RankingLoader, bs if first["sampler"].shared else max(bs, 8192)
         loaders = [
-            InteractionsLoader(train, bs=bs, shuffle=shuffle, drop_last=drop_last, seed=order),
-            InteractionsLoader(valid, bs=val_bs, seed=order),
+            make(train, bs=bs, seed=order, **first),
+            make(valid, bs=val_default if val_bs is None else val_bs, seed=order, **second),
         ]
         dls = cls(*loaders, path=path, device=default_device() if device is None else torch.device(device))
         dls.seed = order
@@ -157,9 +206,30 @@ class CollabDataLoaders(DataLoaders):
         return list(self.classes)
 
     @property
+    def feedback(self) -> str:
+        """`'explicit'`, or `'implicit'` where the batches have sampled negatives."""
+        return "implicit" if isinstance(self.train, RankingLoader) else "explicit"
+
+    @property
     def n_inp(self) -> int:
-        """Number of inputs in a batch: one, `x` `(bs, 2)`."""
-        return 1
+        """Number of inputs in a batch: one, `x` `(bs, 2)`; three, users, positives and negatives, if implicit."""
+        return self.train.n_inp
+
+    def pointwise(self) -> CollabDataLoaders:
+        """The same implicit data in batches `x (m, 2)`, `y (m, 1)` of single pairs; see `loader.PointwiseLoader`.
+
+        For a module that takes `x` alone and a plain fastai `Learner`.
+        """
+        if self.feedback != "implicit":
+            raise ValueError("explicit feedback has batches x (bs, 2), y (bs, 1) already; pointwise() is for implicit")
+        loaders = [dl.new(cls=PointwiseLoader) for dl in self]
+        dls = type(self)(*loaders, path=self.path, device=self.device)
+        dls.seed = self.seed
+        return dls
+
+    def audit(self, k: int = 10) -> pd.DataFrame:
+        """What is in the data, and what to beware of before training; see `collabkit.audit.audit`."""
+        return audit(self.train.dataset, self.valid.dataset, k=k)
 
     def test_dl(
         self,
@@ -183,13 +253,24 @@ class CollabDataLoaders(DataLoaders):
         data = self.train.dataset
         columns = replace(data.columns, time=None, rating=data.columns.rating if with_labels else None)
         rows = Interactions.from_df(test_items, columns, users=data.users, items=data.items)
-        return self.valid.new(rows, bs=self.valid.bs if bs is None else bs)
+        return InteractionsLoader(rows, bs=self.valid.bs if bs is None else bs, seed=self.seed, device=self.device)
 
 
-def _columns(df, user_name, item_name, rating_name, time_name) -> Columns:
-    if rating_name is None and isinstance(df, pd.DataFrame):
+def _is_implicit(feedback: str, rating_threshold: float | None = None) -> bool:
+    if feedback not in ("explicit", "implicit"):
+        raise ValueError(f"feedback must be 'explicit' or 'implicit', got {feedback!r}")
+    if feedback == "explicit" and rating_threshold is not None:
+        raise ValueError(f"rating_threshold={rating_threshold!r} is for feedback='implicit'")
+    return feedback == "implicit"
+
+
+def _columns(df, user_name, item_name, rating_name, time_name, implicit: bool = False) -> Columns:
+    if rating_name is None and not implicit and isinstance(df, pd.DataFrame):
         if len(df.columns) < 3:
-            raise KeyError(f"a table of ratings needs a user, an item and a rating column; it has {list(df.columns)}")
+            raise KeyError(
+                f"a table of ratings needs a user, an item and a rating column; it has {list(df.columns)}. For events "
+                "without ratings pass feedback='implicit'"
+            )
         rating_name = df.columns[2]
     return name_columns(df, user_name, item_name, rating_name, time_name)
 

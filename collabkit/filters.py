@@ -13,7 +13,7 @@ import pandas as pd
 
 from collabkit.interactions import CollabWarning, Columns, check_ratings
 
-__all__ = ["min_count", "k_core", "min_rating", "sample_users", "drop_duplicates"]
+__all__ = ["min_count", "k_core", "min_rating", "sample_users", "drop_duplicates", "positive_events"]
 
 
 def min_count(
@@ -107,6 +107,55 @@ def drop_duplicates(
     return _kept(df, mask, columns, "repeat a (user, item) pair")
 
 
+def positive_events(df: pd.DataFrame, columns: Columns, threshold: float | None = None) -> pd.DataFrame:
+    """The rows that count as positives of implicit feedback, each (user, item) pair once.
+
+    With `threshold` these are the rows rated at least that; without one every row is a positive, whatever its value,
+    but for counts of zero, which say that nothing happened. Of a repeated pair the first event in time stays (in table
+    order without a time column): what comes later is no news.
+
+    Args:
+        df: a row an event.
+        columns: its columns; `columns.rating` may be None.
+        threshold: the lowest rating that is a positive.
+
+    Raises:
+        ValueError: `threshold` without a rating column; negative values without a threshold; no row is left.
+    """
+    if columns.rating is None:
+        if threshold is not None:
+            raise ValueError(
+                f"rating_threshold={threshold:g} needs rating_name=, one of the columns {list(df.columns)}"
+            )
+    else:
+        df = _rated_positive(df, columns, threshold)
+    order = np.arange(len(df)) if columns.time is None else df[columns.time].argsort(kind="stable").to_numpy()
+    later = np.empty(len(df), dtype=bool)
+    later[order] = df.iloc[order].duplicated([columns.user, columns.item]).to_numpy()
+    which = "in time" if columns.time is not None else "in the table"
+    return _kept(df, ~later, columns, f"repeat a (user, item) pair; the first {which} stays", stacklevel=4)
+
+
+def _rated_positive(df: pd.DataFrame, columns: Columns, threshold: float | None) -> pd.DataFrame:
+    values = check_ratings(df[columns.rating]).numpy()
+    if threshold is not None:
+        return _kept(df, values >= threshold, columns, f"rated below {threshold:g}, no positive", stacklevel=5)
+    if (values < 0).any():
+        raise ValueError(
+            f"column {columns.rating!r} has {(values < 0).sum():,} negative value(s), first at row "
+            f"{np.flatnonzero(values < 0)[0]}: a count cannot be negative. For ratings pass rating_threshold=, "
+            "the lowest one that is a positive"
+        )
+    kept = _kept(df, values > 0, columns, f"count of zero in {columns.rating!r}, nothing happened", stacklevel=5)
+    warnings.warn(
+        f"feedback='implicit': every row is a positive, whatever its {columns.rating!r}; pass rating_threshold= "
+        "to count only high values",
+        CollabWarning,
+        stacklevel=4,
+    )
+    return kept
+
+
 def name_columns(
     df: pd.DataFrame,
     user_name: str | None = None,
@@ -159,10 +208,10 @@ def _count_mask(df: pd.DataFrame, columns: Columns, k_users: int, k_items: int) 
     return enough
 
 
-def _kept(df: pd.DataFrame, keep: np.ndarray, columns: Columns, reason: str) -> pd.DataFrame:
+def _kept(df: pd.DataFrame, keep: np.ndarray, columns: Columns, reason: str, stacklevel: int = 3) -> pd.DataFrame:
     if not keep.any():
         raise ValueError(f"no row of {len(df):,} is left: all are {reason}; relax the filter")
     message = describe_left_out(df, keep, columns, reason)
     if message is not None:
-        warnings.warn(message, CollabWarning, stacklevel=3)
+        warnings.warn(message, CollabWarning, stacklevel=stacklevel)
     return df[keep]

@@ -162,6 +162,18 @@ class Interactions:
             time=pick(self.time),
         )
 
+    @classmethod
+    def concat(cls, *parts: Interactions) -> Interactions:
+        """The rows of all `parts`, which share their vocabularies and columns, one part after the other."""
+        names = ("user_idx", "item_idx", "rating", "time")
+        columns = {name: [getattr(part, name) for part in parts] for name in names}
+        joined = {k: None if any(v is None for v in values) else torch.cat(values) for k, values in columns.items()}
+        return replace(parts[0], **joined)
+
+    def sorted_by_user(self) -> Interactions:
+        """The same rows in the order of their users, otherwise as they were."""
+        return self.take(torch.argsort(self.user_idx, stable=True))
+
     def new_empty(self) -> Interactions:
         """No rows, the same vocabularies (fastai's `Learner.export` asks for it)."""
         return self.take([])

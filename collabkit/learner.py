@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from fastcore.foundation import L
+from torch import nn
 
 from collabkit.bundle import load_bundle
+from collabkit.callbacks import AlternatingLeastSquares
 from collabkit.dataloaders import CollabDataLoaders
 from collabkit.interactions import check_seed
-from collabkit.models import CollabModel, CollFilter, EmbeddingNN
+from collabkit.losses import FlatLoss, RankingLoss
+from collabkit.models import NCF, CollabModel, CollFilter, EmbeddingNN
 from collabkit.models.base import check_y_range
 from collabkit.models.mlp import emb_sz_rule
 from collabkit.recommender import Recommender
@@ -37,6 +42,33 @@ class CollabLearner(LeanLearner):
         """fastai's `fit`; see `LeanLearner.fit`."""
         super().fit(n_epoch, *args, **kwargs)
         self._keep_metrics()
+
+    def fit_als(
+        self,
+        n_sweeps: int = 12,
+        *,
+        reg: float = 0.007,
+        unobserved_weight: float = 0.3,
+        nu: float = 1.0,
+        n_cg: int = 3,
+        cbs=None,
+    ):
+        """Implicit alternating least squares for a dot-product model: the quickest way to a strong ranking.
+
+        Each sweep solves for all users and then for all items, and counts as an epoch: progress, validation metrics,
+        `SaveModelCallback` and early stopping work as in `fit`. Biases are set to zero. Gradient training may follow.
+
+        Args:
+            n_sweeps: how many.
+            reg, unobserved_weight, nu, n_cg: the objective and the steps of conjugate gradients; see `als.ALSSolver`.
+            cbs: further callbacks.
+
+        Raises:
+            TypeError: the model's score is not the dot product of two tables.
+            ValueError: explicit feedback, or an argument out of range.
+        """
+        options = {"reg": reg, "unobserved_weight": unobserved_weight, "nu": nu, "n_cg": n_cg}
+        self.fit(n_sweeps, cbs=[AlternatingLeastSquares(**options), *L(cbs)])
 
     def _keep_metrics(self):
         """Remember the last epoch's figures for `export`: `validate` and `get_preds` overwrite the recorder's."""
@@ -95,50 +127,122 @@ def collab_learner(
     y_range: tuple[float, float] | None = None,
     loss_func=None,
     *,
+    model=None,
     seed: int | None = None,
     wd_on: str = "factors",
     **kwargs,
 ) -> CollabLearner:
-    """A learner for rating prediction, with fastai's signature and defaults.
+    """A learner for ratings or for implicit feedback, with fastai's signature and defaults.
 
     Args:
         dls: batches from `CollabDataLoaders`.
-        n_factors: factors of the dot-product model; the hidden layer's width with `use_nn`.
-        use_nn: an embedding network (`EmbeddingNN`) rather than the dot product with biases (`CollFilter`).
-        emb_szs: with `use_nn`, embedding sizes: `{column: size}`, or a user and an item entry, each a size or
-            `(n, size)` as from fastai's `get_emb_sz`. Default `emb_sz_rule`.
-        layers: with `use_nn`, widths of the hidden layers; default `[n_factors]`.
+        n_factors: factors of a dot-product model, embedding size of the others; with `use_nn` on ratings, as in fastai,
+            the hidden layer's width.
+        use_nn: an embedding network rather than the dot product with biases (`CollFilter`): `EmbeddingNN` for ratings,
+            `NCF` for implicit feedback.
+        emb_szs: with `use_nn` on ratings, embedding sizes: `{column: size}`, or a user and an item entry, each a size
+            or `(n, size)` as from fastai's `get_emb_sz`. Default `emb_sz_rule`.
+        layers: widths of the hidden layers, for models that have them; default `[n_factors]` with `use_nn` on ratings.
         config: with `use_nn`, a dict of `ps`, `embed_p`, `use_bn`, `bn_final`, `y_range` as from `tabular_config`.
-        y_range: `(low, high)` of the predictions, a little wider than the ratings, e.g. `(0, 5.5)`.
-        loss_func: default mean squared error.
+        y_range: `(low, high)` of predicted ratings, a little wider than the ratings, e.g. `(0, 5.5)`.
+        loss_func: for ratings default mean squared error. For implicit feedback a name in `losses.LOSSES` (`'bce'`, the
+            default, `'bpr'`, `'hinge'`, `'softmax'`, `'sampled_softmax'`, ...) or a function of the positives' scores
+            `(bs,)` and the negatives' `(bs, n)`.
+        model: another model: a class, e.g. `TwoTower`, or one that is made already.
         seed: of the initial weights and of training; default the dataloaders' seed.
         wd_on: `'factors'`: weight decay spares biases; `'all'`: it touches every table, as in fastai.
-        **kwargs: `ps`, `embed_p`, `use_bn`, `bn_final` (with `use_nn`), `init_std`, `sparse` (without), and fastai's
+        **kwargs: options of the model (`ps`, `embed_p`, `init_std`, `sparse`, `similarity`, ...), and fastai's
             `Learner` arguments (`metrics`, `cbs`, `lr`, `wd`, `opt_func`, `path`, ...).
 
     Raises:
-        ValueError: ratings outside `y_range`; sizes that do not fit the data; options of the other model.
+        ValueError: ratings outside `y_range`; sizes that do not fit the data; options of another model or feedback.
         TypeError: an unknown argument.
     """
     seed = check_seed(getattr(dls, "seed", 0) if seed is None else seed)
+    y_range = check_y_range(y_range)
+    implicit = getattr(dls, "feedback", "explicit") == "implicit"
+    loss_func = _loss_func(dls, implicit, loss_func)
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        made = isinstance(model, nn.Module)
+        if model is not None:
+            beside = {"use_nn": use_nn or None, "emb_szs": emb_szs, "config": config}
+            _none_beside(model, beside | ({"layers": layers, "y_range": y_range} if made else {}))
+        if made:
+            model = _check_made(dls, model)
+        elif model is not None or implicit:
+            if implicit and (y_range, config, emb_szs) != (None, None, None):
+                raise ValueError("scores of implicit feedback are logits: leave y_range=, config= and emb_szs= out")
+            cls = model or (NCF if use_nn else CollFilter)
+            options = {"n_factors": n_factors, "layers": layers, "y_range": y_range}
+            model = _make_model(cls, dls, {k: v for k, v in options.items() if v is not None}, kwargs)
+        else:
+            model = _rating_model(dls, n_factors, use_nn, emb_szs, layers, config, y_range, kwargs)
+    _check_ratings(dls, getattr(model, "y_range", None))
+    model.users, model.items = dls.classes.values()
+    return CollabLearner(dls, model, loss_func, seed=seed, wd_on=wd_on, **kwargs)
+
+
+def _loss_func(dls, implicit: bool, loss_func):
+    """The loss in the form that the batches want."""
+    if not implicit:
+        if isinstance(loss_func, (str, RankingLoss)):
+            raise ValueError(
+                f"loss_func={loss_func!r} ranks positives above negatives: make the dataloaders with "
+                "feedback='implicit'"
+            )
+        return loss_func
+    if dls.n_inp == 1:  # pairs one a row
+        return FlatLoss(nn.BCEWithLogitsLoss()) if loss_func is None else loss_func
+    return loss_func if isinstance(loss_func, RankingLoss) else RankingLoss("bce" if loss_func is None else loss_func)
+
+
+def _none_beside(model, options: dict) -> None:
+    """Raise where an option is given that `model=` would leave without effect."""
+    odd = [name for name, value in options.items() if value is not None]
+    if odd:
+        name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", repr(model))
+        raise ValueError(f"model={name} leaves {', '.join(odd)} without effect: leave it out, or give it to the model")
+
+
+def _check_made(dls, model: nn.Module) -> nn.Module:
+    rows, needed = (getattr(model, "n_users", None), getattr(model, "n_items", None)), _table_rows(dls)
+    if isinstance(model, CollabModel) and rows != needed:
+        raise ValueError(
+            f"the model has tables of {rows} rows, the data needs {needed} (users and items, #na# included)"
+        )
+    return model
+
+
+def _make_model(cls, dls, options: dict, kwargs: dict) -> CollabModel:
+    """A `cls` for the data, with `options` and those of `kwargs` that its constructor names, which are taken out."""
+    known = [name for name in inspect.signature(cls).parameters if name not in ("n_users", "n_items")]
+    odd = sorted(set(options) - set(known))
+    if odd:
+        raise ValueError(f"{cls.__name__} has no option {', '.join(odd)}; it takes {', '.join(known)}")
+    options |= {name: kwargs.pop(name) for name in known if name in kwargs}
+    return cls(*_table_rows(dls), **options)
+
+
+def _rating_model(dls, n_factors, use_nn, emb_szs, layers, config, y_range, kwargs: dict) -> CollabModel:
+    """fastai's choice: `CollFilter`, or `EmbeddingNN` with `use_nn`; their options are taken out of `kwargs`."""
     options = {k: kwargs.pop(k) for k in ("ps", "embed_p", "use_bn", "bn_final", "init_std", "sparse") if k in kwargs}
     options = {**_from_config(config, use_nn), **options}
     in_config = options.pop("y_range", None)
     y_range = check_y_range(in_config if y_range is None else y_range)
-    _check_ratings(dls, y_range)
+    if use_nn:
+        _only(options, ("ps", "embed_p", "use_bn", "bn_final"), "use_nn=True")
+        return EmbeddingNN(
+            _emb_szs(dls, emb_szs), [n_factors] if layers is None else layers, y_range=y_range, **options
+        )
+    given = {**options, **({"layers": layers} if layers else {}), **({"emb_szs": emb_szs} if emb_szs else {})}
+    _only(given, ("init_std", "sparse"), "the dot-product model (use_nn=False)")
+    return CollFilter(*_table_rows(dls), n_factors, y_range, **options)
+
+
+def _table_rows(dls) -> tuple[int, int]:
     n_users, n_items = (len(vocab) for vocab in dls.classes.values())
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
-        if use_nn:
-            _only(options, ("ps", "embed_p", "use_bn", "bn_final"), "use_nn=True")
-            layers = [n_factors] if layers is None else layers
-            model = EmbeddingNN(_emb_szs(dls, emb_szs), layers, y_range=y_range, **options)
-        else:
-            given = {**options, **({"layers": layers} if layers else {}), **({"emb_szs": emb_szs} if emb_szs else {})}
-            _only(given, ("init_std", "sparse"), "the dot-product model (use_nn=False)")
-            model = CollFilter(n_users, n_items, n_factors, y_range, **options)
-    model.users, model.items = dls.classes.values()
-    return CollabLearner(dls, model, loss_func, seed=seed, wd_on=wd_on, **kwargs)
+    return n_users, n_items
 
 
 def load_learner(folder: str | Path, *, path: str | Path = ".", **kwargs) -> CollabLearner:
@@ -147,7 +251,8 @@ def load_learner(folder: str | Path, *, path: str | Path = ".", **kwargs) -> Col
     Args:
         folder: the artefact. For a pickle exported by fastai use `fastai.learner.load_learner`.
         path: where the learner saves.
-        **kwargs: `bs`, `val_bs`, `device` of the dataloaders, and arguments of `CollabLearner`.
+        **kwargs: `bs`, `val_bs`, `device`, and for implicit feedback `n_neg` and `negatives`, of the dataloaders;
+            arguments of `CollabLearner`.
 
     Raises:
         FileNotFoundError, BundleError: see `bundle.load_bundle`.
@@ -156,9 +261,12 @@ def load_learner(folder: str | Path, *, path: str | Path = ".", **kwargs) -> Col
     model, train, valid, _ = load_bundle(folder)
     if valid is None:
         raise ValueError(f"the artefact {folder} has no validation part, which a learner needs; use Recommender.load")
-    loader = {k: kwargs.pop(k) for k in ("bs", "val_bs", "device") if k in kwargs}
+    loader = {k: kwargs.pop(k) for k in ("bs", "val_bs", "device", "n_neg", "negatives") if k in kwargs}
+    implicit = train.rating is None
+    loader["feedback"] = "implicit" if implicit else "explicit"
     dls = CollabDataLoaders.from_interactions(train, valid, path=path, seed=0, **loader)
-    return CollabLearner(dls, model.to(dls.device), **kwargs)
+    loss_func = _loss_func(dls, implicit, kwargs.pop("loss_func", None))
+    return CollabLearner(dls, model.to(dls.device), loss_func, **kwargs)
 
 
 def _from_config(config: Mapping | None, use_nn: bool) -> dict:

@@ -1,12 +1,22 @@
-"""Losses of score tensors."""
+"""Losses: of ratings (`FlatLoss`), and of the scores of positives and negatives.
+
+The ranking losses are pure functions of `pos` `(bs,)` and `neg` `(bs, n)`. A negative of -inf does not count in any of
+them. `RankingLoss` gives them the form that a `Learner` calls.
+"""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["FlatLoss"]
+__all__ = [
+    "FlatLoss", "RankingLoss", "LOSSES",
+    "bce", "bpr", "hinge", "sampled_softmax", "softmax", "cosine_contrastive",
+]  # fmt: skip
 
 
 class FlatLoss:
@@ -67,3 +77,154 @@ class FlatLoss:
 
     def __repr__(self) -> str:
         return f"FlatLoss({self.func!r})"
+
+
+def bce(pos: Tensor, neg: Tensor) -> Tensor:
+    """Binary cross-entropy of each pair on its own: positives towards 1, negatives towards 0, averaged over all pairs.
+
+    The pointwise loss of He et al., "Neural collaborative filtering" (2017), equation 7.
+
+    Args:
+        pos: logits `(bs,)` of the positives.
+        neg: logits `(bs, n)` of each row's negatives.
+
+    Example:
+        >>> import torch
+        >>> bce(torch.zeros(2), torch.zeros(2, 3))  # log 2
+        tensor(0.6931)
+    """
+    return (F.softplus(-pos).sum() + F.softplus(neg).sum()) / (pos.numel() + neg.numel())
+
+
+def bpr(pos: Tensor, neg: Tensor) -> Tensor:
+    """Bayesian personalised ranking: `-log sigmoid(pos - neg)`, averaged over `(bs, n)` pairs.
+
+    Rendle et al., "BPR: Bayesian personalized ranking from implicit feedback" (2009), section 4.1. Arguments as of
+    `bce`.
+
+    Example:
+        >>> import torch
+        >>> bpr(torch.tensor([1.]), torch.tensor([[0., 2.]]))  # (log(1 + e^-1) + log(1 + e)) / 2
+        tensor(0.8133)
+    """
+    return F.softplus(neg - pos[:, None]).mean()
+
+
+def hinge(pos: Tensor, neg: Tensor, margin: float = 1.0) -> Tensor:
+    """Triplet hinge: `max(0, margin - pos + neg)`, averaged over `(bs, n)` pairs; zero once `pos` leads by the margin.
+
+    Weston et al., "WSABIE" (2011), without its weights; the triplet loss of siamese networks, on scores. Arguments as
+    of `bce`.
+
+    Example:
+        >>> import torch
+        >>> hinge(torch.tensor([1.]), torch.tensor([[0.5, -3.]]))  # (0.5 + 0) / 2
+        tensor(0.2500)
+    """
+    return F.relu(neg - pos[:, None] + margin).mean()
+
+
+def sampled_softmax(pos: Tensor, neg: Tensor, log_counts: Tensor | float = 0.0) -> Tensor:
+    """Cross-entropy of the positive among itself and its negatives: `log(e^pos + sum_j e^(neg_j - log_counts_j)) -
+    pos`.
+
+    With `log_counts`, the log of how often each item was to be expected among the negatives, the sum estimates that
+    over all items the sampler can draw (Bengio and Senécal 2008; "logQ correction" in Yi et al. 2019). With 0 it is
+    the plain contrastive loss over the sample (InfoNCE), and over all items the full softmax.
+
+    Args:
+        pos, neg: as of `bce`.
+        log_counts: `(bs, n)`, `(bs, 1)` or a number; `inf` takes a negative out.
+
+    Example:
+        >>> import torch
+        >>> sampled_softmax(torch.zeros(1), torch.zeros(1, 3))  # log 4
+        tensor(1.3863)
+    """
+    logits = torch.cat([pos[:, None], neg - log_counts], dim=1)  # (bs, 1 + n)
+    return (torch.logsumexp(logits, dim=1) - pos).mean()
+
+
+def softmax(pos: Tensor, neg: Tensor) -> Tensor:
+    """Cross-entropy of the positive among itself and its negatives, uncorrected; see `sampled_softmax`.
+
+    With `negatives='all'` it is the full softmax; with uniform negatives the sampled softmax of Wu et al., "On the
+    effectiveness of sampled softmax loss for item recommendation" (2022).
+    """
+    return sampled_softmax(pos, neg)
+
+
+def cosine_contrastive(pos: Tensor, neg: Tensor, margin: float = 0.4, weight: float = 150.0) -> Tensor:
+    """Cosine contrastive loss: `(1 - pos) + weight * mean_j max(0, neg_j - margin)`, for scores that are cosines.
+
+    Mao et al., "SimpleX: a simple and strong baseline for collaborative filtering" (2021), equation 1.
+
+    Args:
+        pos, neg: as of `bce`, cosines (`TwoTower(similarity='cosine', temperature=1)`).
+        margin: negatives below it do not count.
+        weight: of the negatives.
+    """
+    return (1 - pos).mean() + weight * F.relu(neg - margin).mean()
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "bce": bce,
+    "bpr": bpr,
+    "hinge": hinge,
+    "softmax": softmax,
+    "sampled_softmax": sampled_softmax,
+    "cosine_contrastive": cosine_contrastive,
+}
+
+
+class RankingLoss:
+    """A loss of positives and negatives in the form that a fastai `Learner` calls: of scores and of what was sampled.
+
+    Args:
+        func: one of `LOSSES` by name, or a function of `pos` `(bs,)` and `neg` `(bs, n)` that returns a scalar; it also
+            gets `log_counts` if it has such a parameter.
+
+    Raises:
+        ValueError: an unknown name.
+
+    Example:
+        >>> import torch
+        >>> scores = torch.tensor([[1., 0., 2.]])  # column 0 is the positive
+        >>> RankingLoss('bpr')(scores, torch.zeros(1, 1))
+        tensor(0.8133)
+    """
+
+    def __init__(self, func: str | Callable[..., Tensor] = "bce"):
+        if isinstance(func, str) and func not in LOSSES:
+            raise ValueError(f"loss_func must be one of {', '.join(map(repr, LOSSES))} or a function, got {func!r}")
+        self.func = LOSSES[func] if isinstance(func, str) else func
+        if not callable(self.func):
+            raise TypeError(f"loss_func must be a name or a function of pos (bs,) and neg (bs, n), got {func!r}")
+        self.name = getattr(self.func, "__name__", repr(self.func))
+        self._corrected = "log_counts" in _parameters(self.func)
+
+    def __call__(self, scores: Tensor, log_counts: Tensor) -> Tensor:
+        """The loss of `scores` `(bs, 1 + n)`, column 0 the positive; where `log_counts` is inf there is no negative."""
+        pos, neg = scores[:, 0], scores[:, 1:]
+        out = log_counts == torch.inf
+        if log_counts.shape[1] > 1 or out.any():  # one look at (bs, 1) is cheaper than a pass over all negatives
+            neg = neg.masked_fill(out, -torch.inf)
+        return self.func(pos, neg, log_counts=log_counts) if self._corrected else self.func(pos, neg)
+
+    def activation(self, pred: Tensor) -> Tensor:
+        """Scores are what they are."""
+        return pred
+
+    def decodes(self, pred: Tensor) -> Tensor:
+        """Scores as shown by `show_results`."""
+        return pred
+
+    def __repr__(self) -> str:
+        return f"RankingLoss({self.name})"
+
+
+def _parameters(func: Callable) -> set[str]:
+    try:
+        return set(inspect.signature(func).parameters)
+    except (TypeError, ValueError):  # a builtin
+        return set()

@@ -55,12 +55,14 @@ class Splitter:
         rows: function `(df, columns) -> (train rows, valid rows, notes)`.
         cold: what happens to validation rows whose user or item has no training row: `'keep'` or `'drop'` (counted).
         time_name: column of the event times, for splits that need it; `from_df` fills it in.
+        min_rating: validation rows rated below it are left out (counted): what is to be found is what was liked.
     """
 
     by: str
     rows: Callable[[pd.DataFrame, Columns], tuple[np.ndarray, np.ndarray, list[str]]]
     cold: str = "keep"
     time_name: str | None = None
+    min_rating: float | None = None
 
     def __post_init__(self):
         if self.cold not in ("keep", "drop"):
@@ -76,17 +78,24 @@ class Splitter:
         _check_parts(train, valid, len(df), self.by)
         used = np.bincount(np.concatenate([train, valid]), minlength=len(df)).astype(bool)
         left_out = describe_left_out(df, used, columns, "in neither part")
-        cold = None
+        low = cold = None
+        if self.min_rating is not None:
+            high = _rated_at_least(df.iloc[valid], columns, self.min_rating)
+            low = describe_left_out(df.iloc[valid], high, columns, f"rated below {self.min_rating:g}")
+            valid = valid[high]
+            _check_parts(train, valid, len(df), self.by)
         if self.cold == "drop":
             warm = _warm(df, columns, train, valid)
             cold = describe_left_out(df.iloc[valid], warm, columns, "user or item without a training row (cold)")
             valid = valid[warm]
             _check_parts(train, valid, len(df), self.by)
-        notes = [*notes, *([left_out] if left_out else []), *([f"valid: {cold}"] if cold else [])]
+        notes = [*notes, *([left_out] if left_out else []), *(f"valid: {why}" for why in (low, cold) if why)]
         return Split(train, valid, self.by, tuple(notes))
 
 
-def random_split(valid_pct: float = 0.2, *, seed: int | None = None, cold: str = "keep") -> Splitter:
+def random_split(
+    valid_pct: float = 0.2, *, seed: int | None = None, cold: str = "keep", min_rating: float | None = None
+) -> Splitter:
     """A random share `valid_pct` of the rows is validation; the same seed gives the same rows as fastai's.
 
     Without a seed the draw comes from torch's global generator, as in fastai.
@@ -103,10 +112,12 @@ def random_split(valid_pct: float = 0.2, *, seed: int | None = None, cold: str =
         n_valid = int(valid_pct * len(df))
         return np.sort(order[n_valid:]), np.sort(order[:n_valid]), []
 
-    return Splitter(f"random_split(valid_pct={valid_pct:g}, seed={seed})", rows, cold)
+    return Splitter(f"random_split(valid_pct={valid_pct:g}, seed={seed})", rows, cold, min_rating=min_rating)
 
 
-def leave_last_out(n: int = 1, *, time_name: str | None = None, cold: str = "keep") -> Splitter:
+def leave_last_out(
+    n: int = 1, *, time_name: str | None = None, cold: str = "keep", min_rating: float | None = None
+) -> Splitter:
     """The last `n` rows of each user by time are validation; ties fall to the later row of the table.
 
     Users with `n` rows or fewer keep all of them in training.
@@ -124,12 +135,24 @@ def leave_last_out(n: int = 1, *, time_name: str | None = None, cold: str = "kee
         last = (from_end < n) & (np.bincount(user)[user] > n)
         few = int((np.bincount(user) <= n).sum())
         notes = [f"{few:,} of {user.max() + 1:,} users have no row in valid: {n} row or fewer"] if few else []
+        times = df[columns.time].iloc[order].reset_index(drop=True)
+        first, before = times[last].groupby(user[last]).min(), times[~last].groupby(user[~last]).max()
+        tied = int((first == before.reindex(first.index)).sum())
+        if tied:
+            notes.append(f"for {tied:,} users events at one time lie on both sides of the cut; table order decided")
         return np.sort(order[~last]), np.sort(order[last]), notes
 
-    return Splitter(f"leave_last_out(n={n})", rows, cold, time_name)
+    return Splitter(f"leave_last_out(n={n})", rows, cold, time_name, min_rating)
 
 
-def time_split(share: float | None = None, *, date=None, time_name: str | None = None, cold: str = "keep") -> Splitter:
+def time_split(
+    share: float | None = None,
+    *,
+    date=None,
+    time_name: str | None = None,
+    cold: str = "keep",
+    min_rating: float | None = None,
+) -> Splitter:
     """One cut in time for all users: training lies before it, validation at or after it, so that nothing leaks back.
 
     Args:
@@ -157,7 +180,7 @@ def time_split(share: float | None = None, *, date=None, time_name: str | None =
         return np.flatnonzero(~late), np.flatnonzero(late), []
 
     by = f"time_split(date={date!r})" if date is not None else f"time_split(share={share:g})"
-    return Splitter(by, rows, cold, time_name)
+    return Splitter(by, rows, cold, time_name, min_rating)
 
 
 def k_fold(n_folds: int = 5, *, seed: int | None = None, cold: str = "keep") -> Iterator[Splitter]:
@@ -223,6 +246,13 @@ def _from(times: pd.Series, date) -> pd.Series:
         raise TypeError(
             f"date={date!r} cannot be compared with column {times.name!r} of {times.dtype} (e.g. {times.iloc[0]!r})"
         ) from error
+
+
+def _rated_at_least(df: pd.DataFrame, columns: Columns, threshold: float) -> np.ndarray:
+    """Which rows `(n,)` bool are rated at least `threshold`."""
+    if columns.rating is None:
+        raise ValueError(f"min_rating={threshold:g} needs the ratings: pass rating_name=, one of {list(df.columns)}")
+    return (df[columns.rating] >= threshold).to_numpy(dtype=bool)
 
 
 def _warm(df: pd.DataFrame, columns: Columns, train: np.ndarray, valid: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from torch import nn
 from collabkit.callbacks import ColdRows, DeviceMixedPrecision, LeanRecorder, LeanScheduler, cosine, piecewise
 from collabkit.interactions import check_seed
 from collabkit.loader import InteractionsLoader
-from collabkit.losses import FlatLoss
+from collabkit.losses import FlatLoss, RankingLoss
 from collabkit.models.default_rows import settle_default_rows
 from collabkit.optim import TableAdamW, TableSparseAdam, undecayed
 
@@ -43,17 +43,21 @@ class LeanLearner(Learner):
         loss_func: default mean squared error; a torch loss is flattened by `FlatLoss`.
         seed: of everything random in training (dropout); the caller's global generators are left as they were.
         wd_on: which tables weight decay touches by default, see `optim.undecayed`.
-        opt_func: default fused AdamW, `optim.TableAdamW`.
+        opt_func: default fused AdamW, `optim.TableAdamW`, with fastai's betas; `eps` is fastai's 1e-5, or 1e-8 with a
+            `losses.RankingLoss`.
         cbs: callbacks beside the default ones.
         **kwargs: the other arguments of fastai's `Learner`.
     """
 
     def __init__(self, dls, model, loss_func=None, *, seed=0, wd_on="factors", opt_func=None, cbs=None, **kwargs):
         if opt_func is None:
+            # A ranking loss is a mean over many more pairs than a row of a table is in: fastai's 1e-5 would swallow
+            # the gradients.
+            eps = 1e-8 if isinstance(loss_func, RankingLoss) else 1e-5
             sparse = getattr(model, "sparse", False)
-            opt_func = TableSparseAdam if sparse else partial(TableAdamW, spared=undecayed(model, wd_on))
+            opt_func = TableSparseAdam if sparse else partial(TableAdamW, spared=undecayed(model, wd_on), eps=eps)
         loss_func = nn.MSELoss() if loss_func is None else loss_func
-        if not isinstance(loss_func, (BaseLoss, FlatLoss)):
+        if not isinstance(loss_func, (BaseLoss, FlatLoss, RankingLoss)):
             loss_func = FlatLoss(loss_func)
         if kwargs.pop("default_cbs", True):
             lean = [LeanRecorder if cb is Recorder else cb for cb in defaults.callbacks if cb is not CastToTensor]
@@ -80,17 +84,18 @@ class LeanLearner(Learner):
             cb(event_name)
 
     def one_batch(self, i, b):
-        """Train or validate on one batch `(x, y?)`."""
+        """Train or validate on one batch: the inputs, then the targets if any."""
         self.iter = i
         device = self._device
         if b[0].device != device:
             b = tuple(t.to(device) for t in b)
-        self.xb, self.yb = b[:1], b[1:]
+        self.xb, self.yb = b[: self._n_inp], b[self._n_inp :]
         self._with_events(self._do_one_batch, "batch", CancelBatchException)
 
     def all_batches(self):
         """Run over all batches of `self.dl`."""
         self._device = next(self.model.parameters()).device
+        self._n_inp = getattr(self.dl, "n_inp", getattr(self.dls, "n_inp", 1))
         super().all_batches()
 
     def fit(self, n_epoch, *args, **kwargs):

@@ -14,16 +14,18 @@ ROOT = Path(collabkit.__file__).parent
 
 # As in ARCHITECTURE.md. A package counts as one place; its own modules are in `PACKAGES`.
 ABOVE = [
-    "_version", "vocab", "interactions", "datasets", "filters", "splits", "losses", "metrics", "models", "baselines",
-    "recipes", "ranking", "evaluate", "bundle", "recommender",
+    "_version", "vocab", "interactions", "datasets", "filters", "splits", "losses", "metrics", "sampling", "models",
+    "als", "recipes", "pairs", "ranking", "evaluate", "bundle", "neighbours", "recommender", "baselines", "comparison",
+    "audit",
 ]  # fmt: skip
 BELOW = [
-    "loader", "dataloaders", "optim", "callbacks", "training", "learner", "plots", "interpret", "console", "demo",
-    "cli", "all",
+    "loader", "dataloaders", "optim", "callbacks", "fit_metrics", "training", "learner", "plots", "interpret",
+    "console", "demo", "cli", "all",
 ]  # fmt: skip
 ORDER = [*ABOVE, *BELOW]
 PACKAGES = {
-    "models": ["base", "collab_filter", "mlp", "default_rows"],
+    "models": ["sparse_dot", "base", "collab_filter", "mlp", "neumf", "two_tower", "default_rows"],
+    "evaluate": ["candidates", "lists", "references", "task", "tables"],
     "datasets": ["container", "tables", "catalogue", "download", "grouplens", "planted"],
 }
 WITHOUT_ALL = {"_version", "all"}  # one constant; and the module made for a star import, fastai's names with it

@@ -6,11 +6,14 @@ import math
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
+from collabkit.models.sparse_dot import row_dots
 from collabkit.vocab import Vocab
 
-__all__ = ["CollabModel", "embedding", "check_y_range"]
+__all__ = ["CollabModel", "Table", "embedding", "check_y_range"]
 
 
 class CollabModel(nn.Module):
@@ -67,14 +70,36 @@ class CollabModel(nn.Module):
         """Logits on the rating scale: `sigmoid(logits) * (high - low) + low`; unchanged without `y_range`."""
         return logits if self.y_range is None else sigmoid_range(logits, *self.y_range)
 
-    def forward(self, user_idx: Tensor, item_idx: Tensor | None = None) -> Tensor:
+    def forward(self, user_idx: Tensor, item_idx: Tensor | None = None, negative_idx: Tensor | None = None) -> Tensor:
         """Ratings (or logits without `y_range`) of the broadcast shape of two index tensors.
 
         One tensor `x` `(..., 2)` with users in column 0 and items in column 1, fastai's batch form, does the same.
+        Three tensors, users `(bs,)`, their positives `(bs,)` and the negatives, give `rank_scores`.
         """
+        if negative_idx is not None:
+            return self.rank_scores(user_idx, item_idx, negative_idx)
         if item_idx is None:
             user_idx, item_idx = user_idx[..., 0], user_idx[..., 1]
         return self.activation(self.score(user_idx, item_idx))
+
+    def rank_scores(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """Logits `(bs, 1 + n)` of each user's positive, in column 0, and negatives.
+
+        Args:
+            users, positives: `(bs,)` indices.
+            negatives: `(bs, n)` items, each row its own, or `(n,)` that all rows share.
+        """
+        if not hasattr(self, "item_vectors"):
+            items = torch.cat([positives[:, None], negatives.expand(len(users), -1)], dim=1)
+            return self.score(users[:, None], items)
+        vectors = self.user_vectors(users)  # (bs, d)
+        if negatives.ndim == 1:
+            own = (vectors * self.item_vectors(positives)).sum(-1, keepdim=True)
+            return torch.cat([own, vectors @ self.item_vectors(negatives).T], dim=1)
+        items = torch.cat([positives[:, None], negatives], dim=1)
+        if getattr(self, "sparse", False) or items.numel() < self.n_items:  # a few rows of a large table
+            return torch.einsum("bd,bnd->bn", vectors, self.item_vectors(items))
+        return row_dots(vectors, self.item_vectors(torch.arange(self.n_items, device=items.device)), items)
 
     def row_indices(self, ids, is_item: bool = True) -> Tensor:
         """Rows `(n,)` int64 of external `ids` `(n,)` of items (or users); an unknown id raises `KeyError`."""
@@ -105,9 +130,34 @@ def sigmoid_range(x: Tensor, low: float, high: float) -> Tensor:
     return torch.sigmoid(x) * (high - low) + low
 
 
+class Table(nn.Embedding):
+    """`nn.Embedding` whose gradient for large batches on a CPU is summed up several times as fast."""
+
+    def forward(self, idx: Tensor) -> Tensor:
+        """Rows `(..., d)` for indices `(...)`."""
+        if self.sparse or idx.numel() < 4096 or self.weight.device.type != "cpu":
+            return super().forward(idx)
+        return _Lookup.apply(self.weight, idx)
+
+
+class _Lookup(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, table: Tensor, idx: Tensor) -> Tensor:
+        ctx.save_for_backward(idx)
+        ctx.like = table
+        return F.embedding(idx, table)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        (idx,) = ctx.saved_tensors
+        rows = grad.reshape(-1, grad.shape[-1]).contiguous()  # several times as fast to add up as a view
+        return torch.zeros_like(ctx.like, dtype=grad.dtype).index_add_(0, idx.reshape(-1), rows), None
+
+
 def embedding(n: int, d: int, *, std: float = 0.01, sparse: bool = False) -> nn.Embedding:
     """An `nn.Embedding` `(n, d)` drawn from a normal of sd `std` truncated at two sd, as fastai's; row 0 is zero."""
-    table = nn.Embedding(n, d, sparse=sparse)
+    table = Table(n, d, sparse=sparse)
     nn.init.trunc_normal_(table.weight, std=std, a=-2 * std, b=2 * std)
     with torch.no_grad():
         table.weight[0] = 0.0

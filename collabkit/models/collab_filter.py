@@ -83,6 +83,15 @@ class CollFilter(CollabModel):
         q, b = self.item_rows(idx)
         return torch.cat([q, torch.ones_like(b), b], dim=-1)
 
+    @torch.no_grad()
+    def factor_tables(self) -> tuple[Tensor, Tensor]:
+        """The user and the item factors `(n, d)`, to be solved for in place; sets the biases to zero."""
+        if self.y_range is not None:
+            raise ValueError(f"factors are solved for in logits; make the model without y_range, got {self.y_range}")
+        self.u_bias.weight.zero_()
+        self.i_bias.weight.zero_()
+        return self.u_weight.weight.data, self.i_weight.weight.data
+
     def bias(self, ids, is_item: bool = True) -> Tensor:
         """Biases `(n,)`, on the CPU and detached, of the items (or users) with external `ids` `(n,)`."""
         return self.tables(is_item)[1][self.row_indices(ids, is_item)].squeeze(-1).detach().cpu()

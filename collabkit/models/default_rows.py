@@ -9,7 +9,7 @@ from torch import Tensor
 from collabkit.interactions import Interactions
 from collabkit.models.base import CollabModel, evaluating
 
-__all__ = ["zero_cold_rows", "fit_default_rows", "settle_default_rows"]
+__all__ = ["zero_cold_rows", "fit_default_rows", "fill_cold_items", "settle_default_rows"]
 
 RIDGE = 30.0  # in units of one rating's squared error; 10 to 100 did equally well on held-out users of ML-100k
 
@@ -33,14 +33,16 @@ def fit_default_rows(model: CollabModel, train: Interactions, *, max_rows: int =
     holds the row near that mean: `RIDGE` times its squared distance in standard deviations of the trained rows.
 
     Args:
-        model: the trained model, changed in place; nothing is done for a model without ratings to fit.
-        train: its training interactions, with ratings.
+        model: the trained model, changed in place.
+        train: its training interactions. Without ratings (implicit feedback) the user's row is the one under which the
+            items' popularity is most likely, in a softmax over the items, so that a stranger's list is about the
+            popular items; for items see `fill_cold_items`.
         max_rows: use at most this many of the other side's most frequent ids.
     """
     if train.rating is None:
-        return
+        fill_cold_items(model, train)
     with evaluating(model):
-        for is_item in (False, True):
+        for is_item in (False, True) if train.rating is not None else (False,):
             counts, means = _count_and_mean(train, by_item=not is_item)
             other = torch.argsort(counts, descending=True)[:max_rows]
             other = other[counts[other] > 0]
@@ -52,8 +54,23 @@ def fit_default_rows(model: CollabModel, train: Interactions, *, max_rows: int =
                     table[cold] = value
 
 
+@torch.no_grad()
+def fill_cold_items(model: CollabModel, train: Interactions) -> None:
+    """For implicit feedback: items without a training row get the mean row of the tenth with the fewest training rows.
+
+    An item nobody has met is most like those that few have met. A row of zeros would not do: its score of 0 lies above
+    those of most trained negatives.
+    """
+    counts = torch.bincount(train.item_idx.cpu(), minlength=train.n_items)
+    cold = _cold_rows(train, True)
+    warm = (counts > 0).nonzero().squeeze(1)
+    rarest = warm[counts[warm].argsort(stable=True)[: max(1, len(warm) // 10)]]
+    for table in model.tables(True):
+        table[cold.to(table.device)] = table[rarest.to(table.device)].mean(0)
+
+
 def settle_default_rows(model, loader) -> None:
-    """`fit_default_rows` where it is due: a model of this library whose unknown rows are still zero.
+    """`fit_default_rows` where it is due: a model of this library whose unknown user is still zero.
 
     They are after training, after an interrupted one, and in a checkpoint that was saved during it.
 
@@ -64,7 +81,7 @@ def settle_default_rows(model, loader) -> None:
     train = getattr(loader, "dataset", None)
     if not isinstance(model, CollabModel) or not isinstance(train, Interactions):
         return
-    if not any(bool(table[0].any()) for is_item in (False, True) for table in model.tables(is_item)):
+    if not any(bool(table[0].any()) for table in model.tables(False)):
         fit_default_rows(model, train)
 
 
@@ -85,7 +102,10 @@ def _fit_row(model, is_item: bool, other: Tensor, means: Tensor, counts: Tensor,
         optimiser.zero_grad()
         own = tuple(value.expand(len(other), -1) for value in row)
         logits = model.interact(fixed, own) if is_item else model.interact(own, fixed)
-        value = (weights * F.mse_loss(model.activation(logits), means, reduction="none")).sum()
+        if train.rating is None:
+            value = -(weights * F.log_softmax(logits, dim=0)).sum()
+        else:
+            value = (weights * F.mse_loss(model.activation(logits), means, reduction="none")).sum()
         for own_row, centre, sd in zip(row, start, spread, strict=True):
             value = value + RIDGE / counts.sum() * ((own_row - centre) / sd).square().sum()
         value.backward()
@@ -100,10 +120,11 @@ def _fit_row(model, is_item: bool, other: Tensor, means: Tensor, counts: Tensor,
 
 
 def _count_and_mean(train: Interactions, by_item: bool) -> tuple[Tensor, Tensor]:
-    """Number and mean of the ratings of each item (or user), `(n,)` float32 each."""
+    """Number and mean of the ratings of each item (or user), `(n,)` float32 each; means of 0 without ratings."""
     idx, n = (train.item_idx, train.n_items) if by_item else (train.user_idx, train.n_users)
-    idx, rating = idx.cpu(), train.rating.cpu().double()
+    idx = idx.cpu()
     counts = torch.bincount(idx, minlength=n)
+    rating = torch.zeros(len(idx)).double() if train.rating is None else train.rating.cpu().double()
     return counts.float(), (torch.bincount(idx, weights=rating, minlength=n) / counts.clamp(min=1)).float()
 
 

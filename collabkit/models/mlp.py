@@ -1,15 +1,16 @@
-"""`EmbeddingNN`: user and item embeddings, concatenated and passed through a multi-layer perceptron."""
+"""`EmbeddingNN` and `NCF`: user and item embeddings, concatenated and passed through a multi-layer perceptron."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from collabkit.models.base import CollabModel, embedding
 
-__all__ = ["EmbeddingNN", "emb_sz_rule"]
+__all__ = ["EmbeddingNN", "NCF", "emb_sz_rule", "pair_layer", "hidden_layers"]
 
 
 class EmbeddingNN(CollabModel):
@@ -65,7 +66,7 @@ class EmbeddingNN(CollabModel):
         }
         self.embeds = nn.ModuleList([embedding(n_users, d_user), embedding(n_items, d_item)])
         self.emb_drop = nn.Dropout(embed_p)
-        blocks = [_block(i, o, p, use_bn) for i, o, p in zip([d_user + d_item, *layers], layers, ps, strict=False)]
+        blocks = hidden_layers(d_user + d_item, layers, ps, use_bn)
         final = nn.Linear(layers[-1], 1, bias=not bn_final)
         self.layers = nn.Sequential(*blocks, nn.Sequential(final, nn.BatchNorm1d(1)) if bn_final else final)
 
@@ -77,12 +78,17 @@ class EmbeddingNN(CollabModel):
 
     def interact(self, user_rows, item_rows) -> Tensor:
         (p,), (q,) = user_rows, item_rows
-        shape = torch.broadcast_shapes(p.shape[:-1], q.shape[:-1])
-        x = torch.cat([p.expand(*shape, -1), q.expand(*shape, -1)], dim=-1)  # (..., d_user + d_item)
+        if self.training and self.emb_drop.p > 0:  # each pair drops entries of its own
+            shape = torch.broadcast_shapes(p.shape[:-1], q.shape[:-1])
+            p, q = self.emb_drop(p.expand(*shape, -1)), self.emb_drop(q.expand(*shape, -1))
+        x = pair_layer(self.layers[0][0], p, q)  # (..., layers[0])
+        shape = x.shape[:-1]
         if self.training and self._config["use_bn"] and shape.numel() == 1:
             raise ValueError("batch normalisation cannot train on a batch of one row; use a larger bs, or use_bn=False")
-        x = self.emb_drop(x).reshape(-1, x.shape[-1])  # BatchNorm1d wants (n, features)
-        return self.layers(x).reshape(shape)  # (...)
+        x = x.reshape(-1, x.shape[-1])  # BatchNorm1d wants (n, features)
+        for layer in (*self.layers[0][1:], *self.layers[1:]):
+            x = layer(x)
+        return x.reshape(shape)  # (...)
 
     def tables(self, is_item: bool) -> list[nn.Parameter]:
         return [self.embeds[int(is_item)].weight]
@@ -97,6 +103,66 @@ class EmbeddingNN(CollabModel):
     def weight(self, ids, is_item: bool = True) -> Tensor:
         """Embeddings `(n, d)`, on the CPU and detached, of the items (or users) with external `ids` `(n,)`."""
         return self.tables(is_item)[0][self.row_indices(ids, is_item)].detach().cpu()
+
+
+class NCF(EmbeddingNN):
+    """Neural collaborative filtering: `[user embedding, item embedding] -> layers with ReLU -> one logit`.
+
+    The MLP of He et al., "Neural collaborative filtering" (2017), section 3.3: an `EmbeddingNN` without batch
+    normalisation, with embeddings of one size.
+
+    Args:
+        n_users, n_items: rows of the tables, the unknown row 0 included.
+        n_factors: embedding size of each side.
+        layers: widths of the hidden layers.
+        ps: dropout of the hidden layers, one value for all or one each.
+        embed_p: dropout of the concatenated embeddings.
+        init_std: standard deviation of the initial embeddings.
+
+    Example:
+        >>> NCF(4, 6, n_factors=8, layers=[64, 32])(torch.tensor([[1, 5], [2, 3]])).shape
+        torch.Size([2])
+    """
+
+    def __init__(
+        self,
+        n_users: int,
+        n_items: int,
+        n_factors: int = 8,
+        *,
+        layers: Sequence[int] = (64, 32),
+        ps: float | Sequence[float] = 0.0,
+        embed_p: float = 0.0,
+        init_std: float = 0.1,
+    ):
+        super().__init__([(n_users, n_factors), (n_items, n_factors)], layers, ps=ps, embed_p=embed_p, use_bn=False)
+        self.n_factors, self.init_std = n_factors, init_std
+        self.embeds = nn.ModuleList(embedding(n, n_factors, std=init_std) for n in (n_users, n_items))
+
+    @property
+    def out(self) -> nn.Linear:
+        """The output layer."""
+        return self.layers[-1]
+
+    def config(self) -> dict:
+        names = ("n_users", "n_items", "n_factors", "init_std")
+        options = {name: self._config[name] for name in ("layers", "ps", "embed_p")}
+        return {**{name: getattr(self, name) for name in names}, **options}
+
+
+def pair_layer(layer: nn.Linear, p: Tensor, q: Tensor) -> Tensor:
+    """`layer` of the concatenation `[p, q]`, `(..., n_out)`, for `p` and `q` `(..., d)` whose leading shapes broadcast.
+
+    Each side goes through its half of the weights before they meet: a user beside a thousand items costs one product.
+    """
+    d = p.shape[-1]
+    return F.linear(p, layer.weight[:, :d], layer.bias) + F.linear(q, layer.weight[:, d:])
+
+
+def hidden_layers(n_in: int, layers: Sequence[int], ps: Sequence[float] | None = None, use_bn: bool = False):
+    """Hidden layers of widths `layers` as a `nn.Sequential` of blocks Linear -> ReLU -> BatchNorm? -> Dropout?."""
+    ps = [0.0] * len(layers) if ps is None else ps
+    return nn.Sequential(*(_block(i, o, p, use_bn) for i, o, p in zip([n_in, *layers], layers, ps, strict=False)))
 
 
 def emb_sz_rule(n: int) -> int:

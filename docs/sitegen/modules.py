@@ -33,10 +33,13 @@ PACKAGE = "collabkit"
 # A notebook's number is its group's, so that a new module renames no other.
 GROUPS = {
     "Overview": [PACKAGE, "all"],
-    "Data": ["datasets", "vocab", "interactions", "features", "filters", "splits", "sampling", "loader", "dataloaders"],
-    "Training": ["learner", "training", "recipes", "callbacks", "losses", "optim"],
+    "Data": [
+        *("datasets", "vocab", "interactions", "features", "filters", "splits", "audit"),
+        *("sampling", "loader", "dataloaders"),
+    ],
+    "Training": ["learner", "training", "recipes", "callbacks", "losses", "optim", "als", "fit_metrics"],
     "Models": ["models", "baselines"],
-    "Evaluation": ["evaluate", "metrics", "ranking"],
+    "Evaluation": ["evaluate", "comparison", "metrics", "ranking", "pairs", "neighbours"],
     "Interpretation": ["interpret", "plots"],
     "Serving": ["recommender", "bundle"],
     "Command line": ["cli", "demo", "console"],
@@ -44,7 +47,7 @@ GROUPS = {
 }
 
 # Packages whose modules have a page each. Any other package is one module that was split under its import path.
-PAGE_PER_FILE = {PACKAGE, f"{PACKAGE}.models"}
+PAGE_PER_FILE = {PACKAGE, f"{PACKAGE}.models", f"{PACKAGE}.evaluate"}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,161 @@
+"""`GMF` and `NeuMF`: generalised and neural matrix factorisation (He et al. 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from collabkit.models.base import CollabModel, embedding
+from collabkit.models.mlp import NCF, hidden_layers, pair_layer
+
+__all__ = ["GMF", "NeuMF"]
+
+
+class GMF(CollabModel):
+    """Generalised matrix factorisation: a weighted dot product, `sum_k h_k p_uk q_ik + bias`.
+
+    He et al., "Neural collaborative filtering" (2017), section 3.2.
+
+    Args:
+        n_users, n_items: rows of the tables, the unknown row 0 included.
+        n_factors: length d of the embeddings.
+        init_std: standard deviation of the initial embeddings; the weights h start at 1, an ordinary dot product.
+
+    Example:
+        >>> GMF(4, 6, n_factors=8)(torch.tensor([1, 2]), torch.tensor([5, 1])).shape
+        torch.Size([2])
+    """
+
+    def __init__(self, n_users: int, n_items: int, n_factors: int = 50, *, init_std: float = 0.1):
+        super().__init__(n_users, n_items)
+        if n_factors < 1:
+            raise ValueError(f"n_factors must be at least 1, got {n_factors}")
+        self.n_factors, self.init_std = n_factors, init_std
+        self.u_weight, self.i_weight = (embedding(n, n_factors, std=init_std) for n in (n_users, n_items))
+        self.out = nn.Linear(n_factors, 1)
+        with torch.no_grad():
+            self.out.weight.fill_(1.0)
+            self.out.bias.zero_()
+
+    def user_rows(self, idx: Tensor) -> tuple[Tensor]:
+        return (self.u_weight(idx),)  # (..., d)
+
+    def item_rows(self, idx: Tensor) -> tuple[Tensor]:
+        return (self.i_weight(idx),)  # (..., d)
+
+    def interact(self, user_rows, item_rows) -> Tensor:
+        (p,), (q,) = user_rows, item_rows
+        return self.out(p * q).squeeze(-1)  # (...)
+
+    def user_vectors(self, idx: Tensor) -> Tensor:
+        """`(n, d + 1)` vectors `[h * p_u, bias]`; their dot products with `item_vectors` are the logits."""
+        p = self.u_weight(idx)
+        return torch.cat([p * self.out.weight[0], self.out.bias.expand(*p.shape[:-1], 1)], dim=-1)
+
+    def item_vectors(self, idx: Tensor) -> Tensor:
+        """`(n, d + 1)` vectors `[q_i, 1]`."""
+        q = self.i_weight(idx)
+        return torch.cat([q, q.new_ones(*q.shape[:-1], 1)], dim=-1)
+
+    def tables(self, is_item: bool) -> list[nn.Parameter]:
+        return [self.i_weight.weight] if is_item else [self.u_weight.weight]
+
+    def config(self) -> dict:
+        return {name: getattr(self, name) for name in ("n_users", "n_items", "n_factors", "init_std")}
+
+
+class NeuMF(CollabModel):
+    """Neural matrix factorisation: GMF's products and an MLP's last hidden layer, concatenated, to one output.
+
+    He et al., "Neural collaborative filtering" (2017), section 3.4. The two parts have embeddings of their own.
+    `NeuMF.from_parts` starts from two trained models.
+
+    Args:
+        n_users, n_items: rows of the tables, the unknown row 0 included.
+        n_factors: embedding size of the GMF part.
+        mlp_factors: embedding size of the MLP part, on each side; default `n_factors`.
+        layers: widths of the MLP's hidden layers.
+        init_std: standard deviation of the initial embeddings.
+
+    Example:
+        >>> NeuMF(4, 6, n_factors=8, mlp_factors=4, layers=[8, 4])(torch.tensor([[1, 5], [2, 1]])).shape
+        torch.Size([2])
+    """
+
+    def __init__(
+        self,
+        n_users: int,
+        n_items: int,
+        n_factors: int = 8,
+        *,
+        mlp_factors: int | None = None,
+        layers: Sequence[int] = (64, 32, 16),
+        init_std: float = 0.1,
+    ):
+        super().__init__(n_users, n_items)
+        mlp_factors = n_factors if mlp_factors is None else mlp_factors
+        layers = [int(width) for width in layers]
+        if not layers or min(n_factors, mlp_factors, *layers) < 1:
+            raise ValueError(f"factors and layers must be positive, got {n_factors=}, {mlp_factors=}, {layers=}")
+        self._config = {"n_factors": n_factors, "mlp_factors": mlp_factors, "layers": layers, "init_std": init_std}
+        self.u_weight, self.i_weight = (embedding(n, n_factors, std=init_std) for n in (n_users, n_items))
+        self.u_mlp, self.i_mlp = (embedding(n, mlp_factors, std=init_std) for n in (n_users, n_items))
+        self.mlp = hidden_layers(2 * mlp_factors, layers)
+        self.out = nn.Linear(n_factors + layers[-1], 1)
+        with torch.no_grad():  # the GMF part starts as an ordinary dot product
+            self.out.weight[:, :n_factors] = 1.0
+            self.out.bias.zero_()
+
+    @classmethod
+    def from_parts(cls, gmf: GMF, ncf: NCF, alpha: float = 0.5) -> NeuMF:
+        """A model whose score is `alpha * GMF + (1 - alpha) * NCF`, from which training goes on (section 3.4.1).
+
+        Raises:
+            ValueError: the parts belong to other data, or `alpha` lies outside [0, 1].
+        """
+        if (gmf.n_users, gmf.n_items) != (ncf.n_users, ncf.n_items):
+            raise ValueError(
+                f"the parts must share their data: GMF has {gmf.n_users} x {gmf.n_items} rows, "
+                f"NCF {ncf.n_users} x {ncf.n_items}"
+            )
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha must lie in [0, 1], got {alpha!r}")
+        sizes = {"mlp_factors": ncf.n_factors, "layers": ncf.config()["layers"]}
+        model = cls(gmf.n_users, gmf.n_items, gmf.n_factors, **sizes)
+        with torch.no_grad():
+            mine = [*model.tables(False), *model.tables(True), *model.mlp.parameters()]
+            gmf_part, ncf_part = ([part.tables(side) for side in (False, True)] for part in (gmf, ncf))
+            tables = [table for side in zip(gmf_part, ncf_part, strict=True) for part in side for table in part]
+            for own, theirs in zip(mine, [*tables, *ncf.layers[:-1].parameters()], strict=True):
+                own.copy_(theirs)
+            model.out.weight.copy_(torch.cat([alpha * gmf.out.weight, (1 - alpha) * ncf.out.weight], dim=1))
+            model.out.bias.copy_(alpha * gmf.out.bias + (1 - alpha) * ncf.out.bias)
+        model.users, model.items = gmf.users, gmf.items
+        return model
+
+    def user_rows(self, idx: Tensor) -> tuple[Tensor, Tensor]:
+        return self.u_weight(idx), self.u_mlp(idx)  # (..., d), (..., d_mlp)
+
+    def item_rows(self, idx: Tensor) -> tuple[Tensor, Tensor]:
+        return self.i_weight(idx), self.i_mlp(idx)  # (..., d), (..., d_mlp)
+
+    def interact(self, user_rows, item_rows) -> Tensor:
+        (p, x), (q, y) = user_rows, item_rows
+        hidden = pair_layer(self.mlp[0][0], x, y)  # (..., layers[0])
+        for layer in (*self.mlp[0][1:], *self.mlp[1:]):
+            hidden = layer(hidden)
+        weight = self.out.weight[0].split([p.shape[-1], hidden.shape[-1]])
+        return (p * q) @ weight[0] + hidden @ weight[1] + self.out.bias[0]  # (...)
+
+    def tables(self, is_item: bool) -> list[nn.Parameter]:
+        sides = (self.i_weight, self.i_mlp) if is_item else (self.u_weight, self.u_mlp)
+        return [table.weight for table in sides]
+
+    def floats_per_pair(self) -> int:
+        widths = [2 * self._config["mlp_factors"], *self._config["layers"]]
+        return 3 * (max(widths) + self._config["n_factors"]) + sum(sorted(widths)[-2:])
+
+    def config(self) -> dict:
+        return {"n_users": self.n_users, "n_items": self.n_items, **self._config}

@@ -1,0 +1,115 @@
+"""`TwoTower`: a vector a user, a vector an item, each from its own tower; their dot product or cosine is the score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from collabkit.models.base import CollabModel, embedding
+
+__all__ = ["TwoTower"]
+
+
+class TwoTower(CollabModel):
+    """Two towers: an embedding, optionally through a multi-layer perceptron, on each side; no biases.
+
+    Positives and negatives pass through the same item tower, so that with a pairwise loss it is a siamese network. The
+    item vectors can be computed once and searched. Huang et al., "Learning deep structured semantic models" (2013);
+    cosine and temperature as in Yi et al., "Sampling-bias-corrected neural modeling" (2019).
+
+    Args:
+        n_users, n_items: rows of the tables, the unknown row 0 included.
+        n_factors: length d of the embeddings, and of the vectors if there are no `layers`.
+        layers: widths of each tower's perceptron, ReLU between them; the last one is the length of the vectors.
+        similarity: `'dot'` or `'cosine'`, which scales the vectors to length 1.
+        temperature: the similarity is divided by it; cosines want about 0.1, since they lie within -1 and 1.
+        init_std: standard deviation of the initial embeddings.
+        sparse: sparse gradients for the tables; see `CollFilter`.
+
+    Raises:
+        ValueError: sizes, similarity or temperature out of range.
+
+    Example:
+        >>> import torch
+        >>> model = TwoTower(4, 6, n_factors=8, layers=[16, 4], similarity='cosine', temperature=0.1)
+        >>> model(torch.tensor([1, 2]), torch.tensor([5, 1])).shape, model.item_vectors(torch.arange(6)).shape
+        (torch.Size([2]), torch.Size([6, 4]))
+    """
+
+    def __init__(
+        self,
+        n_users: int,
+        n_items: int,
+        n_factors: int = 50,
+        *,
+        layers: Sequence[int] = (),
+        similarity: str = "dot",
+        temperature: float = 1.0,
+        init_std: float = 0.1,
+        sparse: bool = False,
+    ):
+        super().__init__(n_users, n_items)
+        layers = [int(width) for width in layers or ()]
+        if n_factors < 1 or min(layers, default=1) < 1:
+            raise ValueError(f"n_factors and layers must be positive, got {n_factors=} and {layers=}")
+        if similarity not in ("dot", "cosine"):
+            raise ValueError(f"similarity must be 'dot' or 'cosine', got {similarity!r}")
+        if not temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {temperature!r}")
+        self.n_factors, self.layers, self.similarity = n_factors, layers, similarity
+        self.temperature, self.init_std, self.sparse = float(temperature), init_std, sparse
+        self.u_weight = embedding(n_users, n_factors, std=init_std, sparse=sparse)
+        self.i_weight = embedding(n_items, n_factors, std=init_std, sparse=sparse)
+        self.u_tower, self.i_tower = (_tower([n_factors, *layers]) for _ in range(2))
+
+    def user_rows(self, idx: Tensor) -> tuple[Tensor]:
+        return (self.u_weight(idx),)  # (..., d)
+
+    def item_rows(self, idx: Tensor) -> tuple[Tensor]:
+        return (self.i_weight(idx),)  # (..., d)
+
+    def interact(self, user_rows, item_rows) -> Tensor:
+        return (self._user_vectors(*user_rows) * self._vectors(self.i_tower, *item_rows)).sum(-1)  # (...)
+
+    def user_vectors(self, idx: Tensor) -> Tensor:
+        """`(n, d)` vectors of users by the temperature; their dot products with `item_vectors` are the logits."""
+        return self._user_vectors(self.u_weight(idx))
+
+    def item_vectors(self, idx: Tensor) -> Tensor:
+        """`(n, d)` vectors of items, of length 1 with `similarity='cosine'`."""
+        return self._vectors(self.i_tower, self.i_weight(idx))
+
+    def _user_vectors(self, rows: Tensor) -> Tensor:
+        vectors = self._vectors(self.u_tower, rows)
+        return vectors if self.temperature == 1 else vectors / self.temperature
+
+    def _vectors(self, tower: nn.Module, rows: Tensor) -> Tensor:
+        vectors = tower(rows)
+        return F.normalize(vectors, dim=-1) if self.similarity == "cosine" else vectors
+
+    def factor_tables(self) -> tuple[Tensor, Tensor]:
+        """The two embedding tables `(n, d)`, to be solved for in place, where the score is their plain dot product."""
+        if self.layers or self.similarity != "dot" or self.temperature != 1:
+            raise TypeError(
+                "factors can be solved for only where the score is their dot product: TwoTower without layers, with "
+                f"similarity 'dot' and temperature 1, got {self.layers=}, {self.similarity=}, {self.temperature=}"
+            )
+        return self.u_weight.weight.data, self.i_weight.weight.data
+
+    def tables(self, is_item: bool) -> list[nn.Parameter]:
+        return [self.i_weight.weight] if is_item else [self.u_weight.weight]
+
+    def config(self) -> dict:
+        names = ("n_users", "n_items", "n_factors", "layers", "similarity", "temperature", "init_std", "sparse")
+        return {name: getattr(self, name) for name in names}
+
+
+def _tower(widths: list[int]) -> nn.Sequential:
+    """Linear layers through `widths`, ReLU between them; nothing for a single width."""
+    parts: list[nn.Module] = []
+    for n_in, n_out in pairwise(widths):
+        parts += [nn.ReLU(), nn.Linear(n_in, n_out)]
+    return nn.Sequential(*parts[1:])
