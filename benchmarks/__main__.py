@@ -6,7 +6,7 @@ import sys
 
 import pandas as pd
 
-from . import quality, serving, speed
+from . import als_speed, evaluate_speed, gowalla, quality, ranking_quality, ranking_speed, serving, speed
 from .common import RESULTS, environment
 
 BENCHMARKS = {
@@ -17,6 +17,15 @@ BENCHMARKS = {
     "recommend": serving.recommend,
     "imports": serving.imports,
     "unseen_users": serving.unseen_users,
+    "ncf_pick": ranking_quality.ncf_pick,
+    "ncf_quality": ranking_quality.ncf_quality,
+    "gowalla_pick": gowalla.gowalla_pick,
+    "gowalla": gowalla.gowalla,
+    "als_sweep": als_speed.als_sweep,
+    "bpr_speed": ranking_speed.bpr_speed,
+    "sampling_speed": ranking_speed.sampling_speed,
+    "time_to_hit_rate": ranking_speed.time_to_hit_rate,
+    "evaluate_speed": evaluate_speed.evaluate_speed,
 }
 
 

@@ -10,8 +10,10 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -36,6 +38,26 @@ def data_folder() -> Path:
 def ratings(name: str) -> pd.DataFrame:
     """The ratings of a MovieLens edition."""
     return datasets.movielens(name, data_folder()).ratings
+
+
+@lru_cache
+def ncf_parts() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """ML-1M in the NCF protocol: training events, each user's test item, the 99 given negatives; `user, item` each."""
+    folder, names = data_folder() / "ml-1m-ncf", ["user", "item"]
+    train, test = (
+        pd.read_csv(folder / f"ml-1m.{part}.rating", sep="\t", header=None, usecols=[0, 1], names=names)
+        for part in ("train", "test")
+    )
+    given = pd.read_csv(folder / "ml-1m.test.negative", sep="\t", header=None)
+    users = given[0].str.extract(r"\((\d+),")[0].astype(int)
+    negatives = given.drop(columns=0).set_axis(users, axis=0).stack().rename_axis(["user", "place"]).rename("item")
+    return train, test, negatives.reset_index()[names]
+
+
+def ncf_times() -> np.ndarray:
+    """Times of the training events of `ncf_parts`, 0 where unknown."""
+    file = data_folder() / "ml-1m-ncf" / "ml-1m.train.rating"
+    return pd.read_csv(file, sep="\t", header=None, usecols=[3])[3].to_numpy()
 
 
 def fit(dls: CollabDataLoaders, recipe: Recipe, *, seed: int | None = None):

@@ -12,7 +12,7 @@ from fastai.callback.all import *
 from fastai.tabular.all import *
 
 import collabkit.learner
-from collabkit import datasets, filters, losses, sampling, splits
+from collabkit import datasets, filters, splits
 from collabkit.baselines import EASE, ItemKNN, Popularity
 from collabkit.bundle import BundleError
 from collabkit.evaluate.candidates import SampledCandidates

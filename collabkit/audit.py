@@ -28,8 +28,9 @@ def audit(train: Interactions, valid: Interactions, *, k: int = 10) -> pd.DataFr
         >>> from collabkit.interactions import Columns
         >>> df = pd.DataFrame({'user': [1, 1, 2, 2], 'item': ['a', 'b', 'a', 'c'], 'time': [1, 4, 2, 3]})
         >>> data = Interactions.from_df(df, Columns('user', 'item', time='time'))
-        >>> audit(data.take([0, 1, 2]), data.take([3])).loc['training rows from the future', 'value'].round(2)
-        np.float64(0.33)
+        >>> table = audit(data.take([0, 1, 2]), data.take([3]))
+        >>> table.loc['training rows', 'value'], round(table.loc['training rows from the future', 'value'], 2)
+        (3, 0.33)
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k!r}")
@@ -40,7 +41,8 @@ def audit(train: Interactions, valid: Interactions, *, k: int = 10) -> pd.DataFr
         levels = chance_level(n_candidates, n_relevant.numpy(), k)
         meaning = f"of a random order of each user's unseen items, over {len(users):,} users with something to find"
         rows += [(f"chance level of {name}", value, meaning) for name, value in levels.items()]
-    return pd.DataFrame(rows, columns=["check", "value", "meaning"]).set_index("check")
+    table = pd.DataFrame(rows, columns=["check", "value", "meaning"], dtype=object)  # counts stay whole numbers
+    return table.set_index("check")
 
 
 def chance_level(n_candidates: np.ndarray, n_relevant: np.ndarray, k: int) -> dict[str, float]:
@@ -74,7 +76,7 @@ def chance_level(n_candidates: np.ndarray, n_relevant: np.ndarray, k: int) -> di
         "MAP": (share * others / rank).sum(0) / np.minimum(r, k),
         "MRR": (first / rank).sum(0),
     }
-    return {**{f"{name}@{k}": value.mean() for name, value in values.items()}, "AUC": 0.5}
+    return {**{f"{name}@{k}": float(value.mean()) for name, value in values.items()}, "AUC": 0.5}
 
 
 def _sizes(train: Interactions, valid: Interactions) -> list[tuple]:

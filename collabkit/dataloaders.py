@@ -51,8 +51,8 @@ class CollabDataLoaders(DataLoaders):
         splitter=None,
         feedback: str = "explicit",
         rating_threshold: float | None = None,
-        n_neg: int = 4,
-        negatives="uniform",
+        n_neg: int | None = None,
+        negatives=None,
         bs: int | None = 64,
         val_bs: int | None = None,
         shuffle: bool = True,
@@ -74,8 +74,8 @@ class CollabDataLoaders(DataLoaders):
             splitter: one of `collabkit.splits`, or any function DataFrame -> (training rows, validation rows).
             feedback: `'explicit'` (ratings) or `'implicit'` (clicks, views, purchases, liked items).
             rating_threshold: with implicit feedback, the lowest rating that is a positive.
-            n_neg: with implicit feedback, negatives a positive.
-            negatives: and where they come from: `'uniform'` or `'popularity'` (items the user has not seen),
+            n_neg: with implicit feedback, negatives a positive; default 4.
+            negatives: and where they come from: `'uniform'` (default) or `'popularity'` (items the user has not seen),
                 `'shared'`, `'in_batch'` or `'all'` (the same for the whole batch), or a function of the training
                 interactions that makes a sampler; see `collabkit.sampling`.
             bs: rows a training batch; None picks one from the number of rows, see `auto_bs`.
@@ -156,8 +156,8 @@ class CollabDataLoaders(DataLoaders):
         path: str | Path = ".",
         seed: int | None = None,
         feedback: str = "explicit",
-        n_neg: int = 4,
-        negatives="uniform",
+        n_neg: int | None = None,
+        negatives=None,
         bs: int | None = 64,
         val_bs: int | None = None,
         shuffle: bool = True,
@@ -168,22 +168,21 @@ class CollabDataLoaders(DataLoaders):
         _say_duplicates(train, valid)
         bs = auto_bs(len(train)) if bs is None else bs
         order = int(torch.randint(2**31, ())) if seed is None else check_seed(seed)
-        first, second = {"shuffle": shuffle, "drop_last": drop_last}, {}
-        make, val_default = InteractionsLoader, max(bs, 8192)
+        first, second, options = {"bs": bs, "shuffle": shuffle, "drop_last": drop_last}, {}, {"seed": order}
+        make, second["bs"] = InteractionsLoader, max(bs, 8192)
         if _is_implicit(feedback):
             if train.rating is not None or valid.rating is not None:
                 raise ValueError("implicit feedback has no ratings: from_df and from_dfs make events of them")
             train, valid = (part.sorted_by_user() for part in (train, valid))
-            first, second = ({**options, "n_neg": n_neg} for options in (first, second))
-            first["sampler"] = make_sampler(negatives, train)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", CollabWarning)  # said of the training part
-                second["sampler"] = make_sampler(negatives, Interactions.concat(train, valid))
-            make, val_default = RankingLoader, bs if first["sampler"].shared else max(bs, 8192)
-        loaders = [
-            make(train, bs=bs, seed=order, **first),
-            make(valid, bs=val_default if val_bs is None else val_bs, seed=order, **second),
-        ]
+            make, options["n_neg"] = RankingLoader, 4 if n_neg is None else n_neg
+            first["sampler"], second["sampler"] = _samplers("uniform" if negatives is None else negatives, train, valid)
+            if first["sampler"].shared:
+                second["bs"] = bs  # a validation batch has as large a matrix of scores as a training batch
+        elif n_neg is not None or negatives is not None:
+            raise ValueError(f"{n_neg=} and {negatives=} are for feedback='implicit'; ratings need no negatives")
+        if val_bs is not None:
+            second["bs"] = val_bs
+        loaders = [make(part, **own, **options) for part, own in ((train, first), (valid, second))]
         dls = cls(*loaders, path=path, device=default_device() if device is None else torch.device(device))
         dls.seed = order
         return dls
@@ -262,6 +261,17 @@ def _is_implicit(feedback: str, rating_threshold: float | None = None) -> bool:
     if feedback == "explicit" and rating_threshold is not None:
         raise ValueError(f"rating_threshold={rating_threshold!r} is for feedback='implicit'")
     return feedback == "implicit"
+
+
+def _samplers(negatives, train: Interactions, valid: Interactions) -> tuple:
+    """Samplers of the training and of the validation batches; in the latter validation events are no negatives."""
+    first = make_sampler(negatives, train)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CollabWarning)  # said of the training part
+        try:
+            return first, make_sampler(negatives, Interactions.concat(train, valid))
+        except ValueError:  # between both parts everybody has met everything
+            return first, make_sampler(negatives, train)
 
 
 def _columns(df, user_name, item_name, rating_name, time_name, implicit: bool = False) -> Columns:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,16 +9,14 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.foundation import L
-from torch import nn
 
+from collabkit.assembly import check_ratings, choose_loss, other_model, rating_model
 from collabkit.bundle import load_bundle
 from collabkit.callbacks import AlternatingLeastSquares
 from collabkit.dataloaders import CollabDataLoaders
 from collabkit.interactions import check_seed
-from collabkit.losses import FlatLoss, RankingLoss
-from collabkit.models import NCF, CollabModel, CollFilter, EmbeddingNN
+from collabkit.models import CollabModel
 from collabkit.models.base import check_y_range
-from collabkit.models.mlp import emb_sz_rule
 from collabkit.recommender import Recommender
 from collabkit.training import LeanLearner
 
@@ -161,88 +158,17 @@ def collab_learner(
     seed = check_seed(getattr(dls, "seed", 0) if seed is None else seed)
     y_range = check_y_range(y_range)
     implicit = getattr(dls, "feedback", "explicit") == "implicit"
-    loss_func = _loss_func(dls, implicit, loss_func)
+    loss_func = choose_loss(dls, loss_func)
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
-        made = isinstance(model, nn.Module)
-        if model is not None:
-            beside = {"use_nn": use_nn or None, "emb_szs": emb_szs, "config": config}
-            _none_beside(model, beside | ({"layers": layers, "y_range": y_range} if made else {}))
-        if made:
-            model = _check_made(dls, model)
-        elif model is not None or implicit:
-            if implicit and (y_range, config, emb_szs) != (None, None, None):
-                raise ValueError("scores of implicit feedback are logits: leave y_range=, config= and emb_szs= out")
-            cls = model or (NCF if use_nn else CollFilter)
-            options = {"n_factors": n_factors, "layers": layers, "y_range": y_range}
-            model = _make_model(cls, dls, {k: v for k, v in options.items() if v is not None}, kwargs)
+        given = {"emb_szs": emb_szs, "layers": layers, "config": config, "y_range": y_range}
+        if model is None and not implicit:
+            model = rating_model(dls, n_factors, use_nn, **given, options=kwargs)
         else:
-            model = _rating_model(dls, n_factors, use_nn, emb_szs, layers, config, y_range, kwargs)
-    _check_ratings(dls, getattr(model, "y_range", None))
+            model = other_model(dls, model, n_factors, use_nn, **given, options=kwargs)
+    check_ratings(dls, getattr(model, "y_range", None))
     model.users, model.items = dls.classes.values()
     return CollabLearner(dls, model, loss_func, seed=seed, wd_on=wd_on, **kwargs)
-
-
-def _loss_func(dls, implicit: bool, loss_func):
-    """The loss in the form that the batches want."""
-    if not implicit:
-        if isinstance(loss_func, (str, RankingLoss)):
-            raise ValueError(
-                f"loss_func={loss_func!r} ranks positives above negatives: make the dataloaders with "
-                "feedback='implicit'"
-            )
-        return loss_func
-    if dls.n_inp == 1:  # pairs one a row
-        return FlatLoss(nn.BCEWithLogitsLoss()) if loss_func is None else loss_func
-    return loss_func if isinstance(loss_func, RankingLoss) else RankingLoss("bce" if loss_func is None else loss_func)
-
-
-def _none_beside(model, options: dict) -> None:
-    """Raise where an option is given that `model=` would leave without effect."""
-    odd = [name for name, value in options.items() if value is not None]
-    if odd:
-        name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", repr(model))
-        raise ValueError(f"model={name} leaves {', '.join(odd)} without effect: leave it out, or give it to the model")
-
-
-def _check_made(dls, model: nn.Module) -> nn.Module:
-    rows, needed = (getattr(model, "n_users", None), getattr(model, "n_items", None)), _table_rows(dls)
-    if isinstance(model, CollabModel) and rows != needed:
-        raise ValueError(
-            f"the model has tables of {rows} rows, the data needs {needed} (users and items, #na# included)"
-        )
-    return model
-
-
-def _make_model(cls, dls, options: dict, kwargs: dict) -> CollabModel:
-    """A `cls` for the data, with `options` and those of `kwargs` that its constructor names, which are taken out."""
-    known = [name for name in inspect.signature(cls).parameters if name not in ("n_users", "n_items")]
-    odd = sorted(set(options) - set(known))
-    if odd:
-        raise ValueError(f"{cls.__name__} has no option {', '.join(odd)}; it takes {', '.join(known)}")
-    options |= {name: kwargs.pop(name) for name in known if name in kwargs}
-    return cls(*_table_rows(dls), **options)
-
-
-def _rating_model(dls, n_factors, use_nn, emb_szs, layers, config, y_range, kwargs: dict) -> CollabModel:
-    """fastai's choice: `CollFilter`, or `EmbeddingNN` with `use_nn`; their options are taken out of `kwargs`."""
-    options = {k: kwargs.pop(k) for k in ("ps", "embed_p", "use_bn", "bn_final", "init_std", "sparse") if k in kwargs}
-    options = {**_from_config(config, use_nn), **options}
-    in_config = options.pop("y_range", None)
-    y_range = check_y_range(in_config if y_range is None else y_range)
-    if use_nn:
-        _only(options, ("ps", "embed_p", "use_bn", "bn_final"), "use_nn=True")
-        return EmbeddingNN(
-            _emb_szs(dls, emb_szs), [n_factors] if layers is None else layers, y_range=y_range, **options
-        )
-    given = {**options, **({"layers": layers} if layers else {}), **({"emb_szs": emb_szs} if emb_szs else {})}
-    _only(given, ("init_std", "sparse"), "the dot-product model (use_nn=False)")
-    return CollFilter(*_table_rows(dls), n_factors, y_range, **options)
-
-
-def _table_rows(dls) -> tuple[int, int]:
-    n_users, n_items = (len(vocab) for vocab in dls.classes.values())
-    return n_users, n_items
 
 
 def load_learner(folder: str | Path, *, path: str | Path = ".", **kwargs) -> CollabLearner:
@@ -265,53 +191,5 @@ def load_learner(folder: str | Path, *, path: str | Path = ".", **kwargs) -> Col
     implicit = train.rating is None
     loader["feedback"] = "implicit" if implicit else "explicit"
     dls = CollabDataLoaders.from_interactions(train, valid, path=path, seed=0, **loader)
-    loss_func = _loss_func(dls, implicit, kwargs.pop("loss_func", None))
+    loss_func = choose_loss(dls, kwargs.pop("loss_func", None))
     return CollabLearner(dls, model.to(dls.device), loss_func, **kwargs)
-
-
-def _from_config(config: Mapping | None, use_nn: bool) -> dict:
-    """The options in fastai's `config`, which is left as it is."""
-    if not config:
-        return {}
-    if not use_nn:
-        raise ValueError(f"config= is for use_nn=True; the dot-product model has no {sorted(config)}")
-    known = ("ps", "embed_p", "use_bn", "bn_final", "y_range")
-    _only(config, known, "config=")
-    return {k: v for k, v in config.items() if v is not None}
-
-
-def _only(options: Mapping, allowed: tuple[str, ...], where: str) -> None:
-    odd = sorted(set(options) - set(allowed))
-    if odd:
-        raise ValueError(f"{where} has no option {', '.join(odd)}; it takes {', '.join(allowed)}")
-
-
-def _check_ratings(dls: CollabDataLoaders, y_range) -> None:
-    for name, data in (("training", dls.train.dataset), ("validation", dls.valid.dataset)):
-        if data.rating is None or y_range is None:
-            continue
-        low, high = y_range
-        outside = int(((data.rating < low) | (data.rating > high)).sum())
-        if outside:
-            raise ValueError(
-                f"{outside:,} {name} ratings lie outside y_range={tuple(y_range)}: they run from {data.rating.min():g} "
-                f"to {data.rating.max():g}. Widen y_range or correct the ratings"
-            )
-
-
-def _emb_szs(dls: CollabDataLoaders, emb_szs) -> list[tuple[int, int]]:
-    """`[(n_users, d_user), (n_items, d_item)]` from sizes in any of the accepted forms."""
-    names, counts = dls.cat_names, [len(vocab) for vocab in dls.classes.values()]
-    if emb_szs is None or isinstance(emb_szs, Mapping):
-        odd = sorted(map(str, set(emb_szs or {}) - set(names)))
-        if odd:
-            raise ValueError(f"emb_szs names columns {odd}; the user and item columns are {names}")
-        emb_szs = [(emb_szs or {}).get(name, emb_sz_rule(n)) for name, n in zip(names, counts, strict=True)]
-    if len(emb_szs) != 2:
-        raise ValueError(f"emb_szs needs a user and an item entry, got {emb_szs!r}")
-    pairs = [
-        (n, int(size)) if np.ndim(size) == 0 else tuple(map(int, size)) for n, size in zip(counts, emb_szs, strict=True)
-    ]
-    if [n for n, _ in pairs] != counts:
-        raise ValueError(f"emb_szs has tables of {[n for n, _ in pairs]} rows, the data needs {counts}")
-    return pairs

@@ -203,9 +203,7 @@ class SharedNegatives:
         if self.mask_seen:
             n_seen = self.start[users + 1] - self.start[users]
             own = torch.repeat_interleave(rows, n_seen)
-            first = self.start[users] - (
-                n_seen.cumsum(0) - n_seen
-            )  # `first[own] + position` counts up in a row
+            first = self.start[users] - (n_seen.cumsum(0) - n_seen)  # `first[own] + position` counts up in a row
             seen = self.seen[first[own] + torch.arange(len(own), device=users.device)]
             rows, found = torch.cat([rows, own]), torch.cat([found, seen])
         column = torch.full_like(self.log_share, -1, dtype=torch.int64)

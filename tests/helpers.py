@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from collabkit import CollabDataLoaders, collab_learner, datasets
+from collabkit import CollabDataLoaders, collab_learner, datasets, splits
+from collabkit.models import GMF, NeuMF, TwoTower
 
 DATA = Path(os.environ.get("COLLABKIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 Y_RANGE = (0.5, 5.5)
@@ -129,3 +130,82 @@ def in_child(function):
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+# --- implicit feedback -----------------------------------------------------------------------------------------------
+
+RANKERS = ("dot", "ncf", "gmf", "neumf", "towers", "cosine")  # every kind of model that ranks
+RANKER_OPTIONS = {
+    "dot": {"n_factors": 4},
+    "ncf": {"use_nn": True, "n_factors": 4, "layers": [16, 8]},
+    "gmf": {"model": GMF, "n_factors": 4},
+    "neumf": {"model": NeuMF, "n_factors": 4, "layers": [16, 8]},
+    "towers": {"model": TwoTower, "n_factors": 4},
+    "cosine": {"model": TwoTower, "n_factors": 8, "layers": [16, 8], "similarity": "cosine", "temperature": 0.2},
+}
+FIT = {"dot": (15, 5e-2), "ncf": (15, 3e-2), "gmf": (12, 5e-2), "neumf": (12, 3e-2), "towers": (12, 5e-2)}
+
+
+def clicks(n_users=80, n_items=40, per_user=11, faithful=0.9, seed=0):
+    """Clicks on items of the user's own kind (parity) or, one in ten, the other; popular items more; no repeated pair.
+
+    The columns are `user`, `title` and `time`, without ties.
+    """
+    rng = np.random.default_rng(seed)
+    user, item = np.arange(n_users)[:, None], np.arange(n_items)
+    weight = np.where(user % 2 == item % 2, faithful, 1 - faithful) / (3 + item // 2)
+    chosen = np.argsort(-(np.log(weight) + rng.gumbel(size=weight.shape)), axis=1)[:, :per_user]
+    title = pd.Series(chosen.ravel()).map("item {:02d}".format)
+    return pd.DataFrame(
+        {"user": np.repeat(user.ravel(), per_user), "title": title, "time": rng.permutation(len(title))}
+    )
+
+
+def make_clicks_dls(df=None, **kwargs):
+    df = clicks() if df is None else df
+    split = splits.leave_last_out(2, time_name="time")
+    return CollabDataLoaders.from_df(
+        df, **{"feedback": "implicit", "time_name": "time", "splitter": split, "seed": 42, "bs": 32, **kwargs}
+    )
+
+
+def make_ranker(kind="dot", dls=None, **kwargs):
+    """A silent, untrained learner of a kind of model that ranks."""
+    dls = make_clicks_dls() if dls is None else dls
+    return silence(collab_learner(dls, **{**RANKER_OPTIONS[kind], **kwargs}))
+
+
+@lru_cache
+def trained_ranker(kind="dot"):
+    """A trained learner that tests share: read it, never change it."""
+    learn = make_ranker(kind)
+    epochs, lr = FIT.get(kind, (12, 3e-2))
+    learn.fit_one_cycle(epochs, lr, wd=0.1)
+    return learn
+
+
+@torch.no_grad()
+def score_table(model):
+    """Scores `(n_users, n_items)` of every pair, one by one."""
+    model.eval()
+    pairs = torch.cartesian_prod(torch.arange(model.n_users), torch.arange(model.n_items))
+    return model(pairs).view(model.n_users, model.n_items)
+
+
+def seen_table(data):
+    """Which pairs `(n_users, n_items)` the interactions hold."""
+    seen = torch.zeros(data.n_users, data.n_items, dtype=torch.bool)
+    seen[data.user_idx, data.item_idx] = True
+    return seen
+
+
+def auc_of(scores, dls):
+    """Mean over users: how often a validation item scores above an item that is in neither part; a tie is a half."""
+    train, valid = (seen_table(dl.dataset) for dl in dls)
+    values = []
+    for user in valid.any(1).nonzero().flatten().tolist():
+        others = ~(train[user] | valid[user])
+        others[0] = False
+        own, rest = scores[user][valid[user]][:, None], scores[user][others][None, :]
+        values.append(((own > rest).double() + 0.5 * (own == rest)).mean().item())
+    return float(np.mean(values))

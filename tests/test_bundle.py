@@ -175,7 +175,7 @@ def test_a_model_of_another_class_cannot_be_exported(tmp_path):
     class Other(CollabModel):
         pass
 
-    with pytest.raises(TypeError, match="only CollFilter, EmbeddingNN can be exported, got Other"):
+    with pytest.raises(TypeError, match="only CollFilter, EmbeddingNN, NCF, .*TwoTower can be exported, got Other"):
         save_bundle(tmp_path / "model", Other(3, 3), tiny())
     assert os.listdir(tmp_path) == []
 
@@ -333,7 +333,7 @@ def test_a_newer_artefact(version, artefact):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": {"class": "NeuMF", "arguments": {}}}, "unknown model class 'NeuMF'; this version knows CollFilter"),
+        ({"model": {"class": "LightGCN", "arguments": {}}}, "unknown model class 'LightGCN'; this version knows CollFilter"),
         ({"model": {"class": "CollFilter", "arguments": {"n_users": 6}}}, "n_items"),
         (
             {"model": {"class": "CollFilter", "arguments": {"n_users": 6, "n_items": 7, "n_factors": 3}}},

@@ -146,14 +146,22 @@ def test_warm_rows_layers_and_mode_stay_as_they_were(kind):
         assert torch.equal(value, expected), name
 
 
-def test_without_ratings_nothing_is_done():
-    data = interactions()
-    model = random_model(data)
+def test_without_ratings_the_users_row_orders_items_by_popularity_and_trained_rows_stay():
+    data = interactions(n=20_000)  # so that the ridge weighs little
+    data = data.take(np.flatnonzero(np.random.default_rng(0).random(len(data)) < 1 / data.item_idx.numpy()))
+    torch.manual_seed(1)
+    model = CollFilter(data.n_users, data.n_items, 12, init_std=1.0)  # enough factors to give each item any score
     before = weights(model)
-    fit_default_rows(
-        model, Interactions(data.user_idx, data.item_idx, None, None, data.users, data.items, data.columns)
-    )
-    assert same_weights(before, model)
+    events = Interactions(data.user_idx, data.item_idx, None, None, data.users, data.items, data.columns)
+    fit_default_rows(model, events)
+    counts = torch.bincount(events.item_idx, minlength=data.n_items)
+    met = (counts > 0).nonzero().squeeze(1)
+    with torch.no_grad():
+        scores = model(torch.zeros(len(met), dtype=torch.int64), met)
+    assert np.corrcoef(scores.numpy(), counts[met].double().log().numpy())[0, 1] > 0.95
+    for name, value in model.state_dict().items():
+        rows = (events.user_idx if name.startswith("u_") else events.item_idx).unique()
+        assert torch.equal(before[name][rows], value[rows])
 
 
 def test_at_most_max_rows_of_the_most_frequent_ids_are_used():

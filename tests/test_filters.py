@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.pandas import column, data_frames, range_indexes
 
-from collabkit.filters import describe_left_out, drop_duplicates, k_core, min_count, min_rating, name_columns
+from collabkit.filters import (
+    describe_left_out,
+    drop_duplicates,
+    k_core,
+    min_count,
+    min_rating,
+    name_columns,
+    positive_events,
+)
 from collabkit.filters import sample_users as sample
 from collabkit.interactions import CollabWarning, Columns
 
@@ -178,3 +186,97 @@ def test_the_counts_that_are_said(toy):
     text = describe_left_out(toy, keep, columns, "odd")
     assert text == "left out 5 of 10 rows, 0 of 4 users, 1 of 5 items: odd"
     assert describe_left_out(toy, np.ones(10, dtype=bool), columns, "odd") is None
+
+
+# --- what counts as a positive of implicit feedback -------------------------------------------------------------------
+
+ROWS = pd.DataFrame(
+    [("ann", "x", 3.0, 30), ("ann", "y", 0.0, 20), ("ann", "x", 5.0, 10), ("bob", "x", 1.0, 40), ("bob", "x", 2.0, 40)],
+    columns=["user", "item", "count", "time"],
+)
+PLAIN, TIMED = Columns("user", "item"), Columns("user", "item", time="time")
+RATED = Columns("user", "item", "count", "time")
+
+
+def said(columns, threshold=None, df=ROWS):
+    """The rows that are left, and what was said."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        kept = positive_events(df, columns, threshold)
+    assert all(w.category is CollabWarning for w in caught)
+    return kept.index.tolist(), [str(w.message) for w in caught]
+
+
+def test_of_a_repeated_pair_the_first_in_time_stays():
+    kept, messages = said(TIMED)
+    assert kept == [1, 2, 3]  # ann/x at 10; bob/x twice at 40: the first in the table
+    counts = "left out 2 of 5 rows, 0 of 2 users, 0 of 2 items"
+    assert messages == [f"{counts}: repeat a (user, item) pair; the first in time stays"]
+    kept, messages = said(PLAIN)
+    assert kept == [0, 1, 3] and messages == [f"{counts}: repeat a (user, item) pair; the first in the table stays"]
+
+
+def test_the_index_of_the_table_does_not_matter():
+    df = ROWS.set_axis([7, 7, 5, 0, 0])
+    assert positive_events(df, TIMED)["time"].tolist() == [20, 10, 40]
+    assert positive_events(df.iloc[::-1], TIMED)["count"].tolist() == [2.0, 5.0, 0.0]
+
+
+def test_counts_of_zero_are_left_out_and_values_without_a_threshold_are_said_to_be_ignored():
+    kept, messages = said(RATED)
+    assert kept == [2, 3]
+    assert messages[0] == "left out 1 of 5 rows, 0 of 2 users, 1 of 2 items: count of zero in 'count', nothing happened"
+    assert messages[1].startswith("feedback='implicit': every row is a positive, whatever its 'count'; pass rating_thr")
+    assert messages[2].startswith("left out 2 of 4 rows, ") and len(messages) == 3
+
+
+def test_the_threshold_comes_before_the_repeats():
+    # the first ann/x in time is rated 5, and bob's first x is below 2
+    kept, messages = said(RATED, 2.0)
+    assert kept == [2, 4]
+    assert messages[0] == "left out 2 of 5 rows, 0 of 2 users, 1 of 2 items: rated below 2, no positive"
+    assert messages[1].startswith("left out 1 of 3 rows") and len(messages) == 2
+    kept, messages = said(RATED, -5)
+    assert kept == [1, 2, 3] and len(messages) == 1
+    negative = ROWS.assign(count=[-1.0, 2.0, 3.0, -4.0, 1.0])  # ratings may be negative, if a threshold says so
+    assert said(RATED, 0, negative)[0] == [1, 2, 4]
+
+
+def test_nothing_to_leave_out_is_not_worth_a_word():
+    assert said(TIMED, df=ROWS.iloc[[0, 1, 3]]) == ([0, 1, 3], [])
+
+
+def test_bad_counts_and_thresholds():
+    negative = ROWS.assign(count=[1.0, -2.0, 0.0, -1.0, 3.0])
+    with pytest.raises(ValueError, match="'count' has 2 negative value.s., first at row 1: a count cannot be negative"):
+        positive_events(negative, RATED)
+    with pytest.raises(ValueError, match="rating_threshold=4 needs rating_name=, one of the columns .*'count'"):
+        positive_events(ROWS, TIMED, 4.0)
+    with pytest.raises(ValueError, match="no row of 5 is left: all are rated below 9, no positive"):
+        positive_events(ROWS, RATED, 9)
+    with pytest.raises(ValueError, match="no row of 5 is left: all are count of zero"):
+        positive_events(ROWS.assign(count=0), RATED)
+    with pytest.raises(ValueError, match="1 missing"):
+        positive_events(ROWS.assign(count=[1, 2, np.nan, 4, 5]), RATED, 3)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 5), st.integers(0, 4)), min_size=1, max_size=25
+    ),
+    st.none() | st.integers(1, 5),
+)
+def test_positive_events_against_a_loop(rows, threshold):
+    df = pd.DataFrame(rows, columns=["user", "item", "count", "time"])
+    first = {}
+    for number, (user, item, count, time) in enumerate(rows):
+        if count >= (1 if threshold is None else threshold):
+            key, place = (user, item), (time, number)
+            first[key] = min(first.get(key, place), place)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if not first:
+            with pytest.raises(ValueError, match="no row of"):
+                positive_events(df, RATED, threshold)
+        else:
+            assert positive_events(df, RATED, threshold).index.tolist() == sorted(place[1] for place in first.values())

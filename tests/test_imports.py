@@ -19,8 +19,8 @@ ABOVE = [
     "audit",
 ]  # fmt: skip
 BELOW = [
-    "loader", "dataloaders", "optim", "callbacks", "fit_metrics", "training", "learner", "plots", "interpret",
-    "console", "demo", "cli", "all",
+    "loader", "dataloaders", "optim", "callbacks", "fit_metrics", "training", "assembly", "learner", "plots",
+    "interpret", "console", "demo", "cli", "all",
 ]  # fmt: skip
 ORDER = [*ABOVE, *BELOW]
 PACKAGES = {

@@ -1,4 +1,5 @@
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -211,3 +212,16 @@ def test_times_of_every_kind(toy):
 def test_times_that_are_none(toy, times, error, message):
     with pytest.raises(error, match=message):
         Interactions.from_df(toy.assign(time=times), COLUMNS)
+
+
+def test_concat_and_sorted_by_user(toy):
+    data = Interactions.from_df(toy, Columns("user", "title", "rating", "time"))
+    first, second = data.take([0, 3, 5]), data.take([4, 1])
+    both = Interactions.concat(first, second)
+    assert both.to_df().equals(data.take([0, 3, 5, 4, 1]).to_df()) and both.users is data.users
+    assert Interactions.concat(first, replace(second, rating=None)).rating is None
+    assert Interactions.concat(first, replace(second, rating=None)).time.tolist() == both.time.tolist()
+    by_user = data.sorted_by_user()
+    assert by_user.to_df()["user"].tolist() == ["ann"] * 4 + ["bob"] * 2 + ["cat"] * 3 + ["dan"]
+    assert by_user.time.tolist() == [10, 30, 20, 5, 40, 50, 70, 60, 80, 90]  # otherwise in the order they had
+    assert by_user.rating.tolist() == [5.0, 3.0, 4.0, 1.0, 4.0, 2.0, 1.0, 2.0, 5.0, 3.0]

@@ -5,19 +5,56 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers import KINDS, checkerboard, make_dls, make_learner, same_weights, trained, weights
+from helpers import (
+    KINDS,
+    RANKERS,
+    auc_of,
+    checkerboard,
+    clicks,
+    make_clicks_dls,
+    make_dls,
+    make_learner,
+    make_ranker,
+    same_weights,
+    score_table,
+    seen_table,
+    trained,
+    trained_ranker,
+    weights,
+)
+from scipy.stats import spearmanr
 from torch import nn
 
-from collabkit import CollFilter, EmbeddingNN, Vocab
-from collabkit.models import CollabModel
+from collabkit import CollFilter, EmbeddingNN, Recommender, Vocab, load_learner
+from collabkit.interactions import CollabWarning
+from collabkit.models import GMF, NCF, CollabModel, NeuMF, TwoTower
 from collabkit.models.base import check_y_range, embedding, sigmoid_range
 from collabkit.models.mlp import emb_sz_rule
 
 N_USERS, N_ITEMS = 5, 7
+MADE = {  # models of implicit feedback, which have no y_range
+    "ncf": lambda **kwargs: NCF(N_USERS, N_ITEMS, 3, **{"layers": [6, 4], "init_std": 1.0, **kwargs}),
+    "gmf": lambda **kwargs: GMF(N_USERS, N_ITEMS, 4, **{"init_std": 0.5, **kwargs}),
+    "neumf": lambda **kwargs: NeuMF(
+        N_USERS, N_ITEMS, 3, **{"mlp_factors": 2, "layers": [6], "init_std": 1.0, **kwargs}
+    ),
+    "towers": lambda **kwargs: TwoTower(N_USERS, N_ITEMS, 4, **{"init_std": 0.5, **kwargs}),
+    "cosine": lambda **kwargs: TwoTower(
+        N_USERS, N_ITEMS, 4, **{"layers": [6, 3], "similarity": "cosine", "temperature": 0.2, "init_std": 0.5, **kwargs}
+    ),
+}
+ALL = (*KINDS, *MADE)
+DOTS = ("dot", "gmf", "towers", "cosine")  # the score is a dot product of vectors
 
 
 def make(kind, y_range=(0.5, 5.5), **kwargs):
     torch.manual_seed(3)
+    if kind in MADE:
+        model = MADE[kind](**kwargs)
+        with torch.no_grad():  # from its starting values of ones and zeros
+            for p in getattr(model, "out", nn.Module()).parameters():
+                nn.init.normal_(p)
+        return model.eval()
     if kind == "dot":
         return CollFilter(N_USERS, N_ITEMS, 4, y_range, **{"init_std": 0.5, **kwargs})
     model = EmbeddingNN([(N_USERS, 3), (N_ITEMS, 2)], **{"layers": [6, 4], "y_range": y_range, **kwargs})
@@ -76,6 +113,21 @@ def test_embedding_is_a_normal_truncated_at_two_sd_with_a_zero_row():
     assert abs(table[1:].mean().item()) < 0.001
 
 
+@pytest.mark.parametrize("shape", [(5000,), (1000, 5), (3,)])
+def test_gradients_of_large_batches_are_those_of_torchs_embedding(shape):
+    generator = torch.Generator().manual_seed(0)
+    table, oracle = embedding(50, 3), nn.Embedding(50, 3)
+    oracle.load_state_dict(table.state_dict())
+    idx, upstream = torch.randint(50, shape, generator=generator), torch.randn(*shape, 3, generator=generator)
+    for rows in (table(idx), oracle(idx)):
+        (rows * upstream).sum().backward()
+    assert torch.equal(table(idx), oracle(idx))
+    assert torch.allclose(table.weight.grad, oracle.weight.grad, atol=1e-3)
+    table.weight.grad = None
+    table(idx).sum().backward()  # an upstream gradient that is expanded
+    assert torch.equal(table.weight.grad[:, 0], torch.bincount(idx.flatten(), minlength=50).float())
+
+
 @pytest.mark.parametrize("n", [2, 3, 10, 100, 944, 1683, 10_000, 1_000_000])
 def test_emb_sz_rule_is_fastais(n):
     from fastai.tabular.model import emb_sz_rule as oracle
@@ -114,7 +166,7 @@ def test_embedding_nn_scores_as_fastais(options, training):
 # --- the contract ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL)
 def test_broadcast_pairwise_and_batch_forms_agree(kind):
     model, pairs = make(kind), all_pairs()
     pairwise = model(pairs[:, 0], pairs[:, 1])
@@ -128,7 +180,7 @@ def test_broadcast_pairwise_and_batch_forms_agree(kind):
     assert torch.allclose(deep, grid[:, :6].reshape(N_USERS, 2, 3), atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL)
 def test_a_batch_of_one_and_single_indices(kind):
     model = make(kind)
     expected = model(torch.tensor([[2, 3], [1, 4]]))[0]
@@ -153,9 +205,11 @@ def test_y_range_bounds_ratings_and_without_it_logits_come_out(kind):
     assert torch.allclose(rated.score(*all_pairs().unbind(1)), logits)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL)
 def test_config_rebuilds_the_model_through_json(kind):
-    model = make(kind, **({"ps": [0.1, 0.2], "embed_p": 0.3} if kind == "nn" else {"sparse": True}))
+    options = {"nn": {"ps": [0.1, 0.2], "embed_p": 0.3}, "ncf": {"ps": [0.1, 0.2], "embed_p": 0.3}}
+    options |= {name: {"sparse": True} for name in ("dot", "towers", "cosine")}
+    model = make(kind, **options.get(kind, {"init_std": 0.3}))
     again = type(model)(**json.loads(json.dumps(model.config())))
     assert json.dumps(again.config()) == json.dumps(model.config())
     assert str(again) == str(model)
@@ -164,7 +218,7 @@ def test_config_rebuilds_the_model_through_json(kind):
     assert torch.equal(again.eval()(all_pairs()), model.eval()(all_pairs()))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL)
 def test_tables_are_the_rows_in_order(kind):
     model, idx = make(kind), torch.tensor([3, 1])
     for is_item, n, rows in ((False, N_USERS, model.user_rows), (True, N_ITEMS, model.item_rows)):
@@ -174,15 +228,16 @@ def test_tables_are_the_rows_in_order(kind):
         assert all(torch.equal(part, table[idx]) for part, table in zip(rows(idx), tables, strict=True))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL)
 def test_the_unknown_row_starts_at_zero(kind):
     torch.manual_seed(0)
-    model = CollFilter(4, 4, 3) if kind == "dot" else EmbeddingNN([(4, 3), (4, 3)], [5])
+    plain = {"dot": lambda: CollFilter(4, 4, 3), "nn": lambda: EmbeddingNN([(4, 3), (4, 3)], [5])}
+    model = {**plain, **MADE}[kind]()
     tables = model.tables(False) + model.tables(True)
     assert all(t[0].abs().sum() == 0 and t[1:].abs().min() > 0 for t in tables)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL)
 def test_training_touches_the_rows_of_the_batch_alone(kind):
     model = make(kind).train()
     model(torch.tensor([[1, 2], [3, 4]])).sum().backward()
@@ -191,13 +246,16 @@ def test_training_touches_the_rows_of_the_batch_alone(kind):
             assert table.grad.abs().sum(1).nonzero().flatten().tolist() == seen
 
 
-def test_dot_vectors_multiply_to_the_logits():
-    model = make("dot")
+@pytest.mark.parametrize("kind", DOTS)
+def test_dot_vectors_multiply_to_the_logits(kind):
+    model = make(kind)
     users, items = torch.arange(N_USERS), torch.arange(N_ITEMS)
     product = model.user_vectors(users) @ model.item_vectors(items).T
     assert product.std() > 0.1
     assert torch.allclose(product, model.score(users[:, None], items), atol=1e-5)
-    assert not hasattr(make("nn"), "item_vectors")  # its score is no dot product
+    assert torch.equal(model.user_vectors(users.view(5, 1)).squeeze(1), model.user_vectors(users))
+    for other in set(ALL) - set(DOTS):
+        assert not hasattr(make(other), "item_vectors")  # its score is no dot product
 
 
 def test_sparse_tables_have_sparse_gradients():
@@ -217,6 +275,206 @@ def test_learns_planted_structure_neither_too_badly_nor_too_well(kind):
     rmse = learn.evaluate(n_boot=10).loc["RMSE"]
     assert rmse["user+item bias"] > 0.9  # the structure is out of reach of biases
     assert 0.36 < rmse["value"] < 0.55  # the noise has sd 0.4: below it validation ratings have leaked
+
+
+# --- positives and negatives -----------------------------------------------------------------------------------------
+
+
+def ranked(n, shared=False, seed=0):
+    """Users, positives and negatives, with repeats and the unknown id."""
+    generator = torch.Generator().manual_seed(seed)
+    draw = lambda high, *shape: torch.randint(high, shape, generator=generator)  # noqa: E731
+    return draw(N_USERS, 4), draw(N_ITEMS, 4), draw(N_ITEMS, n) if shared else draw(N_ITEMS, 4, n)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("n", [1, 3, 20])  # more than there are items, too
+@pytest.mark.parametrize("kind", ALL)
+def test_rank_scores_are_the_logits_pair_by_pair(kind, n, shared):
+    model = make(kind)
+    users, positives, negatives = ranked(n, shared)
+    scores = model.rank_scores(users, positives, negatives)
+    assert scores.shape == (4, 1 + n) and torch.equal(scores, model(users, positives, negatives))
+    for row in range(4):
+        for column, item in enumerate([positives[row], *(negatives if shared else negatives[row])]):
+            assert scores[row, column].item() == pytest.approx(model.score(users[row], item).item(), abs=1e-5)
+    one = model.rank_scores(users[:1], positives[:1], negatives if shared else negatives[:1])
+    assert torch.allclose(one, scores[:1], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_gradients_of_rank_scores_are_those_of_the_pairs(kind):
+    """By sparse products, by gathered rows, and for negatives that are shared."""
+    weights = torch.randn(4, 21, generator=torch.Generator().manual_seed(1))
+    model = make(kind)
+
+    def gradients(scores, n):
+        names = [name for name, p in model.named_parameters() if p.requires_grad]
+        grads = torch.autograd.grad((scores * weights[:, : n + 1]).sum(), list(model.parameters()), allow_unused=True)
+        return {k: torch.zeros(()) if g is None else g for k, g in zip(names, grads, strict=True)}
+
+    for n, shared in ((1, False), (3, False), (20, False), (3, True)):
+        users, positives, negatives = ranked(n, shared)
+        items = torch.cat([positives[:, None], negatives.expand(4, n)], 1)
+        got = gradients(model(users, positives, negatives), n)
+        expected = gradients(model.score(users[:, None], items), n)
+        assert sum(g.abs().sum() for g in expected.values()) > 1
+        for name, grad in expected.items():
+            assert torch.allclose(got[name], grad, atol=1e-4), (n, shared, name)
+        rows = gradients(model(users, positives, negatives.expand(4, n)), n)  # each row its own, the same
+        assert all(torch.allclose(rows[name], grad, atol=1e-4) for name, grad in got.items())
+
+
+@pytest.mark.parametrize("kind", ["dot", "towers"])
+def test_sparse_tables_have_sparse_gradients_from_rank_scores(kind):
+    for n, shared in ((3, False), (20, False), (3, True)):
+        sparse, dense = make(kind, sparse=True), make(kind)
+        for model in (sparse, dense):
+            model(*ranked(n, shared)).square().sum().backward()
+        for p, q in zip(sparse.parameters(), dense.parameters(), strict=True):
+            assert p.grad.is_sparse and torch.allclose(p.grad.to_dense(), q.grad, atol=1e-4)
+
+
+def test_an_item_outside_the_table_is_an_error_and_no_number():
+    for n in (1, 3, 20):
+        users, positives, negatives = ranked(n)
+        negatives[0, 0] = N_ITEMS
+        with pytest.raises(IndexError):
+            make("dot").rank_scores(users, positives, negatives)
+
+
+def test_gmf_by_hand():
+    model = GMF(3, 3, n_factors=2)
+    assert model.out.weight.tolist() == [[1.0, 1.0]] and model.out.bias.tolist() == [0.0]
+    with torch.no_grad():
+        model.u_weight.weight[1], model.i_weight.weight[2] = torch.tensor([1.0, 2.0]), torch.tensor([0.5, -1.0])
+        model.out.weight.copy_(torch.tensor([[2.0, 3.0]]))
+        model.out.bias.fill_(0.25)
+    assert model(torch.tensor([1]), torch.tensor([2])).item() == pytest.approx(2 * 0.5 + 3 * -2 + 0.25)
+    assert model.user_vectors(torch.tensor([1])).tolist() == [[2.0, 6.0, 0.25]]
+    assert model.item_vectors(torch.tensor([2])).tolist() == [[0.5, -1.0, 1.0]]
+
+
+def test_two_tower_by_hand():
+    model = TwoTower(3, 3, n_factors=2, similarity="cosine", temperature=0.5)
+    with torch.no_grad():
+        model.u_weight.weight[1], model.i_weight.weight[2] = torch.tensor([3.0, 4.0]), torch.tensor([-8.0, 6.0])
+    # (0.6, 0.8) . (-0.8, 0.6) = 0; against (1, 0) it is 0.6, divided by 0.5
+    assert model(torch.tensor([1]), torch.tensor([2])).item() == pytest.approx(0, abs=1e-6)
+    with torch.no_grad():
+        model.i_weight.weight[2] = torch.tensor([9.0, 0.0])
+    assert model(torch.tensor([1]), torch.tensor([2])).item() == pytest.approx(1.2)
+    assert model.item_vectors(torch.tensor([2])).tolist() == [[1.0, 0.0]]
+    dot = TwoTower(3, 3, n_factors=2, layers=[1])
+    with torch.no_grad():
+        dot.u_weight.weight[1], dot.i_weight.weight[1] = torch.tensor([1.0, 2.0]), torch.tensor([3.0, -1.0])
+        for tower, weight, bias in ((dot.u_tower, [[1.0, 1.0]], 0.5), (dot.i_tower, [[1.0, 2.0]], -3.0)):
+            tower[0].weight.copy_(torch.tensor(weight))
+            tower[0].bias.fill_(bias)
+    assert dot(torch.tensor([1]), torch.tensor([1])).item() == pytest.approx(3.5 * (1 - 3))  # no ReLU at the end
+
+
+def test_ncf_is_an_embedding_nn_without_batch_norm():
+    ncf = make("ncf")
+    plain = EmbeddingNN([(N_USERS, 3), (N_ITEMS, 3)], [6, 4], use_bn=False).eval()
+    plain.load_state_dict(ncf.state_dict())
+    assert torch.equal(plain(all_pairs()), ncf(all_pairs())) and ncf.out is ncf.layers[-1]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_neumf_from_parts_is_their_weighted_sum(alpha):
+    gmf, ncf = make("gmf"), make("ncf", ps=0.1)
+    gmf.users = gmf.items = Vocab(["a"])
+    before = weights(gmf), weights(ncf)
+    model = NeuMF.from_parts(gmf, ncf, alpha).eval()
+    pairs = all_pairs()
+    assert torch.allclose(model(pairs), alpha * gmf(pairs) + (1 - alpha) * ncf(pairs), atol=1e-5)
+    assert model(pairs).std() > 0.05 and model.users is gmf.users
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(1.0)
+    assert same_weights(gmf, before[0]) and same_weights(ncf, before[1])  # the parts are copied
+    again = NeuMF(**json.loads(json.dumps(model.config())))
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again.eval()(pairs), model(pairs))
+
+
+def test_parts_of_other_data_or_a_weight_out_of_range():
+    with pytest.raises(ValueError, match="GMF has 5 x 8 rows, NCF 5 x 7"):
+        NeuMF.from_parts(GMF(5, 8), make("ncf"))
+    for alpha in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match=f"alpha must lie in .0, 1., got {alpha}"):
+            NeuMF.from_parts(make("gmf"), make("ncf"), alpha)
+
+
+# --- the contract, trained on clicks ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", RANKERS)
+def test_learns_who_clicks_on_what_neither_too_badly_nor_too_well(kind):
+    learn = trained_ranker(kind)
+    users, titles = (torch.tensor([0, *(int(str(v)[-2:]) for v in vocab.ids)]) for vocab in learn.dls.classes.values())
+    truth = torch.where(users[:, None] % 2 == titles % 2, 0.9, 0.1) / (3 + titles // 2)  # how `clicks` drew them
+    best = auc_of(truth, learn.dls)
+    popular = torch.bincount(learn.dls.train.dataset.item_idx, minlength=len(titles)).expand(len(users), -1)
+    assert auc_of(popular, learn.dls) < 0.67 < 0.84 < best  # popularity is beside the point, and noise leaves .14
+    assert auc_of(popular, learn.dls) + 0.05 < auc_of(score_table(learn.model), learn.dls) < best + 0.01
+
+
+@pytest.mark.parametrize("kind", RANKERS)
+def test_never_recommends_the_unknown_or_a_seen_item(kind):
+    learn = trained_ranker(kind)
+    with pytest.warns(CollabWarning, match="fewer than k=40 items are left"):
+        table = learn.recommend(None, k=40)
+    assert "#na#" not in set(table["title"]) and not table.duplicated(["user", "title"]).any()
+    df = clicks()
+    seen = set(zip(df["user"], df["title"], strict=True))
+    assert not seen & set(zip(table["user"], table["title"], strict=True))
+    assert len(table) == 80 * 40 - len(df)  # and all others
+    scores = score_table(learn.model)
+    first = table[table["user"] == 7].sort_values("rank")
+    rows = [learn.dls.classes["title"].o2i[title] for title in first["title"]]
+    assert first["score"].is_monotonic_decreasing
+    assert scores[learn.dls.classes["user"].o2i[7], rows].tolist() == pytest.approx(first["score"].tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", RANKERS)
+def test_a_stranger_gets_about_the_popular_items(kind):
+    learn = trained_ranker(kind)
+    train = learn.dls.train.dataset
+    counts = torch.bincount(train.item_idx, minlength=train.n_items)[1:]
+    stranger = score_table(learn.model)[0, 1:]
+    assert spearmanr(stranger, counts).statistic > 0.7
+    known = np.mean([spearmanr(row[1:], counts).statistic for row in score_table(learn.model)[1:]])
+    assert spearmanr(stranger, counts).statistic > known + 0.05
+    top = set(learn.recommend([-1], k=5, unknown="default")["title"])
+    popular = counts.argsort(descending=True)[:10] + 1
+    assert len(top & {train.items[int(i)] for i in popular}) >= 3
+    with pytest.raises(KeyError, match="-1"):
+        learn.recommend([-1])
+
+
+@pytest.mark.parametrize("kind", RANKERS)
+def test_survives_save_and_load(kind, tmp_path):
+    learn = trained_ranker(kind)
+    scores = score_table(learn.model)
+    folder = learn.recommender.save(tmp_path / "it")
+    loaded, served = load_learner(folder), Recommender.load(folder)
+    for model in (loaded.model, served.model):
+        assert type(model) is type(learn.model) and same_weights(model, learn.model)
+        assert torch.equal(score_table(model), scores)
+    assert loaded.recommend(None, k=3).equals(learn.recommend(None, k=3))
+    assert loaded.dls.feedback == "implicit" and loaded.dls.valid.dataset.time is not None
+    assert torch.equal(seen_table(loaded.dls.train.dataset), seen_table(learn.dls.train.dataset))
+
+
+@pytest.mark.parametrize("kind", RANKERS)
+def test_trains_on_batches_of_one(kind):
+    learn = make_ranker(kind, make_clicks_dls(clicks(6, 10, 3), bs=1))
+    before = weights(learn.model)
+    learn.fit(1, 1e-2)
+    assert not same_weights(before, learn.model)
+    assert all(p.isfinite().all() for p in learn.model.parameters())
 
 
 # --- rows by external id ---------------------------------------------------------------------------------------------
@@ -295,6 +553,18 @@ def test_bad_y_range(bad):
         (lambda: EmbeddingNN([(5, 2), (5, 2)], [4], ps=[0.1, 0.2]), "one a layer"),
         (lambda: EmbeddingNN([(5, 2), (5, 2)], [4], ps=1.0), "dropouts"),
         (lambda: EmbeddingNN([(5, 2), (5, 2)], [4], embed_p=-0.1), "dropouts"),
+        (lambda: NCF(5, 5, 0), "must be positive"),
+        (lambda: NCF(5, 5, 3, layers=[]), "must be positive"),
+        (lambda: GMF(5, 5, 0), "n_factors must be at least 1, got 0"),
+        (lambda: GMF(5, 1), "n_items=1"),
+        (lambda: NeuMF(5, 5, 0), "n_factors=0"),
+        (lambda: NeuMF(5, 5, 3, mlp_factors=0), "mlp_factors=0"),
+        (lambda: NeuMF(5, 5, 3, layers=[]), "must be positive"),
+        (lambda: TwoTower(5, 5, 0), "n_factors=0"),
+        (lambda: TwoTower(5, 5, 4, layers=[3, 0]), "must be positive"),
+        (lambda: TwoTower(5, 5, 4, similarity="euclid"), "similarity must be 'dot' or 'cosine', got 'euclid'"),
+        (lambda: TwoTower(5, 5, 4, temperature=0), "temperature must be above 0, got 0"),
+        (lambda: TwoTower(5, 5, 4, temperature=float("nan")), "temperature must be above 0"),
     ],
 )
 def test_bad_arguments(build, message):

@@ -294,3 +294,78 @@ def test_hand_written_splitters_are_checked(toy):
     for train, valid, which in ((range(10), [], "validation"), ([], range(10), "training")):
         with pytest.raises(ValueError, match=f"mine leaves the {which} part empty"):
             split(train, valid)
+
+
+# --- what is to be found was liked; ties -----------------------------------------------------------------------------
+
+
+def with_ratings(toy):
+    return toy, Columns("user", "title", "rating", "time")
+
+
+def test_min_rating_leaves_low_rows_out_of_the_validation_part_alone(toy):
+    df, columns = with_ratings(toy)
+    # last rows: ann/Brazil (3), bob/Dune (2), cat/Alien (5)
+    split = leave_last_out(min_rating=3)(df, columns)
+    assert split.valid.tolist() == [1, 7] and split.train.tolist() == [0, 2, 3, 5, 6, 8, 9]  # row 4 is in neither
+    assert split.notes == (
+        "1 of 4 users have no row in valid: 1 row or fewer",
+        "valid: left out 1 of 3 rows, 1 of 3 users, 1 of 3 items: rated below 3",
+    )
+    assert leave_last_out(min_rating=1)(df, columns).notes == leave_last_out()(df, columns).notes
+    assert time_split(0.3, min_rating=3)(df, columns).valid.tolist() == [7, 8]
+    random = random_split(0.5, seed=0)(df, columns)
+    liked = random_split(0.5, seed=0, min_rating=4)(df, columns)
+    assert liked.valid.tolist() == [row for row in random.valid if df["rating"][row] >= 4] != random.valid.tolist()
+    assert np.array_equal(liked.train, random.train) and (df["rating"].iloc[liked.train] < 4).any()
+
+
+def test_min_rating_and_cold_rows_are_counted_one_after_the_other(toy):
+    df, columns = with_ratings(toy)
+    # at or after 50: bob/Dune 2, cat/Cabaret 2, cat/Brazil 1, cat/Alien 5, dan/Eraserhead 3; cat and dan are cold
+    split = time_split(date=50, min_rating=2, cold="drop")(df, columns)
+    assert split.valid.tolist() == [4]
+    assert split.notes == (
+        "valid: left out 1 of 5 rows, 0 of 3 users, 1 of 5 items: rated below 2",
+        "valid: left out 3 of 4 rows, 2 of 3 users, 3 of 4 items: user or item without a training row (cold)",
+    )
+
+
+def test_min_rating_needs_ratings_and_leaves_something(toy):
+    with pytest.raises(ValueError, match="min_rating=4 needs the ratings: pass rating_name=, one of "):
+        leave_last_out(time_name="time", min_rating=4)(toy)
+    df, columns = with_ratings(toy)
+    with pytest.raises(ValueError, match="leaves the validation part empty .7 training and 0 validation of 10 rows"):
+        leave_last_out(min_rating=6)(df, columns)
+
+
+def test_events_at_the_time_of_the_cut_are_counted():
+    # a: 7 on both sides; b: all at 2; c: the tie lies within training; d: no validation row; e: none
+    df = pd.DataFrame(
+        {"u": list("aaabbbcccdee"), "i": range(12), "t": [7, 7, 1, 2, 2, 2, 3, 3, 4, 5, 8, 9]},
+    )
+    split = leave_last_out(time_name="t")(df)
+    assert split.valid.tolist() == [1, 5, 8, 11]
+    assert split.notes == (
+        "1 of 5 users have no row in valid: 1 row or fewer",
+        "for 2 users events at one time lie on both sides of the cut; table order decided",
+    )
+    two = leave_last_out(2, time_name="t")(df)  # a: 7 7 | 1; b tied; c: 4 3 | 3 tied
+    assert two.valid.tolist() == [0, 1, 4, 5, 7, 8]
+    assert two.notes[1] == "for 2 users events at one time lie on both sides of the cut; table order decided"
+    assert leave_last_out(time_name="t")(df.assign(t=range(12))).notes == split.notes[:1]
+
+
+def test_all_events_at_one_time(toy):
+    still = toy.assign(time=7)
+    with pytest.raises(ValueError, match=r"time_split\(share=0.2\) leaves the training part empty"):
+        time_split(time_name="time")(still)
+    split = leave_last_out(time_name="time")(still)
+    assert split.valid.tolist() == [4, 7, 9]  # the last in the table
+    assert split.notes[1] == "for 3 users events at one time lie on both sides of the cut; table order decided"
+
+
+def test_one_event_a_user():
+    df = pd.DataFrame({"u": list("abc"), "i": [1, 2, 3], "t": [1, 2, 3]})
+    with pytest.raises(ValueError, match=r"leave_last_out\(n=1\) leaves the validation part empty"):
+        leave_last_out(time_name="t")(df)

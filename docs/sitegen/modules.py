@@ -37,7 +37,7 @@ GROUPS = {
         *("datasets", "vocab", "interactions", "features", "filters", "splits", "audit"),
         *("sampling", "loader", "dataloaders"),
     ],
-    "Training": ["learner", "training", "recipes", "callbacks", "losses", "optim", "als", "fit_metrics"],
+    "Training": ["learner", "assembly", "training", "recipes", "callbacks", "losses", "optim", "als", "fit_metrics"],
     "Models": ["models", "baselines"],
     "Evaluation": ["evaluate", "comparison", "metrics", "ranking", "pairs", "neighbours"],
     "Interpretation": ["interpret", "plots"],
