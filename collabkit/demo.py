@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import time
+import warnings
 from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from collabkit.baselines import EASE, ItemKNN, Popularity
 from collabkit.callbacks import ConsoleProgress
+from collabkit.comparison import compare
 from collabkit.console import print_evaluation, print_heading, print_table
 from collabkit.dataloaders import CollabDataLoaders
 from collabkit.datasets import movielens, movielens_name, synthetic
+from collabkit.interactions import CollabWarning
 from collabkit.interpret import CollabInterpretation
 from collabkit.learner import CollabLearner, collab_learner
 from collabkit.plots import plot_losses
 from collabkit.recipes import Recipe, rating_recipe
+from collabkit.splits import leave_last_out, random_split
 
 __all__ = ["run_demo", "fit_on_console", "default_y_range"]
 
@@ -44,6 +49,7 @@ def run_demo(data: Path | None, out: Path, *, seed: int = 42) -> CollabLearner:
     _say_quality(learn)
     _say_recommendations(learn, source.ratings)
     _say_biases_and_neighbours(learn)
+    _say_ranking(source.ratings, seed)
     _write(learn, out)
     print(f"\nDone in {time.perf_counter() - started:.0f} s.")
     return learn
@@ -81,6 +87,24 @@ def _say_biases_and_neighbours(learn: CollabLearner) -> None:
     print_table(interp.item_bias(5, largest=False), "Worst items whatever the taste (smallest bias)")
     title = interp.item_bias(None).sort_values("n_ratings", ascending=False)["title"].iloc[0]
     print_table(learn.similar_items(title, 5), f"Nearest neighbours of {title}")
+
+
+def _say_ranking(ratings: pd.DataFrame, seed: int) -> None:
+    """The same table as events: each user's last one is to be found among all items not seen before."""
+    print_heading("The same data as clicks: who finds each user's last item among all?")
+    timed = "timestamp" in ratings.columns
+    names = {"user_name": "user", "item_name": "title", "time_name": "timestamp" if timed else None}
+    splitter = leave_last_out() if timed else random_split(0.1, seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CollabWarning)  # of users whose last events are at one time
+        dls = CollabDataLoaders.from_df(ratings, **names, feedback="implicit", splitter=splitter, seed=seed)
+    learn = collab_learner(dls, n_factors=16)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_als(reg=0.02)
+    models = {"fit_als": learn, "EASE": EASE(), "ItemKNN": ItemKNN(), "popularity": Popularity()}
+    table = compare(list(models.values()), names=list(models), k=10, metrics=["HitRate", "NDCG"])
+    table = table.drop(columns=["diff_low", "diff_high"]).reset_index()
+    print_table(table, "All items ranked (95 % interval over users)")
 
 
 def _write(learn: CollabLearner, out: Path) -> None:

@@ -44,7 +44,8 @@ class CollabInterpretation:
 
         Returns:
             DataFrame with the item column, `bias` (in logits, as in `model.i_bias`), `effect` (what the item adds for
-            an average user, the factors' part included, as in `why`), `n_ratings` and `mean_rating` in training.
+            an average user, the factors' part included, as in `why`), `n_ratings` and `mean_rating` in training
+            (without ratings only the number of events, `n_ratings`).
         """
         return self._bias(n, largest, is_item=True)
 
@@ -207,6 +208,8 @@ class CollabInterpretation:
         if on not in parts or parts[on] is None:
             raise ValueError(f"on must be one of {[k for k, v in parts.items() if v is not None]}, got {on!r}")
         data = parts[on]
+        if data.rating is None:
+            raise ValueError("top_losses compares predictions with ratings, and these events have none")
         with evaluating(self.model):
             prediction = predict_ratings(self.model, data.user_idx, data.item_idx)
         loss = (prediction - data.rating).square()
@@ -226,6 +229,8 @@ class CollabInterpretation:
         table["bias"] = model.tables(is_item)[1].detach().cpu()[rows, 0].numpy()
         table["effect"] = self._effects(is_item)[rows].numpy()
         table["n_ratings"] = counts[rows].numpy()
+        if self.train.rating is None:
+            return table
         sums = torch.bincount(idx, self.train.rating.double(), minlength=len(vocab))
         return table.assign(mean_rating=(sums / counts.clamp(min=1))[rows].numpy())
 

@@ -333,7 +333,7 @@ def test_a_newer_artefact(version, artefact):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": {"class": "LightGCN", "arguments": {}}}, "unknown model class 'LightGCN'; this version knows CollFilter"),
+        ({"model": {"class": "LightGCN", "arguments": {}}}, "unknown model class 'LightGCN'; this version knows Coll"),
         ({"model": {"class": "CollFilter", "arguments": {"n_users": 6}}}, "n_items"),
         (
             {"model": {"class": "CollFilter", "arguments": {"n_users": 6, "n_items": 7, "n_factors": 3}}},

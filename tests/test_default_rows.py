@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import KINDS, make_dls, make_learner, same_weights, synthetic, trained, weights
+from helpers import KINDS, make_dls, make_learner, synthetic, trained, weights
 
 from collabkit import CollFilter, Interactions
 from collabkit.interactions import Columns

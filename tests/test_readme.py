@@ -24,6 +24,9 @@ def test_block_runs(block, tmp_path, monkeypatch):
     scope = {}
     exec(compile(BLOCKS[block], f"README block {block}", "exec"), scope)
     plt.close("all")
-    if "learn" in scope:
+    if "bpr" in scope:
+        table = scope["compare"]([scope["learn"], scope["Popularity"]()], metrics=["NDCG"])
+        assert (table["value"] > 0.05).all() and scope["dls"].feedback == "implicit"
+    elif "learn" in scope:
         assert 0.79 < scope["learn"].evaluate(n_boot=1).loc["RMSE", "value"] < 0.85
         assert (tmp_path / "my-recommender" / "config.json").is_file()
