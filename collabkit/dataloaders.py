@@ -14,7 +14,8 @@ from fastai.torch_core import default_device
 from collabkit.audit import audit
 from collabkit.filters import name_columns, positive_events
 from collabkit.interactions import CollabWarning, Columns, Interactions, check_seed
-from collabkit.loader import InteractionsLoader, PointwiseLoader, RankingLoader, auto_bs
+from collabkit.loader import InteractionsLoader, auto_bs
+from collabkit.ranking_loader import PointwiseLoader, RankingLoader, UserLoader
 from collabkit.sampling import make_sampler
 from collabkit.splits import Split, Splitter, random_split
 from collabkit.vocab import Vocab
@@ -53,6 +54,7 @@ class CollabDataLoaders(DataLoaders):
         rating_threshold: float | None = None,
         n_neg: int | None = None,
         negatives=None,
+        by_user: bool = False,
         bs: int | None = 64,
         val_bs: int | None = None,
         shuffle: bool = True,
@@ -78,6 +80,8 @@ class CollabDataLoaders(DataLoaders):
             negatives: and where they come from: `'uniform'` (default) or `'popularity'` (items the user has not seen),
                 `'shared'`, `'in_batch'` or `'all'` (the same for the whole batch), or a function of the training
                 interactions that makes a sampler; see `collabkit.sampling`.
+            by_user: with implicit feedback and `'shared'` negatives, batches of `bs` whole users rather than `bs`
+                events: a softmax then costs its sum once a user; see `ranking_loader.UserLoader`.
             bs: rows a training batch; None picks one from the number of rows, see `auto_bs`.
             val_bs: rows a validation batch (memory only); default the larger of `bs` and 8,192.
             shuffle: a new permutation each epoch.
@@ -100,7 +104,7 @@ class CollabDataLoaders(DataLoaders):
             read = replace(columns, rating=None) if implicit else columns
             parts = _encode(*(ratings.iloc[rows][read.present] for rows in split), read)
         options = {"path": path, "seed": seed, "bs": bs, "val_bs": val_bs, "shuffle": shuffle, "drop_last": drop_last}
-        options |= {"feedback": feedback, "n_neg": n_neg, "negatives": negatives, "device": device}
+        options |= {"feedback": feedback, "n_neg": n_neg, "negatives": negatives, "by_user": by_user, "device": device}
         return cls.from_interactions(*parts, **options)
 
     @classmethod
@@ -158,6 +162,7 @@ class CollabDataLoaders(DataLoaders):
         feedback: str = "explicit",
         n_neg: int | None = None,
         negatives=None,
+        by_user: bool = False,
         bs: int | None = 64,
         val_bs: int | None = None,
         shuffle: bool = True,
@@ -174,12 +179,14 @@ class CollabDataLoaders(DataLoaders):
             if train.rating is not None or valid.rating is not None:
                 raise ValueError("implicit feedback has no ratings: from_df and from_dfs make events of them")
             train, valid = (part.sorted_by_user() for part in (train, valid))
-            make, options["n_neg"] = RankingLoader, 4 if n_neg is None else n_neg
+            make, options["n_neg"] = UserLoader if by_user else RankingLoader, 4 if n_neg is None else n_neg
             first["sampler"], second["sampler"] = _samplers("uniform" if negatives is None else negatives, train, valid)
             if first["sampler"].shared:
                 second["bs"] = bs  # a validation batch has as large a matrix of scores as a training batch
-        elif n_neg is not None or negatives is not None:
-            raise ValueError(f"{n_neg=} and {negatives=} are for feedback='implicit'; ratings need no negatives")
+        elif n_neg is not None or negatives is not None or by_user:
+            raise ValueError(
+                f"{n_neg=}, {negatives=}, {by_user=} are for feedback='implicit'; ratings need no negatives"
+            )
         if val_bs is not None:
             second["bs"] = val_bs
         loaders = [make(part, **own, **options) for part, own in ((train, first), (valid, second))]
@@ -215,7 +222,7 @@ class CollabDataLoaders(DataLoaders):
         return self.train.n_inp
 
     def pointwise(self) -> CollabDataLoaders:
-        """The same implicit data in batches `x (m, 2)`, `y (m, 1)` of single pairs; see `loader.PointwiseLoader`.
+        """The same implicit data as single pairs, `x (m, 2)` and `y (m, 1)`; see `ranking_loader.PointwiseLoader`.
 
         For a module that takes `x` alone and a plain fastai `Learner`.
         """

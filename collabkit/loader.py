@@ -1,8 +1,4 @@
-"""Batches as slices of tensors, in the place of a Dataset, a sampler and worker processes.
-
-`InteractionsLoader` gives users, items and ratings; `RankingLoader` positives with sampled negatives; `PointwiseLoader`
-the same one pair a row.
-"""
+"""`InteractionsLoader`: batches as slices of tensors, in the place of a Dataset, a sampler and worker processes."""
 
 from __future__ import annotations
 
@@ -16,10 +12,9 @@ from torch import Tensor
 
 from collabkit.interactions import Interactions
 
-__all__ = ["InteractionsLoader", "RankingLoader", "PointwiseLoader", "auto_bs"]
+__all__ = ["InteractionsLoader", "auto_bs"]
 
 CHUNK = 2**20  # rows gathered at once: bounds the copy that an epoch makes of large data
-DRAWS = 2**23  # negatives drawn at once
 
 
 class InteractionsLoader:
@@ -146,7 +141,7 @@ class InteractionsLoader:
     def show_batch(self, b=None, max_n: int = 9, show: bool = True) -> pd.DataFrame | None:
         """Display (or return, with `show=False`) rows of a batch with the caller's ids."""
         df = self.decode_batch(self.one_batch() if b is None else b, max_n)
-        return _display(df) if show else df
+        return show_table(df) if show else df
 
     def show_results(self, b, out, max_n: int = 9, show: bool = True) -> pd.DataFrame | None:
         """Display (or return) rows of a batch with the caller's ids, their rating and the prediction `out` `(bs,)`."""
@@ -154,117 +149,7 @@ class InteractionsLoader:
         out = out[0] if isinstance(out, (tuple, list)) else out
         rating = self.dataset.columns.rating
         df[f"{'rating' if rating is None else rating}_pred"] = out.flatten()[:max_n].float().cpu().numpy()
-        return _display(df) if show else df
-
-
-class RankingLoader(InteractionsLoader):
-    """Batches `(users (bs,), positives (bs,), negatives, log_counts)` of events, with negatives drawn anew each epoch.
-
-    The negatives are `(bs, n_neg)` items that each row's user has not seen, or `(n,)` that the batch shares, as the
-    sampler has it; `log_counts` is the target that a `losses.RankingLoss` takes. Without `shuffle` an epoch's negatives
-    are always the same, so that validation losses can be compared.
-
-    Args:
-        data: the events; rows in the order of their users are drawn fastest.
-        sampler: one of `collabkit.sampling`.
-        n_neg: negatives for each positive, drawn with replacement.
-        **kwargs: as of `InteractionsLoader`; `bs` counts positives.
-
-    Raises:
-        ValueError: `n_neg` < 1.
-    """
-
-    n_inp = 3
-    _arguments = (*InteractionsLoader._arguments, "sampler", "n_neg")
-
-    def __init__(self, data: Interactions, *, sampler, n_neg: int = 4, **kwargs):
-        if int(n_neg) != n_neg or n_neg < 1:
-            raise ValueError(f"n_neg must be a whole number of at least 1, got {n_neg!r}")
-        self.sampler, self.n_neg = sampler, int(n_neg)
-        super().__init__(data, **kwargs)
-
-    def to(self, device) -> RankingLoader:
-        """Move the columns and the sampler's tables to `device` (None is the CPU)."""
-        self.sampler.to(device)
-        return super().to(device)
-
-    def _batches(self, order: Tensor, epoch: int):
-        users, items = self._x.T.contiguous()  # (n,) each
-        generator, sampler, n_neg = self._generator(self.device, epoch, stream=1), self.sampler, self.n_neg
-        for rows, part in self._chunks(order, min(CHUNK, DRAWS // n_neg)):
-            batches = zip(users[rows].split(part), items[rows].split(part), strict=True)
-            if sampler.shared:
-                for user, positive in batches:
-                    negatives = sampler.draw(positive, n_neg, generator)
-                    yield user, positive, negatives, sampler.log_counts(user, positive, negatives, n_neg)
-                continue
-            if len(rows) == self.n:  # in the order of the users: their part of the search stays in the cache
-                drawn = sampler.draw(users, n_neg, generator)[rows]
-            else:
-                drawn = sampler.draw(users[rows], n_neg, generator)
-            for (user, positive), negatives in zip(batches, drawn.split(part), strict=True):
-                yield user, positive, negatives, sampler.log_counts(user, negatives)
-
-    def decode_batch(self, b, max_n: int = 9, max_negatives: int = 5) -> pd.DataFrame:
-        """The first rows of a batch with the caller's ids: the user, the positive, and up to five of the negatives."""
-        columns, items = self.dataset.columns, self.dataset.items
-        user, positive, negatives = (t.cpu() for t in b[:3])
-        user, positive = user[:max_n], positive[:max_n]
-        negatives = negatives.expand(len(user), -1) if negatives.ndim == 1 else negatives[:max_n]
-        data = {columns.user: self.dataset.users[user], columns.item: items[positive]}
-        n = negatives.shape[1]
-        data |= {f"negative {j + 1} of {n}": items[negatives[:, j]] for j in range(min(n, max_negatives))}
-        return pd.DataFrame(data)
-
-    def show_results(self, b, out, max_n: int = 9, show: bool = True) -> pd.DataFrame | None:
-        """Display (or return) users with their positive, the negative that scores best, and both scores."""
-        scores = (out[0] if isinstance(out, (tuple, list)) else out)[:max_n].float().cpu()  # (n, 1 + n_neg)
-        out_of_it = b[3].cpu()[: len(scores)] == torch.inf  # the row's own positive, or none at all
-        best, at = scores[:, 1:].masked_fill(out_of_it, -torch.inf).max(1)
-        negatives = b[2].cpu().expand(len(b[0]), -1)[: len(scores)]
-        df = self.decode_batch(b, max_n, max_negatives=0)
-        df["score"] = scores[:, 0].numpy()
-        df["best negative"] = self.dataset.items[negatives[torch.arange(len(at)), at]]
-        df["its score"] = best.numpy()
-        return _display(df) if show else df
-
-
-class PointwiseLoader(RankingLoader):
-    """The pairs of a `RankingLoader` one a row: `(x (m, 2), y (m, 1))`, y 1 for a positive and 0 for a negative.
-
-    For a module that takes `x (m, 2)` and a pointwise loss, in a plain fastai `Learner`. A batch has `bs` positives and
-    their negatives, `m = bs * (1 + n_neg)` rows, less the negatives of users who have seen everything.
-
-    Raises:
-        ValueError: a sampler of shared negatives.
-    """
-
-    n_inp = 1
-
-    def __init__(self, data: Interactions, *, sampler, **kwargs):
-        if sampler.shared:
-            raise ValueError("pairs one a row need negatives of each row's own: negatives='uniform' or 'popularity'")
-        super().__init__(data, sampler=sampler, **kwargs)
-
-    def _batches(self, order: Tensor, epoch: int):
-        for user, positive, negatives, _ in super()._batches(order, epoch):
-            items = torch.cat([positive[:, None], negatives], dim=1)  # (bs, 1 + n_neg)
-            x = torch.stack([user[:, None].expand_as(items), items], dim=-1).reshape(-1, 2)
-            y = torch.zeros(items.shape, device=items.device)
-            y[:, 0] = 1
-            there = x[:, 1] > 0
-            yield x[there], y.reshape(-1, 1)[there]
-
-    @property
-    def get_idxs(self):
-        """There is none: fastai would take that many predictions, in this order, while a batch has more rows."""
-        raise AttributeError("the rows of a PointwiseLoader are pairs, not events: they have no order of their own")
-
-    def _order(self) -> Tensor:
-        return RankingLoader.get_idxs(self).to(self.device)
-
-    decode_batch = InteractionsLoader.decode_batch
-    show_results = InteractionsLoader.show_results
+        return show_table(df) if show else df
 
 
 def auto_bs(n_rows: int) -> int:
@@ -281,7 +166,7 @@ def auto_bs(n_rows: int) -> int:
     return min(16_384, max(64, 2 ** round(math.log2(max(n_rows, 1) / 400))))
 
 
-def _display(df: pd.DataFrame) -> None:
+def show_table(df: pd.DataFrame) -> None:
     """A table in a notebook, text elsewhere."""
     if IN_NOTEBOOK:
         display_df(df)

@@ -203,13 +203,27 @@ class RankingLoss:
         self.name = getattr(self.func, "__name__", repr(self.func))
         self._corrected = "log_counts" in _parameters(self.func)
 
-    def __call__(self, scores: Tensor, log_counts: Tensor) -> Tensor:
-        """The loss of `scores` `(bs, 1 + n)`, column 0 the positive; where `log_counts` is inf there is no negative."""
+    def __call__(self, scores, log_counts: Tensor, hits: Tensor | None = None) -> Tensor:
+        """The loss of `scores` `(bs, 1 + n)`, column 0 the positive; where `log_counts` is inf there is no negative.
+
+        Or of the `(positives (r,), negatives (g, m), group (r,))` of `CollabModel.group_scores`, where `log_counts` is
+        `(m,)` and the negatives at the places `hits` `(2, h)` do not count.
+        """
+        if hits is not None:
+            return self._grouped(*scores, log_counts, hits)
         pos, neg = scores[:, 0], scores[:, 1:]
         out = log_counts == torch.inf
         if log_counts.shape[1] > 1 or out.any():  # one look at (bs, 1) is cheaper than a pass over all negatives
             neg = neg.masked_fill(out, -torch.inf)
         return self.func(pos, neg, log_counts=log_counts) if self._corrected else self.func(pos, neg)
+
+    def _grouped(self, pos: Tensor, neg: Tensor, group: Tensor, log_counts: Tensor, hits: Tensor) -> Tensor:
+        neg[hits[0], hits[1]] = -1e30  # in place of -inf: a user left without negatives has a gradient of 0, not NaN
+        if self._corrected:
+            neg = neg - log_counts
+        if self.func in (softmax, sampled_softmax):  # the sum over the negatives once a user
+            return (torch.logaddexp(torch.logsumexp(neg, dim=1)[group], pos) - pos).mean()
+        return self.func(pos, neg[group])
 
     def activation(self, pred: Tensor) -> Tensor:
         """Scores are what they are."""

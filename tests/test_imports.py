@@ -19,12 +19,13 @@ ABOVE = [
     "audit",
 ]  # fmt: skip
 BELOW = [
-    "loader", "dataloaders", "optim", "callbacks", "fit_metrics", "training", "assembly", "learner", "plots",
-    "interpret", "console", "demo", "cli", "all",
+    "loader", "ranking_loader", "dataloaders", "optim", "callbacks", "fit_metrics", "training", "assembly", "learner",
+    "plots", "interpret", "console", "demo", "cli", "all",
 ]  # fmt: skip
 ORDER = [*ABOVE, *BELOW]
 PACKAGES = {
     "models": ["sparse_dot", "base", "collab_filter", "mlp", "neumf", "two_tower", "default_rows"],
+    "sampling": ["weights", "rows", "shared"],
     "evaluate": ["candidates", "lists", "references", "task", "tables"],
     "datasets": ["container", "tables", "catalogue", "download", "grouplens", "planted"],
 }

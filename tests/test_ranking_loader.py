@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from collabkit import loader as loader_module
+from collabkit import ranking_loader as loader_module
 from collabkit.interactions import CollabWarning, Columns, Interactions
-from collabkit.loader import InteractionsLoader, PointwiseLoader, RankingLoader
+from collabkit.loader import InteractionsLoader
+from collabkit.ranking_loader import PointwiseLoader, RankingLoader
 from collabkit.sampling import SAMPLERS, make_sampler
 
 PER_ROW = ("uniform", "popularity")

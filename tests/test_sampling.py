@@ -12,16 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from collabkit import sampling
 from collabkit.interactions import CollabWarning, Columns, Interactions
 from collabkit.sampling import (
+    SAMPLERS,
     AllItems,
     InBatchNegatives,
     PopularityNegatives,
     SharedNegatives,
     UniformNegatives,
     make_sampler,
+    rows,
 )
+from collabkit.sampling.weights import item_weights
 from collabkit.vocab import Vocab
 
 KINDS = (UniformNegatives, PopularityNegatives)
@@ -104,7 +106,7 @@ def test_every_number_gives_each_unseen_item_once(pairs, every_item):
 @given(pairs_of)
 def test_every_number_gives_each_unseen_item_as_often_as_its_weight(pairs):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampling, "_weights", plain_weights)
+        patch.setattr(rows, "item_weights", plain_weights)
         try:
             sampler = quiet(PopularityNegatives, events(pairs, 5, 7), alpha=1.0)
         except ValueError:
@@ -122,7 +124,7 @@ def test_every_number_gives_each_unseen_item_as_often_as_its_weight(pairs):
 def test_weights_are_counts_to_the_power_of_alpha(alpha):
     counts = np.r_[0, 1, 1, 2, 5, 17, 300, 4000, 0]
     data = events([(1 + j % 3, item) for j, item in enumerate(np.repeat(np.arange(9), counts))], 3, 8)
-    weight = sampling._weights(data, alpha)
+    weight = item_weights(data, alpha)
     assert weight.dtype == torch.int64 and weight[0] == weight[8] == 0
     share = weight.double() / weight.sum()
     assert share.numpy() == pytest.approx(counts**alpha * (counts > 0) / (counts[1:8] ** alpha).sum(), rel=1e-6)
@@ -137,7 +139,7 @@ def test_weights_of_many_users_stay_within_int64(alpha):
     class Many:
         item_idx, n_items, n_users = data.item_idx, data.n_items, 2**36
 
-    weight = sampling._weights(Many, alpha)
+    weight = item_weights(Many, alpha)
     assert int(weight.sum()) * Many.n_users < 2**62 and int(weight[2]) / int(weight[1]) == pytest.approx(
         2**alpha, rel=1e-5
     )
@@ -359,7 +361,7 @@ def test_draws_depend_on_the_generator_alone(make):
 
 def test_make_sampler():
     data = events([(1, 1), (2, 2), (2, 3)])
-    for name, kind in sampling.SAMPLERS.items():
+    for name, kind in SAMPLERS.items():
         assert type(make_sampler(name, data)) is kind
     half = quiet(partial(make_sampler, partial(PopularityNegatives, alpha=0.5)), events(HAND))
     assert int(half.weight[1]) / int(half.weight[3]) == pytest.approx(3**0.5)

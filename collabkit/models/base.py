@@ -70,12 +70,14 @@ class CollabModel(nn.Module):
         """Logits on the rating scale: `sigmoid(logits) * (high - low) + low`; unchanged without `y_range`."""
         return logits if self.y_range is None else sigmoid_range(logits, *self.y_range)
 
-    def forward(self, user_idx: Tensor, item_idx: Tensor | None = None, negative_idx: Tensor | None = None) -> Tensor:
+    def forward(self, user_idx: Tensor, item_idx: Tensor | None = None, negative_idx=None, group=None):
         """Ratings (or logits without `y_range`) of the broadcast shape of two index tensors.
 
         One tensor `x` `(..., 2)` with users in column 0 and items in column 1, fastai's batch form, does the same.
         Three tensors, users `(bs,)`, their positives `(bs,)` and the negatives, give `rank_scores`.
         """
+        if group is not None:
+            return self.group_scores(user_idx, item_idx, negative_idx, group)
         if negative_idx is not None:
             return self.rank_scores(user_idx, item_idx, negative_idx)
         if item_idx is None:
@@ -100,6 +102,24 @@ class CollabModel(nn.Module):
         if getattr(self, "sparse", False) or items.numel() < self.n_items:  # a few rows of a large table
             return torch.einsum("bd,bnd->bn", vectors, self.item_vectors(items))
         return row_dots(vectors, self.item_vectors(torch.arange(self.n_items, device=items.device)), items)
+
+    def group_scores(
+        self, users: Tensor, positives: Tensor, negatives: Tensor, group: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits `(r,)` of several positives a user, `(g, m)` of negatives that all users share, and `group`.
+
+        Args:
+            users: `(g,)` indices.
+            positives: `(r,)` items; positive j belongs to `users[group[j]]`.
+            negatives: `(m,)` items.
+            group: `(r,)`.
+        """
+        if not hasattr(self, "item_vectors"):
+            own = self.score(users[group], positives)
+            return own, self.score(users[:, None], negatives[None, :]), group
+        vectors = self.user_vectors(users)  # (g, d)
+        own = (vectors[group] * self.item_vectors(positives)).sum(-1)
+        return own, vectors @ self.item_vectors(negatives).T, group
 
     def row_indices(self, ids, is_item: bool = True) -> Tensor:
         """Rows `(n,)` int64 of external `ids` `(n,)` of items (or users); an unknown id raises `KeyError`."""

@@ -35,7 +35,7 @@ GROUPS = {
     "Overview": [PACKAGE, "all"],
     "Data": [
         *("datasets", "vocab", "interactions", "features", "filters", "splits", "audit"),
-        *("sampling", "loader", "dataloaders"),
+        *("sampling", "loader", "ranking_loader", "dataloaders"),
     ],
     "Training": ["learner", "assembly", "training", "recipes", "callbacks", "losses", "optim", "als", "fit_metrics"],
     "Models": ["models", "baselines"],
