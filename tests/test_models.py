@@ -597,3 +597,18 @@ def test_dropout_drops_in_training_only(options):
     pairs = all_pairs()
     assert torch.equal(model.eval()(pairs), model(pairs))
     assert not torch.equal(model.train()(pairs), model(pairs))
+
+
+def test_two_tower_item_bias_by_hand():
+    model = TwoTower(3, 3, n_factors=2, similarity="cosine", temperature=0.5, item_bias=True)
+    with torch.no_grad():
+        model.u_weight.weight[1], model.i_weight.weight[2] = torch.tensor([3.0, 4.0]), torch.tensor([2.0, 0.0])
+        model.i_bias.weight[2] = 0.25
+    user, item = torch.tensor([1]), torch.tensor([2])
+    assert model(user, item).item() == pytest.approx(0.6 / 0.5 + 0.25)
+    assert (model.user_vectors(user) * model.item_vectors(item)).sum().item() == pytest.approx(0.6 / 0.5 + 0.25)
+    copy = TwoTower(**json.loads(json.dumps(model.config())))
+    copy.load_state_dict(model.state_dict())
+    assert copy(user, item).item() == pytest.approx(1.45)
+    with pytest.raises(TypeError, match="item_bias"):
+        model.factor_tables()

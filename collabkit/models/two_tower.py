@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ __all__ = ["TwoTower"]
 
 
 class TwoTower(CollabModel):
-    """Two towers: an embedding, optionally through a multi-layer perceptron, on each side; no biases.
+    """Two towers: an embedding, optionally through a multi-layer perceptron, on each side.
 
     Positives and negatives pass through the same item tower, so that with a pairwise loss it is a siamese network. The
     item vectors can be computed once and searched. Huang et al., "Learning deep structured semantic models" (2013);
@@ -26,6 +27,7 @@ class TwoTower(CollabModel):
         layers: widths of each tower's perceptron, ReLU between them; the last one is the length of the vectors.
         similarity: `'dot'` or `'cosine'`, which scales the vectors to length 1.
         temperature: the similarity is divided by it; cosines want about 0.1, since they lie within -1 and 1.
+        item_bias: add a number for each item, its popularity whatever the taste, which a cosine has no room for.
         init_std: standard deviation of the initial embeddings.
         sparse: sparse gradients for the tables; see `CollFilter`.
 
@@ -48,6 +50,7 @@ class TwoTower(CollabModel):
         layers: Sequence[int] = (),
         similarity: str = "dot",
         temperature: float = 1.0,
+        item_bias: bool = False,
         init_std: float = 0.1,
         sparse: bool = False,
     ):
@@ -63,28 +66,35 @@ class TwoTower(CollabModel):
         self.temperature, self.init_std, self.sparse = float(temperature), init_std, sparse
         self.u_weight = embedding(n_users, n_factors, std=init_std, sparse=sparse)
         self.i_weight = embedding(n_items, n_factors, std=init_std, sparse=sparse)
+        self.i_bias = embedding(n_items, 1, std=init_std, sparse=sparse) if item_bias else None
         self.u_tower, self.i_tower = (_tower([n_factors, *layers]) for _ in range(2))
 
     def user_rows(self, idx: Tensor) -> tuple[Tensor]:
         return (self.u_weight(idx),)  # (..., d)
 
-    def item_rows(self, idx: Tensor) -> tuple[Tensor]:
-        return (self.i_weight(idx),)  # (..., d)
+    def item_rows(self, idx: Tensor) -> tuple[Tensor, ...]:
+        rows = self.i_weight(idx)  # (..., d)
+        return (rows,) if self.i_bias is None else (rows, self.i_bias(idx))  # (..., 1)
 
     def interact(self, user_rows, item_rows) -> Tensor:
-        return (self._user_vectors(*user_rows) * self._vectors(self.i_tower, *item_rows)).sum(-1)  # (...)
+        return (self._user_vectors(*user_rows) * self._item_vectors(*item_rows)).sum(-1)  # (...)
 
     def user_vectors(self, idx: Tensor) -> Tensor:
         """`(n, d)` vectors of users by the temperature; their dot products with `item_vectors` are the logits."""
         return self._user_vectors(self.u_weight(idx))
 
     def item_vectors(self, idx: Tensor) -> Tensor:
-        """`(n, d)` vectors of items, of length 1 with `similarity='cosine'`."""
-        return self._vectors(self.i_tower, self.i_weight(idx))
+        """`(n, d)` vectors of items, of length 1 with `similarity='cosine'`; the bias, if any, comes after them."""
+        return self._item_vectors(*self.item_rows(idx))
 
     def _user_vectors(self, rows: Tensor) -> Tensor:
         vectors = self._vectors(self.u_tower, rows)
-        return vectors if self.temperature == 1 else vectors / self.temperature
+        vectors = vectors if self.temperature == 1 else vectors / self.temperature
+        return vectors if self.i_bias is None else F.pad(vectors, (0, 1), value=1.0)  # times the item's bias
+
+    def _item_vectors(self, rows: Tensor, bias: Tensor | None = None) -> Tensor:
+        vectors = self._vectors(self.i_tower, rows)
+        return vectors if bias is None else torch.cat([vectors, bias], dim=-1)
 
     def _vectors(self, tower: nn.Module, rows: Tensor) -> Tensor:
         vectors = tower(rows)
@@ -92,19 +102,21 @@ class TwoTower(CollabModel):
 
     def factor_tables(self) -> tuple[Tensor, Tensor]:
         """The two embedding tables `(n, d)`, to be solved for in place, where the score is their plain dot product."""
-        if self.layers or self.similarity != "dot" or self.temperature != 1:
+        if self.layers or self.similarity != "dot" or self.temperature != 1 or self.i_bias is not None:
             raise TypeError(
-                "factors can be solved for only where the score is their dot product: TwoTower without layers, with "
-                f"similarity 'dot' and temperature 1, got {self.layers=}, {self.similarity=}, {self.temperature=}"
+                "factors can be solved for only where the score is their dot product: TwoTower without layers "
+                f"and item bias, with similarity 'dot' and temperature 1, got {self.config()}"
             )
         return self.u_weight.weight.data, self.i_weight.weight.data
 
     def tables(self, is_item: bool) -> list[nn.Parameter]:
-        return [self.i_weight.weight] if is_item else [self.u_weight.weight]
+        if not is_item:
+            return [self.u_weight.weight]
+        return [table.weight for table in (self.i_weight, self.i_bias) if table is not None]
 
     def config(self) -> dict:
         names = ("n_users", "n_items", "n_factors", "layers", "similarity", "temperature", "init_std", "sparse")
-        return {name: getattr(self, name) for name in names}
+        return {**{name: getattr(self, name) for name in names}, "item_bias": self.i_bias is not None}
 
 
 def _tower(widths: list[int]) -> nn.Sequential:
