@@ -26,6 +26,7 @@ BENCHMARKS = {
     "sampling_speed": ranking_speed.sampling_speed,
     "time_to_hit_rate": ranking_speed.time_to_hit_rate,
     "evaluate_speed": evaluate_speed.evaluate_speed,
+    "metrics_in_fit": evaluate_speed.metrics_in_fit,
 }
 
 

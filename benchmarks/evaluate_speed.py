@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 import pandas as pd
 import torch
 
-from collabkit import CollFilter, Interactions, Recommender
+from collabkit import NDCG, CollabDataLoaders, CollFilter, HitRate, Interactions, Recommender, collab_learner
 from collabkit.interactions import Columns
 from collabkit.ranking import block_size
 
-from .common import data_folder, interleaved, median_seconds, write
+from .common import interleaved, median_seconds, ncf_parts, timed, write
+from .ranking_speed import epoch_seconds
 
 REPEATS = 25
 
@@ -33,12 +36,23 @@ def evaluate_speed() -> None:
     write("evaluate_speed", rows)
 
 
+def metrics_in_fit() -> None:
+    """Seconds of a validation with HitRate(10) and NDCG(10) of all items, beside a training epoch of BPR at d=64."""
+    torch.set_num_threads(2)
+    train, test, _ = ncf_parts()
+    dls = CollabDataLoaders.from_dfs(train, test, feedback="implicit", n_neg=1, bs=16_384, seed=0)
+    learn = collab_learner(dls, n_factors=64, loss_func="bpr", metrics=[HitRate(10), NDCG(10)])
+    learn.logger = lambda *_: None
+    with learn.no_bar():
+        functions = {"training epoch": lambda: epoch_seconds(learn), "validation": lambda: timed(learn.validate)[0]}
+        seconds = {name: [function() for _ in range(9)][2:] for name, function in functions.items()}
+    epoch = median(seconds["training epoch"])
+    rows = [{"what": name, "seconds": round(median(v), 3)} for name, v in seconds.items()]
+    write("metrics_in_fit", [{**row, "share_of_epoch": round(row["seconds"] / epoch, 2)} for row in rows])
+
+
 def _recommender() -> Recommender:
-    folder = data_folder() / "ml-1m-ncf"
-    train, test = (
-        pd.read_csv(folder / f"ml-1m.{part}.rating", sep="\t", header=None, usecols=[0, 1], names=["user", "item"])
-        for part in ("train", "test")
-    )
+    train, test, _ = ncf_parts()
     data = Interactions.from_df(pd.concat([train, test], ignore_index=True), Columns("user", "item"))
     parts = data.take(range(len(train))), data.take(range(len(train), len(data)))
     return Recommender(CollFilter(data.n_users, data.n_items, 64), *parts)

@@ -81,10 +81,8 @@ CANDIDATES = {
     "dot product by gradient": [
         DOT,
         replace(DOT, wd=0.18),
-        replace(DOT, model={"n_factors": 256, "init_std": 0.01}, wd=0.15),
         DOT_128,
         replace(DOT_128, bs=8192),
-        replace(DOT_128, bs=8192, n_neg=16),
     ],
     "NeuMF": [NEUMF, replace(NEUMF, n_neg=4, n_epoch=8, lr=5e-3, wd=0.1)],
     "fit_als": [

@@ -177,8 +177,8 @@ def load_learner(folder: str | Path, *, path: str | Path = ".", **kwargs) -> Col
     Args:
         folder: the artefact. For a pickle exported by fastai use `fastai.learner.load_learner`.
         path: where the learner saves.
-        **kwargs: `bs`, `val_bs`, `device`, and for implicit feedback `n_neg` and `negatives`, of the dataloaders;
-            arguments of `CollabLearner`.
+        **kwargs: `bs`, `val_bs`, `device`, and for implicit feedback `n_neg`, `negatives`, `by_user`, of the
+            dataloaders; arguments of `CollabLearner`.
 
     Raises:
         FileNotFoundError, BundleError: see `bundle.load_bundle`.
@@ -187,7 +187,7 @@ def load_learner(folder: str | Path, *, path: str | Path = ".", **kwargs) -> Col
     model, train, valid, _ = load_bundle(folder)
     if valid is None:
         raise ValueError(f"the artefact {folder} has no validation part, which a learner needs; use Recommender.load")
-    loader = {k: kwargs.pop(k) for k in ("bs", "val_bs", "device", "n_neg", "negatives") if k in kwargs}
+    loader = {k: kwargs.pop(k) for k in ("bs", "val_bs", "device", "n_neg", "negatives", "by_user") if k in kwargs}
     implicit = train.rating is None
     loader["feedback"] = "implicit" if implicit else "explicit"
     dls = CollabDataLoaders.from_interactions(train, valid, path=path, seed=0, **loader)

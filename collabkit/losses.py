@@ -218,7 +218,8 @@ class RankingLoss:
         return self.func(pos, neg, log_counts=log_counts) if self._corrected else self.func(pos, neg)
 
     def _grouped(self, pos: Tensor, neg: Tensor, group: Tensor, log_counts: Tensor, hits: Tensor) -> Tensor:
-        neg[hits[0], hits[1]] = -1e30  # in place of -inf: a user left without negatives has a gradient of 0, not NaN
+        # Not -inf: a user who is left without negatives has a gradient of 0 then, not NaN.
+        neg[hits[0], hits[1]] = torch.finfo(neg.dtype).min / 4
         if self._corrected:
             neg = neg - log_counts
         if self.func in (softmax, sampled_softmax):  # the sum over the negatives once a user
