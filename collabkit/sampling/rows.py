@@ -62,7 +62,10 @@ class PopularityNegatives:
         self.taken = before  # taken[position in keys] - taken[start of the user] is what was skipped
         self.left = self.total - (before[self.start[1:]] - before[self.start[:-1]])  # (n_users,) unseen weight
         self.end = end
-        self._flat = bool((self.weight[1:] == 1).all())  # every item has weight 1: a point on the line is an item
+        # Where all weights are 1, a point on the line is a place among the items that can be drawn; the place after
+        # the last one, which a user who has seen everything ends at, is the unknown item.
+        self.drawable = torch.cat([self.weight.nonzero().squeeze(1), end.new_zeros(1)])
+        self._flat = bool((self.weight <= 1).all())
         self._some_full = bool((self.left == 0).any())
         if self._some_full:
             self._say_full(train)
@@ -83,7 +86,7 @@ class PopularityNegatives:
         """Move the tables to `device` (None is the CPU)."""
         self.device = torch.device("cpu" if device is None else device)
         small = (self.n_users + 1) * self.total < 2**31
-        for name in ("keys", "start", "left", "taken", "end", "weight"):
+        for name in ("keys", "start", "left", "taken", "end", "weight", "drawable"):
             setattr(self, name, getattr(self, name).to(self.device))
         if small:  # half the memory to search through
             self.keys = self.keys.int()
@@ -98,11 +101,10 @@ class PopularityNegatives:
         point = point.mul_(left[:, None]).long()  # uniform in [0, left)
         key = (users * self.total)[:, None] + point
         at = torch.searchsorted(self.keys, key.to(self.keys.dtype), right=True)
-        if self._flat:  # the number of keys passed is the weight skipped, and a point is an item
-            items = point.add_(at).sub_((self.start[users] - 1)[:, None])
-        else:
-            point += self.taken[at] - self.taken[self.start[users]][:, None]
-            items = torch.searchsorted(self.end, point, right=True)
+        if self._flat:  # the number of keys passed is the weight skipped
+            return self.drawable[point.add_(at).sub_(self.start[users][:, None])]
+        point += self.taken[at] - self.taken[self.start[users]][:, None]
+        items = torch.searchsorted(self.end, point, right=True)
         return items.masked_fill_((left == 0)[:, None], 0) if self._some_full else items
 
     def log_prob(self, users: Tensor, items: Tensor) -> Tensor:
