@@ -136,7 +136,7 @@ def _reached(what: str, seconds: float, best: float) -> dict:
 class _Clock(Callback):
     """Seconds of the training passes until HR@10 among given candidates reaches a target; training ends there."""
 
-    order = 99
+    order = 99  # after what validates and records
 
     def __init__(self, target: float, candidates):
         self.target, self.candidates, self.seconds, self.best = target, candidates, 0.0, 0.0

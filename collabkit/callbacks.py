@@ -130,7 +130,7 @@ class AlternatingLeastSquares(Callback):
         **options: of `als.ALSSolver`.
     """
 
-    order = 95  # after the others have begun the epoch
+    order = 1000  # after the others have begun the epoch
 
     def __init__(self, **options):
         self.options = options
