@@ -100,7 +100,7 @@ def ncf_pick() -> None:
     """HR@10 and NDCG@10 of candidate recipes on one training item a user against 99 negatives, means of three draws.
 
     The item is a random one; for least squares, which are quick, also the latest one whose time is known, which is
-    nearer to what the test asks and decided between settings that the random item could not tell apart.
+    nearer to what the test asks.
     """
     parts = {"random": _held_out(ncf_parts()[0]), "latest": _held_out(ncf_parts()[0], ncf_times())}
     rows = []

@@ -14,7 +14,9 @@ from collabkit.models import NCF, CollabModel, CollFilter, EmbeddingNN
 from collabkit.models.base import check_y_range
 from collabkit.models.mlp import emb_sz_rule
 
-__all__ = ["rating_model", "other_model", "choose_loss", "check_ratings"]
+N_FACTORS = 50  # fastai's default
+
+__all__ = ["N_FACTORS", "rating_model", "other_model", "choose_loss", "check_ratings"]
 
 
 def choose_loss(dls, loss_func):
@@ -67,7 +69,10 @@ def other_model(dls, model, n_factors, use_nn, *, emb_szs, layers, config, y_ran
         return _check_made(dls, model)
     given = {"n_factors": n_factors, "layers": layers, "y_range": y_range}
     given = {name: value for name, value in given.items() if value is not None}
-    return _make_model(model or (NCF if use_nn else CollFilter), dls, given, options)
+    cls = model or (NCF if use_nn else CollFilter)
+    if n_factors == N_FACTORS and "n_factors" not in inspect.signature(cls).parameters:
+        del given["n_factors"]  # the default, which a class without factors has no use for
+    return _make_model(cls, dls, given, options)
 
 
 def _none_beside(model, options: dict) -> None:

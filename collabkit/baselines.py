@@ -148,7 +148,12 @@ class ItemKNN(Baseline):
         return self._similarity(rows, next(_together(self.pairs, rows))[1])
 
     def scorer(self, candidates: Tensor) -> Scorer:
-        return lambda users: (self.neighbours @ _history(self.pairs, users).T)[candidates].T.contiguous()
+        popular = _tie_break(self.pairs, candidates)
+
+        def scores(users: Tensor) -> Tensor:
+            return popular((self.neighbours @ _history(self.pairs, users).T)[candidates].T.contiguous())
+
+        return scores
 
 
 class EASE(Baseline):
@@ -195,8 +200,15 @@ class EASE(Baseline):
         return self.weights[rows].clone()
 
     def scorer(self, candidates: Tensor) -> Scorer:
-        weights = self.weights[:, candidates]
-        return lambda users: _history_csr(self.pairs, users) @ weights
+        weights, popular = self.weights[:, candidates], _tie_break(self.pairs, candidates)
+        return lambda users: popular(_history_csr(self.pairs, users) @ weights)
+
+
+def _tie_break(pairs: Pairs, candidates: Tensor):
+    """A function of scores `(b, c)`: where they are 0, for want of evidence, the more popular candidate leads."""
+    counts = torch.bincount(torch.from_numpy(pairs.items), minlength=pairs.n_items).float()
+    small = 1e-9 * counts[candidates] / counts.max().clamp(min=1)
+    return lambda scores: torch.where(scores == 0, small, scores)
 
 
 def parts_of(data) -> tuple[Interactions, Interactions | None]:

@@ -26,7 +26,7 @@ def print_evaluation(table: pd.DataFrame) -> None:
     errors = table.index.isin(["RMSE", "MAE"])
     for part, title in (
         (table[errors], "Rating prediction (95 % interval over users)"),
-        (table[~errors], "Ranking of all items (trained to predict ratings, not to rank)"),
+        (table[~errors], f"Ranking of all items{' (trained to predict ratings, not to rank)' if errors.any() else ''}"),
     ):
         if len(part):
             part = part.drop(columns=["diff_low", "diff_high"], errors="ignore")  # they would not fit in a terminal

@@ -132,8 +132,11 @@ class CollabDataLoaders(DataLoaders):
         columns.check(valid)
         parts = [train[columns.present], valid[columns.present]]
         if implicit:
+            parts = [part.reset_index(drop=True) for part in parts]
+            if columns.time is not None:  # of a repeated pair the first in time stays, and training before validation
+                parts = [part.sort_values(columns.time, kind="stable") for part in parts]
             both = positive_events(pd.concat(parts, keys=[0, 1]), replace(columns, time=None), rating_threshold)
-            parts = [both[both.index.get_level_values(0) == number] for number in (0, 1)]
+            parts = [both[both.index.get_level_values(0) == number].sort_index() for number in (0, 1)]
             for name, part in zip(("training", "validation"), parts, strict=True):
                 if len(part) == 0:
                     raise ValueError(f"no row of the {name} table is left: none is a positive that is new")

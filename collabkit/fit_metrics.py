@@ -66,6 +66,8 @@ class RankingMetric(Metric):
         if self._answer is None:
             if self._learn is None:
                 return None
+            if isinstance(self._learn.dl, list):  # a single batch, as in show_results: no part to rank
+                return float("nan")
             self._rank()
         if len(self._answer.ranks) == 0:
             return float("nan")

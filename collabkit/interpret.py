@@ -260,6 +260,6 @@ class CollabInterpretation:
         if not isinstance(self.model, CollFilter):
             raise TypeError(
                 f"{what} needs a dot-product model with biases (CollFilter), this one is {type(self.model).__name__}; "
-                "pca, plot_pca, factor_examples and top_losses work for it"
+                "pca, plot_pca and factor_examples work for it, and top_losses if there are ratings"
             )
         return self.model

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from fastcore.foundation import L
 
-from collabkit.assembly import check_ratings, choose_loss, other_model, rating_model
+from collabkit.assembly import N_FACTORS, check_ratings, choose_loss, other_model, rating_model
 from collabkit.bundle import load_bundle
 from collabkit.callbacks import AlternatingLeastSquares
 from collabkit.dataloaders import CollabDataLoaders
@@ -116,7 +116,7 @@ class CollabLearner(LeanLearner):
 
 def collab_learner(
     dls: CollabDataLoaders,
-    n_factors: int = 50,
+    n_factors: int = N_FACTORS,
     use_nn: bool = False,
     emb_szs=None,
     layers=None,
@@ -144,7 +144,7 @@ def collab_learner(
         y_range: `(low, high)` of predicted ratings, a little wider than the ratings, e.g. `(0, 5.5)`.
         loss_func: for ratings default mean squared error. For implicit feedback a name in `losses.LOSSES` (`'bce'`, the
             default, `'bpr'`, `'hinge'`, `'softmax'`, `'sampled_softmax'`, ...) or a function of the positives' scores
-            `(bs,)` and the negatives' `(bs, n)`.
+            `(bs,)` and the negatives' `(bs, n)`, -inf where one does not count.
         model: another model: a class, e.g. `TwoTower`, or one that is made already.
         seed: of the initial weights and of training; default the dataloaders' seed.
         wd_on: `'factors'`: weight decay spares biases; `'all'`: it touches every table, as in fastai.
@@ -177,8 +177,9 @@ def load_learner(folder: str | Path, *, path: str | Path = ".", **kwargs) -> Col
     Args:
         folder: the artefact. For a pickle exported by fastai use `fastai.learner.load_learner`.
         path: where the learner saves.
-        **kwargs: `bs`, `val_bs`, `device`, and for implicit feedback `n_neg`, `negatives`, `by_user`, of the
-            dataloaders; arguments of `CollabLearner`.
+        **kwargs: what the artefact does not keep, for training on: `bs`, `val_bs`, `device`, and for implicit feedback
+            `n_neg`, `negatives`, `by_user`, of the dataloaders, and arguments of `CollabLearner` such as `loss_func`;
+            by default as those of `from_df` and `collab_learner` (`'bce'`, 4 uniform negatives).
 
     Raises:
         FileNotFoundError, BundleError: see `bundle.load_bundle`.

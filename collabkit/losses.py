@@ -1,7 +1,7 @@
 """Losses: of ratings (`FlatLoss`), and of the scores of positives and negatives.
 
-The ranking losses are pure functions of `pos` `(bs,)` and `neg` `(bs, n)`. A negative of -inf does not count in any of
-them. `RankingLoss` gives them the form that a `Learner` calls.
+The ranking losses are pure functions of `pos` `(bs,)` and `neg` `(bs, n)`. A negative of -inf adds nothing in
+any of them; means count its place all the same. `RankingLoss` gives them the form that a `Learner` calls.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class RankingLoss:
 
     Args:
         func: one of `LOSSES` by name, or a function of `pos` `(bs,)` and `neg` `(bs, n)` that returns a scalar; it also
-            gets `log_counts` if it has such a parameter.
+            gets `log_counts` if it has such a parameter. Negatives that do not count come as -inf.
 
     Raises:
         ValueError: an unknown name.
@@ -202,6 +202,7 @@ class RankingLoss:
             raise TypeError(f"loss_func must be a name or a function of pos (bs,) and neg (bs, n), got {func!r}")
         self.name = getattr(self.func, "__name__", repr(self.func))
         self._corrected = "log_counts" in _parameters(self.func)
+        self._own = self.func not in LOSSES.values()  # a function of the caller's
 
     def __call__(self, scores, log_counts: Tensor, hits: Tensor | None = None) -> Tensor:
         """The loss of `scores` `(bs, 1 + n)`, column 0 the positive; where `log_counts` is inf there is no negative.
@@ -215,7 +216,8 @@ class RankingLoss:
         out = log_counts == torch.inf
         if log_counts.shape[1] > 1 or out.any():  # one look at (bs, 1) is cheaper than a pass over all negatives
             neg = neg.masked_fill(out, -torch.inf)
-        return self.func(pos, neg, log_counts=log_counts) if self._corrected else self.func(pos, neg)
+        extra = {"log_counts": log_counts} if self._corrected else {}
+        return self._checked(self.func(pos, neg, **extra), bool(out.any()) if self._own else False)
 
     def _grouped(self, pos: Tensor, neg: Tensor, group: Tensor, log_counts: Tensor, hits: Tensor) -> Tensor:
         # Not -inf: a user who is left without negatives has a gradient of 0 then, not NaN.
@@ -224,7 +226,16 @@ class RankingLoss:
             neg = neg - log_counts
         if self.func in (softmax, sampled_softmax):  # the sum over the negatives once a user
             return (torch.logaddexp(torch.logsumexp(neg, dim=1)[group], pos) - pos).mean()
-        return self.func(pos, neg[group])
+        return self._checked(self.func(pos, neg[group]), hits.numel() > 0)
+
+    def _checked(self, loss: Tensor, masked: bool) -> Tensor:
+        """`loss`, or an error where a function of the caller's did not bear masked negatives."""
+        if self._own and masked and not loss.isfinite().all():
+            raise ValueError(
+                f"loss_func {self.name} gives {loss.detach().mean().item()}: negatives that do not count (the user has "
+                "seen the item) come as -inf and must add nothing, as in softplus(neg), relu(neg) or exp(neg)"
+            )
+        return loss
 
     def activation(self, pred: Tensor) -> Tensor:
         """Scores are what they are."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from collabkit.interactions import Interactions
 from collabkit.loader import CHUNK, InteractionsLoader, show_table
-from collabkit.sampling import ragged
+from collabkit.sampling import AllItems, InBatchNegatives, ragged
 
 __all__ = ["RankingLoader", "UserLoader", "PointwiseLoader"]
 
@@ -44,6 +44,11 @@ class RankingLoader(InteractionsLoader):
             raise ValueError(f"n_neg must be a whole number of at least 1, got {n_neg!r}")
         self.sampler, self.n_neg = sampler, int(n_neg)
         super().__init__(data, **kwargs)
+
+    @property
+    def ragged(self) -> bool:
+        """Whether batches differ in their number of negatives, so that their scores make no table."""
+        return self.sampler.shared and not isinstance(self.sampler, AllItems)
 
     def to(self, device) -> RankingLoader:
         """Move the columns and the sampler's tables to `device` (None is the CPU)."""
@@ -110,7 +115,7 @@ class UserLoader(RankingLoader):
     n_inp = 4
 
     def __init__(self, data: Interactions, *, sampler, **kwargs):
-        if not (sampler.shared and sampler.mask_seen):
+        if not (sampler.shared and sampler.mask_seen) or isinstance(sampler, InBatchNegatives):
             raise ValueError(
                 "batches of users need negatives that they share, without what each has seen: negatives='shared' or "
                 f"partial(AllItems, mask_seen=True), got {type(sampler).__name__}"
@@ -120,6 +125,8 @@ class UserLoader(RankingLoader):
         self.users, counts = torch.unique_consecutive(data.user_idx, return_counts=True)  # (n_users,)
         self.start = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         super().__init__(data, sampler=sampler, **kwargs)
+
+    ragged = True
 
     @property
     def n(self) -> int:
@@ -146,6 +153,12 @@ class UserLoader(RankingLoader):
         """As of `RankingLoader`; the negatives of a row are those of the batch, seen ones included."""
         users, positives, negatives, group = (t.cpu() for t in b[:4])
         return super().decode_batch((users[group], positives, negatives), max_n, max_negatives)
+
+    def show_results(self, b, out, max_n: int = 9, show: bool = True) -> pd.DataFrame | None:
+        """Display (or return) users with their positives and their scores."""
+        df = self.decode_batch(b, max_n, max_negatives=0)
+        df["score"] = out[0][: len(df)].float().cpu().numpy()
+        return show_table(df) if show else df
 
 
 class PointwiseLoader(RankingLoader):

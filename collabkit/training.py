@@ -22,6 +22,7 @@ from collabkit.loader import InteractionsLoader
 from collabkit.losses import FlatLoss, RankingLoss
 from collabkit.models.default_rows import settle_default_rows
 from collabkit.optim import TableAdamW, TableSparseAdam, undecayed
+from collabkit.ranking_loader import RankingLoader
 
 __all__ = ["LeanLearner"]
 
@@ -185,6 +186,13 @@ class LeanLearner(Learner):
 
     def get_preds(self, ds_idx=1, dl=None, *args, **kwargs):
         """fastai's `get_preds`, also of a single row, whose predictions `(1,)` fastai makes a scalar and trips over."""
+        loader = self.dls[ds_idx] if dl is None else dl
+        ragged = isinstance(loader, RankingLoader) and loader.ragged
+        if ragged or (isinstance(loader, RankingLoader) and kwargs.get("with_loss")):
+            raise ValueError(
+                "batches that share different negatives have no table of predictions, and ranking losses no value a "
+                "row: use learn.recommend, learn.predict, or get_preds(dl=dls.test_dl(df)) for given pairs"
+            )
         one = getattr(self.dls[ds_idx] if dl is None else dl, "n", None) == 1
         kwargs["reorder"] = kwargs.get("reorder", True) and not one
         result = super().get_preds(ds_idx, dl, *args, **kwargs)

@@ -30,7 +30,7 @@ from helpers import (
 )
 from torch import nn
 
-from collabkit import CollabDataLoaders, collab_learner, load_learner, splits
+from collabkit import EASE, CollabDataLoaders, HitRate, ItemKNN, collab_learner, load_learner, splits
 from collabkit.als import ALSSolver
 from collabkit.interactions import CollabWarning
 from collabkit.losses import LOSSES, RankingLoss, bpr
@@ -689,3 +689,71 @@ def test_bad_als_arguments(kwargs, message):
 
 def test_options_of_rankers_are_all_used():
     assert set(RANKER_OPTIONS) == set(RANKERS)
+
+
+# --- found by a review ------------------------------------------------------------------------------------------------
+
+
+def quadratic(pos, neg):
+    return ((1 - pos) ** 2).mean() + (neg**2).mean()
+
+
+@pytest.mark.parametrize("options", [{"negatives": "shared"}, {"negatives": "shared", "by_user": True}])
+def test_a_loss_that_does_not_bear_masked_negatives_is_refused(options):
+    dls = CollabDataLoaders.from_df(clicks(), feedback="implicit", seed=1, n_neg=30, **options)
+    with pytest.raises(ValueError, match="quadratic gives (inf|nan).*come as -inf"):
+        silence(collab_learner(dls, 8, loss_func=quadratic)).fit(1)
+
+
+def test_a_threshold_for_events_without_ratings_is_refused():
+    dls = CollabDataLoaders.from_df(clicks(), feedback="implicit", seed=1)
+    learn = silence(collab_learner(dls, 8))
+    with pytest.raises(ValueError, match="threshold=4 is of ratings, and these events have none"):
+        learn.evaluate(threshold=4)
+
+
+@pytest.mark.parametrize("options", [{"negatives": "in_batch"}, {"negatives": "shared", "by_user": True}])
+def test_fastais_views_of_shared_negatives(options):
+    dls = CollabDataLoaders.from_df(clicks(), feedback="implicit", seed=1, bs=32, **options)
+    learn = silence(collab_learner(dls, 8, metrics=[HitRate(10)]))
+    learn.fit(1)
+    with pytest.raises(ValueError, match="no table of predictions"):
+        learn.get_preds()
+    learn.show_results()
+
+
+def test_in_batch_negatives_cannot_go_by_user():
+    with pytest.raises(ValueError, match="batches of users need negatives that they share"):
+        CollabDataLoaders.from_df(clicks(), feedback="implicit", negatives="in_batch", by_user=True)
+
+
+def test_a_class_without_factors_can_be_the_model():
+    class Fixed(CollFilter):
+        def __init__(self, n_users, n_items):
+            super().__init__(n_users, n_items, 8)
+
+    dls = CollabDataLoaders.from_df(clicks(), feedback="implicit", seed=1)
+    assert collab_learner(dls, model=Fixed).model.n_factors == 8
+    with pytest.raises(ValueError, match="Fixed has no option n_factors"):
+        collab_learner(dls, 12, model=Fixed)
+
+
+def test_sparse_towers_have_no_layers():
+    with pytest.raises(ValueError, match="sparse=True is for tables alone"):
+        TwoTower(4, 4, 8, layers=[8], sparse=True)
+
+
+def test_two_tables_keep_the_first_event_in_time():
+    train = pd.DataFrame({"user": [1, 1, 2, 2, 3], "item": [1, 1, 1, 2, 2], "time": [9, 1, 2, 3, 4]})
+    valid = pd.DataFrame({"user": [3, 1], "item": [1, 1], "time": [5, 6]})
+    with pytest.warns(CollabWarning, match="repeat a"):
+        dls = CollabDataLoaders.from_dfs(train, valid, feedback="implicit", time_name="time")
+    assert dls.train.dataset.time.tolist() == [1, 2, 3, 4] and dls.valid.dataset.time.tolist() == [5]
+
+
+@pytest.mark.parametrize("baseline", [ItemKNN, EASE])
+def test_baselines_break_ties_without_evidence_by_popularity(baseline):
+    df = pd.DataFrame([(u, i) for u in "abcd" for i in "xy"] + [("a", "z"), ("e", "q")], columns=["user", "item"])
+    valid = pd.DataFrame({"user": ["new"], "item": ["q"]})
+    model = baseline().fit(CollabDataLoaders.from_dfs(df, valid, feedback="implicit"))
+    assert set(model.recommend("new", 2)["item"]) == {"x", "y"}

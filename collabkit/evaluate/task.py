@@ -115,8 +115,14 @@ class RankingTask:
 
         Raises:
             TypeError: `candidates` is something else.
+            ValueError: `threshold` for events without ratings.
             ValueError, KeyError: see `given_pairs`.
         """
+        if threshold is not None and test.rating is None:
+            raise ValueError(
+                f"threshold={threshold:g} is of ratings, and these events have none: every row is relevant. Pass a "
+                "table of the rows that are, e.g. evaluate(on=test[test['rating'] >= 4])"
+            )
         users, items = _relevant_pairs(test, default_threshold(train) if threshold is None else threshold)
         if candidates is None or len(users) == 0:
             label = getattr(candidates, "label", "") if candidates is not None else ""

@@ -60,6 +60,8 @@ class TwoTower(CollabModel):
             raise ValueError(f"n_factors and layers must be positive, got {n_factors=} and {layers=}")
         if similarity not in ("dot", "cosine"):
             raise ValueError(f"similarity must be 'dot' or 'cosine', got {similarity!r}")
+        if sparse and layers:
+            raise ValueError(f"sparse=True is for tables alone; a tower with {layers=} has dense gradients too")
         if not temperature > 0:
             raise ValueError(f"temperature must be above 0, got {temperature!r}")
         self.n_factors, self.layers, self.similarity = n_factors, layers, similarity
