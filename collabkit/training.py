@@ -188,12 +188,12 @@ class LeanLearner(Learner):
         """fastai's `get_preds`, also of a single row, whose predictions `(1,)` fastai makes a scalar and trips over."""
         loader = self.dls[ds_idx] if dl is None else dl
         ragged = isinstance(loader, RankingLoader) and loader.ragged
-        if ragged or (isinstance(loader, RankingLoader) and kwargs.get("with_loss")):
+        if ragged or (isinstance(self.loss_func, RankingLoss) and kwargs.get("with_loss")):
             raise ValueError(
                 "batches that share different negatives have no table of predictions, and ranking losses no value a "
                 "row: use learn.recommend, learn.predict, or get_preds(dl=dls.test_dl(df)) for given pairs"
             )
-        one = getattr(self.dls[ds_idx] if dl is None else dl, "n", None) == 1
+        one = getattr(loader, "n", None) == 1
         kwargs["reorder"] = kwargs.get("reorder", True) and not one
         result = super().get_preds(ds_idx, dl, *args, **kwargs)
         return tuple(t[None] if one and isinstance(t, torch.Tensor) and t.ndim == 0 else t for t in result)
