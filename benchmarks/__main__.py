@@ -6,7 +6,7 @@ import sys
 
 import pandas as pd
 
-from . import als_speed, evaluate_speed, gowalla, quality, ranking_quality, ranking_speed, serving, speed
+from . import als_speed, evaluate_speed, features, gowalla, quality, ranking_quality, ranking_speed, serving, speed
 from .common import RESULTS, environment
 
 BENCHMARKS = {
@@ -27,6 +27,9 @@ BENCHMARKS = {
     "time_to_hit_rate": ranking_speed.time_to_hit_rate,
     "evaluate_speed": evaluate_speed.evaluate_speed,
     "metrics_in_fit": evaluate_speed.metrics_in_fit,
+    "features_warm": features.features_warm,
+    "cold_items": features.cold_items,
+    "cold_users": features.cold_users,
 }
 
 

@@ -13,11 +13,12 @@ from fastai.tabular.all import *
 
 import collabkit.learner
 from collabkit import datasets, filters, splits
-from collabkit.baselines import EASE, ItemKNN, Popularity
+from collabkit.baselines import EASE, ContentKNN, ItemKNN, Popularity
 from collabkit.bundle import BundleError
 from collabkit.evaluate.candidates import SampledCandidates
 from collabkit.comparison import compare
 from collabkit.dataloaders import CollabDataLoaders
+from collabkit.features import Features
 from collabkit.fit_metrics import HitRate, NDCG
 from collabkit.interactions import CollabWarning, Interactions
 from collabkit.interpret import CollabInterpretation
@@ -25,6 +26,7 @@ from collabkit.learner import CollabLearner, collab_learner
 from collabkit.models import GMF, NCF, CollFilter, EmbeddingNN, NeuMF, TwoTower
 from collabkit.recommender import Recommender
 from collabkit.vocab import Vocab
+from collabkit.widgets import QuestionnaireWidget
 
 
 def load_learner(fname, *args, **kwargs):

@@ -31,6 +31,10 @@ def choose_loss(dls, loss_func):
                 f"loss_func={loss_func!r} ranks positives above negatives: make the dataloaders with "
                 "feedback='implicit'"
             )
+        if isinstance(loss_func, BaseLoss) and getattr(dls.train.dataset, "weight", None) is not None:
+            raise ValueError(
+                f"{loss_func!r} takes no weights: pass a torch loss, e.g. nn.MSELoss(), or make dls without"
+            )
         return loss_func
     if dls.n_inp == 1:  # pairs one a row
         return FlatLoss(nn.BCEWithLogitsLoss()) if loss_func is None else loss_func
@@ -44,16 +48,19 @@ def choose_loss(dls, loss_func):
 
 def rating_model(dls, n_factors, use_nn, *, emb_szs, layers, config, y_range, options: dict) -> CollabModel:
     """fastai's choice: `CollFilter`, or `EmbeddingNN` with `use_nn`; what they take is taken out of `options`."""
-    names = ("ps", "embed_p", "use_bn", "bn_final", "init_std", "sparse")
+    with_features = ("id_dropout", "feature_szs") if dls_features(dls) else ()
+    names = ("ps", "embed_p", "use_bn", "bn_final", "init_std", "sparse", *with_features)
     own = {**_from_config(config, use_nn), **{name: options.pop(name) for name in names if name in options}}
+    own |= {"features": dls_features(dls)} if dls_features(dls) else {}
+    given_with = ("features", *with_features)
     in_config = own.pop("y_range", None)
     y_range = check_y_range(in_config if y_range is None else y_range)
     if use_nn:
-        _only(own, ("ps", "embed_p", "use_bn", "bn_final"), "use_nn=True")
+        _only(own, ("ps", "embed_p", "use_bn", "bn_final", *given_with), "use_nn=True")
         layers = [n_factors] if layers is None else layers
         return EmbeddingNN(_emb_szs(dls, emb_szs), layers, y_range=y_range, **own)
     given = {**own, **({"layers": layers} if layers else {}), **({"emb_szs": emb_szs} if emb_szs else {})}
-    _only(given, ("init_std", "sparse"), "the dot-product model (use_nn=False)")
+    _only(given, ("init_std", "sparse", *given_with[:2]), "the dot-product model (use_nn=False)")
     return CollFilter(*_table_rows(dls), n_factors, y_range, **own)
 
 
@@ -70,7 +77,7 @@ def other_model(dls, model, n_factors, use_nn, *, emb_szs, layers, config, y_ran
     given = {"n_factors": n_factors, "layers": layers, "y_range": y_range}
     given = {name: value for name, value in given.items() if value is not None}
     cls = model or (NCF if use_nn else CollFilter)
-    if n_factors == N_FACTORS and "n_factors" not in inspect.signature(cls).parameters:
+    if n_factors == N_FACTORS and "n_factors" not in parameters(cls):
         del given["n_factors"]  # the default, which a class without factors has no use for
     return _make_model(cls, dls, given, options)
 
@@ -94,12 +101,29 @@ def _check_made(dls, model: nn.Module) -> nn.Module:
 
 def _make_model(cls, dls, options: dict, kwargs: dict) -> CollabModel:
     """A `cls` for the data, with `options` and those of `kwargs` that its constructor names, which are taken out."""
-    known = [name for name in inspect.signature(cls).parameters if name not in ("n_users", "n_items")]
+    known = [name for name in parameters(cls) if name not in ("n_users", "n_items")]
     odd = sorted(set(options) - set(known))
     if odd:
         raise ValueError(f"{cls.__name__} has no option {', '.join(odd)}; it takes {', '.join(known)}")
     options |= {name: kwargs.pop(name) for name in known if name in kwargs}
+    if dls_features(dls) and "features" not in options:
+        if "features" not in known:
+            raise TypeError(f"{cls.__name__} takes no side features, and the dataloaders have some: make them without")
+        options["features"] = dls_features(dls)
     return cls(*_table_rows(dls), **options)
+
+
+def dls_features(dls):
+    """The side features of the batches, or None."""
+    return getattr(dls, "features", None) or None
+
+
+def parameters(cls) -> list[str]:
+    """Names of a constructor's parameters, those that it hands on to its base class by `**kwargs` included."""
+    given = inspect.signature(cls).parameters.values()
+    names = [p.name for p in given if p.kind is not p.VAR_KEYWORD]
+    handed_on = isinstance(cls, type) and len(names) < len(given)
+    return [*names, *(name for name in parameters(cls.__mro__[1]) if name not in names)] if handed_on else names
 
 
 def _table_rows(dls) -> tuple[int, int]:

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from collabkit.evaluate.references import GlobalMean, PopularityRanks, UserItemBias
+from collabkit.features import Features
 from collabkit.interactions import Interactions
 from collabkit.pairs import Pairs
 from collabkit.ranking import Scorer
 from collabkit.recommender import Recommender
 
-__all__ = ["Baseline", "Popularity", "ItemKNN", "EASE", "GlobalMean", "UserItemBias"]
+__all__ = ["Baseline", "Popularity", "ItemKNN", "ContentKNN", "EASE", "GlobalMean", "UserItemBias"]
 
 
 class Baseline:
@@ -154,6 +155,49 @@ class ItemKNN(Baseline):
             return popular((self.neighbours @ _history(self.pairs, users).T)[candidates].T.contiguous())
 
         return scores
+
+
+class ContentKNN(ItemKNN):
+    """Scores an item by how similar its features are to those of the user's items: what new items can be ranked by.
+
+    As `ItemKNN`, with the cosine of two items' features (shares of categories, standardised numbers, vectors, less
+    their mean) in the place of that of their users. Items without training rows have neighbours, but are none.
+
+    Args:
+        features: the items' `Features`; default those of the dataloaders or the learner that it is fitted to.
+        k: neighbours an item; None for all, which ranks by the similarity to the mean of the user's items.
+
+    Raises:
+        ValueError: `k` < 1; in `fit`, no item features.
+    """
+
+    name = "content kNN"
+
+    def __init__(self, features: Features | None = None, k: int | None = 100):
+        super().__init__(1 if k is None else k)
+        self.all, self.features = k is None, features
+
+    def fit(self, data) -> ContentKNN:
+        """Fit to the training part of `data`; see `Baseline.fit`."""
+        self._given = self.features
+        if self._given is None:
+            sources = (data, getattr(data, "dls", None), getattr(data, "model", None))
+            self._given = next((f.items for f in (getattr(source, "features", None) for source in sources) if f), None)
+        if self._given is None:
+            raise ValueError("ContentKNN needs item features: ContentKNN(features), or dataloaders made with items=")
+        return super().fit(data)
+
+    def _fit(self, train: Interactions) -> None:
+        if len(self._given) != train.n_items:
+            raise ValueError(f"features of {len(self._given)} items for {train.n_items} items: they belong to others")
+        matrix = self._given.matrix()
+        self.unit = torch.nn.functional.normalize(matrix - matrix[self._given.given].mean(0), dim=1)
+        self.cold = torch.bincount(train.item_idx.cpu(), minlength=train.n_items) == 0
+        self.k = train.n_items - 1 if self.all else self.k
+        super()._fit(train)
+
+    def _similarity(self, rows: Tensor, counts: Tensor) -> Tensor:
+        return (self.unit[rows] @ self.unit.T).masked_fill_(self.cold, -1.0)
 
 
 class EASE(Baseline):

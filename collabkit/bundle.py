@@ -3,7 +3,8 @@
     model.safetensors     the model's tensors
     users.parquet         one column `id`: the id of row 1, 2, ... of the user table
     items.parquet         likewise
-    interactions.parquet  user_idx, item_idx, rating?, time?, part (0 training, 1 validation)
+    interactions.parquet  user_idx, item_idx, rating?, time?, part (0 training, 1 validation, 2 of users folded in)
+    features.safetensors  the side features of users and items, if the model has any
     config.json           format and version, model class and arguments, column names, data hash, metrics, checksums
 
 It is written to a sibling folder that is renamed at the end, so that an interrupted write leaves the old one intact.
@@ -18,25 +19,46 @@ import shutil
 import uuid
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 
 from collabkit._version import __version__
+from collabkit.features import Features, SideFeatures
 from collabkit.interactions import Columns, Interactions
 from collabkit.models import GMF, NCF, CollabModel, CollFilter, EmbeddingNN, NeuMF, TwoTower
 from collabkit.vocab import Vocab
 
-__all__ = ["save_bundle", "load_bundle", "BundleError", "FORMAT_VERSION"]
+__all__ = ["save_bundle", "load_bundle", "Bundle", "BundleError", "FORMAT_VERSION"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had no side features and no users folded in
 MODELS = {cls.__name__: cls for cls in (CollFilter, EmbeddingNN, NCF, GMF, NeuMF, TwoTower)}
 FILES = ("model.safetensors", "users.parquet", "items.parquet", "interactions.parquet")
+FEATURES = "features.safetensors"
 
 
 class BundleError(ValueError):
     """A folder is not an artefact that this version can load; the message says why and what to do."""
+
+
+class Bundle(NamedTuple):
+    """What an artefact holds.
+
+    Args:
+        model: in evaluation mode on the CPU.
+        train: training interactions.
+        valid: validation interactions, or None.
+        later: those of users folded in after training, or None.
+        config: the content of config.json.
+    """
+
+    model: CollabModel
+    train: Interactions
+    valid: Interactions | None
+    later: Interactions | None
+    config: dict
 
 
 def save_bundle(
@@ -44,6 +66,7 @@ def save_bundle(
     model: CollabModel,
     train: Interactions,
     valid: Interactions | None = None,
+    later: Interactions | None = None,
     *,
     metrics: dict | None = None,
 ) -> Path:
@@ -52,7 +75,8 @@ def save_bundle(
     Args:
         folder: where; made with its parents. An existing folder must be empty or an artefact.
         model: a model of this library.
-        train, valid: its interactions, which it will hide from recommendations.
+        train, valid, later: its interactions, which it will hide from recommendations; the last those of users folded
+            in after training.
         metrics: JSON-ready figures to keep with it.
 
     Returns:
@@ -73,7 +97,7 @@ def save_bundle(
     new = folder.with_name(f".{folder.name}.new-{uuid.uuid4().hex[:8]}")
     try:
         new.mkdir(parents=True)
-        _write(new, model, train, valid, metrics or {})
+        _write(new, model, (train, valid, later), metrics or {})
         _swap(new, folder)
     except OSError as error:
         why = error.strerror or error
@@ -87,16 +111,13 @@ def check_target(folder: Path) -> None:
     """Raise `FileExistsError` where an artefact at `folder` would replace anything but an artefact."""
     if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or _is_bundle(folder))):
         raise FileExistsError(f"{folder} exists and is no collabkit artefact; choose another folder or remove it")
-    extra = {path.name for path in folder.iterdir()} - {*FILES, "config.json"} if folder.is_dir() else set()
+    extra = {path.name for path in folder.iterdir()} - {*FILES, FEATURES, "config.json"} if folder.is_dir() else set()
     if extra:
         raise FileExistsError(f"{folder} also holds {sorted(extra)}, which replacing it would delete; move them first")
 
 
-def load_bundle(folder: str | Path) -> tuple[CollabModel, Interactions, Interactions | None, dict]:
+def load_bundle(folder: str | Path) -> Bundle:
     """Read and check an artefact.
-
-    Returns:
-        `(model in evaluation mode on the CPU, training part, validation part or None, config)`.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -104,52 +125,59 @@ def load_bundle(folder: str | Path) -> tuple[CollabModel, Interactions, Interact
     """
     folder = _find(Path(folder).expanduser().resolve())
     config = _read_config(folder)
-    for name in FILES:
+    specs = config.get("features", {})
+    for name in (*FILES, *([FEATURES] if specs else [])):
         if not (folder / name).is_file():
             raise BundleError(f"artefact {folder} is damaged: {name} is missing; export it again")
         if _sha256(folder / name) != config["sha256"].get(name):
             raise BundleError(f"artefact {folder} is damaged: {name} does not match its checksum; export it again")
     try:
         users, items = (_read_vocab(folder / f"{side}.parquet", config, side) for side in ("users", "items"))
-        model = _read_model(folder, config)
+        features = _read_features(folder / FEATURES, specs, users, items) if specs else None
+        model = _read_model(folder, config, features)
         if (model.n_users, model.n_items) != (len(users), len(items)):
             raise ValueError(
                 f"tables of {model.n_users} and {model.n_items} rows for {len(users)} and {len(items)} ids"
             )
-        train, valid = _read_interactions(folder / "interactions.parquet", users, items, Columns(**config["columns"]))
+        parts = _read_interactions(folder / "interactions.parquet", users, items, Columns(**config["columns"]))
     except Exception as error:
         raise BundleError(f"artefact {folder} cannot be read: {type(error).__name__}: {error}") from error
     model.users, model.items = users, items
-    return model.eval(), train, valid, config
+    return Bundle(model.eval(), *parts, config)
 
 
-def _write(folder: Path, model: CollabModel, train: Interactions, valid: Interactions | None, metrics: dict) -> None:
-    _write_weights(folder / "model.safetensors", model)
-    kinds = {}
+def _write(folder: Path, model: CollabModel, parts: tuple[Interactions | None, ...], metrics: dict) -> None:
+    train, kinds = parts[0], {}
+    _write_tensors(folder / "model.safetensors", model.state_dict())
+    features = {name: side for name, side in model.features._asdict().items() if side is not None}
+    if features:
+        states = {f"{name}.{key}": v for name, side in features.items() for key, v in side.state().items()}
+        _write_tensors(folder / FEATURES, states)
     for side, vocab in (("users", train.users), ("items", train.items)):
         kinds[side] = _write_vocab(folder / f"{side}.parquet", vocab)
-    parts = [_part_frame(part, number) for number, part in enumerate((train, valid)) if part is not None]
-    pd.concat(parts, ignore_index=True).to_parquet(folder / "interactions.parquet", index=False)
+    frames = [_part_frame(part, number) for number, part in enumerate(parts) if part is not None]
+    pd.concat(frames, ignore_index=True).to_parquet(folder / "interactions.parquet", index=False)
     config = {
         "format": "collabkit",
         "version": FORMAT_VERSION,
         "written_by": __version__,
         "model": {"class": type(model).__name__, "arguments": model.config()},
+        "features": {name: side.spec() for name, side in features.items()},
         "columns": asdict(train.columns),
         "id_kinds": kinds,
         "data_hash": train.data_hash(),
         "metrics": metrics,
-        "sha256": {name: _sha256(folder / name) for name in FILES},
+        "sha256": {name: _sha256(folder / name) for name in (*FILES, *([FEATURES] if features else []))},
     }
     config["sha256"]["config.json"] = _config_digest(config)
     (folder / "config.json").write_text(json.dumps(config, indent=2, default=_plain) + "\n", encoding="utf-8")
 
 
-def _write_weights(path: Path, model: CollabModel) -> None:
+def _write_tensors(path: Path, tensors: dict) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     try:
         save_file(tensors, path)
     except SafetensorError as error:  # a full disk, for one
@@ -216,13 +244,25 @@ def _read_config(folder: Path) -> dict:
     return config
 
 
-def _read_model(folder: Path, config: dict) -> CollabModel:
+def _read_features(path: Path, specs: dict, users: Vocab, items: Vocab) -> SideFeatures:
+    from safetensors.torch import load_file
+
+    tensors, sides = load_file(path), {}
+    for name, vocab in (("users", users), ("items", items)):
+        if name in specs:
+            state = {key.partition(".")[2]: v for key, v in tensors.items() if key.startswith(f"{name}.")}
+            sides[name] = Features.from_state(vocab, specs[name], state)
+    return SideFeatures(**sides)
+
+
+def _read_model(folder: Path, config: dict, features: SideFeatures | None) -> CollabModel:
     from safetensors.torch import load_file
 
     name = config["model"]["class"]
     if name not in MODELS:
         raise ValueError(f"unknown model class {name!r}; this version knows {', '.join(MODELS)}")
-    model = MODELS[name](**config["model"]["arguments"])
+    arguments = config["model"]["arguments"] | ({"features": features} if features else {})
+    model = MODELS[name](**arguments)
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return model
 
@@ -265,7 +305,8 @@ def _part_frame(part: Interactions, number: int) -> pd.DataFrame:
 
 def _read_interactions(
     path: Path, users: Vocab, items: Vocab, columns: Columns
-) -> tuple[Interactions, Interactions | None]:
+) -> tuple[Interactions, Interactions | None, Interactions | None]:
+    """The training part, the validation part and that of users folded in, where there are such."""
     table = pd.read_parquet(path)
     for name, vocab in (("user_idx", users), ("item_idx", items)):
         if len(table) == 0 or table[name].min() < 0 or table[name].max() >= len(vocab):
@@ -274,8 +315,8 @@ def _read_interactions(
     every = Interactions(
         tensor["user_idx"], tensor["item_idx"], tensor.get("rating"), tensor.get("time"), users, items, columns
     )
-    train, valid = (every.take(np.flatnonzero(table["part"] == number)) for number in (0, 1))
-    return train, valid if len(valid) else None
+    parts = [every.take(np.flatnonzero(table["part"] == number)) for number in range(3)]
+    return parts[0], *(part if len(part) else None for part in parts[1:])
 
 
 def _config_digest(config: dict) -> str:

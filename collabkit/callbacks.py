@@ -145,6 +145,11 @@ class AlternatingLeastSquares(Callback):
             )
         if train.rating is not None:
             raise ValueError("alternating least squares is for implicit feedback; these are ratings")
+        if train.weight is not None:
+            raise ValueError(
+                "alternating least squares ignores the weights of the rows: make the dataloaders without weights=, or "
+                "train by gradient, e.g. learn.fit_one_cycle"
+            )
         self.factors = model.factor_tables()
         self.solver = ALSSolver(train, device=self.factors[0].device, **self.options)
 

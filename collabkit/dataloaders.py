@@ -6,14 +6,16 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from fastai.data.core import DataLoaders
 from fastai.torch_core import default_device
 
 from collabkit.audit import audit
+from collabkit.features import SideFeatures
 from collabkit.filters import name_columns, positive_events
-from collabkit.interactions import CollabWarning, Columns, Interactions, check_seed
+from collabkit.interactions import CollabWarning, Columns, Interactions, check_seed, check_weights, scale_weights
 from collabkit.loader import InteractionsLoader, auto_bs
 from collabkit.ranking_loader import PointwiseLoader, RankingLoader, UserLoader
 from collabkit.sampling import make_sampler
@@ -21,6 +23,8 @@ from collabkit.splits import Split, Splitter, random_split
 from collabkit.vocab import Vocab
 
 __all__ = ["CollabDataLoaders"]
+
+INVERSE = ("inverse_user", "inverse_item")  # weights that need no column
 
 
 class CollabDataLoaders(DataLoaders):
@@ -36,6 +40,9 @@ class CollabDataLoaders(DataLoaders):
         >>> x.shape, y.shape, dls.classes['title'][0]
         (torch.Size([64, 2]), torch.Size([64, 1]), '#na#')
     """
+
+    features = SideFeatures()  # of users and items, if any
+    weights: str | None = None  # which weights the training rows have, as given to `from_df`
 
     @classmethod
     def from_df(
@@ -55,6 +62,11 @@ class CollabDataLoaders(DataLoaders):
         n_neg: int | None = None,
         negatives=None,
         by_user: bool = False,
+        weights: str | None = None,
+        users: pd.DataFrame | None = None,
+        items: pd.DataFrame | None = None,
+        user_features=None,
+        item_features=None,
         bs: int | None = 64,
         val_bs: int | None = None,
         shuffle: bool = True,
@@ -65,6 +77,11 @@ class CollabDataLoaders(DataLoaders):
 
         With `feedback='implicit'` every event is a positive, or those rated at least `rating_threshold`; a repeated
         pair counts once (see `filters.positive_events`), and the batches are positives with sampled negatives.
+
+        With `weights` the loss of a training row counts so many times, e.g. where a few items have most of the rows.
+        They are scaled to mean 1, so that learning rates keep their meaning, and are the last tensor of a training
+        batch. Validation losses and metrics, predictions and `learn.fit_als` know no weights, and the artefact keeps
+        none, as it keeps no loss.
 
         Args:
             ratings: a row an event; its first three columns are user, item and rating unless named. With implicit
@@ -82,6 +99,14 @@ class CollabDataLoaders(DataLoaders):
                 interactions that makes a sampler; see `collabkit.sampling`.
             by_user: with implicit feedback and `'shared'` negatives, batches of `bs` whole users rather than `bs`
                 events: a softmax then costs its sum once a user; see `ranking_loader.UserLoader`.
+            weights: of the rows in the training loss: `'inverse_user'` or `'inverse_item'`, 1 / the number of training
+                rows of the row's user or item, so that all of them count the same; or the name of a column of numbers
+                of at least 0, of which a repeated pair's row that stays has its own (a column that is called as one
+                of the two words must be renamed).
+            users, items: side information, a row a user (item): tables with the user (item) column of `ratings`.
+            user_features, item_features: their columns to use: names, or a dict from names to kinds; see
+                `features.Features.from_df`. Default all that tell something. The kinds that were inferred are shown by
+                `print(dls.features.items)`.
             bs: rows a training batch; None picks one from the number of rows, see `auto_bs`.
             val_bs: rows a validation batch (memory only); default the larger of `bs` and 8,192.
             shuffle: a new permutation each epoch.
@@ -90,10 +115,12 @@ class CollabDataLoaders(DataLoaders):
 
         Raises:
             KeyError: a column is missing.
-            ValueError, TypeError: ids or ratings are missing, infinite or of the wrong type; a part would be empty.
+            ValueError, TypeError: ids, ratings or weights are missing, infinite or of the wrong type; weights are
+                negative, or 0 in all training rows; a part would be empty.
         """
         implicit = _is_implicit(feedback, rating_threshold)
         columns = _columns(ratings, user_name, item_name, rating_name, time_name, implicit)
+        _check_weights(ratings, weights)
         data = Interactions.from_df(ratings, columns)  # before the split, so that errors name the caller's rows
         if implicit:
             ratings = positive_events(ratings, columns, rating_threshold)
@@ -105,7 +132,10 @@ class CollabDataLoaders(DataLoaders):
             parts = _encode(*(ratings.iloc[rows][read.present] for rows in split), read)
         options = {"path": path, "seed": seed, "bs": bs, "val_bs": val_bs, "shuffle": shuffle, "drop_last": drop_last}
         options |= {"feedback": feedback, "n_neg": n_neg, "negatives": negatives, "by_user": by_user, "device": device}
-        return cls.from_interactions(*parts, **options)
+        options["features"] = SideFeatures.of(parts[0], users, items, user_features, item_features)
+        dls = cls.from_interactions(_weigh(parts[0], weights, ratings, split.train), parts[1], **options)
+        dls.weights = weights
+        return dls
 
     @classmethod
     def from_dfs(
@@ -121,16 +151,23 @@ class CollabDataLoaders(DataLoaders):
         time_name: str | None = None,
         feedback: str = "explicit",
         rating_threshold: float | None = None,
+        weights: str | None = None,
+        users: pd.DataFrame | None = None,
+        items: pd.DataFrame | None = None,
+        user_features=None,
+        item_features=None,
         **kwargs,
     ) -> CollabDataLoaders:
         """Batches from two tables, split by the caller; the vocabularies cover both. Arguments as in `from_df`.
 
-        With implicit feedback a pair of the validation part that training holds too is left out of it (counted).
+        With implicit feedback a pair of the validation part that training holds too is left out of it (counted). A
+        column of `weights` need be in `train` alone.
         """
         implicit = _is_implicit(feedback, rating_threshold)
         columns = _columns(train, user_name, item_name, rating_name, time_name, implicit)
         columns.check(valid)
-        parts = [train[columns.present], valid[columns.present]]
+        _check_weights(train, weights)
+        parts, kept = [train[columns.present], valid[columns.present]], slice(None)
         if implicit:
             parts = [part.reset_index(drop=True) for part in parts]
             if columns.time is not None:  # of a repeated pair the first in time stays, and training before validation
@@ -141,8 +178,13 @@ class CollabDataLoaders(DataLoaders):
                 if len(part) == 0:
                     raise ValueError(f"no row of the {name} table is left: none is a positive that is new")
             columns = replace(columns, rating=None)
-        parts = _encode(*(part[columns.present] for part in parts), columns)
-        return cls.from_interactions(*parts, path=path, seed=seed, feedback=feedback, **kwargs)
+            kept = parts[0].index.get_level_values(1)  # the training rows that stay
+        first, second = _encode(*(part[columns.present] for part in parts), columns)
+        options = {"path": path, "seed": seed, "feedback": feedback, **kwargs}
+        options["features"] = SideFeatures.of(first, users, items, user_features, item_features)
+        dls = cls.from_interactions(_weigh(first, weights, train, kept), second, **options)
+        dls.weights = weights
+        return dls
 
     @classmethod
     def from_csv(cls, csv: str | Path, **kwargs) -> CollabDataLoaders:
@@ -171,8 +213,14 @@ class CollabDataLoaders(DataLoaders):
         shuffle: bool = True,
         drop_last: bool = False,
         device=None,
+        features: SideFeatures | None = None,
     ) -> CollabDataLoaders:
-        """Batches from two encoded parts that share their vocabularies. Arguments as in `from_df`."""
+        """Batches from two encoded parts that share their vocabularies. Arguments as in `from_df`.
+
+        `features` are the side features of users and items, row-aligned with the vocabularies.
+        Weights are those of `train.weight`, scaled to mean 1; those of `valid` are left out.
+        """
+        train, valid = _only_training_weights(train, valid)
         _say_duplicates(train, valid)
         bs = auto_bs(len(train)) if bs is None else bs
         order = int(torch.randint(2**31, ())) if seed is None else check_seed(seed)
@@ -194,13 +242,19 @@ class CollabDataLoaders(DataLoaders):
             second["bs"] = val_bs
         loaders = [make(part, **own, **options) for part, own in ((train, first), (valid, second))]
         dls = cls(*loaders, path=path, device=default_device() if device is None else torch.device(device))
-        dls.seed = order
+        dls.seed, dls.features = order, SideFeatures() if features is None else features
         return dls
 
     def __repr__(self) -> str:
         parts = "\n  ".join(
             f"{name}: {dl.dataset!r}, bs {dl.bs:,}" for name, dl in zip(("train", "valid"), self, strict=True)
         )
+        weight = self.train.dataset.weight
+        if weight is not None:
+            name = "given" if self.weights is None else self.weights
+            parts += f"\n  weights: {name}, {weight.min():.3g} to {weight.max():.3g} (mean 1)"
+        for side in self.features:
+            parts += "" if side is None else "\n  " + repr(side).replace("\n", "\n  ")
         return f"CollabDataLoaders on {self.device}\n  {parts}"
 
     @property
@@ -227,7 +281,7 @@ class CollabDataLoaders(DataLoaders):
     def pointwise(self) -> CollabDataLoaders:
         """The same implicit data as single pairs, `x (m, 2)` and `y (m, 1)`; see `ranking_loader.PointwiseLoader`.
 
-        For a module that takes `x` alone and a plain fastai `Learner`.
+        For a module that takes `x` alone and a plain fastai `Learner`. There is none of data with weights.
         """
         if self.feedback != "implicit":
             raise ValueError("explicit feedback has batches x (bs, 2), y (bs, 1) already; pointwise() is for implicit")
@@ -311,6 +365,50 @@ def _encode(train: pd.DataFrame, valid: pd.DataFrame, columns: Columns) -> tuple
     """Both parts, encoded with vocabularies that cover both."""
     data = Interactions.from_df(pd.concat([train, valid], ignore_index=True), columns)
     return data.take(range(len(train))), data.take(range(len(train), len(data)))
+
+
+def _check_weights(df: pd.DataFrame, weights) -> None:
+    """Raise unless `weights` is None, one of `INVERSE`, or a column of finite numbers of at least 0."""
+    if weights is None:
+        return
+    words = f"{INVERSE[0]!r}, {INVERSE[1]!r}"
+    if not isinstance(weights, (str, int, np.integer)):
+        raise TypeError(f"weights must be {words} or the name of a column, got {type(weights).__name__}")
+    if weights in INVERSE:
+        return
+    found = int((df.columns == weights).sum())
+    if found == 0:
+        raise KeyError(f"weights={weights!r} is neither {words} nor a column; the table has {list(df.columns)}")
+    if found > 1:
+        raise ValueError(f"column {weights!r} occurs more than once in the table; rename or drop the others")
+    if df[weights].dtype.kind not in "iuf":
+        raise TypeError(f"weights must be numbers; column {weights!r} is {df[weights].dtype}")
+    check_weights(_numbers(df[weights]), f"column {weights!r}")
+
+
+def _numbers(column: pd.Series) -> np.ndarray:
+    return column.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _weigh(train: Interactions, weights, df: pd.DataFrame, rows) -> Interactions:
+    """`train` with weights; its rows are those at the positions `rows` of the caller's table `df`."""
+    if weights is None:
+        return train
+    if weights in INVERSE:
+        idx = train.user_idx if weights == "inverse_user" else train.item_idx
+        values = 1 / torch.bincount(idx)[idx].double()
+    else:
+        values = _numbers(df[weights])[rows]
+    return replace(train, weight=scale_weights(values, f"column {weights!r}"))
+
+
+def _only_training_weights(train: Interactions, valid: Interactions) -> tuple[Interactions, Interactions]:
+    """Both parts, with weights of mean 1 in `train`, if it has any, and none in `valid`."""
+    if train.weight is not None:
+        if train.weight.shape != (len(train),):
+            raise ValueError(f"train.weight must be one a row, ({len(train)},), got {tuple(train.weight.shape)}")
+        train = replace(train, weight=scale_weights(train.weight.cpu(), "train.weight"))
+    return train, valid if valid.weight is None else replace(valid, weight=None)
 
 
 def _say_duplicates(train: Interactions, valid: Interactions) -> None:

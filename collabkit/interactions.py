@@ -84,6 +84,8 @@ class Interactions:
         time: `(n,)` int64 (nanoseconds for timestamps, else the column's own unit), or None.
         users, items: the vocabularies.
         columns: the column names in the caller's table.
+        weight: `(n,)` float32, how much each row counts in the training loss, or None: all the same. It belongs to the
+            training, like the loss: it is in neither `to_df`, `data_hash` nor the artefact.
 
     Example:
         >>> df = pd.DataFrame({'user': [1, 1, 2], 'title': ['Alien', 'Brazil', 'Alien'], 'rating': [4, 5, 3]})
@@ -101,6 +103,7 @@ class Interactions:
     users: Vocab
     items: Vocab
     columns: Columns
+    weight: Tensor | None = None
 
     @classmethod
     def from_df(
@@ -160,12 +163,16 @@ class Interactions:
             item_idx=self.item_idx[rows],
             rating=pick(self.rating),
             time=pick(self.time),
+            weight=pick(self.weight),
         )
 
     @classmethod
     def concat(cls, *parts: Interactions) -> Interactions:
-        """The rows of all `parts`, which share their vocabularies and columns, one part after the other."""
-        names = ("user_idx", "item_idx", "rating", "time")
+        """The rows of all `parts`, which share their vocabularies and columns, one part after the other.
+
+        Ratings, times and weights are kept if every part has them.
+        """
+        names = ("user_idx", "item_idx", "rating", "time", "weight")
         columns = {name: [getattr(part, name) for part in parts] for name in names}
         joined = {k: None if any(v is None for v in values) else torch.cat(values) for k, values in columns.items()}
         return replace(parts[0], **joined)
@@ -243,6 +250,38 @@ def check_ratings(column: pd.Series) -> Tensor:
                 "drop or correct them first"
             )
     return torch.from_numpy(values)
+
+
+def check_weights(values, name: str) -> np.ndarray:
+    """Weights `(n,)` float64: finite and not negative, or a `ValueError` that counts and names the rows at fault."""
+    values = np.asarray(values, dtype=np.float64)
+    bad = ((np.isnan(values), "missing (NaN)"), (np.isinf(values), "infinite"), (values < 0, "negative"))
+    for mask, what in bad:
+        if mask.any():
+            rows = np.flatnonzero(mask)
+            shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+            raise ValueError(
+                f"{name} has {len(rows):,} {what} weight(s) in {len(values):,} rows, at row {shown}; weights must be "
+                "numbers of at least 0: drop or correct them first"
+            )
+    return values
+
+
+def scale_weights(values, name: str) -> Tensor:
+    """Weights `(n,)` float32 of mean 1, from any `check_weights` accepts: so learning rates keep their meaning.
+
+    Raises:
+        ValueError: as of `check_weights`; all are 0.
+
+    Example:
+        >>> scale_weights([1, 2, 3], 'importance')
+        tensor([0.5000, 1.0000, 1.5000])
+    """
+    values = check_weights(values, name)
+    if not values.any():
+        raise ValueError(f"{name} has a weight of 0 in all {len(values):,} training rows: nothing would be learned")
+    values = values / values.max()  # the sum of huge ones would be infinite
+    return torch.from_numpy((values / values.mean()).astype(np.float32))
 
 
 def check_times(column: pd.Series) -> None:

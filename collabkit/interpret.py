@@ -6,6 +6,7 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 
+from collabkit.contributions import feature_effects, feature_importance, feature_parts
 from collabkit.evaluate import predict_ratings
 from collabkit.interactions import Interactions
 from collabkit.models import CollFilter
@@ -89,7 +90,7 @@ class CollabInterpretation:
         """
         vocab = self.train.items if is_item else self.train.users
         rows = self._trained(is_item) if items is None else torch.from_numpy(vocab.encode(items, unknown="raise"))
-        factors = self.model.tables(is_item)[0][rows.to(self.model.tables(is_item)[0].device)].detach().cpu().double()
+        factors = self.model.factors(is_item)[rows].double()
         if not 1 <= n_components <= min(factors.shape):
             raise ValueError(
                 f"n_components must lie in 1..{min(factors.shape)} for {factors.shape[0]} ids of {factors.shape[1]} "
@@ -194,6 +195,53 @@ class CollabInterpretation:
             }
         )
 
+    def feature_effects(self, *, is_item: bool = True) -> pd.DataFrame:
+        """What each value of the items' (or users') features adds to the score, largest first.
+
+        Returns:
+            DataFrame with `feature`, `value`, `n` (trained ids that have it), `effect` (in logits, for an average user,
+            relative to the feature's mean; of a number, per standard deviation) and `strength` (length of its factors:
+            how much it divides the users).
+
+        Raises:
+            TypeError: the model is no `CollFilter`, or has no such features.
+        """
+        return feature_effects(self.recommender, is_item)
+
+    def feature_parts(self, user, item) -> pd.DataFrame:
+        """What each of an item's features adds to its score for a user, compared with an average item.
+
+        Args:
+            user, item: one external id each.
+
+        Returns:
+            DataFrame with `part` (the features, `the item itself`, and their `sum`) and `value` in logits.
+
+        Raises:
+            TypeError: the model is no `CollFilter`, or has no item features.
+            KeyError: an unknown id.
+        """
+        return feature_parts(self.recommender, user, item)
+
+    def feature_importance(
+        self, on="valid", *, metric: str | None = None, n_repeats: int = 5, seed: int = 0
+    ) -> pd.DataFrame:
+        """How much worse the predictions get when a feature's rows are shuffled among the ids (Breiman 2001).
+
+        Args:
+            on: as of `Recommender.evaluate`.
+            metric: one of its metrics; default RMSE, or NDCG (at 10) without ratings.
+            n_repeats, seed: shuffles of each feature.
+
+        Returns:
+            DataFrame with `side`, `feature`, the metric as it is, `loss_when_shuffled` (positive: the feature helps)
+            and its standard deviation `sd` over the shuffles.
+
+        Raises:
+            TypeError: the model has no features.
+        """
+        return feature_importance(self.recommender, on, metric=metric, n_repeats=n_repeats, seed=seed)
+
     def top_losses(self, n: int = 10, largest: bool = True, *, on: str = "valid") -> pd.DataFrame:
         """The rows whose prediction is worst (or best, with `largest=False`).
 
@@ -222,11 +270,12 @@ class CollabInterpretation:
         vocab = self.train.items if is_item else self.train.users
         idx = self.train.item_idx if is_item else self.train.user_idx
         rows = self._trained(is_item)
-        bias = model.tables(is_item)[1].detach().cpu()[rows, 0]
-        rows = rows[torch.argsort(bias, descending=largest, stable=True)[:n]]
+        bias = model.parts(is_item)[1][rows, 0]
+        order = torch.argsort(bias, descending=largest, stable=True)[:n]
+        rows, bias = rows[order], bias[order]
         counts = torch.bincount(idx, minlength=len(vocab))
         table = pd.DataFrame({vocab.name: vocab.decode(rows.numpy())})
-        table["bias"] = model.tables(is_item)[1].detach().cpu()[rows, 0].numpy()
+        table["bias"] = bias.numpy()
         table["effect"] = self._effects(is_item)[rows].numpy()
         table["n_ratings"] = counts[rows].numpy()
         if self.train.rating is None:
@@ -236,14 +285,14 @@ class CollabInterpretation:
 
     def _effects(self, is_item: bool) -> torch.Tensor:
         """What each id adds to the score of an average other side, `(n_rows,)` logits: 0 on average."""
-        factors, bias = (table.detach().cpu() for table in self.model.tables(is_item))
-        others = self.model.tables(not is_item)[0].detach().cpu()[self._trained(not is_item)].mean(0)
+        factors, bias = self.model.parts(is_item)
+        others = self.model.factors(not is_item)[self._trained(not is_item)].mean(0)
         total = bias.squeeze(1) + factors @ others
         return total - total[self._trained(is_item)].mean()
 
     def _centred(self, is_item: bool) -> torch.Tensor:
         """The factors `(n_rows, d)` less their mean over the ids with training data."""
-        factors = self.model.tables(is_item)[0].detach().cpu()
+        factors = self.model.factors(is_item)
         return factors - factors[self._trained(is_item)].mean(0)
 
     def _most_rated(self, n: int) -> pd.Index:

@@ -36,9 +36,11 @@ class CollabLearner(LeanLearner):
         super().__init__(*args, **kwargs)
 
     def fit(self, n_epoch, *args, **kwargs):
-        """fastai's `fit`; see `LeanLearner.fit`."""
+        """fastai's `fit`; see `LeanLearner.fit`. Users who were folded in are folded into the model that comes out."""
         super().fit(n_epoch, *args, **kwargs)
         self._keep_metrics()
+        if self._recommender is not None and self._recommender.later is not None:
+            self.recommender.refold()
 
     def fit_als(
         self,
@@ -91,8 +93,36 @@ class CollabLearner(LeanLearner):
         return self.recommender.predict(users, items, unknown=unknown)
 
     def recommend(self, users=None, k: int = 10, **kwargs) -> pd.DataFrame:
-        """The top `k` items of each user; see `Recommender.recommend` for the other arguments."""
+        """The top `k` items of each user, or by `history=` of new ones; see `Recommender.recommend`."""
         return self.recommender.recommend(users, k, **kwargs)
+
+    def add_items(self, items: pd.DataFrame) -> CollabLearner:
+        """Take in new items by their features, without training; see `Recommender.add_items`. Returns the learner."""
+        return self._extended(self.recommender.add_items(items))
+
+    def add_users(self, users: pd.DataFrame) -> CollabLearner:
+        """Take in new users by their features, without training; see `Recommender.add_users`. Returns the learner."""
+        return self._extended(self.recommender.add_users(users))
+
+    def fold_in(self, ratings: pd.DataFrame, users: pd.DataFrame | None = None) -> CollabLearner:
+        """Take in new users by their ratings or clicks, without training; see `Recommender.fold_in`.
+
+        Their rows are no training data: `fit` leaves them out, and folds these users in again at its end. Returns the
+        learner.
+        """
+        return self._extended(self.recommender.fold_in(ratings, users))
+
+    def questionnaire(self, n: int = 10, **kwargs) -> pd.DataFrame:
+        """Items to ask a new user about; see `Recommender.questionnaire`."""
+        return self.recommender.questionnaire(n, **kwargs)
+
+    def _extended(self, recommender: Recommender) -> CollabLearner:
+        """Take over the ids of the recommender after it took new ones in."""
+        for loader, part in zip(self.dls, (recommender.train, recommender.valid), strict=True):
+            loader.dataset = part
+        self.dls.features = self.model.features
+        self.opt = None  # it holds the tables as they were
+        return self
 
     def similar_items(self, item, k: int = 10) -> pd.DataFrame:
         """The `k` nearest items by cosine; see `Recommender.similar_items`."""
@@ -185,12 +215,14 @@ def load_learner(folder: str | Path, *, path: str | Path = ".", **kwargs) -> Col
         FileNotFoundError, BundleError: see `bundle.load_bundle`.
         ValueError: it was saved without a validation part.
     """
-    model, train, valid, _ = load_bundle(folder)
+    model, train, valid, later, _ = load_bundle(folder)
     if valid is None:
         raise ValueError(f"the artefact {folder} has no validation part, which a learner needs; use Recommender.load")
     loader = {k: kwargs.pop(k) for k in ("bs", "val_bs", "device", "n_neg", "negatives", "by_user") if k in kwargs}
     implicit = train.rating is None
     loader["feedback"] = "implicit" if implicit else "explicit"
-    dls = CollabDataLoaders.from_interactions(train, valid, path=path, seed=0, **loader)
+    dls = CollabDataLoaders.from_interactions(train, valid, path=path, seed=0, features=model.features, **loader)
     loss_func = choose_loss(dls, kwargs.pop("loss_func", None))
-    return CollabLearner(dls, model.to(dls.device), loss_func, **kwargs)
+    learn = CollabLearner(dls, model.to(dls.device), loss_func, **kwargs)
+    learn._recommender = Recommender(learn.model, dls.train.dataset, dls.valid.dataset, later)
+    return learn

@@ -20,6 +20,8 @@ CHUNK = 2**20  # rows gathered at once: bounds the copy that an epoch makes of l
 class InteractionsLoader:
     """Batches `(x (bs, 2) int64, y (bs, 1) float32)` as slices of tensors that live on the device.
 
+    Ratings with weights give `(x, y, w (bs, 1) float32)`: a further target, which a `losses.FlatLoss` takes.
+
     An epoch is one permutation, so that every row comes exactly once. It depends on `seed` and the number of epochs
     run so far alone. No batch has one row beside larger ones (batch normalisation could not train on it): a single
     left-over row joins the last full batch.
@@ -32,10 +34,11 @@ class InteractionsLoader:
         seed: of the permutations.
         device: where the tensors live.
         get_idxs: function that returns the row order `(n,)` in place of the permutation, for fastai's `get_preds`; none
-            of these rows is dropped.
+            of these rows is dropped, and they come without weights, which are for training alone.
     """
 
     n_inp = 1
+    n_plain = 2  # tensors of a batch but its weights
     _arguments = ("bs", "shuffle", "drop_last", "seed", "device")  # of a loader like this one
 
     def __init__(
@@ -53,6 +56,7 @@ class InteractionsLoader:
             raise ValueError(f"bs must be a whole number of at least 1, got {bs!r}")
         self.dataset, self.bs, self.shuffle, self.drop_last, self.seed = data, int(bs), shuffle, drop_last, seed
         self.epoch = 0
+        self.weighted = data.weight is not None and get_idxs is None
         if get_idxs is not None:
             self.get_idxs, self.drop_last = get_idxs, False
         self.to(device)
@@ -63,6 +67,7 @@ class InteractionsLoader:
         self._x = torch.stack([self.dataset.user_idx, self.dataset.item_idx], 1).to(self.device)  # (n, 2)
         rating = self.dataset.rating
         self._y = None if rating is None else rating[:, None].to(self.device)  # (n, 1)
+        self._w = self.dataset.weight.to(self.device) if self.weighted else None  # (n,)
         return self
 
     @property
@@ -114,9 +119,11 @@ class InteractionsLoader:
             start += sum(part)
 
     def _batches(self, order: Tensor, epoch: int):
+        columns = [self._x] if self._y is None else [self._x, self._y]
+        if self._y is not None and self._w is not None:  # without ratings they would be taken for the target
+            columns.append(self._w[:, None])
         for rows, part in self._chunks(order):
-            columns = [column[rows].split(part) for column in (self._x, self._y) if column is not None]
-            yield from zip(*columns, strict=True)
+            yield from zip(*(column[rows].split(part) for column in columns), strict=True)
 
     def one_batch(self) -> tuple[Tensor, ...]:
         """The first batch of the next epoch, without starting it."""

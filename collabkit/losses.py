@@ -2,12 +2,17 @@
 
 The ranking losses are pure functions of `pos` `(bs,)` and `neg` `(bs, n)`. A negative of -inf adds nothing in
 any of them; means count its place all the same. `RankingLoss` gives them the form that a `Learner` calls.
+
+All take weights of the rows. A weighted loss is `(weight * loss of a row).sum() / number of rows`, not divided by the
+sum of the weights: they have mean 1 over the training rows, so that its expectation over batches is the weighted mean
+of the data. Dividing by each batch's own sum would give rows of light batches more than their weight.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -26,28 +31,55 @@ class FlatLoss:
 
     Args:
         func: a torch loss with a `reduction` attribute, e.g. `nn.MSELoss()`, or a function of two `(n,)` tensors; it
-            needs a `reduction` argument, as `F.l1_loss` has, only for losses a row.
+            needs a `reduction` argument, as `F.l1_loss` has, only for losses a row and for weights.
 
     Raises:
-        ValueError: predictions and targets differ in number.
+        ValueError: predictions, targets and weights differ in number; weights with a function without reduction.
 
     Example:
         >>> import torch
         >>> loss = FlatLoss(nn.MSELoss())
         >>> loss(torch.tensor([1., 2.]), torch.tensor([[1.], [4.]]))
         tensor(2.)
+        >>> loss(torch.tensor([1., 2.]), torch.tensor([[1.], [4.]]), torch.tensor([1.5, 0.5]))  # (1.5 * 0 + .5 * 4) / 2
+        tensor(1.)
     """
 
     def __init__(self, func: Callable[..., Tensor]):
         self.func = func
         self._reduction = "mean"  # of a plain function; a loss object holds its own
 
-    def __call__(self, pred: Tensor, target: Tensor, **kwargs) -> Tensor:
+    def __call__(self, pred: Tensor, target: Tensor, weight: Tensor | None = None, **kwargs) -> Tensor:
         if pred.numel() != target.numel():
             raise ValueError(f"predictions {tuple(pred.shape)} and targets {tuple(target.shape)} differ in number")
+        if weight is not None:
+            return self._weighted(pred, target, weight, **kwargs)
         if self._reduction != "mean":
             kwargs.setdefault("reduction", self._reduction)
         return self.func(pred.reshape(-1), target.reshape(-1), **kwargs)
+
+    def _weighted(self, pred: Tensor, target: Tensor, weight: Tensor, reduction: str | None = None, **kwargs) -> Tensor:
+        if weight.numel() != pred.numel():
+            raise ValueError(f"predictions {tuple(pred.shape)} and weights {tuple(weight.shape)} differ in number")
+        reduction = self.reduction if reduction is None else reduction
+        losses = weight.reshape(-1) * self._losses(pred.reshape(-1), target.reshape(-1), **kwargs)
+        # A mean over the rows, whatever their weights add up to in this batch: see the top of the module.
+        return {"mean": losses.mean, "sum": losses.sum}.get(reduction, lambda: losses)()
+
+    def _losses(self, pred: Tensor, target: Tensor, **kwargs) -> Tensor:
+        """The losses `(n,)` of the rows, from a function that reduces."""
+        if hasattr(self.func, "reduction"):
+            before, self.func.reduction = self.func.reduction, "none"
+            try:
+                return self.func(pred, target, **kwargs)
+            finally:
+                self.func.reduction = before
+        if "reduction" not in _parameters(self.func):
+            raise ValueError(
+                f"{self!r} cannot weigh rows: weights= needs a loss of each row, from a torch loss or a function with "
+                "a reduction argument, as F.l1_loss has"
+            )
+        return self.func(pred, target, reduction="none", **kwargs)
 
     @property
     def reduction(self) -> str:
@@ -79,7 +111,16 @@ class FlatLoss:
         return f"FlatLoss({self.func!r})"
 
 
-def bce(pos: Tensor, neg: Tensor) -> Tensor:
+def _mean(losses: Tensor, weight: Tensor | None) -> Tensor:
+    """Mean of the losses a row `(bs,)` or a pair `(bs, n)`, those of a row times its weight `(bs,)`."""
+    if weight is None:
+        return losses.mean()
+    if weight.shape != losses.shape[:1]:
+        raise ValueError(f"weights must be one a row, ({len(losses)},), got {tuple(weight.shape)}")
+    return (weight * (losses if losses.ndim == 1 else losses.mean(1))).mean()
+
+
+def bce(pos: Tensor, neg: Tensor, weight: Tensor | None = None) -> Tensor:
     """Binary cross-entropy of each pair on its own: positives towards 1, negatives towards 0, averaged over all pairs.
 
     The pointwise loss of He et al., "Neural collaborative filtering" (2017), equation 7.
@@ -87,16 +128,22 @@ def bce(pos: Tensor, neg: Tensor) -> Tensor:
     Args:
         pos: logits `(bs,)` of the positives.
         neg: logits `(bs, n)` of each row's negatives.
+        weight: `(bs,)`, of mean 1 over the data, or None; a row's loss is that of its positive and its negatives.
 
     Example:
         >>> import torch
         >>> bce(torch.zeros(2), torch.zeros(2, 3))  # log 2
         tensor(0.6931)
+        >>> bce(torch.zeros(2), torch.zeros(2, 3), torch.tensor([2., 1.]))  # (2 + 1) / 2 times that
+        tensor(1.0397)
     """
-    return (F.softplus(-pos).sum() + F.softplus(neg).sum()) / (pos.numel() + neg.numel())
+    if weight is None:
+        return (F.softplus(-pos).sum() + F.softplus(neg).sum()) / (pos.numel() + neg.numel())
+    pairs = 1 + neg.shape[1]  # of a row: equally many in all, so that their mean is the one above
+    return _mean((F.softplus(-pos) + F.softplus(neg).sum(1)) / pairs, weight)
 
 
-def bpr(pos: Tensor, neg: Tensor) -> Tensor:
+def bpr(pos: Tensor, neg: Tensor, weight: Tensor | None = None) -> Tensor:
     """Bayesian personalised ranking: `-log sigmoid(pos - neg)`, averaged over `(bs, n)` pairs.
 
     Rendle et al., "BPR: Bayesian personalized ranking from implicit feedback" (2009), section 4.1. Arguments as of
@@ -107,10 +154,10 @@ def bpr(pos: Tensor, neg: Tensor) -> Tensor:
         >>> bpr(torch.tensor([1.]), torch.tensor([[0., 2.]]))  # (log(1 + e^-1) + log(1 + e)) / 2
         tensor(0.8133)
     """
-    return F.softplus(neg - pos[:, None]).mean()
+    return _mean(F.softplus(neg - pos[:, None]), weight)
 
 
-def hinge(pos: Tensor, neg: Tensor, margin: float = 1.0) -> Tensor:
+def hinge(pos: Tensor, neg: Tensor, margin: float = 1.0, weight: Tensor | None = None) -> Tensor:
     """Triplet hinge: `max(0, margin - pos + neg)`, averaged over `(bs, n)` pairs; zero once `pos` leads by the margin.
 
     Weston et al., "WSABIE" (2011), without its weights; the triplet loss of siamese networks, on scores. Arguments as
@@ -121,10 +168,10 @@ def hinge(pos: Tensor, neg: Tensor, margin: float = 1.0) -> Tensor:
         >>> hinge(torch.tensor([1.]), torch.tensor([[0.5, -3.]]))  # (0.5 + 0) / 2
         tensor(0.2500)
     """
-    return F.relu(neg - pos[:, None] + margin).mean()
+    return _mean(F.relu(neg - pos[:, None] + margin), weight)
 
 
-def sampled_softmax(pos: Tensor, neg: Tensor, log_counts: Tensor | float = 0.0) -> Tensor:
+def sampled_softmax(pos: Tensor, neg: Tensor, log_counts: Tensor | float = 0.0, weight: Tensor | None = None) -> Tensor:
     """Cross-entropy of the positive among itself and its negatives: `log(e^pos + sum_j e^(neg_j - log_counts_j)) -
     pos`.
 
@@ -133,7 +180,7 @@ def sampled_softmax(pos: Tensor, neg: Tensor, log_counts: Tensor | float = 0.0) 
     the plain contrastive loss over the sample (InfoNCE), and over all items the full softmax.
 
     Args:
-        pos, neg: as of `bce`.
+        pos, neg, weight: as of `bce`.
         log_counts: `(bs, n)`, `(bs, 1)` or a number; `inf` takes a negative out.
 
     Example:
@@ -142,19 +189,21 @@ def sampled_softmax(pos: Tensor, neg: Tensor, log_counts: Tensor | float = 0.0) 
         tensor(1.3863)
     """
     logits = torch.cat([pos[:, None], neg - log_counts], dim=1)  # (bs, 1 + n)
-    return (torch.logsumexp(logits, dim=1) - pos).mean()
+    return _mean(torch.logsumexp(logits, dim=1) - pos, weight)
 
 
-def softmax(pos: Tensor, neg: Tensor) -> Tensor:
+def softmax(pos: Tensor, neg: Tensor, weight: Tensor | None = None) -> Tensor:
     """Cross-entropy of the positive among itself and its negatives, uncorrected; see `sampled_softmax`.
 
     With `negatives='all'` it is the full softmax; with uniform negatives the sampled softmax of Wu et al., "On the
     effectiveness of sampled softmax loss for item recommendation" (2022).
     """
-    return sampled_softmax(pos, neg)
+    return sampled_softmax(pos, neg, weight=weight)
 
 
-def cosine_contrastive(pos: Tensor, neg: Tensor, margin: float = 0.4, weight: float = 150.0) -> Tensor:
+def cosine_contrastive(
+    pos: Tensor, neg: Tensor, margin: float = 0.4, weight: float = 150.0, row_weight: Tensor | None = None
+) -> Tensor:
     """Cosine contrastive loss: `(1 - pos) + weight * mean_j max(0, neg_j - margin)`, for scores that are cosines.
 
     Mao et al., "SimpleX: a simple and strong baseline for collaborative filtering" (2021), equation 1.
@@ -162,9 +211,10 @@ def cosine_contrastive(pos: Tensor, neg: Tensor, margin: float = 0.4, weight: fl
     Args:
         pos, neg: as of `bce`, cosines (`TwoTower(similarity='cosine', temperature=1)`).
         margin: negatives below it do not count.
-        weight: of the negatives.
+        weight: of the negatives, as in the paper.
+        row_weight: `(bs,)`, what `weight` is to the other losses.
     """
-    return (1 - pos).mean() + weight * F.relu(neg - margin).mean()
+    return _mean(1 - pos, row_weight) + weight * _mean(F.relu(neg - margin), row_weight)
 
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
@@ -182,10 +232,12 @@ class RankingLoss:
 
     Args:
         func: one of `LOSSES` by name, or a function of `pos` `(bs,)` and `neg` `(bs, n)` that returns a scalar; it also
-            gets `log_counts` if it has such a parameter. Negatives that do not count come as -inf.
+            gets `log_counts` if it has such a parameter. Negatives that do not count come as -inf. Where the data has
+            weights it gets those of the rows `(bs,)` as `row_weight`, or as `weight` if it has no `row_weight`, and
+            must take one of them.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name; in a call, weights that the function does not take.
 
     Example:
         >>> import torch
@@ -202,31 +254,49 @@ class RankingLoss:
             raise TypeError(f"loss_func must be a name or a function of pos (bs,) and neg (bs, n), got {func!r}")
         self.name = getattr(self.func, "__name__", repr(self.func))
         self._corrected = "log_counts" in _parameters(self.func)
+        fixed = self.func.keywords if isinstance(self.func, partial) else {}  # partial(mine, weight=5.): another weight
+        takes = _parameters(self.func) - set(fixed)
+        self._weight_name = next((name for name in ("row_weight", "weight") if name in takes), None)
         self._own = self.func not in LOSSES.values()  # a function of the caller's
 
-    def __call__(self, scores, log_counts: Tensor, hits: Tensor | None = None) -> Tensor:
+    def __call__(self, scores, log_counts: Tensor, *rest: Tensor) -> Tensor:
         """The loss of `scores` `(bs, 1 + n)`, column 0 the positive; where `log_counts` is inf there is no negative.
 
         Or of the `(positives (r,), negatives (g, m), group (r,))` of `CollabModel.group_scores`, where `log_counts` is
-        `(m,)` and the negatives at the places `hits` `(2, h)` do not count.
+        `(m,)` and the negatives at the places `hits` `(2, h)` do not count. `rest` is `hits`, if so, and the weights
+        `(bs,)` or `(r,)` of the rows, if there are any.
         """
-        if hits is not None:
-            return self._grouped(*scores, log_counts, hits)
+        if isinstance(scores, tuple):
+            return self._grouped(*scores, log_counts, *rest)
         pos, neg = scores[:, 0], scores[:, 1:]
         out = log_counts == torch.inf
         if log_counts.shape[1] > 1 or out.any():  # one look at (bs, 1) is cheaper than a pass over all negatives
             neg = neg.masked_fill(out, -torch.inf)
         extra = {"log_counts": log_counts} if self._corrected else {}
-        return self._checked(self.func(pos, neg, **extra), bool(out.any()) if self._own else False)
+        loss = self.func(pos, neg, **extra, **self._weigh(*rest))
+        return self._checked(loss, bool(out.any()) if self._own else False)
 
-    def _grouped(self, pos: Tensor, neg: Tensor, group: Tensor, log_counts: Tensor, hits: Tensor) -> Tensor:
+    def _grouped(
+        self, pos: Tensor, neg: Tensor, group: Tensor, log_counts: Tensor, hits: Tensor, weight: Tensor | None = None
+    ) -> Tensor:
         # Not -inf: a user who is left without negatives has a gradient of 0 then, not NaN.
         neg[hits[0], hits[1]] = torch.finfo(neg.dtype).min / 4
         if self._corrected:
             neg = neg - log_counts
         if self.func in (softmax, sampled_softmax):  # the sum over the negatives once a user
-            return (torch.logaddexp(torch.logsumexp(neg, dim=1)[group], pos) - pos).mean()
-        return self._checked(self.func(pos, neg[group]), hits.numel() > 0)
+            return _mean(torch.logaddexp(torch.logsumexp(neg, dim=1)[group], pos) - pos, weight)
+        return self._checked(self.func(pos, neg[group], **self._weigh(weight)), hits.numel() > 0)
+
+    def _weigh(self, weight: Tensor | None = None) -> dict[str, Tensor]:
+        """The weights as the argument that the function has for them."""
+        if weight is None:
+            return {}
+        if self._weight_name is None:
+            raise ValueError(
+                f"loss_func {self.name} takes no weights, and the data has some: give it a parameter weight, (bs,), "
+                "that multiplies each row's loss, or leave weights= out"
+            )
+        return {self._weight_name: weight}
 
     def _checked(self, loss: Tensor, masked: bool) -> Tensor:
         """`loss`, or an error where a function of the caller's did not bear masked negatives."""
@@ -251,6 +321,6 @@ class RankingLoss:
 
 def _parameters(func: Callable) -> set[str]:
     try:
-        return set(inspect.signature(func).parameters)
+        return set(inspect.signature(func.forward if isinstance(func, nn.Module) else func).parameters)
     except (TypeError, ValueError):  # a builtin
         return set()

@@ -2,10 +2,36 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
-__all__ = ["nearest", "cosine_rows"]
+from collabkit.interactions import CollabWarning
+from collabkit.models import CollabModel
+
+__all__ = ["similar_rows", "nearest", "cosine_rows"]
+
+
+def similar_rows(model, rows: Tensor, k: int, n: int, *, is_item: bool) -> tuple[Tensor, Tensor]:
+    """Indices and similarities `(m, k)` of the `k` items (or users) most similar to each of `rows` `(m,)`.
+
+    By the cosine of their factors, or by a model's own `item_similarity` (the baselines).
+
+    Raises:
+        ValueError: `k` below 1.
+        TypeError: the model knows no similarities.
+    """
+    if int(k) != k or k < 1:
+        raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
+    if k > n - 2:
+        warnings.warn(f"only {n - 2} others exist, fewer than k={k}", CollabWarning, stacklevel=5)
+    similarity = getattr(model, "item_similarity", None) if is_item else None
+    if similarity is None and not isinstance(model, CollabModel):
+        raise TypeError(f"{type(model).__name__} knows no similar {'items' if is_item else 'users'}")
+    return nearest(
+        cosine_rows(model.factors(is_item)) if similarity is None else similarity, rows, min(int(k), n - 2), n
+    )
 
 
 def cosine_rows(table: Tensor):

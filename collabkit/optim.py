@@ -11,7 +11,9 @@ from torch import nn
 
 from collabkit.models import CollabModel
 
-__all__ = ["TableAdamW", "TableSparseAdam", "decay_groups", "undecayed"]
+__all__ = ["TableAdamW", "TableSparseAdam", "decay_groups", "undecayed", "feature_weights"]
+
+FEATURE_WD = 10.0
 
 
 def undecayed(model: nn.Module, wd_on: str = "factors") -> set[int]:
@@ -29,31 +31,42 @@ def undecayed(model: nn.Module, wd_on: str = "factors") -> set[int]:
     return {id(p) for p in model.parameters() if p.ndim < 2 or (id(p) in tables and p.shape[1] == 1)}
 
 
-def decay_groups(params: Iterable[nn.Parameter], spared: set[int]) -> list[dict]:
-    """Torch parameter groups of `params`: the decayed ones, then those in `spared`, marked `no_decay`; none empty."""
-    params = list(params)  # frozen ones too: they may be unfrozen later
-    groups = [
-        {"params": [p for p in params if id(p) not in spared], "no_decay": False},
-        {"params": [p for p in params if id(p) in spared], "no_decay": True, "weight_decay": 0.0},
-    ]
-    return [g for g in groups if g["params"]]
+def feature_weights(model: nn.Module) -> set[int]:
+    """`id`s of the weights of side features."""
+    sides = [getattr(model, name, None) for name in ("user_features", "item_features")]
+    return {id(p) for side in sides if side is not None for p in side.parameters()}
+
+
+def decay_groups(params: Iterable[nn.Parameter], spared: set[int], features: set[int] = frozenset()) -> list[dict]:
+    """Torch parameter groups of `params`, none empty: those with weight decay, the features' with more, the spared.
+
+    Each has its factor as `wd_scale`: 1, `FEATURE_WD`, 0.
+    """
+    groups: dict[float, list] = {1.0: [], FEATURE_WD: [], 0.0: []}
+    for p in params:  # frozen ones too: they may be unfrozen later
+        groups[FEATURE_WD if id(p) in features else 0.0 if id(p) in spared else 1.0].append(p)
+    return [{"params": own, "wd_scale": scale, "weight_decay": 0.0} for scale, own in groups.items() if own]
 
 
 class TableAdamW(OptimWrapper):
     """torch's fused AdamW behind fastai's optimiser interface, with fastai's betas and epsilon.
 
     Weight decay is decoupled, `p *= 1 - lr * wd` a step, and leaves the parameters in `spared` alone; they share every
-    other hyper-parameter with the group they came from.
+    other hyper-parameter with the group they came from. The weights of side features decay `FEATURE_WD` times as fast:
+    each has the data of many ids, and follows what these have in common by chance.
 
     Args:
         params: parameters, or lists of them, one a fastai parameter group.
         spared: `id`s of parameters without weight decay, see `undecayed`.
+        features: and of weights of features, see `feature_weights`.
         lr, mom, sqr_mom, eps, wd: hyper-parameters; `mom` and `sqr_mom` are Adam's betas.
     """
 
-    def __init__(self, params, lr=1e-3, *, spared=frozenset(), mom=0.9, sqr_mom=0.99, eps=1e-5, wd=0.01):
+    def __init__(
+        self, params, lr=1e-3, *, spared=frozenset(), features=frozenset(), mom=0.9, sqr_mom=0.99, eps=1e-5, wd=0.01
+    ):
         lists = [list(p) for p in params] if isinstance(params[0], (list, L)) else [list(params)]
-        groups = [[{**g, "fai_group": i} for g in decay_groups(p, spared)] for i, p in enumerate(lists)]
+        groups = [[{**g, "fai_group": i} for g in decay_groups(p, spared, features)] for i, p in enumerate(lists)]
         flat = [g for part in groups for g in part]
         adamw = torch.optim.AdamW(flat, lr=lr, betas=(mom, sqr_mom), eps=eps, weight_decay=wd, fused=True)
         super().__init__(opt=adamw)
@@ -67,7 +80,7 @@ class TableAdamW(OptimWrapper):
     @property
     def hypers(self) -> list[dict]:
         """Hyper-parameters by fastai parameter group, under fastai's names."""
-        heads = [next((g for g in part if not g["no_decay"]), part[0]) for part in self._groups()]
+        heads = [next((g for g in part if g["wd_scale"] == 1.0), part[0]) for part in self._groups()]
         return [
             {"wd": g["weight_decay"], "lr": g["lr"], "mom": g["betas"][0], "sqr_mom": g["betas"][1], "eps": g["eps"]}
             for g in heads
@@ -89,7 +102,7 @@ class TableAdamW(OptimWrapper):
         for group in self.opt.param_groups:
             value = float(v[group["fai_group"]])
             if k == "wd":
-                group["weight_decay"] = 0.0 if group["no_decay"] else value
+                group["weight_decay"] = value * group["wd_scale"]
             elif k in ("mom", "sqr_mom"):
                 group["betas"] = (value, group["betas"][1]) if k == "mom" else (group["betas"][0], value)
             else:

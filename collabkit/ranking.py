@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from collabkit.models import CollabModel
+from collabkit.models.base import device_of
 from collabkit.pairs import Pairs
 
 __all__ = ["Pairs", "Scorer", "FullCatalogue", "model_scorer", "top_k", "exact_ranks", "rank_pairs", "parse_memory"]
@@ -26,8 +27,8 @@ Scorer = Callable[[Tensor], Tensor]
 class _DotScorer:
     """Scores by one matrix product, written into one buffer: the previous block's scores are gone by then."""
 
-    def __init__(self, model: CollabModel, candidates: Tensor):
-        self.model, self.device = model, candidates.device
+    def __init__(self, model: CollabModel, candidates: Tensor, rows: tuple[Tensor, ...] | None):
+        self.model, self.rows, self.device = model, rows, candidates.device
         self.items = model.item_vectors(candidates).T.contiguous()  # (d, c)
         self.largest = _largest(self.items) * len(self.items)
         self.buffer = self.items.new_empty(0, len(candidates))
@@ -36,7 +37,11 @@ class _DotScorer:
     def __call__(self, users: Tensor) -> Tensor:
         if len(users) > len(self.buffer):
             self.buffer = self.items.new_empty(len(users), self.items.shape[1])
-        vectors = self.model.user_vectors(users.to(self.device))
+        users = users.to(self.device)
+        if self.rows is None:
+            vectors = self.model.user_vectors(users)
+        else:
+            vectors = self.model.user_vectors_of(tuple(part[users] for part in self.rows))
         # A bound far below what overflows shows that no score is NaN, without a look at each: NaN fails it too.
         self.finite = bool(_largest(vectors) * self.largest < torch.finfo(vectors.dtype).max / 2)
         return torch.mm(vectors, self.items, out=self.buffer[: len(users)])
@@ -46,18 +51,21 @@ def _largest(values: Tensor) -> Tensor:
     return values.abs().amax()
 
 
-def model_scorer(model: CollabModel, candidates: Tensor, max_memory: int | str = "512MB") -> Scorer:
+def model_scorer(
+    model: CollabModel, candidates: Tensor, max_memory: int | str = "512MB", rows: tuple[Tensor, ...] | None = None
+) -> Scorer:
     """A `Scorer` of `candidates` `(c,)` by a model: one matrix product where its score is a dot product.
 
     A model that has a method `scorer(candidates)` (the baselines) gives its own. Others score as many pairs at once as
-    fit in half of `max_memory`.
+    fit in half of `max_memory`. With `rows`, parts `[(n, d), ...]` as of `model.user_rows`, users are positions in
+    these rather than indices.
     """
     if hasattr(model, "scorer"):
         return model.scorer(candidates)
     device = device_of(model)
     candidates = candidates.to(device)
     if hasattr(model, "item_vectors"):
-        return _DotScorer(model, candidates)
+        return _DotScorer(model, candidates, rows)
     room = parse_memory(max_memory) // 2
     if device.type == "cpu":
         room = min(room, _CACHED)
@@ -66,7 +74,8 @@ def model_scorer(model: CollabModel, candidates: Tensor, max_memory: int | str =
     def pieces(users: Tensor) -> Tensor:
         users = users.to(device)[:, None]
         parts = candidates.split(max(1, pairs // len(users)))
-        return torch.cat([model.score(users, part[None, :]) for part in parts], dim=1)
+        own = model.user_rows(users) if rows is None else tuple(part[users] for part in rows)
+        return torch.cat([model.interact(own, model.item_rows(part[None, :])) for part in parts], dim=1)
 
     return pieces
 
@@ -232,11 +241,6 @@ def parse_memory(size: int | str) -> int:
     if not match or float(match[1]) <= 0:
         raise ValueError(f"max_memory must be a positive number of bytes or a text like '512MB', got {size!r}")
     return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))
-
-
-def device_of(model) -> torch.device:
-    """Where a model's tables are; baselines, which have none, work on the CPU."""
-    return model.tables(True)[0].device if isinstance(model, CollabModel) else torch.device("cpu")
 
 
 def _columns(candidates: Tensor, n_items: int) -> Tensor | None:

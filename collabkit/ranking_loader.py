@@ -24,7 +24,7 @@ class RankingLoader(InteractionsLoader):
 
     The negatives are `(bs, n_neg)` items that each row's user has not seen, or `(n,)` that the batch shares, as the
     sampler has it; `log_counts` is the target that a `losses.RankingLoss` takes. Without `shuffle` an epoch's negatives
-    are always the same, so that validation losses can be compared.
+    are always the same, so that validation losses can be compared. Events with weights give a fifth tensor `(bs,)`.
 
     Args:
         data: the events; rows in the order of their users are drawn fastest.
@@ -36,7 +36,7 @@ class RankingLoader(InteractionsLoader):
         ValueError: `n_neg` < 1.
     """
 
-    n_inp = 3
+    n_inp, n_plain = 3, 4
     _arguments = (*InteractionsLoader._arguments, "sampler", "n_neg")
 
     def __init__(self, data: Interactions, *, sampler, n_neg: int = 4, **kwargs):
@@ -57,20 +57,21 @@ class RankingLoader(InteractionsLoader):
 
     def _batches(self, order: Tensor, epoch: int):
         users, items = self._x.T.contiguous()  # (n,) each
+        columns = (users, items) if self._w is None else (users, items, self._w)
         generator, sampler, n_neg = self._generator(self.device, epoch, stream=1), self.sampler, self.n_neg
         for rows, part in self._chunks(order, min(CHUNK, DRAWS // n_neg)):
-            batches = zip(users[rows].split(part), items[rows].split(part), strict=True)
+            batches = zip(*(column[rows].split(part) for column in columns), strict=True)
             if sampler.shared:
-                for user, positive in batches:
+                for user, positive, *weight in batches:
                     negatives = sampler.draw(positive, n_neg, generator)
-                    yield user, positive, negatives, sampler.log_counts(user, positive, negatives, n_neg)
+                    yield user, positive, negatives, sampler.log_counts(user, positive, negatives, n_neg), *weight
                 continue
             if len(rows) == self.n:  # in the order of the users: their part of the search stays in the cache
                 drawn = sampler.draw(users, n_neg, generator)[rows]
             else:
                 drawn = sampler.draw(users[rows], n_neg, generator)
-            for (user, positive), negatives in zip(batches, drawn.split(part), strict=True):
-                yield user, positive, negatives, sampler.log_counts(user, negatives)
+            for (user, positive, *weight), negatives in zip(batches, drawn.split(part), strict=True):
+                yield user, positive, negatives, sampler.log_counts(user, negatives), *weight
 
     def decode_batch(self, b, max_n: int = 9, max_negatives: int = 5) -> pd.DataFrame:
         """The first rows of a batch with the caller's ids: the user, the positive, and up to five of the negatives."""
@@ -102,6 +103,7 @@ class UserLoader(RankingLoader):
     All events of `bs` users and negatives that the batch shares. What a softmax costs, the sum over the negatives, is
     then computed once a user rather than once an event: with 30 events a user, a thirtieth. `group` says which of
     the batch's users each positive belongs to, `hits` at which places of the `(g, m)` scores a user has seen the item.
+    Events with weights give a seventh tensor `(r,)`.
 
     Args:
         data: the events, in the order of their users.
@@ -112,7 +114,7 @@ class UserLoader(RankingLoader):
         ValueError: another kind of sampler; events out of the order of their users.
     """
 
-    n_inp = 4
+    n_inp, n_plain = 4, 6
 
     def __init__(self, data: Interactions, *, sampler, **kwargs):
         if not (sampler.shared and sampler.mask_seen) or isinstance(sampler, InBatchNegatives):
@@ -147,7 +149,8 @@ class UserLoader(RankingLoader):
                 users, positives = self.users[batch], self._x[rows, 1]
                 negatives = self.sampler.draw(positives, self.n_neg, generator)
                 hits = torch.stack(self.sampler.hits(users, None, negatives))
-                yield users, positives, negatives, group, self.sampler.log_expected(negatives, self.n_neg), hits
+                targets = (self.sampler.log_expected(negatives, self.n_neg), hits)
+                yield users, positives, negatives, group, *targets, *(() if self._w is None else (self._w[rows],))
 
     def decode_batch(self, b, max_n: int = 9, max_negatives: int = 5) -> pd.DataFrame:
         """As of `RankingLoader`; the negatives of a row are those of the batch, seen ones included."""
@@ -168,14 +171,16 @@ class PointwiseLoader(RankingLoader):
     their negatives, `m = bs * (1 + n_neg)` rows, less the negatives of users who have seen everything.
 
     Raises:
-        ValueError: a sampler of shared negatives.
+        ValueError: a sampler of shared negatives; events with weights.
     """
 
-    n_inp = 1
+    n_inp, n_plain = 1, 2
 
     def __init__(self, data: Interactions, *, sampler, **kwargs):
         if sampler.shared:
             raise ValueError("pairs one a row need negatives of each row's own: negatives='uniform' or 'popularity'")
+        if data.weight is not None:
+            raise ValueError("pairs one a row carry no weights: make the dataloaders without weights=")
         super().__init__(data, sampler=sampler, **kwargs)
 
     def _batches(self, order: Tensor, epoch: int):

@@ -21,7 +21,7 @@ from collabkit.interactions import check_seed
 from collabkit.loader import InteractionsLoader
 from collabkit.losses import FlatLoss, RankingLoss
 from collabkit.models.default_rows import settle_default_rows
-from collabkit.optim import TableAdamW, TableSparseAdam, undecayed
+from collabkit.optim import TableAdamW, TableSparseAdam, feature_weights, undecayed
 from collabkit.ranking_loader import RankingLoader
 
 __all__ = ["LeanLearner"]
@@ -56,7 +56,8 @@ class LeanLearner(Learner):
             # the gradients.
             eps = 1e-8 if isinstance(loss_func, RankingLoss) else 1e-5
             sparse = getattr(model, "sparse", False)
-            opt_func = TableSparseAdam if sparse else partial(TableAdamW, spared=undecayed(model, wd_on), eps=eps)
+            groups = {"spared": undecayed(model, wd_on), "features": feature_weights(model)}
+            opt_func = TableSparseAdam if sparse else partial(TableAdamW, **groups, eps=eps)
         loss_func = nn.MSELoss() if loss_func is None else loss_func
         if not isinstance(loss_func, (BaseLoss, FlatLoss, RankingLoss)):
             loss_func = FlatLoss(loss_func)
@@ -90,13 +91,15 @@ class LeanLearner(Learner):
         device = self._device
         if b[0].device != device:
             b = tuple(t.to(device) for t in b)
-        self.xb, self.yb = b[: self._n_inp], b[self._n_inp :]
+        # Weights come last and are for the training loss alone: metrics, too, know only predictions and targets.
+        self.xb, self.yb = b[: self._n_inp], b[self._n_inp : None if self.training else self._n_plain]
         self._with_events(self._do_one_batch, "batch", CancelBatchException)
 
     def all_batches(self):
         """Run over all batches of `self.dl`."""
         self._device = next(self.model.parameters()).device
         self._n_inp = getattr(self.dl, "n_inp", getattr(self.dls, "n_inp", 1))
+        self._n_plain = getattr(self.dl, "n_plain", None)
         super().all_batches()
 
     def fit(self, n_epoch, *args, **kwargs):

@@ -4,6 +4,8 @@ An *id* is what the caller uses (a title, a UUID, a customer number); an *index*
 Index 0 is reserved for "unknown" and shown as `#na#`, as in fastai's category maps.
 """
 
+from __future__ import annotations
+
 from collections.abc import Hashable, Iterable, Mapping
 from contextlib import suppress
 
@@ -48,7 +50,7 @@ class Vocab:
         self.name, self.index = name, index  # row of id number j is j + 1
 
     @classmethod
-    def from_values(cls, values, name: str = "id") -> "Vocab":
+    def from_values(cls, values, name: str = "id") -> Vocab:
         """The sorted unique `values` `(n,)` of a column as a `Vocab`; ids without an order keep that of the column.
 
         Example:
@@ -101,6 +103,23 @@ class Vocab:
     def o2i(self) -> Mapping:
         """Mapping from id to index, as fastai's `CategoryMap.o2i` (an id that is not there raises `KeyError`)."""
         return _ObjectToIndex(self)
+
+    def extended(self, values) -> Vocab:
+        """This vocabulary with the new ids `values` `(m,)` at its end; the others keep their indices.
+
+        Raises:
+            ValueError: an id is there already, missing or given twice.
+            TypeError: ids of another type.
+        """
+        values = check_ids(values, self.name)
+        self._check_same_kind(values) if len(values) else None
+        there = values[values.isin(self.index)]
+        if len(there):
+            raise ValueError(
+                f"{len(there):,} of {len(values):,} new {self.name!r} id(s) exist already: {_some(there)}; "
+                "leave them out"
+            )
+        return Vocab(self.index.append(values.astype(self.index.dtype)), self.name)
 
     def encode(self, values, *, unknown: str = "zero") -> np.ndarray:
         """Indices `(n,)` int64 of the ids `values` `(n,)`.

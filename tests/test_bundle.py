@@ -72,7 +72,7 @@ def test_everything_comes_back(kind, tmp_path):
     folder = rec.save(tmp_path / "deep" / "model", metrics=metrics)
     assert folder == (tmp_path / "deep" / "model").resolve()
     assert sorted(os.listdir(folder)) == sorted([*FILES, "config.json"])
-    model, train, valid, config = load_bundle(folder)
+    model, train, valid, _, config = load_bundle(folder)
     assert type(model) is type(rec.model) and not model.training and model.config() == rec.model.config()
     assert same_weights(model, rec.model)
     assert model.users == rec.users and model.items == rec.items
@@ -93,12 +93,12 @@ def test_time_unrated_and_missing_parts_come_back(tmp_path):
     )
     data = Interactions.from_df(df, Columns("u", "i", None, "t"))
     save_bundle(tmp_path / "model", CollFilter(3, 3, 2), data)
-    _, train, valid, _ = load_bundle(tmp_path / "model")
+    _, train, valid, *_ = load_bundle(tmp_path / "model")
     assert valid is None and train.rating is None
     assert torch.equal(train.time, data.time) and train.columns == Columns("u", "i", None, "t")
     half = (data.take([0, 1]), data.take([2]))
     save_bundle(tmp_path / "model", CollFilter(3, 3, 2), *half)
-    _, train, valid, _ = load_bundle(tmp_path / "model")
+    _, train, valid, *_ = load_bundle(tmp_path / "model")
     assert torch.equal(train.time, half[0].time) and torch.equal(valid.item_idx, half[1].item_idx)
 
 

@@ -384,7 +384,7 @@ def test_one_user(planted):
     assert len(dls.classes["user"]) == 2 and set(dls.one_batch()[0][:, 0].tolist()) == {1}
 
 
-@pytest.mark.parametrize("argument", ["valid_idx", "batchsize", "batch_size", "users", "val_pct", "time_column"])
+@pytest.mark.parametrize("argument", ["valid_idx", "batchsize", "batch_size", "user", "val_pct", "time_column"])
 def test_unknown_arguments_raise(planted, argument):
     for make in (lambda **kw: from_df(planted, **kw), lambda **kw: CollabDataLoaders.from_dfs(planted, planted, **kw)):
         with pytest.raises(TypeError, match=f"unexpected keyword argument '{argument}'"):

@@ -14,19 +14,25 @@ ROOT = Path(collabkit.__file__).parent
 
 # As in ARCHITECTURE.md. A package counts as one place; its own modules are in `PACKAGES`.
 ABOVE = [
-    "_version", "vocab", "interactions", "datasets", "filters", "splits", "losses", "metrics", "sampling", "models",
-    "als", "recipes", "pairs", "ranking", "evaluate", "bundle", "neighbours", "recommender", "baselines", "comparison",
-    "audit",
+    "_version", "vocab", "interactions", "features", "datasets", "filters", "splits", "losses", "metrics", "sampling",
+    "models", "als", "recipes", "fold_in", "pairs", "ranking", "evaluate", "bundle", "neighbours", "questionnaire",
+    "recommender", "contributions", "baselines", "comparison", "audit",
 ]  # fmt: skip
 BELOW = [
     "loader", "ranking_loader", "dataloaders", "optim", "callbacks", "fit_metrics", "training", "assembly", "learner",
-    "plots", "interpret", "console", "demo", "cli", "all",
+    "plots", "interpret", "widgets", "console", "demo", "cli", "all",
 ]  # fmt: skip
 ORDER = [*ABOVE, *BELOW]
 PACKAGES = {
-    "models": ["sparse_dot", "base", "collab_filter", "mlp", "neumf", "two_tower", "default_rows"],
+    "features": ["fields", "table"],
+    "models": [
+        *("table", "sparse_dot", "feature_rows", "base", "collab_filter", "mlp", "neumf", "two_tower"),
+        *("cold_rows", "default_rows", "growing"),
+    ],
+    "fold_in": ["histories", "prior", "scores", "jackknife", "ratings", "events"],
+    "recommender": ["histories", "newcomers", "core"],
     "sampling": ["weights", "rows", "shared"],
-    "evaluate": ["candidates", "lists", "references", "task", "tables"],
+    "evaluate": ["candidates", "lists", "references", "task", "tables", "fold_in"],
     "datasets": ["container", "tables", "catalogue", "download", "grouplens", "planted"],
 }
 WITHOUT_ALL = {"_version", "all"}  # one constant; and the module made for a star import, fastai's names with it

@@ -28,8 +28,9 @@ from torch import nn
 from collabkit import CollFilter, EmbeddingNN, Recommender, Vocab, load_learner
 from collabkit.interactions import CollabWarning
 from collabkit.models import GMF, NCF, CollabModel, NeuMF, TwoTower
-from collabkit.models.base import check_y_range, embedding, sigmoid_range
+from collabkit.models.base import check_y_range, sigmoid_range
 from collabkit.models.mlp import emb_sz_rule
+from collabkit.models.table import embedding
 
 N_USERS, N_ITEMS = 5, 7
 MADE = {  # models of implicit feedback, which have no y_range

@@ -4,14 +4,16 @@ from copy import deepcopy
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from fastai.optimizer import Adam
 from helpers import make_learner, same_weights, weights
 from torch import nn
 
-from collabkit import CollFilter, EmbeddingNN
-from collabkit.optim import TableAdamW, decay_groups, undecayed
+from collabkit import CollFilter, EmbeddingNN, Vocab
+from collabkit.features import Features
+from collabkit.optim import FEATURE_WD, TableAdamW, decay_groups, feature_weights, undecayed
 
 
 def names(model, ids):
@@ -90,7 +92,7 @@ def test_decay_groups_partition_the_parameters():
     decayed, spared = decay_groups(model.parameters(), undecayed(model))
     assert [id(p) for p in decayed["params"]] == [id(model.u_weight.weight), id(model.i_weight.weight)]
     assert [id(p) for p in spared["params"]] == [id(model.u_bias.weight), id(model.i_bias.weight)]
-    assert (decayed["no_decay"], spared["no_decay"], spared["weight_decay"]) == (False, True, 0.0)
+    assert (decayed["wd_scale"], spared["wd_scale"]) == (1.0, 0.0)
     assert len(decay_groups(model.parameters(), set())) == 1
     assert len(decay_groups([model.u_bias.weight], undecayed(model))) == 1
 
@@ -177,3 +179,18 @@ def test_fastais_own_optimiser_can_be_used():
         learn.fit_one_cycle(2, 2e-2, wd=0.1)
         losses[name] = float(learn.recorder.values[-1][1])
     assert losses["adam"] == pytest.approx(losses["mine"], abs=2e-3)
+
+
+def test_weights_of_features_decay_faster():
+    films = pd.DataFrame({"title": ["a", "b", "c", "d"], "genre": ["x", "y", "x", "z"]})
+    model = CollFilter(4, 5, 3, features=(None, Features.from_df(films, Vocab(["a", "b", "c", "d"], "title"))))
+    weights = [p for p in model.parameters() if id(p) in feature_weights(model)]
+    assert [tuple(p.shape) for p in weights] == [(4, 3), (4, 1)] and feature_weights(CollFilter(4, 5, 3)) == set()
+    opt = TableAdamW(list(model.parameters()), lr=0.1, wd=0.2, spared=undecayed(model), features=feature_weights(model))
+    assert opt.hypers[0]["wd"] == 0.2
+    before = [p.detach().clone() for p in (model.i_weight.weight, weights[0])]
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    opt.step()
+    assert torch.allclose(model.i_weight.weight, before[0] * (1 - 0.1 * 0.2), atol=1e-7)
+    assert torch.allclose(weights[0], before[1] * (1 - 0.1 * 0.2 * FEATURE_WD), atol=1e-7)

@@ -239,7 +239,7 @@ def test_blocks_under_a_memory_bound_give_the_same_answer(rec, monkeypatch):
 
         return score
 
-    monkeypatch.setattr(recommender, "model_scorer", watched)
+    monkeypatch.setattr(recommender.core, "model_scorer", watched)
     n_users, n_items = len(rec.users) - 1, len(rec.items) - 1
     whole = rec.recommend(k=6)
     assert blocks == [(n_users, n_items)]

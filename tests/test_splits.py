@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collabkit.interactions import Columns
-from collabkit.splits import Split, Splitter, column_split, k_fold, leave_last_out, random_split, time_split
+from collabkit.splits import (
+    Split,
+    Splitter,
+    cold_items,
+    cold_users,
+    column_split,
+    k_fold,
+    leave_last_out,
+    random_split,
+    time_split,
+)
 
 
 def covers(split: Split, n: int) -> bool:
@@ -294,6 +304,78 @@ def test_hand_written_splitters_are_checked(toy):
     for train, valid, which in ((range(10), [], "validation"), ([], range(10), "training")):
         with pytest.raises(ValueError, match=f"mine leaves the {which} part empty"):
             split(train, valid)
+
+
+# --- items and users held out entirely -------------------------------------------------------------------------------
+
+
+def test_all_rows_of_some_items_are_held_out_by_hand(toy):
+    # The first of torch.randperm(5) with seed 27 is 4, the fifth title: Eraserhead, all that dan has rated.
+    assert torch.randperm(5, generator=torch.Generator().manual_seed(27)).tolist()[:2] == [4, 1]
+    split = cold_items(0.2, seed=27)(toy)
+    assert split.valid.tolist() == [8] and covers(split, 10) and split.by == "cold_items(frac=0.2, seed=27)"
+    assert split.notes == (
+        "1 of 5 items are held out, with 1 of 10 rows",
+        "1 valid rows are of 1 users left without a training row: cold too",
+    )
+    two = cold_items(0.4, seed=27)(toy)  # and Brazil
+    assert two.valid.tolist() == [1, 5, 8] and two.notes[0] == "2 of 5 items are held out, with 3 of 10 rows"
+    assert cold_items(0.01, seed=27)(toy).valid.tolist() == [8]  # one at least
+
+
+def test_all_rows_of_some_users_are_held_out_by_hand(toy):
+    assert torch.randperm(4, generator=torch.Generator().manual_seed(27))[0] == 3  # dan
+    split = cold_users(0.25, seed=27)(toy)
+    assert split.valid.tolist() == [8] and covers(split, 10) and split.by == "cold_users(frac=0.25, seed=27)"
+    assert split.notes == (
+        "1 of 4 users are held out, with 1 of 10 rows",
+        "1 valid rows are of 1 items left without a training row: cold too",
+    )
+
+
+@given(st.integers(0, 1000), st.floats(0.01, 0.9))
+def test_the_cold_are_a_share_of_the_ids_whatever_the_order_of_the_rows(seed, frac):
+    rng = np.random.default_rng(seed)
+    df = pd.DataFrame({"u": rng.integers(0, 15, 60), "i": rng.choice(list("abcdefghijkl"), 60)})
+    shuffled = df.sample(frac=1, random_state=seed)
+    for make, column in ((cold_items, "i"), (cold_users, "u")):
+        split, other = make(frac, seed=seed)(df), make(frac, seed=seed)(shuffled)
+        cold = set(df[column].iloc[split.valid])
+        assert covers(split, 60) and not cold & set(df[column].iloc[split.train])
+        assert len(cold) == max(1, round(frac * df[column].nunique()))
+        assert cold == set(shuffled[column].iloc[other.valid])
+
+
+def test_cold_ids_without_an_order_and_draws_without_a_seed(planted):
+    things = [frozenset([1]), frozenset([2]), frozenset([3]), frozenset([1])]  # `<` is no order of sets
+    df = pd.DataFrame({"u": range(4), "i": things})
+    first = torch.randperm(3, generator=torch.Generator().manual_seed(0))[0]
+    assert cold_items(0.3, seed=0)(df).valid.tolist() == [[0, 3], [1], [2]][first]
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        one, two = (cold_items(0.3)(planted).valid.tolist() for _ in range(2))
+        torch.manual_seed(5)
+        assert cold_items(0.3)(planted).valid.tolist() == one != two
+
+
+def test_low_rated_rows_of_the_cold_are_left_out(toy):
+    df, columns = with_ratings(toy)
+    split = cold_items(0.4, seed=27, min_rating=3)(df, columns)  # Brazil: rated 3 and 1; Eraserhead: 3
+    assert split.valid.tolist() == [1, 8] and split.train.tolist() == [0, 2, 3, 4, 6, 7, 9]
+    assert split.notes[-1] == "valid: left out 1 of 3 rows, 1 of 3 users, 0 of 2 items: rated below 3"
+
+
+@pytest.mark.parametrize("make", [cold_items, cold_users])
+def test_bad_shares_of_the_cold(make, toy):
+    for frac in (0, 1, -0.1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match=f"frac must lie strictly between 0 and 1, got {frac}"):
+            make(frac)
+    with pytest.raises(ValueError, match="leaves the training part empty"):
+        make(0.95, seed=0)(toy)
+    with pytest.raises(ValueError, match=r"has 1 missing \(NaN\) id\(s\), first at row 3"):
+        make(0.5, seed=0)(toy.assign(user=toy["user"].where(toy.index != 3)))
+    with pytest.raises(TypeError, match="seed must be a whole number"):
+        make(0.5, seed=0.5)(toy)
 
 
 # --- what is to be found was liked; ties -----------------------------------------------------------------------------

@@ -5,10 +5,18 @@ what every figure stands beside, `lists` the metrics of whole lists, `tables` pu
 """
 
 from collabkit.evaluate.candidates import SampledCandidates
-from collabkit.evaluate.tables import deciles, evaluate_ranking, evaluate_ratings, interval_columns, predict_ratings
+from collabkit.evaluate.tables import (
+    cold_parts,
+    deciles,
+    evaluate_ranking,
+    evaluate_ratings,
+    interval_columns,
+    join_tables,
+    predict_ratings,
+)
 from collabkit.evaluate.task import RankingTask, check_ks, check_metrics, default_threshold
 
 __all__ = [
-    "SampledCandidates", "RankingTask", "evaluate_ratings", "evaluate_ranking", "deciles", "predict_ratings",
-    "interval_columns", "check_ks", "check_metrics", "default_threshold",
+    "SampledCandidates", "RankingTask", "evaluate_ratings", "evaluate_ranking", "deciles", "cold_parts", "join_tables",
+    "predict_ratings", "interval_columns", "check_ks", "check_metrics", "default_threshold",
 ]  # fmt: skip

@@ -1,9 +1,9 @@
-"""Which items compete in an evaluation: all unseen ones, sampled ones, or a given list for each user."""
+"""Which items compete in an evaluation: all unseen ones, chosen ones, sampled ones, or a list for each user."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from collabkit.models import CollabModel
 from collabkit.pairs import Pairs, sorted_unique
 from collabkit.ranking import Scorer, block_size, device_of, parse_memory, refuse_nan
 
-__all__ = ["SampledCandidates", "Lists", "pair_scorer", "known_pairs", "given_pairs"]
+__all__ = ["SampledCandidates", "Lists", "pair_scorer", "known_pairs", "given_pairs", "given_items"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class SampledCandidates:
             warnings.warn(
                 f"{short:,} of {len(users):,} users have under {self.n} unseen items and compete with all of them",
                 CollabWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
         many = left > 4 * self.n
         rows, numbers = _distinct_few(rng, np.flatnonzero(many), left, self.n)
@@ -137,7 +137,7 @@ def given_pairs(table: pd.DataFrame, train: Interactions, relevant: Pairs, hidde
         (alone, "users with relevant items have no other candidates given and are left out"),
     ):
         if n:
-            warnings.warn(f"{n:,} {what}", CollabWarning, stacklevel=5)
+            warnings.warn(f"{n:,} {what}", CollabWarning, stacklevel=6)
     if not competes.any():
         raise ValueError(
             f"no candidate is left for any user with a relevant item: of {len(table):,} pairs given, "
@@ -145,6 +145,28 @@ def given_pairs(table: pd.DataFrame, train: Interactions, relevant: Pairs, hidde
         )
     kept = Pairs.from_keys(relevant.keys[competes], train.n_users, train.n_items)
     return given.union(kept), kept
+
+
+def given_items(ids: Iterable, train: Interactions, relevant: Pairs) -> tuple[Tensor, Pairs]:
+    """The indices `(c,)` of the items `ids`, ascending and each once, and the `relevant` pairs with them.
+
+    The other relevant pairs are left out, counted in a `CollabWarning`.
+
+    Raises:
+        KeyError: an id is unknown.
+        ValueError: fewer than two items, so that nothing competes; no relevant pair is left.
+    """
+    items = np.unique(train.items.encode(ids, unknown="raise"))
+    if len(items) < 2:
+        raise ValueError(f"candidates= must hold at least 2 different items to compete, got {len(items)}")
+    among = np.isin(relevant.items, items)
+    if among.all():
+        return torch.from_numpy(items), relevant
+    out = f"{(~among).sum():,} of {len(relevant):,} relevant pairs have an item that is none of the {len(items):,}"
+    if not among.any():
+        raise ValueError(f"{out} candidates: nothing is left to be found")
+    warnings.warn(f"{out} candidates and are left out", CollabWarning, stacklevel=6)
+    return torch.from_numpy(items), relevant.from_keys(relevant.keys[among], train.n_users, train.n_items)
 
 
 class Lists:

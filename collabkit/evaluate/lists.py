@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from collabkit import metrics
 from collabkit.interactions import Interactions
@@ -26,14 +27,20 @@ class ItemFacts:
     - `Diversity`: 1 - mean cosine of all pairs of listed items, an item being the 0/1 vector of the users who had it in
       training, so that it does not depend on the model; NaN for lists of fewer than two items (Ziegler et al.,
       "Improving recommendation lists through topic diversification", 2005, with this likeness).
-    - `Coverage` and `Gini`: share of the catalogue listed at all, and inequality of how often; see `metrics`.
+    - `Coverage` and `Gini`: share of the catalogue (or of `items`) listed at all, and inequality of how often; see
+      `metrics`.
 
     Args:
         train: training interactions.
+        items: `(c,)` distinct indices of the items that can be listed; default all of the catalogue.
     """
 
-    def __init__(self, train: Interactions):
+    def __init__(self, train: Interactions, items: Tensor | None = None):
         self.train = train
+        items = torch.arange(1, train.n_items) if items is None else items
+        self.n_items = len(items)
+        self._number = np.zeros(train.n_items, dtype=np.int64)  # of each item among `items`, from 1; 0 stays 0
+        self._number[items.numpy()] = np.arange(1, len(items) + 1)
 
     @cached_property
     def counts(self) -> np.ndarray:
@@ -61,10 +68,9 @@ class ItemFacts:
         """The metric `name` of `lists` `(n_users, k)` cut at each of `ks`: `(n_users,)` values, or one number."""
         if name == "Diversity":
             return self.diversity(lists, ks)
-        n_items = self.train.n_items - 1
         functions = {
-            "Coverage": lambda cut: metrics.coverage(cut, n_items),
-            "Gini": lambda cut: metrics.gini(cut, n_items),
+            "Coverage": lambda cut: metrics.coverage(cut, self.n_items),
+            "Gini": lambda cut: metrics.gini(self._number[cut], self.n_items),
             "ARP": lambda cut: metrics.list_mean(cut, self.counts),
             "Novelty": lambda cut: metrics.list_mean(cut, self.information),
         }

@@ -75,18 +75,23 @@ class PopularityRanks:
     def __init__(self, train: Interactions):
         self.counts = torch.bincount(train.item_idx.cpu(), minlength=train.n_items).float()
         self.levels, self.level = np.unique(self.counts.numpy(), return_inverse=True)  # (l,), (n_items,)
-        n = np.bincount(self.level[1:], minlength=len(self.levels))
-        self.at_least = n[::-1].cumsum()[::-1]  # (l,) items of this level or a higher one
         self._sorted: tuple[Pairs, np.ndarray] | None = None
 
-    def ranks(self, users: Tensor, items: Tensor, *, hidden: Pairs | None, allowed: Pairs | None = None) -> np.ndarray:
-        """Pessimistic ranks `(n,)` of pairs `(n,)` of candidates: the `allowed`, or all items that are not `hidden`."""
+    def ranks(
+        self, users: Tensor, items: Tensor, candidates: Tensor, *, hidden: Pairs | None, allowed: Pairs | None = None
+    ) -> np.ndarray:
+        """Pessimistic ranks `(n,)` of pairs `(n,)`: of users' `allowed` items, or of all users' `candidates` `(c,)`.
+
+        The latter less the `hidden` pairs, which must be of candidates.
+        """
         users, level = users.numpy(), self.level[items.numpy()]
         if allowed is not None:
             return self._at_least(allowed, users, level)
+        n = np.bincount(self.level[candidates.numpy()], minlength=len(self.levels))
+        at_least = n[::-1].cumsum()[::-1]  # (l,) candidates of this level or a higher one
         if hidden is None or len(hidden) == 0:
-            return self.at_least[level]
-        return self.at_least[level] - self._at_least(hidden, users, level)
+            return at_least[level]
+        return at_least[level] - self._at_least(hidden, users, level)
 
     def _at_least(self, pairs: Pairs, users: np.ndarray, level: np.ndarray) -> np.ndarray:
         """How many of each user's `pairs` are of at least `level` `(n,)`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -17,9 +18,10 @@ from collabkit.interactions import Interactions
 from collabkit.models import CollabModel
 from collabkit.ranking import refuse_nan
 
-__all__ = ["evaluate_ratings", "evaluate_ranking", "deciles", "predict_ratings"]
+__all__ = ["evaluate_ratings", "evaluate_ranking", "deciles", "cold_parts", "join_tables", "predict_ratings"]
 
 RANKING_COLUMNS = ["value", "low", "high", "popularity", "difference", "diff_low", "diff_high", "n"]
+PARTS = ("warm", "cold item", "cold user", "cold both")
 
 
 @torch.inference_mode()
@@ -41,6 +43,7 @@ def evaluate_ratings(
     test: Interactions,
     *,
     groups: np.ndarray | None = None,
+    by: str | None = None,
     n_boot: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -50,16 +53,31 @@ def evaluate_ratings(
         model: in evaluation mode.
         train, test: interactions with ratings, encoded with the same vocabularies.
         groups: `(n,)` whose row each is, for the bootstrap; default the encoded users, where unknown ones are one.
+        by: None, or `'cold'` for a table of each of the parts of `cold_parts`.
         n_boot, seed: of the bootstrap over users.
 
     Returns:
-        DataFrame indexed by metric, with columns `value`, `low`, `high` (95 % interval), one a baseline, `n` (ratings).
+        DataFrame indexed by metric, or part and metric, with columns `value`, `low`, `high` (95 % interval), one a
+        baseline, `n` (ratings).
     """
     target = test.rating.double().numpy()
-    groups = np.unique(test.user_idx.numpy() if groups is None else groups, return_inverse=True)[1]
+    groups = test.user_idx.numpy() if groups is None else groups
     predictions = {"value": predict_ratings(model, test.user_idx, test.item_idx).double().numpy()}
     for baseline in (GlobalMean(train), UserItemBias(train)):
         predictions[baseline.name] = baseline.predict(test.user_idx, test.item_idx).numpy()
+    table = partial(_rating_errors, predictions, target, groups, n_boot=n_boot, seed=seed)
+    if by is None:
+        return table(slice(None))
+    parts = cold_parts(train, test.user_idx, test.item_idx)
+    return pd.concat({part: table(rows) for part, rows in parts}, names=["part", "metric"])
+
+
+def _rating_errors(
+    predictions: dict[str, np.ndarray], target: np.ndarray, groups: np.ndarray, rows, *, n_boot: int, seed: int
+) -> pd.DataFrame:
+    """The table of `evaluate_ratings` for the `rows`, a mask or a slice."""
+    predictions, target = {name: p[rows] for name, p in predictions.items()}, target[rows]
+    groups = np.unique(groups[rows], return_inverse=True)[1]
     error = predictions["value"] - target
     sums = np.stack([np.bincount(groups, e) for e in (np.square(error), np.abs(error))], axis=1)  # (n_users, 2)
     low, high = metrics.bootstrap_interval(sums, np.bincount(groups), n_boot=n_boot, seed=seed)
@@ -92,7 +110,9 @@ def evaluate_ranking(
             explained at `lists.ItemFacts`.
         by: `'user_activity'`: by decile of the users' training rows; `'item_popularity'`: by decile of the relevant
             items' training rows, each item counting in its decile as if it were all that is relevant. The index is then
-            decile, its smallest and largest number (`from`, `to`), and metric; see `deciles`.
+            decile, its smallest and largest number (`from`, `to`), and metric; see `deciles`. `'cold'`:
+            likewise by whether the pairs' users and items have training rows; the index is then part and metric; see
+            `cold_parts`.
         n_boot, seed: of the bootstrap over users.
         max_memory: bound of the score blocks.
 
@@ -102,21 +122,21 @@ def evaluate_ranking(
         NaN for Coverage and Gini, which are no means over users. Empty if the task is.
 
     Raises:
-        ValueError: `k` < 1, an unknown metric, or `by` not one of the two.
+        ValueError: `k` < 1, an unknown metric, one of lists where `by` is of items, or `by` not one of the three.
     """
     names, ks = check_metrics(metrics), check_ks(k)
-    by_what = None if by is None else _check_by(by, names)
+    levels, split = _check_by(by, names)
     if len(task) == 0:
-        return pd.DataFrame(columns=RANKING_COLUMNS, index=pd.Index([], name="metric"))
+        return pd.DataFrame(columns=[*levels, "metric", *RANKING_COLUMNS]).set_index([*levels, "metric"])
     answers = (task.rank(model, names, ks, max_memory), task.rank_by_popularity(names, ks, max_memory))
     options = {"n_boot": n_boot, "seed": seed}
-    if by_what is None:
+    if split is None:
         return _table(task, *answers, names, ks, **options)
-    parts, (value, unit) = [], by_what(task)
-    for decile, low, high, mask in deciles(value):
-        part = _table(task, *(answer.only(mask[unit]) for answer in answers), names, ks, **options)
-        parts.append(part.reset_index().assign(decile=decile, **{"from": low, "to": high}))
-    return pd.concat(parts).set_index(["decile", "from", "to", "metric"])
+    parts = {
+        key: _table(task, *(answer.only(pairs) for answer in answers), names, ks, **options)
+        for key, pairs in split(task)
+    }
+    return pd.concat(parts, names=[*levels, "metric"])
 
 
 def deciles(value: np.ndarray) -> Iterator[tuple[int, float, float, np.ndarray]]:
@@ -131,26 +151,73 @@ def deciles(value: np.ndarray) -> Iterator[tuple[int, float, float, np.ndarray]]
         yield int(decile), value[mask].min(), value[mask].max(), mask
 
 
-def _check_by(by: str, names: list[str]):
-    """The function from a task to the numbers that are sorted into deciles, and which of them is each pair's."""
+def cold_parts(train: Interactions, user_idx: Tensor, item_idx: Tensor) -> Iterator[tuple[str, np.ndarray]]:
+    """`(part, mask (n,))` of pairs `(n,)` by whether their user and item have training rows; empty parts are left out.
+
+    `'warm'`: both have; `'cold item'`: only the item has none; `'cold user'`: only the user has none; `'cold both'`.
+    Unknown ids (index 0) have none.
+
+    Example:
+        >>> from collabkit.interactions import Columns
+        >>> rows = pd.DataFrame({'user': ['ann', 'bob'], 'item': [1, 2]})
+        >>> data = Interactions.from_df(rows, Columns('user', 'item'))
+        >>> parts = cold_parts(data.take([0]), torch.tensor([1, 1, 2]), torch.tensor([1, 2, 0]))
+        >>> [(part, mask.tolist()) for part, mask in parts]
+        [('warm', [True, False, False]), ('cold item', [False, True, False]), ('cold both', [False, False, True])]
+    """
+    cold = []
+    for trained, asked, n in ((train.item_idx, item_idx, train.n_items), (train.user_idx, user_idx, train.n_users)):
+        met = np.zeros(n, dtype=bool)
+        met[trained.cpu().numpy()] = True
+        met[0] = False
+        cold.append(~met[asked.cpu().numpy()])
+    place = cold[0] + 2 * cold[1]  # in PARTS
+    for j in np.unique(place):
+        yield PARTS[j], place == j
+
+
+def join_tables(errors: pd.DataFrame, ranking: pd.DataFrame) -> pd.DataFrame:
+    """Rating errors above ranking metrics, in each part where both are by part; an empty `ranking` adds nothing."""
+    if len(ranking) == 0:
+        return errors
+    table = pd.concat([errors, ranking])
+    if "part" not in table.index.names:
+        return table
+    place = [PARTS.index(part) for part in table.index.get_level_values("part")]
+    return table.iloc[np.argsort(place, kind="stable")]
+
+
+def _check_by(by: str | None, names: list[str]):
+    """Names of the index levels before the metric's, and the function from a task to `(key, mask of pairs)`."""
+    if by is None:
+        return [], None
     if by not in _BY:
         raise ValueError(f"by must be None or one of {', '.join(map(repr, _BY))}, got {by!r}")
     wrong = sorted(set(names) & set(LIST_METRICS))
-    if by == "item_popularity" and wrong:
-        raise ValueError(f"{', '.join(wrong)} describe(s) users' lists; by='item_popularity' has none of them")
+    if by != "user_activity" and wrong:
+        raise ValueError(f"{', '.join(wrong)} describe(s) users' lists; by={by!r} has none of them")
     return _BY[by]
 
 
-def _user_activity(task: RankingTask) -> tuple[np.ndarray, np.ndarray]:
+def _user_activity(task: RankingTask) -> Iterator[tuple[tuple, np.ndarray]]:
     rows = torch.bincount(task.train.user_idx.cpu(), minlength=task.train.n_users).numpy()
-    return rows[task.unique], task.groups
+    return ((tuple(key), users[task.groups]) for *key, users in deciles(rows[task.unique]))
 
 
-def _item_popularity(task: RankingTask) -> tuple[np.ndarray, np.ndarray]:
-    return task.facts.counts[task.items.numpy()].astype(np.int64), np.arange(len(task))
+def _item_popularity(task: RankingTask) -> Iterator[tuple[tuple, np.ndarray]]:
+    return ((tuple(key), pairs) for *key, pairs in deciles(task.facts.counts[task.items.numpy()].astype(np.int64)))
 
 
-_BY = {"user_activity": _user_activity, "item_popularity": _item_popularity}
+def _cold(task: RankingTask) -> Iterator[tuple[str, np.ndarray]]:
+    return cold_parts(task.train, task.users, task.items)
+
+
+_DECILE = ["decile", "from", "to"]
+_BY = {
+    "user_activity": (_DECILE, _user_activity),
+    "item_popularity": (_DECILE, _item_popularity),
+    "cold": (["part"], _cold),
+}
 
 
 def _table(

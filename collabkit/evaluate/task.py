@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from collabkit import metrics
-from collabkit.evaluate.candidates import Lists, SampledCandidates, given_pairs, pair_scorer
+from collabkit.evaluate.candidates import Lists, SampledCandidates, given_items, given_pairs, pair_scorer
 from collabkit.evaluate.lists import LIST_METRICS, ItemFacts
 from collabkit.evaluate.references import PopularityRanks
 from collabkit.interactions import CollabWarning, Interactions
@@ -76,19 +76,26 @@ class RankingTask:
         train: training interactions.
         users, items: `(n,)` the relevant pairs, sorted by user and item, each once.
         hidden: pairs that are never candidates (those seen in training).
-        allowed: each user's candidates, the relevant ones included; None for all that are not hidden.
+        candidates: `(c,)` the items that compete where they are not hidden, ascending; None for all.
+        allowed: or each user's own candidates, the relevant ones included.
         label: what stands behind the metrics' names.
         popularity: ranks of the baseline, to be shared by tasks on one training part.
     """
 
     def __init__(self, train: Interactions, users: Tensor, items: Tensor, hidden: Pairs, **kwargs):
         self.train, self.users, self.items, self.hidden = train, users, items, hidden
+        self.candidates: Tensor | None = kwargs.get("candidates")
+        if self.candidates is None:
+            self.candidates = torch.arange(1, train.n_items)
+        else:  # pairs of other items hide nothing: without them their numbers are those of hidden candidates
+            keys = hidden.keys[np.isin(hidden.items, self.candidates.numpy())]
+            self.hidden = Pairs.from_keys(keys, train.n_users, train.n_items)
         self.allowed: Pairs | None = kwargs.get("allowed")
         self.label: str = kwargs.get("label", "")
         self.popularity = kwargs.get("popularity") or PopularityRanks(train)
         new = np.diff(users.numpy(), prepend=-1) > 0
         self.unique, self.groups = users.numpy()[new], np.cumsum(new) - 1
-        self.facts = ItemFacts(train)
+        self.facts = ItemFacts(train, self.candidates)
 
     @classmethod
     def make(
@@ -97,7 +104,7 @@ class RankingTask:
         test: Interactions,
         *,
         hidden: Pairs,
-        candidates: SampledCandidates | pd.DataFrame | None = None,
+        candidates: SampledCandidates | pd.DataFrame | Iterable | None = None,
         threshold: float | None = None,
         popularity: PopularityRanks | None = None,
     ) -> RankingTask:
@@ -110,38 +117,24 @@ class RankingTask:
         Args:
             train, test: interactions encoded with the same vocabularies.
             hidden: pairs that are never candidates.
-            candidates: None for all items that are not hidden, `SampledCandidates`, or a table of user-item pairs.
+            candidates: None for all items that are not hidden, item ids `(c,)` for those of them, `SampledCandidates`,
+                or a table of user-item pairs.
             threshold: default the (lower) median training rating.
 
         Raises:
             TypeError: `candidates` is something else.
             ValueError: `threshold` for events without ratings.
-            ValueError, KeyError: see `given_pairs`.
+            ValueError, KeyError: see `candidates.given_items` and `candidates.given_pairs`.
         """
         if threshold is not None and test.rating is None:
             raise ValueError(
                 f"threshold={threshold:g} is of ratings, and these events have none: every row is relevant. Pass a "
                 "table of the rows that are, e.g. evaluate(on=test[test['rating'] >= 4])"
             )
-        users, items = _relevant_pairs(test, default_threshold(train) if threshold is None else threshold)
-        if candidates is None or len(users) == 0:
-            label = getattr(candidates, "label", "") if candidates is not None else ""
-            return cls(train, users, items, hidden, label=label, popularity=popularity)
-        shape = {"n_users": train.n_users, "n_items": train.n_items}
-        relevant = Pairs.from_indices(users, items, **shape)
-        if isinstance(candidates, SampledCandidates):
-            seen = hidden.union(Pairs.from_interactions(test))
-            allowed, label = candidates.draw(torch.unique(users).numpy(), seen).union(relevant), candidates.label
-        elif isinstance(candidates, pd.DataFrame):
-            allowed, relevant = given_pairs(candidates, train, relevant, hidden)
-            label = "(given candidates)"
-        else:
-            raise TypeError(
-                "candidates must be None (all unseen items), SampledCandidates(99) or a DataFrame of user-item pairs, "
-                f"got {type(candidates).__name__}"
-            )
+        relevant = _relevant_pairs(test, default_threshold(train) if threshold is None else threshold)
+        relevant, options = _competitors(candidates, train, test, relevant, hidden)
         pairs = (torch.from_numpy(relevant.users), torch.from_numpy(relevant.items))
-        return cls(train, *pairs, hidden, allowed=allowed, label=label, popularity=popularity)
+        return cls(train, *pairs, hidden, popularity=popularity, **options)
 
     def __len__(self) -> int:
         return len(self.users)
@@ -150,7 +143,7 @@ class RankingTask:
     def n_candidates(self) -> np.ndarray:
         """Number of candidates of each user `(n_users,)`."""
         n = np.diff((self.hidden if self.allowed is None else self.allowed).start)[self.unique]
-        return self.train.n_items - 1 - n if self.allowed is None else n
+        return len(self.candidates) - n if self.allowed is None else n
 
     def name(self, metric: str, k: int | None) -> str:
         """A metric's name in tables, e.g. `'HitRate@10 (99 negatives)'`."""
@@ -158,15 +151,14 @@ class RankingTask:
 
     def rank(self, model: CollabModel, names: list[str], ks: list[int], max_memory: int | str = "512MB") -> Ranked:
         """A model's answer, in one pass for all metrics `names` and all cut-offs `ks`."""
-        n_items = self.train.n_items
+        n_items, candidates = self.train.n_items, self.candidates
         if self.allowed is None:
-            candidates = torch.arange(1, n_items)
             source = FullCatalogue(model_scorer(model, candidates, max_memory), candidates, n_items, self.hidden)
-            block = block_size(model, n_items - 1, max_memory)
+            block = block_size(model, len(candidates), max_memory)
         else:
             source = Lists(pair_scorer(model, n_items, max_memory), self.allowed)
             block = block_size(model, int(np.diff(self.allowed.start).max()), max_memory)
-        options = {"k": None if "AUC" in names else max(ks), "list_k": _list_k(names, ks, n_items)}
+        options = {"k": None if "AUC" in names else max(ks), "list_k": _list_k(names, ks, len(candidates))}
         ranks, lists = rank_pairs(source, self.users, self.items, block=block, **options)
         return Ranked(ranks, self.groups, self.n_candidates, None if lists is None else lists.numpy())
 
@@ -176,10 +168,10 @@ class RankingTask:
 
     def rank_by_popularity(self, names: list[str], ks: list[int], max_memory: int | str = "512MB") -> Ranked:
         """The baseline's answer; scores are needed for its lists alone."""
-        ranks = self.popularity.ranks(self.users, self.items, hidden=self.hidden, allowed=self.allowed)
-        k, lists = _list_k(names, ks, self.train.n_items), None
+        candidates, users = self.candidates, torch.from_numpy(self.unique)
+        ranks = self.popularity.ranks(self.users, self.items, candidates, hidden=self.hidden, allowed=self.allowed)
+        k, lists = _list_k(names, ks, len(candidates)), None
         if k and self.allowed is None:
-            candidates, users = torch.arange(1, self.train.n_items), torch.from_numpy(self.unique)
             scorer, block = self.popularity.scorer(candidates), block_size(None, len(candidates), max_memory)
             options = {"n_items": self.train.n_items, "hidden": self.hidden, "block": block}
             lists = top_k(scorer, users, candidates, k, **options)[0].numpy()
@@ -215,12 +207,37 @@ def default_threshold(train: Interactions) -> float:
     return -np.inf if train.rating is None else float(train.rating.median())
 
 
-def _list_k(names: list[str], ks: list[int], n_items: int) -> int:
-    return min(max(ks), n_items - 1) if set(names) & set(LIST_METRICS) else 0
+def _list_k(names: list[str], ks: list[int], n_candidates: int) -> int:
+    return min(max(ks), n_candidates) if set(names) & set(LIST_METRICS) else 0
 
 
-def _relevant_pairs(test: Interactions, threshold: float) -> tuple[Tensor, Tensor]:
-    """Users and items `(n,)` of the test rows rated at least `threshold`, each pair once, sorted by user."""
+def _competitors(
+    candidates, train: Interactions, test: Interactions, relevant: Pairs, hidden: Pairs
+) -> tuple[Pairs, dict[str, object]]:
+    """The relevant pairs that meet competitors, and what `RankingTask` needs to know of these; see `make`."""
+    if candidates is None:
+        return relevant, {}
+    if isinstance(candidates, SampledCandidates):
+        if len(relevant) == 0:
+            return relevant, {"label": candidates.label}
+        drawn = candidates.draw(np.unique(relevant.users), hidden.union(Pairs.from_interactions(test)))
+        return relevant, {"allowed": drawn.union(relevant), "label": candidates.label}
+    if isinstance(candidates, pd.DataFrame):
+        if len(relevant) == 0:
+            return relevant, {}
+        allowed, relevant = given_pairs(candidates, train, relevant, hidden)
+        return relevant, {"allowed": allowed, "label": "(given candidates)"}
+    if pd.api.types.is_list_like(candidates) and not isinstance(candidates, Mapping):
+        items, relevant = given_items(candidates, train, relevant)
+        return relevant, {"candidates": items, "label": f"(among {len(items)} items)"}
+    raise TypeError(
+        "candidates must be None (all unseen items), a list of item ids, SampledCandidates(99) or a DataFrame of "
+        f"user-item pairs, got {type(candidates).__name__}"
+    )
+
+
+def _relevant_pairs(test: Interactions, threshold: float) -> Pairs:
+    """The pairs of the test rows rated at least `threshold`."""
     relevant = torch.ones(len(test), dtype=torch.bool) if test.rating is None else test.rating >= threshold
     known = relevant & (test.user_idx > 0) & (test.item_idx > 0)
     unknown = int((relevant & ~known).sum())
@@ -230,5 +247,4 @@ def _relevant_pairs(test: Interactions, threshold: float) -> tuple[Tensor, Tenso
             CollabWarning,
             stacklevel=5,
         )
-    pairs = Pairs.from_interactions(test if bool(known.all()) else test.take(known))
-    return torch.from_numpy(pairs.users), torch.from_numpy(pairs.items)
+    return Pairs.from_interactions(test if bool(known.all()) else test.take(known))

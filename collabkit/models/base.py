@@ -1,4 +1,4 @@
-"""What every model shares: broadcasting `forward`, the rating scale, and rows by external id."""
+"""What every model shares: broadcasting `forward`, the rating scale, side features, and rows by external id."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import math
 from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from collabkit.features import SideFeatures
+from collabkit.models.feature_rows import FeatureRows
 from collabkit.models.sparse_dot import row_dots
 from collabkit.vocab import Vocab
 
-__all__ = ["CollabModel", "Table", "embedding", "check_y_range"]
+__all__ = ["CollabModel", "check_y_range", "evaluating", "device_of"]
 
 
 class CollabModel(nn.Module):
     """Base of the models: a score for a user and an item, from one row of each side's tables.
 
-    A model defines `user_rows(idx)` and `item_rows(idx)`, the looked-up parts `(..., d)` of each side, and
-    `interact(user_rows, item_rows)`, which turns them into a logit. Everything else follows from these.
+    A model defines `embeddings(is_item)`, the tables of each side, and `interact(user_rows, item_rows)`, which turns
+    the looked-up rows `(..., d)` into a logit. Everything else follows from these. With side features a row is what the
+    id's own row in the tables and the features give together; see `add_features`.
 
     Args:
         n_users, n_items: rows of the tables; row 0 is the unknown id.
@@ -30,6 +31,8 @@ class CollabModel(nn.Module):
         ValueError: a table of fewer than two rows, or `y_range` not two finite increasing numbers.
     """
 
+    joins = "sum"  # how the features' part meets the id's: added to it, or 'concat'
+
     def __init__(self, n_users: int, n_items: int, y_range: tuple[float, float] | None = None):
         super().__init__()
         if n_users < 2 or n_items < 2:
@@ -37,13 +40,70 @@ class CollabModel(nn.Module):
         self.n_users, self.n_items, self.y_range = n_users, n_items, check_y_range(y_range)
         self.users: Vocab | None = None
         self.items: Vocab | None = None
+        self.id_dropout = 0.0
+        self.user_features: FeatureRows | None = None
+        self.item_features: FeatureRows | None = None
+
+    def add_features(self, features, id_dropout: float = 0.0, init_std: float = 0.01, **options) -> None:
+        """Take side features in; called at the end of a constructor, or as soon as the tables are there.
+
+        Args:
+            features: `(users, items)`, each a `Features` or None, row-aligned with the tables; None for none at all.
+            id_dropout: share of the ids whose own row is zero in a training step, so that the features' part alone is a
+                trained predictor too: it is what new ids have (Volkovs et al., "DropoutNet", 2017).
+            init_std: standard deviation of the initial weights of the features.
+            **options: of `FeatureRows`.
+        """
+        if not 0 <= id_dropout < 1:
+            raise ValueError(f"id_dropout must lie in [0, 1), got {id_dropout!r}")
+        for is_item, given in enumerate(features or ()):
+            if given is None:
+                continue
+            if getattr(self, "sparse", False):
+                raise ValueError("sparse=True is for tables alone: the weights of features have dense gradients")
+            tables = self.tables(bool(is_item))
+            if len(given) != len(tables[0]):
+                raise ValueError(f"features of {len(given)} rows for tables of {len(tables[0])}: they belong to others")
+            self.id_dropout = float(id_dropout)
+            widths = [table.shape[1] for table in tables]
+            rows = FeatureRows(given, widths, joins=self.joins, init_std=init_std, **options)
+            setattr(self, "item_features" if is_item else "user_features", rows)
+
+    @property
+    def features(self) -> SideFeatures:
+        """The side features of users and items, each `Features` or None."""
+        sides = (self.features_of(is_item) for is_item in (False, True))
+        return SideFeatures(*(None if side is None else side.features for side in sides))
+
+    def refuse_features(self, what: str) -> None:
+        """Raise `TypeError` where the model has side features, which `what` knows nothing of."""
+        if self.features:
+            raise TypeError(f"{what} without side features; make the model or the dataloaders without them")
+
+    def features_of(self, is_item: bool) -> FeatureRows | None:
+        """The features' part of one side's rows, or None."""
+        return self.item_features if is_item else self.user_features
 
     def user_rows(self, idx: Tensor) -> tuple[Tensor, ...]:
         """The user side's parts `(..., d)` for `idx` `(...)`."""
-        raise NotImplementedError
+        return self.join(False, idx, tuple(table(idx) for table in self.embeddings(False)))
 
     def item_rows(self, idx: Tensor) -> tuple[Tensor, ...]:
         """The item side's parts `(..., d)` for `idx` `(...)`."""
+        return self.join(True, idx, tuple(table(idx) for table in self.embeddings(True)))
+
+    def join(self, is_item: bool, idx: Tensor, rows: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """What `interact` takes: an id's own `rows` `[(..., d), ...]` with the features of `idx` `(...)`."""
+        features = self.features_of(is_item)
+        if features is None:
+            return rows
+        if self.training and self.id_dropout > 0:
+            keep = torch.rand(idx.shape, device=idx.device)[..., None] >= self.id_dropout
+            rows = tuple(part * keep for part in rows)
+        return features.join(idx, rows)
+
+    def embeddings(self, is_item: bool) -> list[nn.Embedding]:
+        """The embeddings of one side, in the order of `user_rows` or `item_rows`."""
         raise NotImplementedError
 
     def interact(self, user_rows: tuple[Tensor, ...], item_rows: tuple[Tensor, ...]) -> Tensor:
@@ -51,12 +111,29 @@ class CollabModel(nn.Module):
         raise NotImplementedError
 
     def tables(self, is_item: bool) -> list[nn.Parameter]:
-        """The embedding tables `(n, d)` of one side, in the order of `user_rows` or `item_rows`."""
-        raise NotImplementedError
+        """The embedding tables `(n, d)` of one side: the ids' own rows, without what features add."""
+        return [table.weight for table in self.embeddings(is_item)]
+
+    def row_widths(self, is_item: bool) -> list[int]:
+        """Width of each of the parts that `user_rows` or `item_rows` gives."""
+        widths = [table.shape[1] for table in self.tables(is_item)]
+        features = self.features_of(is_item)
+        return widths if features is None else features.joined_widths(widths)
 
     def floats_per_pair(self) -> int:
         """Floats that `score` holds at once for each (user, item) pair, so that callers can bound their memory."""
-        return 3 * sum(table.shape[1] for is_item in (False, True) for table in self.tables(is_item))
+        return 3 * sum(sum(self.row_widths(is_item)) for is_item in (False, True))
+
+    @torch.no_grad()
+    def parts(self, is_item: bool) -> tuple[Tensor, ...]:
+        """The parts `[(n, d), ...]` of all of one side's ids, with what features add; on the CPU and detached."""
+        idx = torch.arange(len(self.tables(is_item)[0]), device=device_of(self))
+        with evaluating(self):
+            return tuple(part.cpu() for part in (self.item_rows if is_item else self.user_rows)(idx))
+
+    def factors(self, is_item: bool) -> Tensor:
+        """The factors `(n, d)` of all of one side's ids: the first of their `parts`."""
+        return self.parts(is_item)[0]
 
     def config(self) -> dict:
         """The constructor's arguments as JSON-ready values, from which the artefact rebuilds the model."""
@@ -121,12 +198,23 @@ class CollabModel(nn.Module):
         own = (vectors[group] * self.item_vectors(positives)).sum(-1)
         return own, vectors @ self.item_vectors(negatives).T, group
 
+    def rows_of(self, ids, is_item: bool = True) -> tuple[Tensor, ...]:
+        """Rows `[(n, d), ...]`, on the CPU and detached, of items (or users) with external `ids` `(n,)`."""
+        idx = self.row_indices(ids, is_item)
+        with torch.no_grad(), evaluating(self):
+            return tuple(part.cpu() for part in (self.item_rows if is_item else self.user_rows)(idx))
+
     def row_indices(self, ids, is_item: bool = True) -> Tensor:
         """Rows `(n,)` int64 of external `ids` `(n,)` of items (or users); an unknown id raises `KeyError`."""
         vocab = self.items if is_item else self.users
         if vocab is None:
             raise ValueError("the model has no vocabulary: make it with collab_learner, or set its users and items")
         return torch.from_numpy(vocab.encode(ids, unknown="raise")).to(self.tables(is_item)[0].device)
+
+
+def device_of(model) -> torch.device:
+    """Where a model's tables are; baselines, which have none, work on the CPU."""
+    return model.tables(True)[0].device if isinstance(model, CollabModel) else torch.device("cpu")
 
 
 @contextmanager
@@ -148,40 +236,6 @@ def sigmoid_range(x: Tensor, low: float, high: float) -> Tensor:
         tensor([2.5000])
     """
     return torch.sigmoid(x) * (high - low) + low
-
-
-class Table(nn.Embedding):
-    """`nn.Embedding` whose gradient for large batches on a CPU is summed up several times as fast."""
-
-    def forward(self, idx: Tensor) -> Tensor:
-        """Rows `(..., d)` for indices `(...)`."""
-        if self.sparse or idx.numel() < 4096 or self.weight.device.type != "cpu":
-            return super().forward(idx)
-        return _Lookup.apply(self.weight, idx)
-
-
-class _Lookup(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, table: Tensor, idx: Tensor) -> Tensor:
-        ctx.save_for_backward(idx)
-        ctx.like = table
-        return F.embedding(idx, table)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor):
-        (idx,) = ctx.saved_tensors
-        rows = grad.reshape(-1, grad.shape[-1]).contiguous()  # several times as fast to add up as a view
-        return torch.zeros_like(ctx.like, dtype=grad.dtype).index_add_(0, idx.reshape(-1), rows), None
-
-
-def embedding(n: int, d: int, *, std: float = 0.01, sparse: bool = False) -> nn.Embedding:
-    """An `nn.Embedding` `(n, d)` drawn from a normal of sd `std` truncated at two sd, as fastai's; row 0 is zero."""
-    table = Table(n, d, sparse=sparse)
-    nn.init.trunc_normal_(table.weight, std=std, a=-2 * std, b=2 * std)
-    with torch.no_grad():
-        table.weight[0] = 0.0
-    return table
 
 
 def check_y_range(y_range) -> tuple[float, float] | None:

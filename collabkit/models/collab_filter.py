@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from collabkit.models.base import CollabModel, embedding
+from collabkit.models.base import CollabModel
+from collabkit.models.table import embedding
 
 __all__ = ["CollFilter"]
 
@@ -14,7 +15,8 @@ class CollFilter(CollabModel):
     """Matrix factorisation with biases: `y_range` of `u_weight[u] . i_weight[i] + u_bias[u] + i_bias[i]`.
 
     The biased model of Koren, Bell and Volinsky, "Matrix factorization techniques for recommender systems" (2009),
-    section "Adding biases", squeezed into the rating scale by a sigmoid as in fastai.
+    section "Adding biases", squeezed into the rating scale by a sigmoid as in fastai. With features, the factors and
+    the bias of a row are those of the id plus the sum of those of its features, as in LightFM (Kula 2015).
 
     Args:
         n_users, n_items: rows of the tables, the unknown row 0 included (`len(dls.classes['user'])`).
@@ -23,6 +25,8 @@ class CollFilter(CollabModel):
         init_std: standard deviation of the initial factors and biases.
         sparse: sparse gradients for the tables, so that a step costs what its batch touches; needs an optimiser
             that takes them (`torch.optim.SparseAdam`).
+        features: `(users, items)` side features, each a `Features` or None (`dls.features`).
+        id_dropout: with features, see `CollabModel.add_features`.
 
     Example:
         >>> model = CollFilter(n_users=4, n_items=6, n_factors=3, y_range=(0, 5.5))
@@ -40,6 +44,8 @@ class CollFilter(CollabModel):
         *,
         init_std: float = 0.01,
         sparse: bool = False,
+        features=None,
+        id_dropout: float = 0.0,
     ):
         super().__init__(n_users, n_items, y_range)
         if n_factors < 1:
@@ -49,19 +55,14 @@ class CollFilter(CollabModel):
         self.i_weight = embedding(n_items, n_factors, std=init_std, sparse=sparse)
         self.u_bias = embedding(n_users, 1, std=init_std, sparse=sparse)
         self.i_bias = embedding(n_items, 1, std=init_std, sparse=sparse)
+        self.add_features(features, id_dropout, init_std)
 
-    def user_rows(self, idx: Tensor) -> tuple[Tensor, Tensor]:
-        return self.u_weight(idx), self.u_bias(idx)  # (..., d), (..., 1)
-
-    def item_rows(self, idx: Tensor) -> tuple[Tensor, Tensor]:
-        return self.i_weight(idx), self.i_bias(idx)  # (..., d), (..., 1)
+    def embeddings(self, is_item: bool) -> list[nn.Embedding]:
+        return [self.i_weight, self.i_bias] if is_item else [self.u_weight, self.u_bias]  # (n, d), (n, 1)
 
     def interact(self, user_rows, item_rows) -> Tensor:
         (p, b_u), (q, b_i) = user_rows, item_rows
         return (p * q).sum(-1) + (b_u + b_i).squeeze(-1)  # (...)
-
-    def tables(self, is_item: bool) -> list[nn.Parameter]:
-        return [self.i_weight.weight, self.i_bias.weight] if is_item else [self.u_weight.weight, self.u_bias.weight]
 
     def config(self) -> dict:
         return {
@@ -71,11 +72,16 @@ class CollFilter(CollabModel):
             "y_range": self.y_range,
             "init_std": self.init_std,
             "sparse": self.sparse,
+            "id_dropout": self.id_dropout,
         }
 
     def user_vectors(self, idx: Tensor) -> Tensor:
         """`(n, d + 2)` vectors `[p_u, b_u, 1]`; their dot products with `item_vectors` are the logits."""
-        p, b = self.user_rows(idx)
+        return self.user_vectors_of(self.user_rows(idx))
+
+    def user_vectors_of(self, rows) -> Tensor:
+        """The vectors of `user_vectors` from the parts that `user_rows` gives."""
+        p, b = rows
         return torch.cat([p, b, torch.ones_like(b)], dim=-1)
 
     def item_vectors(self, idx: Tensor) -> Tensor:
@@ -88,14 +94,15 @@ class CollFilter(CollabModel):
         """The user and the item factors `(n, d)`, to be solved for in place; sets the biases to zero."""
         if self.y_range is not None:
             raise ValueError(f"factors are solved for in logits; make the model without y_range, got {self.y_range}")
+        self.refuse_features("factors are solved for")
         self.u_bias.weight.zero_()
         self.i_bias.weight.zero_()
         return self.u_weight.weight.data, self.i_weight.weight.data
 
     def bias(self, ids, is_item: bool = True) -> Tensor:
         """Biases `(n,)`, on the CPU and detached, of the items (or users) with external `ids` `(n,)`."""
-        return self.tables(is_item)[1][self.row_indices(ids, is_item)].squeeze(-1).detach().cpu()
+        return self.rows_of(ids, is_item)[1].squeeze(-1)
 
     def weight(self, ids, is_item: bool = True) -> Tensor:
         """Factors `(n, d)`, on the CPU and detached, of the items (or users) with external `ids` `(n,)`."""
-        return self.tables(is_item)[0][self.row_indices(ids, is_item)].detach().cpu()
+        return self.rows_of(ids, is_item)[0]

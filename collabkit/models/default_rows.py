@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from collabkit.interactions import Interactions
-from collabkit.models.base import CollabModel, evaluating
+from collabkit.models.base import CollabModel, device_of, evaluating
+from collabkit.models.cold_rows import fit_cold_head, own_rows
 
 __all__ = ["zero_cold_rows", "fit_default_rows", "fill_cold_items", "settle_default_rows"]
 
@@ -24,7 +25,10 @@ def zero_cold_rows(model: CollabModel, train: Interactions) -> None:
 
 
 def fit_default_rows(model: CollabModel, train: Interactions, *, max_rows: int = 100_000) -> None:
-    """Give every id without a training row, the unknown row 0 among them, the best no-information answer.
+    """Give every id of which nothing is known, the unknown row 0 among them, the best no-information answer.
+
+    That is every id without a training row and without side features. Those with features get what these tell beyond;
+    see `cold_rows.fit_cold_head`.
 
     For a stranger nothing is known, so one row must serve them all: the row that predicts the training ratings best
     when put in the place of every user (or item) at once, the other side held fixed. Its error depends on the data only
@@ -46,27 +50,29 @@ def fit_default_rows(model: CollabModel, train: Interactions, *, max_rows: int =
             counts, means = _count_and_mean(train, by_item=not is_item)
             other = torch.argsort(counts, descending=True)[:max_rows]
             other = other[counts[other] > 0]
-            device = model.tables(is_item)[0].device
+            device = device_of(model)
             row = _fit_row(model, is_item, other.to(device), means[other].to(device), counts[other].to(device), train)
-            cold = _cold_rows(train, is_item).to(device)
+            cold = _bare_rows(model, train, is_item).to(device)
             with torch.no_grad():
                 for table, value in zip(model.tables(is_item), row, strict=True):
                     table[cold] = value
+            _fill_by_features(model, train, is_item, centred=True)
 
 
 @torch.no_grad()
 def fill_cold_items(model: CollabModel, train: Interactions) -> None:
-    """For implicit feedback: items without a training row get the mean row of the tenth with the fewest training rows.
+    """For implicit feedback: items without a training row and without features get the mean row of the rarest tenth.
 
     An item nobody has met is most like those that few have met. A row of zeros would not do: its score of 0 lies above
     those of most trained negatives.
     """
     counts = torch.bincount(train.item_idx.cpu(), minlength=train.n_items)
-    cold = _cold_rows(train, True)
+    cold = _bare_rows(model, train, True)
     warm = (counts > 0).nonzero().squeeze(1)
     rarest = warm[counts[warm].argsort(stable=True)[: max(1, len(warm) // 10)]]
     for table in model.tables(True):
         table[cold.to(table.device)] = table[rarest.to(table.device)].mean(0)
+    _fill_by_features(model, train, True, centred=False)
 
 
 def settle_default_rows(model, loader) -> None:
@@ -91,7 +97,7 @@ def _fit_row(model, is_item: bool, other: Tensor, means: Tensor, counts: Tensor,
         fixed = (model.user_rows if is_item else model.item_rows)(other)
         warm = torch.ones(len(model.tables(is_item)[0]), dtype=torch.bool)
         warm[_cold_rows(train, is_item)] = False
-        trained = [table[warm.to(table.device)] for table in model.tables(is_item)]
+        trained = _unfeatured_rows(model, is_item, warm.nonzero().squeeze(1).to(device_of(model)))
         start = [rows.mean(0) for rows in trained]
         spread = [rows.std(0, correction=0).mean().clamp(min=1e-6) for rows in trained]
     row = [value.clone().requires_grad_() for value in start]
@@ -100,7 +106,8 @@ def _fit_row(model, is_item: bool, other: Tensor, means: Tensor, counts: Tensor,
 
     def loss():
         optimiser.zero_grad()
-        own = tuple(value.expand(len(other), -1) for value in row)
+        unknown = torch.zeros(len(other), dtype=torch.int64, device=other.device)
+        own = model.join(is_item, unknown, tuple(value.expand(len(other), -1) for value in row))
         logits = model.interact(fixed, own) if is_item else model.interact(own, fixed)
         if train.rating is None:
             value = -(weights * F.log_softmax(logits, dim=0)).sum()
@@ -117,6 +124,37 @@ def _fit_row(model, is_item: bool, other: Tensor, means: Tensor, counts: Tensor,
     model.zero_grad()
     finite = all(bool(value.isfinite().all()) for value in row)
     return [value.detach() for value in row] if finite else start
+
+
+@torch.no_grad()
+def _fill_by_features(model: CollabModel, train: Interactions, is_item: bool, *, centred: bool) -> None:
+    """Give the ids without a training row but with features the rows that these foretell.
+
+    With `centred` an id of average features gets the no-information answer, which stands in row 0.
+    """
+    side = model.features_of(is_item)
+    if side is None:
+        return
+    unknown = torch.zeros(1, dtype=torch.int64)
+    fit_cold_head(model, train, is_item, [r[0] for r in own_rows(model, is_item, unknown)] if centred else None)
+    cold = _cold_rows(train, is_item)
+    cold = cold[side.features.given[cold]]
+    for table, rows in zip(model.tables(is_item), side.cold_rows(cold), strict=True):
+        table[cold.to(table.device)] = rows
+
+
+def _unfeatured_rows(model: CollabModel, is_item: bool, idx: Tensor) -> list[Tensor]:
+    """What stands in the tables for `idx` `(m,)`, or would if the features of each were those of the unknown id."""
+    rows, features = own_rows(model, is_item, idx), model.features_of(is_item)
+    if features is None or model.joins != "sum":
+        return rows
+    return [part - none for part, none in zip(rows, features(torch.zeros_like(idx[:1])), strict=True)]
+
+
+def _bare_rows(model: CollabModel, train: Interactions, is_item: bool) -> Tensor:
+    """Rows `(m,)` of which nothing is known: no training row and no side features."""
+    features, cold = model.features_of(is_item), _cold_rows(train, is_item)
+    return cold if features is None else cold[~features.features.given[cold]]
 
 
 def _count_and_mean(train: Interactions, by_item: bool) -> tuple[Tensor, Tensor]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from collabkit.models.base import CollabModel, embedding
+from collabkit.models.base import CollabModel
+from collabkit.models.table import embedding
 
 __all__ = ["EmbeddingNN", "NCF", "emb_sz_rule", "pair_layer", "hidden_layers"]
 
@@ -17,7 +18,7 @@ class EmbeddingNN(CollabModel):
     """Embedding network: `[user embedding, item embedding] -> layers -> one output`, as fastai's `EmbeddingNN`.
 
     Each hidden layer is Linear -> ReLU -> BatchNorm -> Dropout, in fastai's order. Users and items have their own
-    embedding sizes.
+    embedding sizes. With features each field has an embedding of its own size, which stands beside the id's.
 
     Args:
         emb_szs: `((n_users, d_user), (n_items, d_item))`, e.g. from fastai's `get_emb_sz(dls)`.
@@ -27,6 +28,9 @@ class EmbeddingNN(CollabModel):
         y_range: `(low, high)` of the ratings; None gives logits.
         use_bn: batch normalisation after each hidden layer.
         bn_final: and on the output.
+        features: `(users, items)` side features, each a `Features` or None (`dls.features`).
+        id_dropout: with features, see `CollabModel.add_features`.
+        feature_szs: embedding sizes by feature name; default `feature_rows.field_width`.
 
     Raises:
         ValueError: sizes or dropouts of the wrong number or range.
@@ -36,6 +40,8 @@ class EmbeddingNN(CollabModel):
         >>> model(torch.tensor([[1, 5], [2, 3]])).shape
         torch.Size([2])
     """
+
+    joins = "concat"
 
     def __init__(
         self,
@@ -47,6 +53,9 @@ class EmbeddingNN(CollabModel):
         y_range: tuple[float, float] | None = None,
         use_bn: bool = True,
         bn_final: bool = False,
+        features=None,
+        id_dropout: float = 0.0,
+        feature_szs: Mapping[str, int] | None = None,
     ):
         (n_users, d_user), (n_items, d_item) = emb_szs
         super().__init__(n_users, n_items, y_range)
@@ -57,24 +66,22 @@ class EmbeddingNN(CollabModel):
         if len(ps) != len(layers) or not all(0 <= p < 1 for p in [*ps, embed_p]):
             raise ValueError(f"dropouts must lie in [0, 1), one a layer ({len(layers)}), got {ps=}, {embed_p=}")
         self._config = {
-            "emb_szs": [[int(n_users), int(d_user)], [int(n_items), int(d_item)]],
             "layers": layers,
             "ps": ps,
             "embed_p": float(embed_p),
             "use_bn": use_bn,
             "bn_final": bn_final,
+            "feature_szs": dict(feature_szs or {}),
         }
         self.embeds = nn.ModuleList([embedding(n_users, d_user), embedding(n_items, d_item)])
         self.emb_drop = nn.Dropout(embed_p)
-        blocks = hidden_layers(d_user + d_item, layers, ps, use_bn)
+        self.add_features(features, id_dropout, **_sizes(features, feature_szs))
+        blocks = hidden_layers(sum(self.row_widths(False) + self.row_widths(True)), layers, ps, use_bn)
         final = nn.Linear(layers[-1], 1, bias=not bn_final)
         self.layers = nn.Sequential(*blocks, nn.Sequential(final, nn.BatchNorm1d(1)) if bn_final else final)
 
-    def user_rows(self, idx: Tensor) -> tuple[Tensor]:
-        return (self.embeds[0](idx),)  # (..., d_user)
-
-    def item_rows(self, idx: Tensor) -> tuple[Tensor]:
-        return (self.embeds[1](idx),)  # (..., d_item)
+    def embeddings(self, is_item: bool) -> list[nn.Embedding]:
+        return [self.embeds[int(is_item)]]  # (n, d_user) or (n, d_item)
 
     def interact(self, user_rows, item_rows) -> Tensor:
         (p,), (q,) = user_rows, item_rows
@@ -90,19 +97,17 @@ class EmbeddingNN(CollabModel):
             x = layer(x)
         return x.reshape(shape)  # (...)
 
-    def tables(self, is_item: bool) -> list[nn.Parameter]:
-        return [self.embeds[int(is_item)].weight]
-
     def floats_per_pair(self) -> int:
-        widths = [sum(table.shape[1] for side in (False, True) for table in self.tables(side)), *self._config["layers"]]
+        widths = [sum(self.row_widths(False) + self.row_widths(True)), *self._config["layers"]]
         return 3 * max(widths) + sum(sorted(widths)[-2:])  # a layer's input, output and their copies
 
     def config(self) -> dict:
-        return {**self._config, "y_range": self.y_range}
+        emb_szs = [[len(table), table.shape[1]] for side in (False, True) for table in self.tables(side)]
+        return {"emb_szs": emb_szs, **self._config, "y_range": self.y_range, "id_dropout": self.id_dropout}
 
     def weight(self, ids, is_item: bool = True) -> Tensor:
         """Embeddings `(n, d)`, on the CPU and detached, of the items (or users) with external `ids` `(n,)`."""
-        return self.tables(is_item)[0][self.row_indices(ids, is_item)].detach().cpu()
+        return self.rows_of(ids, is_item)[0]
 
 
 class NCF(EmbeddingNN):
@@ -118,6 +123,7 @@ class NCF(EmbeddingNN):
         ps: dropout of the hidden layers, one value for all or one each.
         embed_p: dropout of the concatenated embeddings.
         init_std: standard deviation of the initial embeddings.
+        features, id_dropout, feature_szs: as of `EmbeddingNN`.
 
     Example:
         >>> NCF(4, 6, n_factors=8, layers=[64, 32])(torch.tensor([[1, 5], [2, 3]])).shape
@@ -134,8 +140,10 @@ class NCF(EmbeddingNN):
         ps: float | Sequence[float] = 0.0,
         embed_p: float = 0.0,
         init_std: float = 0.1,
+        **kwargs,
     ):
-        super().__init__([(n_users, n_factors), (n_items, n_factors)], layers, ps=ps, embed_p=embed_p, use_bn=False)
+        sizes = [(n_users, n_factors), (n_items, n_factors)]
+        super().__init__(sizes, layers, ps=ps, embed_p=embed_p, use_bn=False, **kwargs)
         self.n_factors, self.init_std = n_factors, init_std
         self.embeds = nn.ModuleList(embedding(n, n_factors, std=init_std) for n in (n_users, n_items))
 
@@ -145,9 +153,18 @@ class NCF(EmbeddingNN):
         return self.layers[-1]
 
     def config(self) -> dict:
-        names = ("n_users", "n_items", "n_factors", "init_std")
-        options = {name: self._config[name] for name in ("layers", "ps", "embed_p")}
+        names = ("n_users", "n_items", "n_factors", "init_std", "id_dropout")
+        options = {name: self._config[name] for name in ("layers", "ps", "embed_p", "feature_szs")}
         return {**{name: getattr(self, name) for name in names}, **options}
+
+
+def _sizes(features, feature_szs) -> dict:
+    """`feature_szs` as an option of `FeatureRows`, or an error where it names features that neither side has."""
+    names = {field.name for side in features or () if side is not None for field in side.fields}
+    odd = sorted(set(feature_szs or {}) - names)
+    if odd:
+        raise ValueError(f"feature_szs names features {odd}; there are {sorted(names)}")
+    return {"sizes": dict(feature_szs)} if feature_szs else {}
 
 
 def pair_layer(layer: nn.Linear, p: Tensor, q: Tensor) -> Tensor:

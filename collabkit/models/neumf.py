@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from collabkit.models.base import CollabModel, embedding
+from collabkit.models.base import CollabModel
 from collabkit.models.mlp import NCF, hidden_layers, pair_layer
+from collabkit.models.table import embedding
 
 __all__ = ["GMF", "NeuMF"]
 
@@ -22,13 +23,24 @@ class GMF(CollabModel):
         n_users, n_items: rows of the tables, the unknown row 0 included.
         n_factors: length d of the embeddings.
         init_std: standard deviation of the initial embeddings; the weights h start at 1, an ordinary dot product.
+        features: `(users, items)` side features, each a `Features` or None (`dls.features`).
+        id_dropout: with features, see `CollabModel.add_features`.
 
     Example:
         >>> GMF(4, 6, n_factors=8)(torch.tensor([1, 2]), torch.tensor([5, 1])).shape
         torch.Size([2])
     """
 
-    def __init__(self, n_users: int, n_items: int, n_factors: int = 50, *, init_std: float = 0.1):
+    def __init__(
+        self,
+        n_users: int,
+        n_items: int,
+        n_factors: int = 50,
+        *,
+        init_std: float = 0.1,
+        features=None,
+        id_dropout: float = 0.0,
+    ):
         super().__init__(n_users, n_items)
         if n_factors < 1:
             raise ValueError(f"n_factors must be at least 1, got {n_factors}")
@@ -38,12 +50,10 @@ class GMF(CollabModel):
         with torch.no_grad():
             self.out.weight.fill_(1.0)
             self.out.bias.zero_()
+        self.add_features(features, id_dropout, init_std)
 
-    def user_rows(self, idx: Tensor) -> tuple[Tensor]:
-        return (self.u_weight(idx),)  # (..., d)
-
-    def item_rows(self, idx: Tensor) -> tuple[Tensor]:
-        return (self.i_weight(idx),)  # (..., d)
+    def embeddings(self, is_item: bool) -> list[nn.Embedding]:
+        return [self.i_weight if is_item else self.u_weight]  # (n, d)
 
     def interact(self, user_rows, item_rows) -> Tensor:
         (p,), (q,) = user_rows, item_rows
@@ -51,19 +61,20 @@ class GMF(CollabModel):
 
     def user_vectors(self, idx: Tensor) -> Tensor:
         """`(n, d + 1)` vectors `[h * p_u, bias]`; their dot products with `item_vectors` are the logits."""
-        p = self.u_weight(idx)
+        return self.user_vectors_of(self.user_rows(idx))
+
+    def user_vectors_of(self, rows) -> Tensor:
+        """The vectors of `user_vectors` from the parts that `user_rows` gives."""
+        (p,) = rows
         return torch.cat([p * self.out.weight[0], self.out.bias.expand(*p.shape[:-1], 1)], dim=-1)
 
     def item_vectors(self, idx: Tensor) -> Tensor:
         """`(n, d + 1)` vectors `[q_i, 1]`."""
-        q = self.i_weight(idx)
+        (q,) = self.item_rows(idx)
         return torch.cat([q, q.new_ones(*q.shape[:-1], 1)], dim=-1)
 
-    def tables(self, is_item: bool) -> list[nn.Parameter]:
-        return [self.i_weight.weight] if is_item else [self.u_weight.weight]
-
     def config(self) -> dict:
-        return {name: getattr(self, name) for name in ("n_users", "n_items", "n_factors", "init_std")}
+        return {name: getattr(self, name) for name in ("n_users", "n_items", "n_factors", "init_std", "id_dropout")}
 
 
 class NeuMF(CollabModel):
@@ -78,6 +89,8 @@ class NeuMF(CollabModel):
         mlp_factors: embedding size of the MLP part, on each side; default `n_factors`.
         layers: widths of the MLP's hidden layers.
         init_std: standard deviation of the initial embeddings.
+        features: `(users, items)` side features, each a `Features` or None (`dls.features`).
+        id_dropout: with features, see `CollabModel.add_features`.
 
     Example:
         >>> NeuMF(4, 6, n_factors=8, mlp_factors=4, layers=[8, 4])(torch.tensor([[1, 5], [2, 1]])).shape
@@ -93,6 +106,8 @@ class NeuMF(CollabModel):
         mlp_factors: int | None = None,
         layers: Sequence[int] = (64, 32, 16),
         init_std: float = 0.1,
+        features=None,
+        id_dropout: float = 0.0,
     ):
         super().__init__(n_users, n_items)
         mlp_factors = n_factors if mlp_factors is None else mlp_factors
@@ -107,6 +122,7 @@ class NeuMF(CollabModel):
         with torch.no_grad():  # the GMF part starts as an ordinary dot product
             self.out.weight[:, :n_factors] = 1.0
             self.out.bias.zero_()
+        self.add_features(features, id_dropout, init_std)
 
     @classmethod
     def from_parts(cls, gmf: GMF, ncf: NCF, alpha: float = 0.5) -> NeuMF:
@@ -120,6 +136,8 @@ class NeuMF(CollabModel):
                 f"the parts must share their data: GMF has {gmf.n_users} x {gmf.n_items} rows, "
                 f"NCF {ncf.n_users} x {ncf.n_items}"
             )
+        for part in (gmf, ncf):
+            part.refuse_features("NeuMF.from_parts puts ids' tables together")
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha must lie in [0, 1], got {alpha!r}")
         sizes = {"mlp_factors": ncf.n_factors, "layers": ncf.config()["layers"]}
@@ -135,11 +153,8 @@ class NeuMF(CollabModel):
         model.users, model.items = gmf.users, gmf.items
         return model
 
-    def user_rows(self, idx: Tensor) -> tuple[Tensor, Tensor]:
-        return self.u_weight(idx), self.u_mlp(idx)  # (..., d), (..., d_mlp)
-
-    def item_rows(self, idx: Tensor) -> tuple[Tensor, Tensor]:
-        return self.i_weight(idx), self.i_mlp(idx)  # (..., d), (..., d_mlp)
+    def embeddings(self, is_item: bool) -> list[nn.Embedding]:
+        return [self.i_weight, self.i_mlp] if is_item else [self.u_weight, self.u_mlp]  # (n, d), (n, d_mlp)
 
     def interact(self, user_rows, item_rows) -> Tensor:
         (p, x), (q, y) = user_rows, item_rows
@@ -149,13 +164,9 @@ class NeuMF(CollabModel):
         weight = self.out.weight[0].split([p.shape[-1], hidden.shape[-1]])
         return (p * q) @ weight[0] + hidden @ weight[1] + self.out.bias[0]  # (...)
 
-    def tables(self, is_item: bool) -> list[nn.Parameter]:
-        sides = (self.i_weight, self.i_mlp) if is_item else (self.u_weight, self.u_mlp)
-        return [table.weight for table in sides]
-
     def floats_per_pair(self) -> int:
         widths = [2 * self._config["mlp_factors"], *self._config["layers"]]
         return 3 * (max(widths) + self._config["n_factors"]) + sum(sorted(widths)[-2:])
 
     def config(self) -> dict:
-        return {"n_users": self.n_users, "n_items": self.n_items, **self._config}
+        return {"n_users": self.n_users, "n_items": self.n_items, **self._config, "id_dropout": self.id_dropout}

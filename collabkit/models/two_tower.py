@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from collabkit.models.base import CollabModel, embedding
+from collabkit.models.base import CollabModel
+from collabkit.models.table import embedding
 
 __all__ = ["TwoTower"]
 
 
 class TwoTower(CollabModel):
-    """Two towers: an embedding, optionally through a multi-layer perceptron, on each side.
+    """Two towers: an embedding, with those of side features added, optionally through a perceptron, on each side.
 
     Positives and negatives pass through the same item tower, so that with a pairwise loss it is a siamese network. The
     item vectors can be computed once and searched. Huang et al., "Learning deep structured semantic models" (2013);
@@ -30,6 +31,8 @@ class TwoTower(CollabModel):
         item_bias: add a number for each item, its popularity whatever the taste, which a cosine has no room for.
         init_std: standard deviation of the initial embeddings.
         sparse: sparse gradients for the tables; see `CollFilter`.
+        features: `(users, items)` side features, each a `Features` or None (`dls.features`).
+        id_dropout: with features, see `CollabModel.add_features`.
 
     Raises:
         ValueError: sizes, similarity or temperature out of range.
@@ -53,6 +56,8 @@ class TwoTower(CollabModel):
         item_bias: bool = False,
         init_std: float = 0.1,
         sparse: bool = False,
+        features=None,
+        id_dropout: float = 0.0,
     ):
         super().__init__(n_users, n_items)
         layers = [int(width) for width in layers or ()]
@@ -70,27 +75,27 @@ class TwoTower(CollabModel):
         self.i_weight = embedding(n_items, n_factors, std=init_std, sparse=sparse)
         self.i_bias = embedding(n_items, 1, std=init_std, sparse=sparse) if item_bias else None
         self.u_tower, self.i_tower = (_tower([n_factors, *layers]) for _ in range(2))
+        self.add_features(features, id_dropout, init_std)
 
-    def user_rows(self, idx: Tensor) -> tuple[Tensor]:
-        return (self.u_weight(idx),)  # (..., d)
-
-    def item_rows(self, idx: Tensor) -> tuple[Tensor, ...]:
-        rows = self.i_weight(idx)  # (..., d)
-        return (rows,) if self.i_bias is None else (rows, self.i_bias(idx))  # (..., 1)
+    def embeddings(self, is_item: bool) -> list[nn.Embedding]:
+        if not is_item:
+            return [self.u_weight]  # (n, d)
+        return [self.i_weight] if self.i_bias is None else [self.i_weight, self.i_bias]  # (n, d), (n, 1)
 
     def interact(self, user_rows, item_rows) -> Tensor:
-        return (self._user_vectors(*user_rows) * self._item_vectors(*item_rows)).sum(-1)  # (...)
+        return (self.user_vectors_of(user_rows) * self._item_vectors(*item_rows)).sum(-1)  # (...)
 
     def user_vectors(self, idx: Tensor) -> Tensor:
         """`(n, d)` vectors of users by the temperature; their dot products with `item_vectors` are the logits."""
-        return self._user_vectors(self.u_weight(idx))
+        return self.user_vectors_of(self.user_rows(idx))
 
     def item_vectors(self, idx: Tensor) -> Tensor:
         """`(n, d)` vectors of items, of length 1 with `similarity='cosine'`; the bias, if any, comes after them."""
         return self._item_vectors(*self.item_rows(idx))
 
-    def _user_vectors(self, rows: Tensor) -> Tensor:
-        vectors = self._vectors(self.u_tower, rows)
+    def user_vectors_of(self, rows) -> Tensor:
+        """The vectors of `user_vectors` from the parts that `user_rows` gives."""
+        vectors = self._vectors(self.u_tower, *rows)
         vectors = vectors if self.temperature == 1 else vectors / self.temperature
         return vectors if self.i_bias is None else F.pad(vectors, (0, 1), value=1.0)  # times the item's bias
 
@@ -109,15 +114,12 @@ class TwoTower(CollabModel):
                 "factors can be solved for only where the score is their dot product: TwoTower without layers "
                 f"and item bias, with similarity 'dot' and temperature 1, got {self.config()}"
             )
+        self.refuse_features("factors are solved for")
         return self.u_weight.weight.data, self.i_weight.weight.data
-
-    def tables(self, is_item: bool) -> list[nn.Parameter]:
-        if not is_item:
-            return [self.u_weight.weight]
-        return [table.weight for table in (self.i_weight, self.i_bias) if table is not None]
 
     def config(self) -> dict:
         names = ("n_users", "n_items", "n_factors", "layers", "similarity", "temperature", "init_std", "sparse")
+        names = (*names, "id_dropout")
         return {**{name: getattr(self, name) for name in names}, "item_bias": self.i_bias is not None}
 
 

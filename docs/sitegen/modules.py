@@ -38,10 +38,10 @@ GROUPS = {
         *("sampling", "loader", "ranking_loader", "dataloaders"),
     ],
     "Training": ["learner", "assembly", "training", "recipes", "callbacks", "losses", "optim", "als", "fit_metrics"],
-    "Models": ["models", "baselines"],
+    "Models": ["models", "fold_in", "baselines"],
     "Evaluation": ["evaluate", "comparison", "metrics", "ranking", "pairs", "neighbours"],
-    "Interpretation": ["interpret", "plots"],
-    "Serving": ["recommender", "bundle"],
+    "Interpretation": ["interpret", "contributions", "plots"],
+    "Serving": ["recommender", "questionnaire", "widgets", "bundle"],
     "Command line": ["cli", "demo", "console"],
     "More": [],
 }

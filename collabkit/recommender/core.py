@@ -13,22 +13,24 @@ import torch
 from torch import Tensor
 
 from collabkit.bundle import load_bundle, save_bundle
-from collabkit.evaluate import evaluate_ranking, evaluate_ratings, predict_ratings
+from collabkit.evaluate import evaluate_ranking, evaluate_ratings, join_tables, predict_ratings
 from collabkit.evaluate.candidates import known_pairs
 from collabkit.evaluate.references import PopularityRanks
 from collabkit.evaluate.task import RankingTask
 from collabkit.interactions import CollabWarning, Interactions
 from collabkit.models import CollabModel
 from collabkit.models.base import evaluating
-from collabkit.neighbours import cosine_rows, nearest
+from collabkit.neighbours import similar_rows
 from collabkit.pairs import Pairs
 from collabkit.ranking import block_size, model_scorer, top_k
+from collabkit.recommender.histories import read_histories
+from collabkit.recommender.newcomers import _Newcomers
 from collabkit.vocab import Vocab, check_ids
 
 __all__ = ["Recommender"]
 
 
-class Recommender:
+class Recommender(_Newcomers):
     """Predictions, recommendations, neighbours and evaluation of a trained model, by external ids.
 
     `learn.recommend` and its kin are this class on the learner's model; `Recommender.load(folder)` is the same from an
@@ -38,6 +40,7 @@ class Recommender:
         model: a model whose tables are row-aligned with the interactions' vocabularies.
         train: training interactions.
         valid: validation interactions, if any; `recommend` hides both.
+        later: interactions of users folded in after training, if any.
         config: the artefact's config, where it came from one.
 
     Example:
@@ -46,20 +49,36 @@ class Recommender:
     """
 
     def __init__(
-        self, model: CollabModel, train: Interactions, valid: Interactions | None = None, *, config: dict | None = None
+        self,
+        model: CollabModel,
+        train: Interactions,
+        valid: Interactions | None = None,
+        later: Interactions | None = None,
+        *,
+        config: dict | None = None,
     ):
-        self.model, self.train, self.valid, self.config = model, train, valid, config or {}
-        self.users, self.items, self.columns = train.users, train.items, train.columns
+        self.model, self.train, self.valid, self.later, self.config = model, train, valid, later, config or {}
+        self.columns = train.columns
+
+    @property
+    def users(self) -> Vocab:
+        """The users' ids."""
+        return self.train.users
+
+    @property
+    def items(self) -> Vocab:
+        """The items' ids."""
+        return self.train.items
 
     @classmethod
     def load(cls, folder: str | Path) -> Recommender:
         """The recommender in an artefact folder written by `learn.export`; see `bundle.load_bundle` for errors."""
-        model, train, valid, config = load_bundle(folder)
-        return cls(model, train, valid, config=config)
+        bundle = load_bundle(folder)
+        return cls(bundle.model, bundle.train, bundle.valid, bundle.later, config=bundle.config)
 
     def save(self, folder: str | Path, *, metrics: dict | None = None) -> Path:
         """Write the artefact; see `bundle.save_bundle`."""
-        return save_bundle(folder, self.model, self.train, self.valid, metrics=metrics)
+        return save_bundle(folder, self.model, self.train, self.valid, self.later, metrics=metrics)
 
     def predict(self, users, items, *, unknown: str = "raise") -> float | np.ndarray:
         """Predicted rating of each (user, item) pair.
@@ -88,6 +107,7 @@ class Recommender:
         users=None,
         k: int = 10,
         *,
+        history=None,
         filter_seen: bool = True,
         items=None,
         exclude=None,
@@ -98,33 +118,39 @@ class Recommender:
 
         Args:
             users: external ids, one or many; None for all users.
+            history: in the place of `users`, what new users have rated or clicked: `{'Alien (1979)': 5, ...}` or, of a
+                model without ratings, a list of items, for one; a DataFrame with the model's columns for many. They are
+                folded in for this call; see `fold_in`.
             k: items a user; where fewer are left a user gets fewer rows, counted in a `CollabWarning`.
-            filter_seen: hide the items of the user's training and validation rows.
+            filter_seen: hide the items of the user's training and validation rows, or of the history.
             items: allow list: recommend these item ids only.
             exclude: deny list: item ids, or a DataFrame with the user and item columns for pairs to hide.
             unknown: `'raise'` for an unknown user, or `'default'` for the list of a user of whom nothing is known.
             max_memory: bound of the score block, in bytes or as `'512MB'`; users are scored in blocks under it.
 
         Returns:
-            DataFrame with the user and item columns, `rank` (1 is best) and `score` (predicted rating).
+            DataFrame with the user column (not for one history), the item column, `rank` (1 is best) and `score`
+            (predicted rating).
 
         Raises:
             KeyError: unknown users or items.
-            ValueError: `k` < 1, or no candidate is left.
+            ValueError: `k` < 1, no candidate is left, or a history is empty; see `newcomers.read_histories`.
         """
-        if int(k) != k or k < 1:
-            raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
-        chosen = torch.arange(1, len(self.users)) if users is None else self._encode(self.users, users, unknown)
         candidates = self._candidates(items, exclude)
+        if history is not None:
+            if users is not None or isinstance(exclude, pd.DataFrame):
+                raise ValueError("history= stands for new users: leave users= out, and give exclude= as item ids")
+            new = read_histories(history, self.train, self._with_rows("history=").y_range)
+            hidden = new.pairs(len(self.items)) if filter_seen else None
+            options = {"hidden": hidden, "rows": self._folded(new), "max_memory": max_memory}
+            return self._lists(new.ids, torch.arange(len(new)), candidates, k, **options)
+        chosen = torch.arange(1, len(self.users)) if users is None else self._encode(self.users, users, unknown)
         hidden = self._hidden(filter_seen, exclude)
-        with evaluating(self.model), torch.inference_mode():
-            block = block_size(self.model, len(candidates), max_memory)
-            scorer = model_scorer(self.model, candidates, max_memory)
-            best, logits = top_k(
-                scorer, chosen, candidates, int(k), n_items=len(self.items), hidden=hidden, block=block
-            )
-            scores = self.model.activation(logits)
-        return self._frame(users, chosen, best, scores, int(k))
+        return self._lists(self._asked(users), chosen, candidates, k, hidden=hidden, max_memory=max_memory)
+
+    def default_list(self, k: int = 10, *, items=None, exclude=None) -> pd.DataFrame:
+        """The top `k` items of a user of whom nothing is known; arguments as of `recommend`."""
+        return self._lists(None, torch.zeros(1, dtype=torch.int64), self._candidates(items, exclude), k)
 
     def similar_items(self, item, k: int = 10) -> pd.DataFrame:
         """The `k` items whose factors have the largest cosine with those of `item` (one id or several).
@@ -132,11 +158,11 @@ class Recommender:
         Returns:
             DataFrame with columns `item` (asked; only for several), the item column, `rank`, `similarity` (-1 to 1).
         """
-        return self._similar(item, k, is_item=True)
+        return self._similar(item, k, self.items, is_item=True)
 
     def similar_users(self, user, k: int = 10) -> pd.DataFrame:
         """The `k` users whose factors have the largest cosine with those of `user` (one id or several)."""
-        return self._similar(user, k, is_item=False)
+        return self._similar(user, k, self.users, is_item=False)
 
     def evaluate(
         self,
@@ -158,9 +184,12 @@ class Recommender:
             k: cut-off of the ranking metrics, or several: `[5, 10, 20]`.
             metrics: names; default HitRate, Precision, Recall, NDCG, MAP, MRR. Besides there are AUC, and of the lists
                 Coverage, Novelty, Diversity, ARP and Gini.
-            candidates: what the relevant items compete with: None for all unseen items, `SampledCandidates(99)`, or a
-                DataFrame of user-item pairs; the last two are said in the metrics' names.
-            by: `'user_activity'` or `'item_popularity'`: ranking metrics by decile; see `evaluate.evaluate_ranking`.
+            candidates: what the relevant items compete with: None for all unseen items, item ids for those of them (say
+                the new ones; relevant pairs with other items are left out, counted), `SampledCandidates(99)`, or a
+                DataFrame of user-item pairs; all but None are said in the metrics' names.
+            by: `'user_activity'` or `'item_popularity'`: ranking metrics by decile; `'cold'`: all apart for rows whose
+                user and item have training rows (`'warm'`) and whose item, user or both have none (`'cold item'`,
+                `'cold user'`, `'cold both'`), indexed by part and metric; see `evaluate.evaluate_ranking`.
             threshold: a held-out item rated at least this is relevant; default the median training rating. Without
                 ratings all are.
             n_boot, seed: bootstrap over users for the 95 % intervals.
@@ -169,8 +198,13 @@ class Recommender:
         Returns:
             DataFrame indexed by metric: `value`, `low`, `high`, the baselines (NaN where one has no such metric), the
             paired `difference` to popularity with `diff_low` and `diff_high`, and `n`, the number of ratings or users.
-            RMSE and MAE come first where there are ratings and `metrics` is None. Items seen in training are not
-            candidates, nor, in a final test, those of the validation part, unless the test holds them.
+            RMSE and MAE come first where there are ratings, `metrics` is None and `by` is None or `'cold'`. Items seen
+            in training are not candidates, nor, in a final test, those of the validation part, unless the test holds
+            them.
+
+        Raises:
+            KeyError: unknown ids in a list of `candidates`.
+            ValueError, TypeError: `on`, `k`, `metrics`, `by` or `candidates` are none of the above, or leave nothing.
         """
         test = self._test_part(on)
         common = {"n_boot": n_boot, "seed": seed}
@@ -179,10 +213,10 @@ class Recommender:
         with evaluating(self.model):
             options = {"k": k, "metrics": metrics, "by": by, "max_memory": max_memory}
             table = evaluate_ranking(self.model, task, **options, **common)
-            if rated and metrics is None and by is None:
+            if rated and metrics is None and by in (None, "cold"):
                 groups = on[self.columns.user].factorize()[0] if isinstance(on, pd.DataFrame) else None
-                errors = evaluate_ratings(self.model, self.train, test, groups=groups, **common)
-                table = pd.concat([errors, table]) if len(table) else errors
+                errors = evaluate_ratings(self.model, self.train, test, groups=groups, by=by, **common)
+                table = join_tables(errors, table)
         return table[[c for c in table.columns if c != "n"] + ["n"]].astype({"n": int})
 
     def task(self, on="valid", *, candidates=None, threshold: float | None = None, test=None) -> RankingTask:
@@ -236,7 +270,8 @@ class Recommender:
 
     @cached_property
     def _seen(self) -> Pairs:
-        return self._train_pairs if self.valid is None else Pairs.from_interactions(self.train, self.valid)
+        parts = [part for part in (self.valid, self.later) if part is not None]
+        return Pairs.from_interactions(self.train, *parts) if parts else self._train_pairs
 
     @cached_property
     def _popularity(self) -> PopularityRanks:
@@ -252,46 +287,49 @@ class Recommender:
         idx = vocab.encode([ids] if _is_one(vocab, ids) else ids, unknown="raise" if unknown == "raise" else "zero")
         return torch.from_numpy(idx)
 
-    def _frame(self, users, chosen: Tensor, best: Tensor, scores: Tensor, k: int) -> pd.DataFrame:
-        left = best > 0  # (n_users, k)
+    def _asked(self, users) -> pd.Index:
+        """The ids that were asked for, `(b,)`; all for None."""
+        one = users is not None and _is_one(self.users, users)
+        return self.users.ids if users is None else check_ids([users] if one else users, self.columns.user)
+
+    def _lists(
+        self, ids: pd.Index | None, chosen: Tensor, candidates: Tensor, k: int, *, hidden=None, rows=None,
+        max_memory: int | str = "512MB",
+    ) -> pd.DataFrame:  # fmt: skip
+        """The lists of the users at `chosen` `(b,)`, in the tables or in `rows`, as a table."""
+        if int(k) != k or k < 1:
+            raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
+        with evaluating(self.model), torch.inference_mode():
+            block = block_size(self.model, len(candidates), max_memory)
+            scorer = model_scorer(self.model, candidates, max_memory, rows)
+            options = {"n_items": len(self.items), "hidden": hidden, "block": block}
+            best, logits = top_k(scorer, chosen, candidates, int(k), **options)
+            scores = self.model.activation(logits)
+        return self._frame(ids, best, scores, int(k))
+
+    def _frame(self, ids: pd.Index | None, best: Tensor, scores: Tensor, k: int) -> pd.DataFrame:
+        """The lists `best` `(b, k)` of the users `ids`, or of one without an id, as a table."""
+        left = best > 0  # (b, k)
         counts = left.sum(1)
         short = int((counts < k).sum())
         if short:
             warnings.warn(
-                f"fewer than k={k} items are left for {short:,} of {len(chosen):,} users, who get fewer rows "
+                f"fewer than k={k} items are left for {short:,} of {len(best):,} users, who get fewer rows "
                 f"(at least {int(counts.min())})",
                 CollabWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
-        rows = torch.repeat_interleave(torch.arange(len(chosen)), counts).numpy()
-        one = users is not None and _is_one(self.users, users)
-        ids = self.users.ids if users is None else check_ids([users] if one else users, self.columns.user)
-        rank = left.cumsum(1)[left]
-        return pd.DataFrame(
-            {
-                self.columns.user: ids.take(rows),
-                self.columns.item: self.items.decode(best[left].numpy()),
-                "rank": rank.numpy(),
-                "score": scores[left].numpy(),
-            }
-        )
+        rows = torch.repeat_interleave(torch.arange(len(best)), counts).numpy()
+        data = {} if ids is None else {self.columns.user: ids.take(rows)}
+        data[self.columns.item] = self.items.decode(best[left].numpy())
+        return pd.DataFrame({**data, "rank": left.cumsum(1)[left].numpy(), "score": scores[left].numpy()})
 
-    def _similar(self, ids, k: int, is_item: bool) -> pd.DataFrame:
-        vocab, name = (self.items, self.columns.item) if is_item else (self.users, self.columns.user)
-        if int(k) != k or k < 1:
-            raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
+    def _similar(self, ids, k: int, vocab: Vocab, is_item: bool) -> pd.DataFrame:
         rows = self._encode(vocab, ids, "raise")
-        if k > len(vocab) - 2:
-            warnings.warn(f"only {len(vocab) - 2} others exist, fewer than k={k}", CollabWarning, stacklevel=3)
-        model = self.model
-        similarity = getattr(model, "item_similarity", None) if is_item else None
-        if similarity is None and not isinstance(model, CollabModel):
-            raise TypeError(f"{type(model).__name__} knows no similar {'items' if is_item else 'users'}")
-        similarity = cosine_rows(model.tables(is_item)[0]) if similarity is None else similarity
-        found, best = nearest(similarity, rows, min(int(k), len(vocab) - 2), len(vocab))
+        found, best = similar_rows(self.model, rows, k, len(vocab), is_item=is_item)
         n, k = found.shape
-        data = {} if _is_one(vocab, ids) else {f"similar_to_{name}": vocab.decode(rows.numpy()).repeat(k)}
-        data[name] = vocab.decode(found.flatten().numpy())
+        data = {} if _is_one(vocab, ids) else {f"similar_to_{vocab.name}": vocab.decode(rows.numpy()).repeat(k)}
+        data[vocab.name] = vocab.decode(found.flatten().numpy())
         return pd.DataFrame({**data, "rank": np.tile(np.arange(1, k + 1), n), "similarity": best.flatten().numpy()})
 
     def __repr__(self) -> str:

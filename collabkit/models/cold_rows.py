@@ -1,0 +1,85 @@
+"""What new ids get from their features: the rows of the trained ids, regressed on theirs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from collabkit.interactions import Interactions
+from collabkit.models.base import CollabModel, evaluating
+
+__all__ = ["fit_cold_head", "ridge", "own_rows"]
+
+MAX_COLUMNS, MAX_ROWS = 2_000, 20_000  # of the regression: it costs rows x columns^2
+RELIABLE = 50.0  # rows of ids with so many training rows count half as much as those of ids with very many
+
+
+@torch.no_grad()
+def fit_cold_head(model: CollabModel, train: Interactions, is_item: bool, centre: list[Tensor] | None = None) -> None:
+    """Fit what stands in a side's tables for ids without training rows, as a linear function of their features.
+
+    The trained rows, with what the features add, are regressed on the features by ridge regression. It is chosen by its
+    leave-one-out error how much of them to believe: features that tell nothing leave the mean. That gave better answers
+    for new ids than the features' trained part alone, whose weights are fitted beside the ids' own rows.
+
+    Args:
+        model: the trained model; its `FeatureRows.cold` is set.
+        train: its training interactions.
+        is_item: the side.
+        centre: `[(d,), ...]` the rows that an id with average features should get; default the trained rows' mean.
+    """
+    side, idx = model.features_of(is_item), train.item_idx if is_item else train.user_idx
+    counts = torch.bincount(idx.cpu(), minlength=len(side.features))
+    warm = ((counts > 0) & side.features.given).nonzero().squeeze(1)
+    warm = warm[counts[warm].argsort(descending=True, stable=True)[:MAX_ROWS]]
+    weight = counts[warm] / (counts[warm] + RELIABLE)
+    design = side.features.matrix(warm) if side.features.n_columns <= MAX_COLUMNS else torch.zeros(len(warm), 0)
+    heads = []
+    with evaluating(model):
+        trained = own_rows(model, is_item, warm)
+    for j, rows in enumerate(trained):
+        slope, level = ridge(design, rows.cpu(), weight)
+        if centre is not None:
+            level = centre[j].cpu() - (weight[:, None] * design).sum(0) / weight.sum() @ slope
+        if not len(slope):  # too many columns: the features' trained part is all they say
+            slope = torch.zeros(side.features.n_columns, rows.shape[1])
+        elif model.joins == "sum":
+            slope = slope - torch.cat([field.weights[j] for field in side.fields]).cpu()
+        heads.append(torch.cat([slope, level[None]]))
+    side.cold.copy_(torch.cat(heads, dim=1))
+
+
+def own_rows(model: CollabModel, is_item: bool, idx: Tensor) -> list[Tensor]:
+    """The rows `[(m, d), ...]` of `idx` `(m,)`, with what the features add where they are added."""
+    idx = idx.to(model.tables(is_item)[0].device)
+    if model.features_of(is_item) is None or model.joins != "sum":
+        return [table[idx] for table in model.tables(is_item)]
+    return list((model.item_rows if is_item else model.user_rows)(idx))
+
+
+def ridge(X: Tensor, Y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Slope `(p, d)` and level `(d,)` of `Y` `(n, d)` regressed on `X` `(n, p)`, rows weighted by `weight` `(n,)`.
+
+    The penalty is the one with the least leave-one-out error, which follows from the leverages: Golub, Heath and
+    Wahba, "Generalized cross-validation" (1979), section 1; an infinite one, the mean, among them.
+
+    Example:
+        >>> x = torch.arange(8.0)[:, None]
+        >>> slope, level = ridge(x, 2 * x + 1, torch.ones(8))
+        >>> round(slope.item(), 1), round(level.item(), 1)
+        (2.0, 1.0)
+    """
+    X, Y, weight = X.double(), Y.double(), weight.double()[:, None] / weight.double().mean()
+    x, y = (weight * X).mean(0), (weight * Y).mean(0)
+    left, size, right = torch.linalg.svd(weight.sqrt() * (X - x), full_matrices=False)
+    centred = weight.sqrt() * (Y - y)
+    target = left.T @ centred  # (r, d)
+    best, kept = (centred / (1 - weight / len(X))).square().sum(), torch.zeros_like(size)
+    for penalty in 10.0 ** torch.arange(-2, 6, 0.5, dtype=torch.float64):
+        share = size.square() / (size.square() + penalty)
+        leverage = left.square() @ share + weight[:, 0] / len(X)
+        error = ((centred - left @ (share[:, None] * target)) / (1 - leverage).clamp(min=1e-6)[:, None]).square().sum()
+        if error < best:
+            best, kept = error, share
+    slope = right.T @ ((kept / size.clamp(min=1e-12))[:, None] * target)
+    return slope.float(), (y - x @ slope).float()

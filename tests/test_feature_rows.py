@@ -1,0 +1,223 @@
+"""Features inside the models: what they add to rows, gradients, id dropout, and the rows that new ids get."""
+
+import copy
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.linear_model import RidgeCV
+
+from collabkit import Vocab
+from collabkit.features import Features
+from collabkit.interactions import Columns, Interactions
+from collabkit.models import GMF, NCF, CollFilter, EmbeddingNN, NeuMF, TwoTower
+from collabkit.models.cold_rows import fit_cold_head, own_rows, ridge
+from collabkit.models.default_rows import fit_default_rows
+from collabkit.models.feature_rows import FeatureRows, field_width
+from collabkit.models.growing import grow
+
+N = 30
+
+
+def features(n=N, seed=0):
+    rng = np.random.default_rng(seed)
+    df = pd.DataFrame(
+        {
+            "id": range(n),
+            "genres": ["|".join(rng.choice(list("abcd"), rng.integers(1, 4), replace=False)) for _ in range(n)],
+            "kind": rng.choice(["x", "y", None], n),
+            "year": np.where(rng.random(n) < 0.2, np.nan, rng.normal(size=n)),
+            "text": list(rng.normal(size=(n, 5))),
+        }
+    )
+    return Features.from_df(df, Vocab(range(n), "id"), {"genres": None, "kind": None, "year": None, "text": None})
+
+
+MODELS = {
+    "dot": lambda **kw: CollFilter(N + 1, N + 1, 4, (0, 5), init_std=0.5, **kw),
+    "nn": lambda **kw: EmbeddingNN([(N + 1, 3), (N + 1, 2)], [6], y_range=(0, 5), **kw),
+    "ncf": lambda **kw: NCF(N + 1, N + 1, 3, layers=[6], **kw),
+    "gmf": lambda **kw: GMF(N + 1, N + 1, 4, init_std=0.5, **kw),
+    "neumf": lambda **kw: NeuMF(N + 1, N + 1, 4, mlp_factors=3, layers=[6], init_std=0.5, **kw),
+    "towers": lambda **kw: TwoTower(N + 1, N + 1, 4, layers=[5], item_bias=True, init_std=0.5, **kw),
+}
+BOTH = (features(), features(seed=1))
+
+
+def make(kind, **kwargs):
+    torch.manual_seed(0)
+    model = MODELS[kind](**{"features": BOTH, **kwargs})
+    for side in (model.user_features, model.item_features):
+        for p in [] if side is None else side.parameters():
+            torch.nn.init.normal_(p)
+    return model
+
+
+# --- the features' part ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "idx",
+    [
+        torch.arange(N + 1),
+        torch.tensor([3]),
+        torch.tensor([[1, 2, 2], [30, 0, 7]]),
+        torch.tensor([], dtype=torch.int64),
+    ],
+)
+def test_the_part_is_the_design_matrix_times_the_weights(idx):
+    rows = FeatureRows(BOTH[0], [4, 1], init_std=1.0)
+    weights = torch.cat([torch.cat([*field.weights], dim=1) for field in rows.fields])  # (p, 5)
+    want = (BOTH[0].matrix() @ weights)[idx]
+    got = torch.cat(rows(idx), dim=-1)
+    assert got.shape == (*idx.shape, 5) and torch.allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("many", [True, False])
+def test_gradients_of_many_and_of_few_rows(many):
+    """The sparse products for all rows and the bags for a few have the gradient of the plain product."""
+    rows = FeatureRows(BOTH[0], [4], init_std=1.0)
+    idx = torch.randint(0, N + 1, (40,)) if many else torch.tensor([5, 5, 9])
+    factor = torch.randn(len(idx), 4)
+    (rows(idx)[0] * factor).sum().backward()
+    weights = [field.weights[0].detach().clone().requires_grad_() for field in rows.fields]
+    ((BOTH[0].matrix() @ torch.cat(weights))[idx] * factor).sum().backward()
+    for field, want in zip(rows.fields, weights, strict=True):
+        assert torch.allclose(field.weights[0].grad, want.grad, atol=1e-4)
+
+
+def test_concatenated_parts_have_widths_of_their_own():
+    model = make("ncf", feature_szs={"genres": 7})
+    side = model.item_features
+    assert [field.width for field in side.fields] == [7, field_width(side.fields[1].field), 2, 5]
+    assert model.row_widths(True) == [3 + sum(field.width for field in side.fields)]
+    assert model.item_rows(torch.tensor([1, 2]))[0].shape == (2, *model.row_widths(True))
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_models_broadcast_and_copy(kind):
+    model = make(kind).eval()
+    users, items = torch.tensor([1, 2, 3]), torch.arange(N + 1)
+    table = model(users[:, None], items[None])
+    assert table.shape == (3, N + 1)
+    assert torch.allclose(table[1, 4], model(torch.tensor([[2, 4]]))[0], atol=1e-5)
+    assert torch.equal(copy.deepcopy(model)(users[:, None], items[None]), table)
+    if hasattr(model, "item_vectors"):
+        dots = model.user_vectors(users) @ model.item_vectors(items).T
+        assert torch.allclose(model.activation(dots), table, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_features_change_the_score_of_their_id_alone(kind):
+    model = make(kind, features=(None, BOTH[1])).eval()
+    users, items = torch.tensor([1]), torch.arange(N + 1)
+    before = model(users, items)
+    with torch.no_grad():
+        model.item_features.fields[0].weights[0][1] += 1.0
+    changed = (model(users, items) - before).abs() > 1e-7
+    has = BOTH[1].matrix()[:, 1] > 0
+    assert not changed[~has].any() and changed[has].float().mean() > 0.8  # a ReLU may hide it
+
+
+# --- id dropout ------------------------------------------------------------------------------------------------------
+
+
+def test_id_dropout_leaves_the_features_alone():
+    model = make("dot", id_dropout=0.5)
+    idx = torch.arange(1, N + 1)
+    torch.manual_seed(1)
+    rows, part = model.train().item_rows(idx)[0], model.item_features(idx)[0]
+    dropped = torch.isclose(rows, part).all(1)
+    assert 0.2 < dropped.float().mean() < 0.8
+    assert torch.allclose(rows[~dropped], (part + model.i_weight(idx))[~dropped])
+    assert torch.allclose(model.eval().item_rows(idx)[0], part + model.i_weight(idx))
+    plain = make("dot", features=None, id_dropout=0.5).train()
+    assert torch.equal(plain.item_rows(idx)[0], plain.i_weight(idx))  # nothing else would be left of an id
+
+
+# --- new ids ---------------------------------------------------------------------------------------------------------
+
+
+def test_ridge_is_that_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    X, weight = rng.normal(size=(60, 8)), rng.uniform(0.5, 2, 60)
+    Y = X[:, :2] @ rng.normal(size=(2, 3)) + rng.normal(size=(60, 3)) + 5
+    slope, level = ridge(torch.from_numpy(X), torch.from_numpy(Y), torch.from_numpy(weight))
+    oracle = RidgeCV(alphas=10.0 ** np.arange(-2, 6, 0.5)).fit(X, Y, sample_weight=weight / weight.mean())
+    assert np.allclose(slope, oracle.coef_.T, atol=1e-5) and np.allclose(level, oracle.intercept_, atol=1e-5)
+
+
+def test_ridge_believes_nothing_of_noise():
+    rng = np.random.default_rng(1)
+    shrunk = []
+    for _ in range(20):
+        X, Y = torch.from_numpy(rng.normal(size=(40, 30))), torch.from_numpy(rng.normal(size=(40, 1)))
+        slope, level = ridge(X, Y, torch.ones(40))
+        shrunk.append(float((X @ slope.double()).std()))
+        assert float(level) == pytest.approx(float(Y.mean()), abs=0.35)
+    assert np.median(shrunk) < 0.3
+
+
+def planted(n=120, noise=0.1):
+    """A model of items whose rows follow from two categories, and interactions of all but the last ten."""
+    rng = np.random.default_rng(3)
+    df = pd.DataFrame({"item": range(n), "kind": rng.choice(list("abc"), n)})
+    side = Features.from_df(df, Vocab(range(n), "item"))
+    model = CollFilter(5, n + 1, 2, (0, 5), features=(None, side))
+    centre = {"a": [1.0, 0.0], "b": [0.0, 1.0], "c": [-1.0, -1.0]}
+    with torch.no_grad():
+        model.i_weight.weight[1:] = torch.tensor([centre[k] for k in df["kind"]]) + noise * torch.randn(n, 2)
+        model.u_weight.weight.normal_()
+    events = pd.DataFrame({"user": np.tile([1, 2, 3, 4], n - 10), "item": np.repeat(np.arange(n - 10), 4)})
+    events["rating"] = rng.integers(1, 6, len(events)).astype(float)
+    users = Vocab([1, 2, 3, 4], "user")
+    return (
+        model,
+        Interactions.from_df(events, Columns("user", "item", "rating"), users=users, items=side.vocab),
+        df,
+        centre,
+    )
+
+
+def test_new_items_get_the_rows_that_their_features_foretell():
+    model, train, df, centre = planted()
+    fit_cold_head(model, train, True)
+    cold = torch.arange(train.n_items - 10, train.n_items)
+    total = model.item_features.cold_rows(cold)[0] + model.item_features(cold)[0]
+    want = torch.tensor([centre[k] for k in df["kind"].tail(10)])
+    assert (total - want).abs().max() < 0.15
+
+
+def test_default_rows_serve_ids_without_features_and_the_regression_those_with():
+    model, train, *_ = planted()
+    bare = train.n_items - 1
+    model.item_features.features.given[bare] = False
+    fit_default_rows(model, train)
+    rows = model.i_weight.weight.detach()
+    assert torch.equal(rows[bare], rows[0])
+    cold = torch.arange(train.n_items - 10, bare)
+    assert torch.allclose(rows[cold], model.item_features.cold_rows(cold)[0])
+    spread = own_rows(model, True, cold)[0].std(0)
+    assert (spread > 0.3).all()
+    design = model.item_features.features.matrix(torch.arange(1, train.n_items - 10))
+    average = design.mean(0) @ model.item_features.cold[:-1] + model.item_features.cold[-1]
+    average = average[:2] + (design.mean(0) @ model.item_features.fields[0].weights[0].detach())
+    assert torch.allclose(average, own_rows(model, True, torch.tensor([0]))[0][0], atol=1e-4)  # a stranger's answer
+
+
+def test_growing_keeps_rows_and_scores():
+    model, train, *_ = planted()
+    fit_default_rows(model, train)
+    model.eval()
+    before = model(torch.arange(5)[:, None], torch.arange(train.n_items))
+    vocab = train.items.extended([1000, 1001])
+    new = model.item_features.features.extended(pd.DataFrame({"item": [1001], "kind": ["b"]}), vocab)
+    grow(model, vocab, is_item=True, features=new)
+    assert model.n_items == train.n_items + 2 and model.config()["n_items"] == model.n_items and model.items is vocab
+    assert torch.equal(model(torch.arange(5)[:, None], torch.arange(train.n_items)), before)
+    rows = model.i_weight.weight.detach()
+    assert torch.equal(rows[-2], torch.zeros(2)) and torch.equal(
+        rows[-1], model.item_features.cold_rows(torch.tensor([model.n_items - 1]))[0][0]
+    )
+    assert model.i_weight.num_embeddings == model.n_items and model.i_weight.weight.requires_grad

@@ -1,0 +1,446 @@
+"""Fold-in of new users: posteriors by hand, planted structure, invariances, every model, errors, and its evaluation."""
+
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from collabkit.evaluate.fold_in import Newcomers, evaluate_fold_in
+from collabkit.features import Features
+from collabkit.fold_in import FoldIn
+from collabkit.fold_in.histories import Histories
+from collabkit.fold_in.jackknife import rows_without
+from collabkit.fold_in.prior import Gaussian, shrunk_covariance
+from collabkit.fold_in.scores import UserScores
+from collabkit.interactions import Columns, Interactions
+from collabkit.models import GMF, NCF, CollFilter, EmbeddingNN, NeuMF, TwoTower
+from collabkit.vocab import Vocab
+
+N_USERS, N_ITEMS, NOISE = 120, 60, 0.3
+
+
+def interactions(users, items, ratings=None, n_users=N_USERS, n_items=N_ITEMS) -> Interactions:
+    users, items = torch.as_tensor(users), torch.as_tensor(items)
+    ratings = None if ratings is None else torch.as_tensor(ratings).float()
+    vocabs = Vocab(np.arange(n_users), "user"), Vocab(np.arange(n_items), "item")
+    columns = Columns("user", "item", None if ratings is None else "rating")
+    return Interactions(users, items, ratings, None, *vocabs, columns)
+
+
+def randomised(model, std: float = 0.5, seed: int = 0):
+    """The model with normal tables and weights."""
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(std * torch.randn(parameter.shape, generator=rng))
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def planted():
+    """Ratings of rank 3 by trained users 1..100 and new users 101..120, and the model with the true tables."""
+    model = randomised(CollFilter(N_USERS + 1, N_ITEMS + 1, n_factors=3), std=0.8)
+    rng = torch.Generator().manual_seed(1)
+    users = torch.arange(1, N_USERS + 1).repeat_interleave(40)
+    items = 1 + torch.cat([torch.randperm(N_ITEMS, generator=rng)[:40] for _ in range(N_USERS)])
+    with torch.no_grad():
+        ratings = model(users, items) + NOISE * torch.randn(len(users), generator=rng)
+        for table in model.tables(False):
+            table[101:] = 0
+    data = interactions(users, items, ratings)
+    return model, data.take((users <= 100).numpy()), data.take((users > 100).numpy())
+
+
+def histories(n_items: int = N_ITEMS, counts=(3, 1, 12, 4, 30), rated: bool = True, seed: int = 3):
+    rng = torch.Generator().manual_seed(seed)
+    items = [1 + torch.randperm(n_items, generator=rng)[:n] for n in counts]
+    start = torch.tensor([0, *counts]).cumsum(0)
+    return start, torch.cat(items), torch.randint(1, 6, (sum(counts),), generator=rng).float() if rated else None
+
+
+def made(name: str, rated: bool):
+    """An untrained model of a class, and training interactions for it."""
+    rows = (N_USERS + 1, N_ITEMS + 1)
+    y_range = (0, 5.5) if rated else None
+    model = {
+        "CollFilter": lambda: CollFilter(*rows, n_factors=4, y_range=y_range),
+        "EmbeddingNN": lambda: EmbeddingNN([(rows[0], 4), (rows[1], 5)], layers=[8], y_range=y_range),
+        "NCF": lambda: NCF(*rows, n_factors=4, layers=[8]),
+        "NeuMF": lambda: NeuMF(*rows, n_factors=3, layers=[8, 4]),
+        "GMF": lambda: GMF(*rows, n_factors=4),
+        "TwoTower": lambda: TwoTower(*rows, n_factors=4, item_bias=True, temperature=0.5),
+        "TwoTower, cosine": lambda: TwoTower(*rows, n_factors=4, layers=[6], similarity="cosine", temperature=0.3),
+    }[name]()
+    model, rng = randomised(model, std=0.5 if rated else 1.0), torch.Generator().manual_seed(5)
+    users = torch.arange(1, 101).repeat_interleave(15)
+    if rated:
+        items = torch.cat([1 + torch.randperm(N_ITEMS, generator=rng)[:15] for _ in range(100)])
+        return model, interactions(users, items, torch.randint(1, 6, (1500,), generator=rng))
+    with torch.no_grad():
+        logits = model.score(torch.arange(1, 101)[:, None], torch.arange(1, N_ITEMS + 1))
+    return model, interactions(users, 1 + torch.multinomial(torch.softmax(logits, 1), 15, generator=rng).flatten())
+
+
+RATED = ["CollFilter", "EmbeddingNN"]
+EVENTS = ["CollFilter", "NCF", "NeuMF", "GMF", "TwoTower", "TwoTower, cosine"]
+CASES = [(name, True) for name in RATED] + [(name, False) for name in EVENTS]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=[f"{n}, {'ratings' if r else 'events'}" for n, r in CASES])
+def case(request):
+    name, rated = request.param
+    model, train = made(name, rated)
+    return FoldIn(model, train), histories(rated=rated)
+
+
+def by_hand(model, train, mean, root, noise):
+    """A fold-in whose prior and noise are set."""
+    fold_in = FoldIn(model, train)
+    solver = fold_in.solver
+    solver.prior, solver.noise = Gaussian(torch.tensor(mean).double(), torch.tensor(root).double()), noise
+    solver._reduce()
+    return fold_in
+
+
+def test_the_posterior_of_one_rating_by_hand(planted):
+    model, train, _ = planted
+    model = CollFilter(*(len(v) for v in (train.users, train.items)), n_factors=1)
+    with torch.no_grad():
+        model.i_weight.weight[4], model.i_bias.weight[4] = 2.0, 0.5
+    fold_in = by_hand(model, train, [0.0, 0.0], [[1.0, 0.0], [0.0, 1.0]], 1.0)
+    # z = [2, 1]; r - b_i = 3; variance of the rating 2*2 + 1*1 + 1 = 6; x = z * 3 / 6
+    p, b = fold_in.rows(torch.tensor([0, 1]), torch.tensor([4]), torch.tensor([3.5]))
+    assert p.tolist() == [[pytest.approx(1.0)]] and b.tolist() == [[pytest.approx(0.5)]]
+
+
+@pytest.mark.parametrize("n", [2, 30])
+def test_the_posterior_is_ridge_regression_whichever_form_is_solved(planted, n):
+    model, train, _ = planted
+    root = [[1.0, 0, 0, 0], [0.5, 2, 0, 0], [0, 0, 1, 0], [0, 0, 0.2, 0.3]]
+    fold_in = by_hand(model, train, [0.1, 0.2, 0.3, 0.4], root, 0.7)
+    items, ratings = torch.arange(1, n + 1), torch.linspace(-2, 2, n)
+    rows = torch.cat(fold_in.rows(torch.tensor([0, n]), items, ratings), dim=1)[0].double()
+    q, b = (part.detach().double()[items] for part in model.tables(True))
+    z, precision = torch.cat([q, torch.ones_like(b)], 1), torch.linalg.inv(torch.tensor(root).double())
+    precision = precision.T @ precision
+    mean = torch.tensor([0.1, 0.2, 0.3, 0.4]).double()
+    left, right = z.T @ z / 0.7 + precision, z.T @ (ratings.double() - b[:, 0]) / 0.7 + precision @ mean
+    assert torch.allclose(rows, torch.linalg.solve(left, right), atol=1e-5)
+
+
+def test_the_row_is_the_mode_of_the_posterior_with_a_sigmoid():
+    fold_in = FoldIn(*made("CollFilter", True))
+    solver, (start, items, ratings) = fold_in.solver, histories()
+    for user in range(len(start) - 1):
+        own = slice(int(start[user]), int(start[user + 1]))
+        rows = fold_in.rows(torch.tensor([0, own.stop - own.start]), items[own], ratings[own])
+        y = torch.linalg.lstsq(solver.prior.root, torch.cat(rows, 1)[0].double() - solver.prior.mean).solution
+        y.requires_grad_()
+        logits = solver.slope[items[own]] @ y + solver.base[items[own]]
+        loss = (ratings[own] - solver.rating(logits)[0]).square().sum() / solver.noise + y.square().sum()
+        (gradient,) = torch.autograd.grad(loss, y)
+        assert gradient.norm() < 0.02 * (1 + float(ratings[own].sum()))
+
+
+@pytest.mark.parametrize("name", ["CollFilter", "TwoTower"])
+def test_the_row_is_nearly_the_mode_of_the_posterior_with_a_softmax(name):
+    fold_in = FoldIn(*made(name, False))
+    solver, (start, items, _) = fold_in.solver, histories(rated=False)
+    x = torch.cat(fold_in.rows(start, items), 1).double()
+    for user in range(len(start) - 1):
+        own = items[start[user] : start[user + 1]]
+
+        def value(y, own=own):
+            logits = solver.base.double() + solver.slope[solver.catalogue] @ y
+            # log-probabilities of the events, less the prior's
+            return (logits[own - 1] - torch.logsumexp(logits, 0)).sum() - y.square().sum() / 2
+
+        y = torch.linalg.lstsq(solver.prior.root, x[user] - solver.prior.mean).solution
+        best = y.clone().requires_grad_()
+        optimiser = torch.optim.LBFGS([best], max_iter=100, line_search_fn="strong_wolfe")
+
+        def closure(best=best, optimiser=optimiser, value=value):
+            optimiser.zero_grad()
+            loss = -value(best)
+            loss.backward()
+            return loss
+
+        optimiser.step(closure)
+        gain = float(value(best.detach()) - value(torch.zeros_like(y)))
+        assert float(value(best.detach()) - value(y)) < 0.02 * gain + 1e-6
+
+
+def test_planted_ratings_are_recovered_and_not_better_than_the_noise_allows(planted):
+    model, train, test = planted
+    table = evaluate_fold_in(FoldIn(model, train), test, n_given=(1, 5, 20), seed=0)
+    assert (table["RMSE"].iloc[1:].diff().dropna() < 0).all()
+    assert 0.95 * NOISE < table.loc[20, "RMSE"] < 1.25 * NOISE < 0.5 * table.loc[20, "item mean"]
+    assert table.loc[5, "RMSE"] < 0.75 * table.loc[5, "item mean"]
+
+
+def test_the_noise_of_planted_ratings_is_found(planted):
+    model, train, _ = planted
+    solver = FoldIn(model, train).solver
+    assert 0.9 * NOISE < solver.noise**0.5 < 1.2 * NOISE
+
+
+def test_planted_tastes_are_recovered_from_events():
+    model = randomised(TwoTower(N_USERS + 1, N_ITEMS + 1, n_factors=3), std=1.3)
+    rng = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        chance = torch.softmax(model.score(torch.arange(1, N_USERS + 1)[:, None], torch.arange(1, N_ITEMS + 1)), 1)
+    items = 1 + torch.multinomial(chance, 25, generator=rng)
+    users = torch.arange(1, N_USERS + 1).repeat_interleave(25)
+    data = interactions(users, items.flatten())
+    train, test = data.take((users <= 100).numpy()), data.take((users > 100).numpy())
+    with torch.no_grad():
+        model.u_weight.weight[101:] = model.u_weight.weight[1:101].mean(0)
+    table = evaluate_fold_in(FoldIn(model, train), test, n_given=(2, 15), seed=0)
+    assert table.loc[15, "NDCG@10"] > 1.3 * table.loc[15, "popularity NDCG@10"]
+    assert table.loc[15, "NDCG@10"] > table.loc[2, "NDCG@10"] > table.loc[0, "NDCG@10"]
+
+
+def test_many_users_at_once_are_as_one_by_one(case):
+    fold_in, (start, items, ratings) = case
+    together = fold_in.rows(start, items, ratings)
+    for user in range(len(start) - 1):
+        own = slice(int(start[user]), int(start[user + 1]))
+        alone = fold_in.rows(
+            start[user : user + 2] - start[user], items[own], None if ratings is None else ratings[own]
+        )
+        for part, one in zip(together, alone, strict=True):
+            assert torch.allclose(part[user], one[0], atol=2e-5)
+
+
+def test_rows_have_the_tables_shapes_and_are_finite_and_differ(case):
+    fold_in, (start, items, ratings) = case
+    rows = fold_in.rows(start, items, ratings)
+    for part, table in zip(rows, fold_in.model.tables(False), strict=True):
+        assert part.shape == (len(start) - 1, table.shape[1]) and part.dtype == table.dtype
+        assert bool(part.isfinite().all())
+    assert not torch.allclose(rows[0][0], rows[0][2])
+
+
+def test_the_order_of_a_history_does_not_matter(case):
+    fold_in, (start, items, ratings) = case
+    order = torch.cat([torch.arange(int(a), int(b)).flip(0) for a, b in pairwise(start)])
+    turned = fold_in.rows(start, items[order], None if ratings is None else ratings[order])
+    for part, other in zip(fold_in.rows(start, items, ratings), turned, strict=True):
+        assert torch.allclose(part, other, atol=2e-5)
+
+
+def test_the_same_again_and_no_trace_left(case):
+    fold_in, given = case
+    before = [parameter.clone() for parameter in fold_in.model.parameters()]
+    state = torch.random.get_rng_state()
+    fold_in.model.train()
+    with torch.inference_mode():
+        again = FoldIn(fold_in.model, fold_in.train).rows(*given)
+    assert fold_in.model.training and torch.equal(state, torch.random.get_rng_state())
+    fold_in.model.eval()
+    assert all(torch.equal(a, b) for a, b in zip(again, fold_in.rows(*given), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, fold_in.model.parameters(), strict=True))
+    assert all(parameter.grad is None for parameter in fold_in.model.parameters())
+
+
+def test_logits_are_the_models(case):
+    fold_in, given = case
+    rows, items = fold_in.rows(*given), torch.tensor([7, 1, 30])
+    logits = fold_in.logits(rows, items)
+    at = torch.zeros(len(rows[0]), 1, dtype=torch.int64)
+    own = fold_in.model.join(False, at, tuple(part[:, None] for part in rows))
+    with torch.no_grad():
+        assert torch.allclose(logits, fold_in.model.interact(own, fold_in.model.item_rows(items[None])), atol=1e-4)
+    assert torch.allclose(fold_in.logits(rows)[:, items], logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_a_users_events_become_likelier(name):
+    fold_in, (start, items, _) = FoldIn(*made(name, False)), histories(rated=False)
+    own = items[start[2] : start[3]]
+    logits = torch.log_softmax(fold_in.logits(fold_in.rows(torch.tensor([0, len(own)]), own))[0, 1:], 0)
+    mean = [part.mean(0, keepdim=True) for part in (t[1:101].detach() for t in fold_in.model.tables(False))]
+    before = torch.log_softmax(fold_in.logits(mean)[0, 1:], 0)
+    assert logits[own - 1].mean() > before[own - 1].mean() + 0.02
+
+
+def test_which_models_are_linear_in_the_users_row():
+    linear = {name: UserScores(made(name, rated)[0]).linear for name, rated in CASES}
+    assert linear == {
+        "CollFilter": True, "EmbeddingNN": False, "NCF": False, "NeuMF": False, "GMF": True, "TwoTower": True,
+        "TwoTower, cosine": False,
+    }  # fmt: skip
+
+
+def test_a_users_features_move_the_prior():
+    frame = pd.DataFrame({"user": np.arange(N_USERS), "group": ["a", "b"] * (N_USERS // 2)}).iloc[:110]
+    features = Features.from_df(frame, Vocab(np.arange(N_USERS), "user"))
+    rows = (N_USERS + 1, N_ITEMS + 1)
+    model = randomised(CollFilter(*rows, n_factors=3, y_range=(0, 5.5), features=(features, None)))
+    _, train = made("CollFilter", True)
+    fold_in = FoldIn(model, train)
+    a, b, unknown = 101, 102, 115
+    start, items, ratings = torch.tensor([0, 1, 2, 3, 4]), torch.full((4,), 9), torch.full((4,), 3.0)
+    found = torch.cat(fold_in.rows(start, items, ratings, at=torch.tensor([a, b, unknown, 0])), 1).double()
+    shift = fold_in.solver.scores.shift(torch.tensor([a, b, unknown, 0]))
+    joined = found + shift
+    # one rating moves the rows little from where the features put them
+    assert (joined[0] - joined[1]).norm() > 0.5 * (shift[0] - shift[1]).norm()
+    assert torch.allclose(joined[2], joined[3], atol=1e-5)  # nothing is known of either
+    average = fold_in.solver.prior.mean + fold_in.solver.scores.shift(torch.unique(train.user_idx)).mean(0)
+    assert (joined[2] - average).norm() < (joined[2] - fold_in.solver.prior.mean - shift[2]).norm()
+
+
+def test_the_prior_of_features_with_events():
+    frame = pd.DataFrame({"user": np.arange(N_USERS), "group": ["a", "b"] * (N_USERS // 2)})
+    features = Features.from_df(frame, Vocab(np.arange(N_USERS), "user"))
+    for cls, options in ((CollFilter, {}), (TwoTower, {"layers": [5]}), (NCF, {})):
+        model = randomised(cls(N_USERS + 1, N_ITEMS + 1, n_factors=3, features=(features, None), **options))
+        fold_in = FoldIn(model, made("CollFilter", False)[1])
+        rows = fold_in.rows(torch.tensor([0, 1, 2]), torch.tensor([4, 4]), at=torch.tensor([101, 102]))
+        logits = fold_in.logits(rows, at=torch.tensor([101, 102]))
+        assert bool(logits.isfinite().all()) and not torch.allclose(logits[0], logits[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("n_users", [1, 2, 5])
+def test_few_trained_users(n_users):
+    for rated in (True, False):
+        model, train = made("CollFilter", rated)
+        few = train.take((train.user_idx <= n_users).numpy())
+        rows = FoldIn(model, few).rows(*histories(rated=rated))
+        assert all(bool(part.isfinite().all()) for part in rows)
+
+
+def test_directions_without_variance_stay_where_they_are():
+    model, train = made("CollFilter", False)
+    with torch.no_grad():
+        model.u_bias.weight.zero_()  # as least squares leaves them
+    fold_in = FoldIn(model, train)
+    assert fold_in.solver.prior.root.shape == (5, 4)
+    assert fold_in.rows(*histories(rated=False))[1].abs().max() == 0
+
+
+def test_the_jackknife_takes_a_rating_out():
+    """Against least squares without the rating, solved anew, where each item has all users."""
+    n_users, n_items, decay = 60, 5, 3.0
+    model = randomised(CollFilter(n_users + 1, n_items + 1, n_factors=3))
+    with torch.no_grad():
+        model.u_bias.weight.zero_()
+    users, items = torch.arange(1, n_users + 1).repeat(n_items), torch.arange(1, n_items + 1).repeat_interleave(n_users)
+    ratings = 2 * torch.randn(len(users), generator=torch.Generator().manual_seed(4))
+    p = torch.cat([model.u_weight.weight.detach(), torch.ones(n_users + 1, 1)], 1).double()
+
+    def solved(rows):
+        a = p[users[rows]]
+        return torch.linalg.solve(a.T @ a + decay * torch.eye(4).double(), a.T @ ratings[rows].double())
+
+    for item in range(1, n_items + 1):
+        z = solved((items == item).nonzero().squeeze(1))
+        with torch.no_grad():
+            model.i_weight.weight[item], model.i_bias.weight[item] = z[:3].float(), z[3].float()
+    train = interactions(users, items, ratings, n_users, n_items)
+    rows = torch.tensor([0, 77, 140, 299])
+    found = torch.cat(rows_without(UserScores(model), train, rows, lambda x: (x, torch.ones_like(x))), 1).double()
+    for row, z in zip(rows.tolist(), found, strict=True):
+        others = ((items == items[row]) & (torch.arange(len(items)) != row)).nonzero().squeeze(1)
+        change = solved(others) - torch.cat([t.detach()[items[row]] for t in model.tables(True)]).double()
+        step = z - torch.cat([t.detach()[items[row]] for t in model.tables(True)]).double()
+        assert (step - change).norm() < 0.15 * change.norm()
+
+
+def test_a_prior_that_is_not_honest_finds_less_noise(trained):
+    model, train = trained.model, trained.dls.train.dataset
+    honest, other = (FoldIn(model, train, honest=value).solver.noise for value in (True, False))
+    assert 0.8 * honest < other < 0.995 * honest
+
+
+def test_shrinkage_of_covariances():
+    covariance = torch.tensor([[4.0, 1.0], [1.0, 2.0]]).double()
+    # n = d: half of everything; the diagonal's half is drawn halfway to its mean 3
+    assert torch.allclose(shrunk_covariance(covariance, 2), torch.tensor([[3.75, 0.5], [0.5, 2.25]]).double())
+    assert torch.allclose(shrunk_covariance(covariance, 10**9), covariance, atol=1e-6)
+
+
+def test_blocks_hold_every_user_once_within_the_bound():
+    counts = torch.tensor([3, 1, 50, 2, 3, 1, 7, 300])
+    given = Histories(torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)]), torch.ones(367).long())
+    blocks = list(given.blocks(60))
+    assert sorted(torch.cat([block.users for block in blocks]).tolist()) == list(range(8))
+    for block in blocks:
+        assert block.cells.numel() <= 60 or len(block.users) == 1
+        assert torch.equal(block.mask.sum(1).long(), counts[block.users])
+
+
+@pytest.mark.parametrize(
+    ("start", "items", "ratings", "message"),
+    [
+        ([0, 1, 1], [4], [3.0], "1 histories are empty, at \\[1\\]"),
+        ([0, 1], [0], [3.0], "items must lie in 1..60, got 0"),
+        ([0, 1], [61], [3.0], "items must lie in 1..60"),
+        ([0, 1], [4], [np.nan], "finite"),
+        ([0, 1], [4], None, "trained on ratings: give them"),
+        ([0, 1], [4], [3.0, 4.0], "1 finite numbers"),
+        ([0, 2], [4], [3.0], "start must rise"),
+        ([1, 1], [4], [3.0], "start must rise"),
+    ],
+)
+def test_what_is_refused(planted, start, items, ratings, message):
+    fold_in = FoldIn(*planted[:2])
+    ratings = None if ratings is None else torch.tensor(ratings)
+    with pytest.raises(ValueError, match=message):
+        fold_in.rows(torch.tensor(start), torch.tensor(items), ratings)
+
+
+def test_ratings_are_refused_where_there_were_none():
+    with pytest.raises(ValueError, match="without ratings: give none"):
+        FoldIn(*made("CollFilter", False)).rows(torch.tensor([0, 1]), torch.tensor([4]), torch.tensor([3.0]))
+
+
+def test_a_diverged_model_is_refused():
+    model, train = made("CollFilter", True)
+    with torch.no_grad():
+        model.i_weight.weight[3] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        FoldIn(model, train).rows(*histories())
+
+
+def test_no_users_at_all(planted):
+    rows = FoldIn(*planted[:2]).rows(torch.tensor([0]), torch.zeros(0).long(), torch.zeros(0))
+    assert [tuple(part.shape) for part in rows] == [(0, 3), (0, 1)]
+
+
+def test_newcomers_are_users_without_training_rows_and_draws_are_nested(planted):
+    _, train, test = planted
+    users = Newcomers(train, Interactions.concat(train, test), 20, seed=0)
+    assert users.users.tolist() == list(range(101, 121))
+    assert len(users.rest[0]) == 20 * 20
+    few, many = (set(zip(users.group[users.place < n].tolist(), users.items[users.place < n].tolist(), strict=True))
+                 for n in (3, 10))  # fmt: skip
+    assert few < many and len(few) == 60
+    other = Newcomers(train, test, 20, seed=1)
+    assert not torch.equal(other.items, users.items)
+
+
+def test_the_evaluation_by_hand(planted):
+    model, train, test = planted
+    table = evaluate_fold_in(FoldIn(model, train), test, n_given=[2], seed=0)
+    assert table.index.tolist() == [0, 2] and table.loc[0, "RMSE"] == table.loc[2, "no information"]
+    users = Newcomers(train, test, 2, 0)
+    _, items, ratings = users.rest
+    means = pd.Series(train.rating.numpy()).groupby(train.item_idx.numpy()).mean()
+    expected = np.sqrt(np.mean((means.loc[items.numpy()].to_numpy() - ratings.numpy()) ** 2))
+    assert table.loc[2, "item mean"] == pytest.approx(expected, abs=1e-5)
+    assert table.loc[2, ["n_users", "n_ratings"]].tolist() == [20, 20 * 38]
+
+
+def test_what_the_evaluation_refuses(planted):
+    model, train, test = planted
+    fold_in = FoldIn(model, train)
+    with pytest.raises(ValueError, match="n_given must hold"):
+        evaluate_fold_in(fold_in, test, n_given=[0, 3])
+    with pytest.raises(ValueError, match="more than 40 test rows"):
+        evaluate_fold_in(fold_in, test, n_given=[40])
+    with pytest.raises(ValueError, match="none of the 0 test users"):
+        evaluate_fold_in(fold_in, train, n_given=[2])

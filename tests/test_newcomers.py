@@ -1,0 +1,321 @@
+"""New items and users in a trained model: added by features, folded in by ratings or clicks; what is refused."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from helpers import Y_RANGE, make_dls, silence, synthetic
+
+from collabkit import CollabDataLoaders, Recommender, collab_learner, load_learner
+from collabkit.interactions import CollabWarning
+from collabkit.models import GMF, NCF, CollFilter, NeuMF, TwoTower
+from collabkit.recommender.histories import read_histories
+
+ITEM_FEATURES = {"year": "binned", "genres": None}
+FILMS = synthetic().items[["title", "year", "genres"]]
+NEW_FILMS = pd.DataFrame({"title": ["New A", "New B"], "year": [1995, 2001], "genres": ["Drama|Crime", "Comedy"]})
+KINDS = {
+    "dot": {"n_factors": 8},
+    "nn": {"use_nn": True, "layers": [16], "emb_szs": [6, 5]},
+    "clicks": {"n_factors": 8, "init_std": 0.1},
+    "ncf": {"model": NCF, "n_factors": 6, "layers": [8]},
+    "gmf": {"model": GMF, "n_factors": 6},
+    "neumf": {"model": NeuMF, "n_factors": 6, "layers": [8]},
+    "towers": {"model": TwoTower, "n_factors": 6, "layers": [8], "item_bias": True},
+}
+RATED = ("dot", "nn")
+
+
+def people():
+    """Users for a data set that has none."""
+    users = synthetic().ratings["user"].unique()
+    rng = np.random.default_rng(0)
+    n = len(users)
+    return pd.DataFrame({"user": users, "gender": rng.choice(["f", "m"], n), "age": rng.integers(18, 70, n)})
+
+
+def learner(kind="dot", users=True, epochs=3, **kwargs):
+    """A trained learner with features of both sides."""
+    options = {"items": FILMS, "item_features": ITEM_FEATURES, "users": people() if users else None}
+    if kind not in RATED:
+        options |= {"feedback": "implicit", "rating_threshold": 4}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CollabWarning)
+        dls = make_dls(**options, **kwargs)
+    y_range = {"y_range": Y_RANGE} if kind in RATED else {}
+    learn = silence(collab_learner(dls, **y_range, **KINDS[kind]))
+    learn.fit_one_cycle(epochs, 1e-2, wd=0.1)
+    return learn
+
+
+def history(rated, n=4):
+    titles = FILMS["title"].tolist()[:n]
+    return {title: 1 + j % 5 for j, title in enumerate(titles)} if rated else titles
+
+
+def frame(names, rated, n=4):
+    rows = pd.DataFrame({"user": np.repeat(names, n), "title": FILMS["title"].tolist()[:n] * len(names)})
+    return rows.assign(rating=[1.0 + j % 5 for j in range(len(rows))]) if rated else rows
+
+
+def same(a, b):
+    pd.testing.assert_frame_equal(a, b, check_exact=True)
+
+
+NEW_USERS = (9001, 9002)
+
+# --- every model -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_everything_new_survives_a_round_trip_to_the_last_digit(kind, tmp_path):
+    learn = learner(kind)
+    rated = kind in RATED
+    old = [1, 2, 3]
+    known = learn.recommender.items.ids.tolist()
+    before = learn.recommend(old, items=known)
+    learn.add_items(NEW_FILMS)
+    learn.add_users(pd.DataFrame({"user": [9000], "gender": ["f"], "age": [30]}))
+    learn.fold_in(frame(NEW_USERS, rated))
+    same(learn.recommend(old, items=known), before)  # ids and scores of the others stay
+    everyone = [*old, 9000, *NEW_USERS]
+    n = len(known) + 2
+    lists = learn.recommend(everyone, k=n, filter_seen=False)
+    assert set(NEW_FILMS["title"]) <= set(lists["title"]) and set(lists["user"]) == set(everyone)
+    assert np.isfinite(lists["score"]).all()
+    rec = Recommender.load(learn.export(tmp_path / "model"))
+    same(rec.recommend(everyone, k=n, filter_seen=False), lists)
+    same(rec.recommend(history=history(rated)), learn.recommend(history=history(rated)))
+    same(rec.similar_items("New A", k=5), learn.similar_items("New A", k=5))
+    again = load_learner(tmp_path / "model")
+    same(again.recommend(everyone), rec.recommend(everyone))
+    assert not set(again.recommend(9001, k=100)["title"]) & set(history(rated))  # hidden for good
+    assert rec.save(tmp_path / "again") and (rec.later is not None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_history_is_answered_without_a_trace(kind):
+    learn = learner(kind, epochs=1)
+    rated = kind in RATED
+    weights = {name: value.clone() for name, value in learn.model.state_dict().items()}
+    single = learn.recommend(history=history(rated), k=5)
+    assert list(single.columns) == ["title", "rank", "score"] and len(single) == 5
+    assert not set(single["title"]) & set(history(rated))
+    assert set(learn.recommend(history=history(rated), filter_seen=False, k=149)["title"]) >= set(history(rated))
+    many = learn.recommend(history=frame(["a", "b"], rated), k=5)
+    assert many["user"].tolist() == ["a"] * 5 + ["b"] * 5
+    same(many[many["user"] == "a"][["title", "rank"]].reset_index(drop=True), single[["title", "rank"]])
+    assert all(torch.equal(value, weights[name]) for name, value in learn.model.state_dict().items())
+    assert len(learn.dls.classes["user"]) == 201
+
+
+def test_tastes_are_recovered_from_a_history():
+    learn = learner("dot", users=False, epochs=8)
+    user = 7
+    own = learn.dls.train.dataset.to_df().query("user == @user")
+    got = learn.recommend(history=dict(zip(own["title"], own["rating"], strict=True)), k=150, filter_seen=False)
+    own_scores = learn.recommend(user, k=150, filter_seen=False).set_index("title")["score"]
+    strangers = learn.recommender.default_list(150).set_index("title")["score"]
+    mine = got.set_index("title")["score"]
+    assert mine.corr(own_scores) > max(0.9, strangers.corr(own_scores))
+
+
+# --- added by features -----------------------------------------------------------------------------------------------
+
+
+def test_new_films_are_scored_by_their_features():
+    learn = learner("dot", users=False, epochs=8)
+    liked = learn.recommender.model.item_features
+    twin = FILMS.iloc[[0, 1]].assign(title=["twin 0", "twin 1"])
+    learn.add_items(twin)
+    idx = torch.from_numpy(learn.recommender.items.encode(["twin 0", "twin 1"]))
+    old = torch.from_numpy(learn.recommender.items.encode(FILMS["title"][:2]))
+    assert torch.equal(liked.features.matrix(idx), liked.features.matrix(old))
+    rows = learn.model.item_rows(idx)
+    want = [own + part for own, part in zip(liked.cold_rows(idx), liked(idx), strict=True)]
+    for row, expected in zip(rows, want, strict=True):
+        assert torch.allclose(row, expected, atol=1e-6)
+
+
+def test_cold_items_are_predicted_better_with_features():
+    """Planted genres: held-out films are rated nearer the truth with features than without."""
+    data = synthetic(n_users=300, n_items=200, n_ratings=12000)
+    from collabkit.splits import cold_items
+
+    errors = {}
+    for name, extra in {"without": {}, "with": {"items": data.items[["title", "year", "genres"]]}}.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CollabWarning)
+            dls = make_dls(data.ratings, splitter=cold_items(0.2, seed=3), **extra)
+        learn = silence(collab_learner(dls, n_factors=8, y_range=Y_RANGE))
+        learn.fit_one_cycle(8, 1e-2, wd=0.2)
+        table = learn.evaluate(by="cold", n_boot=1)
+        errors[name] = table.loc[("cold item", "RMSE"), "value"]
+    assert errors["with"] < 0.99 * errors["without"]
+    assert errors["with"] > data.truth.rmse  # no better than the noise allows
+
+
+def test_training_goes_on_with_new_ids():
+    learn = learner("dot")
+    learn.add_items(NEW_FILMS).fold_in(frame(NEW_USERS, True))
+    row = learn.model.u_weight.weight[-1].clone()
+    learn.fit(1, 1e-3)
+    assert len(learn.model.u_weight.weight) == 203
+    fresh = learn.recommend(history=frame(NEW_USERS, True).query("user == 9002"), k=5)
+    kept = learn.recommend(9002, k=5)
+    assert fresh["title"].tolist() == kept["title"].tolist()  # folded into what training made
+    assert not torch.equal(row, learn.model.u_weight.weight[-1])
+    assert np.isfinite(learn.predict(9001, "New A"))
+
+
+def test_a_user_may_come_again_with_more():
+    learn = learner("dot", users=False)
+    first = frame([9001], True, n=2)
+    learn.fold_in(first)
+    learn.fold_in(frame([9001], True, n=4).tail(2))
+    straight = learner("dot", users=False)
+    straight.fold_in(frame([9001], True, n=4))
+    same(learn.recommend(9001), straight.recommend(9001))
+    assert len(learn.recommender.later) == 4
+
+
+def test_evaluation_knows_new_ids():
+    learn = learner("dot")
+    learn.add_items(NEW_FILMS).fold_in(frame(NEW_USERS, True))
+    test = pd.DataFrame({"user": [9001, 1], "title": ["New A", "New B"], "rating": [4.0, 5.0]})
+    table = learn.evaluate(test, by="cold")
+    assert table.loc[("cold both", "RMSE"), "n"] == 1 and table.loc[("cold item", "RMSE"), "n"] == 1
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shared():
+    return learner("dot")
+
+
+@pytest.fixture(scope="module")
+def clicked():
+    return learner("clicks")
+
+
+def test_ids_that_exist(shared):
+    with pytest.raises(ValueError, match=r"1 of 1 new 'title' id\(s\) exist already"):
+        shared.add_items(FILMS.head(1))
+    with pytest.raises(ValueError, match="exist already: 1"):
+        shared.add_users(pd.DataFrame({"user": [1], "gender": ["f"], "age": [3]}))
+    with pytest.raises(ValueError, match=r"1 user\(s\) have training rows, e.g. 2"):
+        shared.fold_in(frame([9003, 2], True))
+    with pytest.raises(ValueError, match="more than once|more than one"):
+        shared.add_items(pd.concat([NEW_FILMS, NEW_FILMS]))
+
+
+def test_new_rows_without_their_columns(shared):
+    with pytest.raises(KeyError, match=r"column\(s\) \['genres'\] not found"):
+        shared.add_items(NEW_FILMS.drop(columns="genres"))
+    with pytest.raises(KeyError, match="need a DataFrame with the column 'title'"):
+        shared.add_items(NEW_FILMS.rename(columns={"title": "film"}))
+    with pytest.raises(KeyError, match="need a DataFrame"):
+        shared.add_items(["New A"])
+    assert len(shared.dls.classes["title"]) == 151 and shared.model.n_items == 151  # nothing half done
+
+
+def test_models_without_features():
+    learn = silence(collab_learner(make_dls(), n_factors=4, y_range=Y_RANGE))
+    with pytest.raises(TypeError, match="no item features, so nothing is known of a new item: train with items="):
+        learn.add_items(NEW_FILMS)
+    with pytest.raises(TypeError, match=r"or fold_in\(ratings\) them"):
+        learn.add_users(people())
+
+
+def test_a_category_unseen_in_training_is_counted(shared):
+    learn = learner("dot", epochs=1)
+    with pytest.warns(CollabWarning, match=r"1 value\(s\) of 'genres' are categories unseen in training"):
+        learn.add_items(NEW_FILMS.assign(genres=["Drama|Nonsense", "Drama"]))
+
+
+def test_unknown_items_in_a_history(shared):
+    with pytest.raises(KeyError, match="Nowhere"):
+        shared.recommend(history={"Nowhere": 5, FILMS["title"][0]: 4})
+    rows = pd.concat([frame(["a"], True), pd.DataFrame({"user": ["a"], "title": ["Nowhere"], "rating": [3.0]})])
+    with pytest.warns(CollabWarning, match="1 name items that the model does not know and are left out"):
+        got = shared.recommend(history=rows)
+    same(got, shared.recommend(history=frame(["a"], True)))
+    nobody = pytest.raises(ValueError, match=r"1 user\(s\) have no item that the model knows, e.g. 'b'")
+    with nobody, pytest.warns(CollabWarning, match="left out"):
+        shared.recommend(history=pd.concat([rows, rows.tail(1).assign(user="b")]))
+
+
+def test_empty_histories(shared, clicked):
+    for learn, empty in ((shared, {}), (clicked, [])):
+        with pytest.raises(ValueError, match="the history is empty"):
+            learn.recommend(history=empty)
+    with pytest.raises(ValueError, match="empty"):
+        shared.fold_in(frame(["a"], True).head(0))
+
+
+def test_histories_of_another_kind(shared, clicked):
+    with pytest.raises(TypeError, match="trained on ratings: history must be a dict"):
+        shared.recommend(history=FILMS["title"].tolist()[:2])
+    with pytest.raises(TypeError, match="must be a list of items, got a dict"):
+        clicked.recommend(history={FILMS["title"][0]: 5})
+    with pytest.raises(KeyError, match="rating"):
+        shared.recommend(history=frame(["a"], False))
+    with pytest.raises(TypeError, match="fold_in needs a DataFrame"):
+        shared.fold_in({FILMS["title"][0]: 5})
+    with pytest.raises(ValueError, match="leave users= out"):
+        shared.recommend(1, history=history(True))
+
+
+@pytest.mark.parametrize(("rating", "message"), [(9.0, "outside y_range"), (np.nan, "missing"), (np.inf, "infinite")])
+def test_ratings_out_of_range(shared, rating, message):
+    with pytest.raises(ValueError, match=message):
+        shared.recommend(history={FILMS["title"][0]: rating})
+
+
+def test_repeated_pairs_count_once_the_last_one():
+    learn = learner("dot", epochs=1)
+    title = FILMS["title"][0]
+    rows = pd.DataFrame({"user": [1, 1, 2], "title": [title] * 3, "rating": [1.0, 5.0, 5.0]})
+    with pytest.warns(CollabWarning, match="1 repeat a"):
+        histories = read_histories(rows, learn.recommender.train).histories
+    assert histories.ratings.tolist() == [5, 5] and histories.start.tolist() == [0, 1, 2]
+
+
+def test_baselines_have_no_rows():
+    from collabkit.baselines import Popularity
+
+    popular = Popularity().fit(make_dls())
+    for call in (
+        lambda: popular.recommend(history=history(True)),
+        lambda: popular.recommender.fold_in(frame(["a"], True)),
+        lambda: popular.recommender.add_items(NEW_FILMS),
+    ):
+        with pytest.raises(TypeError, match="Popularity has no rows for new ids"):
+            call()
+
+
+def test_models_that_take_no_features():
+    class Plain(CollFilter):
+        def __init__(self, n_users, n_items, n_factors=4):
+            super().__init__(n_users, n_items, n_factors)
+
+    dls = make_dls(items=FILMS)
+    with pytest.raises(TypeError, match="Plain takes no side features"):
+        collab_learner(dls, model=Plain)
+    with pytest.raises(ValueError, match="sparse=True is for tables alone"):
+        collab_learner(dls, sparse=True, y_range=Y_RANGE)
+    with pytest.raises(ValueError, match="id_dropout must lie in"):
+        collab_learner(dls, id_dropout=1.0, y_range=Y_RANGE)
+    with pytest.raises(ValueError, match="feature_szs names features"):
+        collab_learner(dls, use_nn=True, feature_szs={"genre": 3}, y_range=Y_RANGE)
+    with pytest.raises(ValueError, match="rows for tables of"):
+        CollFilter(5, 7, features=dls.features)
+    clicks = CollabDataLoaders.from_df(
+        synthetic().ratings, user_name="user", item_name="title", feedback="implicit", items=FILMS, seed=1
+    )
+    with pytest.raises(TypeError, match="factors are solved for without side features"):
+        silence(collab_learner(clicks, n_factors=4)).fit_als(1)
