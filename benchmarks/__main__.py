@@ -6,7 +6,18 @@ import sys
 
 import pandas as pd
 
-from . import als_speed, evaluate_speed, features, gowalla, quality, ranking_quality, ranking_speed, serving, speed
+from . import (
+    als_speed,
+    evaluate_speed,
+    features,
+    fold_in,
+    gowalla,
+    quality,
+    ranking_quality,
+    ranking_speed,
+    serving,
+    speed,
+)
 from .common import RESULTS, environment
 
 BENCHMARKS = {
@@ -30,6 +41,9 @@ BENCHMARKS = {
     "features_warm": features.features_warm,
     "cold_items": features.cold_items,
     "cold_users": features.cold_users,
+    "fold_in": fold_in.fold_in,
+    "fold_in_events": fold_in.fold_in_events,
+    "fold_in_speed": fold_in.fold_in_speed,
 }
 
 

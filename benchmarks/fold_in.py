@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -95,12 +94,24 @@ def _event_model(name: str, seed: int):
 
 
 def fold_in_speed() -> None:
-    """Milliseconds a new user, row and top 10, one by one (median) and 10,000 at once; ML-1M, one core."""
+    """`Recommender.recommend(history=...)`, ML-1M, top 10, one core: ms a new user, singly and 10,000 in one call."""
     torch.set_num_threads(1)
     rows = []
     for name in ("ratings", "events"):
-        folder, train = _speed_model(name)
-        rows += _speed_rows(name, folder, train)
+        recommender = _speed_model(name).recommender
+        seconds, _ = timed(lambda recommender=recommender: recommender.fold.solver)
+        for n in (5, 20):
+            one, many = _speeds(recommender, n)
+            figures = {"one_by_one_ms": round(1000 * one, 2), "at_once_ms": round(1000 * many, 3)}
+            rows.append(
+                {
+                    "model": name,
+                    "n_given": n,
+                    "build_seconds": round(seconds, 1),
+                    **figures,
+                    "ratio": round(one / many, 1),
+                }
+            )
     write("fold_in_speed", rows)
 
 
@@ -108,39 +119,27 @@ def _speed_model(name: str):
     frame = ratings("1m")
     if name == "ratings":
         dls = CollabDataLoaders.from_df(frame, valid_pct=0.1, seed=0, bs=QUALITY_1M.bs, **NAMES)
-        learn = fit(dls, replace(QUALITY_1M, n_epoch=2))
-    else:
-        dls = CollabDataLoaders.from_df(frame[["user", "item"]], valid_pct=0.1, seed=0, bs=8192, **EVENTS)
-        learn = collab_learner(dls, n_factors=128)
-        with learn.no_bar(), learn.no_logging():
-            learn.fit_als(4)
-    return FoldIn(learn.model, dls.train.dataset), dls.train.dataset
+        return fit(dls, replace(QUALITY_1M, n_epoch=2))
+    dls = CollabDataLoaders.from_df(frame[["user", "item"]], valid_pct=0.1, seed=0, bs=8192, **EVENTS)
+    learn = collab_learner(dls, n_factors=128)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_als(4)
+    return learn
 
 
-def _speed_rows(name: str, folder: FoldIn, train, n_users: int = 10_000) -> list[dict]:
-    rng, found = torch.Generator().manual_seed(0), []
-    build = timed(lambda: folder.solver)[0]
-    for n in (5, 20):
-        items = torch.randint(1, train.n_items, (n_users * n,), generator=rng)
-        values = None if train.rating is None else torch.randint(1, 6, (n_users * n,), generator=rng).float()
-
-        def answer(first: int, count: int, n=n, items=items, values=values):
-            own = slice(first * n, (first + count) * n)
-            start = torch.arange(count + 1) * n
-            rows = folder.rows(start, items[own], None if values is None else values[own])
-            for part in zip(*(table.split(256) for table in rows), strict=True):
-                folder.logits(list(part)).topk(10, dim=1)
-
-        single = []
-        for user in range(200):
-            begin = time.perf_counter()
-            answer(user, 1)
-            single.append(time.perf_counter() - begin)
-        one, many = statistics.median(single), timed(lambda answer=answer: answer(0, n_users))[0] / n_users
-        row = {
-            "one_by_one_ms": round(1000 * one, 3),
-            "at_once_ms": round(1000 * many, 4),
-            "ratio": round(one / many, 1),
-        }
-        found.append({"model": name, "n_given": n, "build_seconds": round(build, 1), **row})
-    return found
+def _speeds(recommender, n: int, n_users: int = 10_000, n_single: int = 200, n_repeats: int = 3) -> tuple[float, float]:
+    """Seconds a user of `n` known items, one by one and in one call of `n_users`: medians, measured in turn."""
+    rng = np.random.default_rng(0)
+    ids = np.asarray(recommender.items.ids)
+    items = np.concatenate([rng.choice(ids, n, replace=False) for _ in range(n_users)])
+    table = pd.DataFrame({"user": np.repeat(10**6 + np.arange(n_users), n), "item": items})
+    rated = recommender.train.rating is not None
+    if rated:
+        table["rating"] = rng.integers(1, 6, len(table)).astype(float)
+    own = [table.iloc[j * n : (j + 1) * n] for j in range(n_single)]
+    histories = [dict(zip(t["item"], t["rating"], strict=True)) if rated else t["item"].tolist() for t in own]
+    single, many = [], []
+    for _ in range(n_repeats):
+        single += [timed(lambda h=h: recommender.recommend(history=h, k=10))[0] for h in histories]
+        many.append(timed(lambda: recommender.recommend(history=table, k=10))[0] / n_users)
+    return statistics.median(single), statistics.median(many)

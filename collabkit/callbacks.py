@@ -150,15 +150,15 @@ class AlternatingLeastSquares(Callback):
                 "alternating least squares ignores the weights of the rows: make the dataloaders without weights=, or "
                 "train by gradient, e.g. learn.fit_one_cycle"
             )
-        self.factors = model.factor_tables()
-        self.solver = ALSSolver(train, device=self.factors[0].device, **self.options)
+        self.both_tables = model.factor_tables()
+        self.solver = ALSSolver(train, device=self.both_tables[0].device, **self.options)
 
     def before_train(self):
         """Solve for the users, then for the items."""
-        self.solver.solve_users(*self.factors)
-        self.solver.solve_items(*self.factors)
+        self.solver.solve_users(*self.both_tables)
+        self.solver.solve_items(*self.both_tables)
         shown = self.learn.recorder.smooth_loss
-        shown.val = torch.tensor(self.solver.objective(*self.factors) / len(self.learn.dls.train.dataset))
+        shown.val = torch.tensor(self.solver.objective(*self.both_tables) / len(self.learn.dls.train.dataset))
         shown.count = 2**31  # as after many batches: nothing of the smoothing's start is left
         raise CancelTrainException
 

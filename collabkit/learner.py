@@ -136,6 +136,10 @@ class CollabLearner(LeanLearner):
         """Rating and ranking metrics with intervals, beside baselines; see `Recommender.evaluate`."""
         return self.recommender.evaluate(on, **kwargs)
 
+    def evaluate_fold_in(self, on="valid", **kwargs) -> pd.DataFrame:
+        """What is said of new users when n of their rows become known; see `Recommender.evaluate_fold_in`."""
+        return self.recommender.evaluate_fold_in(on, **kwargs)
+
     def export(self, folder: str | Path = "export") -> Path:
         """Write the artefact (no pickle) that `load_learner` and `Recommender.load` read; see `bundle.save_bundle`.
 

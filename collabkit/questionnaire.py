@@ -78,7 +78,7 @@ def questionnaire(recommender, n: int = 10, *, by: str = "information", items=No
     idx = asked.nonzero().squeeze(1)
     if n > len(idx):
         raise ValueError(f"n={n} questions need as many items with training rows, there are {len(idx):,}")
-    slope, noise = recommender.belief(idx)
+    slope, noise = recommender.fold.belief(idx)
     known = counts[idx] / len(train.user_idx.unique())
     chosen, worth, spread = next_questions(slope, known, int(n), noise=noise, by=by)
     rows = idx[chosen]

@@ -27,8 +27,8 @@ Scorer = Callable[[Tensor], Tensor]
 class _DotScorer:
     """Scores by one matrix product, written into one buffer: the previous block's scores are gone by then."""
 
-    def __init__(self, model: CollabModel, candidates: Tensor, rows: tuple[Tensor, ...] | None):
-        self.model, self.rows, self.device = model, rows, candidates.device
+    def __init__(self, model: CollabModel, candidates: Tensor):
+        self.model, self.device = model, candidates.device
         self.items = model.item_vectors(candidates).T.contiguous()  # (d, c)
         self.largest = _largest(self.items) * len(self.items)
         self.buffer = self.items.new_empty(0, len(candidates))
@@ -37,11 +37,7 @@ class _DotScorer:
     def __call__(self, users: Tensor) -> Tensor:
         if len(users) > len(self.buffer):
             self.buffer = self.items.new_empty(len(users), self.items.shape[1])
-        users = users.to(self.device)
-        if self.rows is None:
-            vectors = self.model.user_vectors(users)
-        else:
-            vectors = self.model.user_vectors_of(tuple(part[users] for part in self.rows))
+        vectors = self.model.user_vectors(users.to(self.device))
         # A bound far below what overflows shows that no score is NaN, without a look at each: NaN fails it too.
         self.finite = bool(_largest(vectors) * self.largest < torch.finfo(vectors.dtype).max / 2)
         return torch.mm(vectors, self.items, out=self.buffer[: len(users)])
@@ -51,21 +47,18 @@ def _largest(values: Tensor) -> Tensor:
     return values.abs().amax()
 
 
-def model_scorer(
-    model: CollabModel, candidates: Tensor, max_memory: int | str = "512MB", rows: tuple[Tensor, ...] | None = None
-) -> Scorer:
+def model_scorer(model: CollabModel, candidates: Tensor, max_memory: int | str = "512MB") -> Scorer:
     """A `Scorer` of `candidates` `(c,)` by a model: one matrix product where its score is a dot product.
 
     A model that has a method `scorer(candidates)` (the baselines) gives its own. Others score as many pairs at once as
-    fit in half of `max_memory`. With `rows`, parts `[(n, d), ...]` as of `model.user_rows`, users are positions in
-    these rather than indices.
+    fit in half of `max_memory`.
     """
     if hasattr(model, "scorer"):
         return model.scorer(candidates)
     device = device_of(model)
     candidates = candidates.to(device)
     if hasattr(model, "item_vectors"):
-        return _DotScorer(model, candidates, rows)
+        return _DotScorer(model, candidates)
     room = parse_memory(max_memory) // 2
     if device.type == "cpu":
         room = min(room, _CACHED)
@@ -74,8 +67,7 @@ def model_scorer(
     def pieces(users: Tensor) -> Tensor:
         users = users.to(device)[:, None]
         parts = candidates.split(max(1, pairs // len(users)))
-        own = model.user_rows(users) if rows is None else tuple(part[users] for part in rows)
-        return torch.cat([model.interact(own, model.item_rows(part[None, :])) for part in parts], dim=1)
+        return torch.cat([model.score(users, part[None, :]) for part in parts], dim=1)
 
     return pieces
 

@@ -27,6 +27,9 @@ def test_block_runs(block, tmp_path, monkeypatch):
     if "bpr" in scope:
         table = scope["compare"]([scope["learn"], scope["Popularity"]()], metrics=["NDCG"])
         assert (table["value"] > 0.05).all() and scope["dls"].feedback == "implicit"
+    elif "film" in scope:
+        assert len(scope["learn"].dls.classes["title"]) == scope["data"].ratings["title"].nunique() + 2
+        assert scope["learn"].evaluate(n_boot=1).loc["RMSE", "value"] < 0.85
     elif "learn" in scope:
         assert 0.79 < scope["learn"].evaluate(n_boot=1).loc["RMSE", "value"] < 0.85
         assert (tmp_path / "my-recommender" / "config.json").is_file()

@@ -6,6 +6,7 @@ solve for rows, `jackknife` takes a user's own ratings out of the item side whil
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
@@ -92,20 +93,47 @@ class FoldIn:
         return [part.to(table.dtype).to(table.device) for part, table in zip(parts, tables, strict=True)]
 
     def _lift(self, at: Tensor) -> Tensor:
-        """What is added to the prior's mean `(b, d)`, for the row to be that of an average user, features and all.
+        """What is added to the prior's mean `(b, d)`: what a user's features foretell of the row.
 
-        Users of whom no features are given are not users with the features of the unknown: what that id's features add
-        was hardly trained. What a network has beside the id's own row (`joins='concat'`) stays as it is.
+        Users of whom no features are given are average users, not users with the features of the unknown: what that
+        id's features add was hardly trained. What a network has beside its own row (`joins='concat'`) stays as it is.
         """
         scores, features = self.solver.scores, self.model.features_of(False)
-        if features is None or not scores.additive:
+        if features is None:
             return torch.zeros(len(at), scores.d, dtype=torch.float64)
-        typical = scores.shift(torch.unique(self.train.user_idx)).mean(0)
-        unknown = ~features.features.given[at.to(features.features.given.device)]
-        return (typical - scores.shift(at)) * unknown[:, None].to(typical.device)
+        known = features.features.given[at][:, None].to(scores.device)
+        foretold = torch.cat(features.cold_rows(at), dim=1).double() - self._typical[0]
+        return torch.where(known, foretold, self._typical[1] - scores.shift(at))
+
+    @cached_property
+    def _typical(self) -> tuple[Tensor, Tensor]:
+        """Means `(d,)` over the trained users: of the rows that their features foretell, and of what these add."""
+        trained, features = torch.unique(self.train.user_idx.cpu()), self.model.features_of(False)
+        foretold = torch.cat(features.cold_rows(trained), dim=1).double().mean(0)
+        return foretold, self.solver.scores.shift(trained).mean(0)
+
+    def belief(self, items: Tensor) -> tuple[Tensor, float]:
+        """What is thought of a new user's answers about `items` `(c,)`, before the first one.
+
+        Returns:
+            `slope` `(c, k)` float64 on the CPU: an answer is a number plus `slope y` plus noise, `y` standard normal;
+            and the noise's variance. Answers are ratings, or the log-odds of an event.
+        """
+        solver = self.solver
+        nobody = torch.zeros(1, dtype=torch.int64)
+        with torch.inference_mode(False), torch.no_grad():
+            parts = tuple(part[None] for part in solver.scores.parts_of(items.to(solver.scores.device)))
+            logits, slope = solver.scores.gradients(solver.prior.mean[None], nobody, parts)
+            return solver.answers(logits[0], slope[0] @ solver.prior.root)
 
     def logits(self, rows: list[Tensor], items: Tensor | None = None, *, at: Tensor | None = None) -> Tensor:
-        """The model's logits `(b, c)` of items for users with `rows` `[(b, d), ...]`, on its device.
+        """The model's logits `(b, c)` of items for users with `rows` `[(b, d), ...]`; arguments as of `scorer`."""
+        return self.scorer(rows, items, at=at)(torch.arange(len(rows[0])))
+
+    def scorer(
+        self, rows: list[Tensor], items: Tensor | None = None, *, at: Tensor | None = None
+    ) -> Callable[[Tensor], Tensor]:
+        """A function from positions `(n,)` among `rows` to the model's logits `(n, c)`, on its device.
 
         One matrix product where logits are linear in the row, else as many pairs at once as fit in some 100 MB.
 
@@ -114,15 +142,18 @@ class FoldIn:
             items: `(c,)` item indices; default all, the unknown item in column 0.
             at: as of `rows`.
         """
-        x = torch.cat(rows, dim=1)
+        x, scores = torch.cat(rows, dim=1), self.solver.scores
         at = torch.zeros(len(x), dtype=torch.int64) if at is None else at.cpu()
-        scores = self.solver.scores
-        items = None if items is None else items.to(scores.device)
         if scores.linear:
-            return scores.products(x, at, items)
-        parts = scores.parts_of(torch.arange(self.train.n_items, device=x.device) if items is None else items)
-        pairs = max(1, 25_000_000 // self.model.floats_per_pair())
-        size = max(1, pairs // max(1, len(parts[0])))
-        blocks = zip(x.split(size), at.split(size), strict=True)
-        found = [scores.logits(own, who, tuple(part[None] for part in parts)).float() for own, who in blocks]
-        return torch.cat(found) if found else x.new_empty(0, len(parts[0]))
+            slope, constant = scores.products(items)
+            x = x if self.model.features_of(False) is None else x + scores.shift(at).to(x.dtype)
+            return lambda users: torch.addmm(constant, x[users.to(x.device)], slope)
+        items = torch.arange(self.train.n_items) if items is None else items
+        parts = tuple(part[None] for part in scores.parts_of(items.to(x.device)))
+        size = max(1, 25_000_000 // self.model.floats_per_pair() // max(1, len(items)))
+
+        def curved(users: Tensor) -> Tensor:
+            found = [scores.logits(x[who.to(x.device)], at[who], parts).float() for who in users.split(size)]
+            return torch.cat(found) if found else x.new_empty(0, len(items))
+
+        return curved

@@ -15,7 +15,7 @@ from collabkit.interactions import Interactions
 
 __all__ = ["EventSolver"]
 
-_STEPS = {True: 3, False: 5}
+_STEPS = {True: 2, False: 8}  # conjugate gradients; Gauss-Newton
 _CATALOGUE = {True: 20_000, False: 4_000}  # items that the softmax runs over
 _FLOATS = 1_000_000  # of a block's largest array
 _CALIBRATION = 300  # users
@@ -52,6 +52,10 @@ class EventSolver:
         if scores.linear:
             self._reduce()
             self._calibrate(Histories.of(train, sample)[0], sample)
+
+    def answers(self, logits: Tensor, slope: Tensor) -> tuple[Tensor, float]:
+        """Slopes `(c, k)` of the log-odds, and 4, the inverse of what a yes or no tells of them at most."""
+        return (self.beta * slope).cpu(), 4.0
 
     def rows(self, histories: Histories, at: Tensor, lift: Tensor) -> Tensor:
         """Rows `(b, d)` float64 for `b` users with the features of users `at` `(b,)`, the prior's mean `lift`ed."""
@@ -125,7 +129,7 @@ class EventSolver:
         mask = block.mask.to(device)
         own = torch.einsum("blk,bl->bk", self.slope[histories.items[block.cells].to(device)], mask).float()
         n = mask.sum(1, keepdim=True).float()  # (b, 1)
-        logits = self.base.expand(len(n), -1)
+        logits = self.base[None]  # (1 or b, c): the same for all users at the first step
         if bool((shift := self.scores.shift(at) + lift).any()):
             logits = logits + (shift @ (self.beta * self.scores.slope[self.catalogue]).T).float()
         scale = 1 / (n * self.curvature.float() + 1)  # (b, k), the preconditioner
@@ -156,15 +160,16 @@ class EventSolver:
             n: `(b,)` events.
         """
         square = direction.square().sum(1)
-        start = (share * change).sum(1)
 
-        def newton(mean: Tensor, share: Tensor, step: Tensor | float) -> Tensor:
-            variance = ((share * change * change).sum(1) - mean.square()).clamp(min=0)
-            return step + (rise - n * (mean - start) - step * square) / (n * variance + square).clamp(min=1e-30)
+        def moments(share: Tensor) -> tuple[Tensor, Tensor]:
+            weighted = share * change
+            mean = weighted.sum(1)
+            return mean, (torch.linalg.vecdot(weighted, change) - mean.square()).clamp(min=0)
 
-        step = newton(start, share, 0.0)
-        share = torch.softmax(logits + step[:, None] * change, 1)
-        return newton((share * change).sum(1), share, step)
+        start, variance = moments(share)
+        step = rise / (n * variance + square).clamp(min=1e-30)
+        mean, variance = moments(torch.softmax(logits + step[:, None] * change, 1))
+        return step + (rise - n * (mean - start) - step * square) / (n * variance + square).clamp(min=1e-30)
 
     def _calibrate(self, histories: Histories, users: Tensor) -> None:
         """Pick `beta`, then the prior's scale, by the likelihood of trained users' other events given 3 and 10."""

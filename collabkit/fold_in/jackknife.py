@@ -26,7 +26,7 @@ def rows_without(scores: UserScores, train: Interactions, rows: Tensor, slope_of
         z - ((n_i - 1) M + decay)^-1 a w e
 
     where M, the mean of `w^2 a a'` over all ratings, stands for the item's own; on ML-100k the exact one gave the same
-    RMSE of new users to .0003. It is the infinitesimal jackknife with the leverage in closed form (Sherman-Morrison).
+    RMSE of new users to .0005. It is the infinitesimal jackknife with the leverage in closed form (Sherman-Morrison).
     The decay of each table, which the optimiser need not have made explicit, is that under which the trained rows are
     stationary.
 

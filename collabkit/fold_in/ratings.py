@@ -91,6 +91,10 @@ class RatingSolver:
         share = torch.sigmoid(logits)
         return self.low + self.width * share, self.width * share * (1 - share)
 
+    def answers(self, logits: Tensor, slope: Tensor) -> tuple[Tensor, float]:
+        """Slopes `(c, k)` of the ratings, from those of the logits `(c,)`, and the variance of their noise."""
+        return (slope * self.rating(logits)[1][:, None]).cpu(), self.noise
+
     def rows(self, histories: Histories, at: Tensor, lift: Tensor) -> Tensor:
         """Rows `(b, d)` float64 for `b` users with the features of users `at` `(b,)`, the prior's mean `lift`ed."""
         found = torch.empty(len(histories), self.scores.d, dtype=torch.float64, device=self.scores.device)

@@ -35,7 +35,7 @@ class UserScores:
         self.additive = model.joins == "sum"  # then the features' part is a shift of the row
         self.item_parts = tuple(part.to(self.device) for part in model.parts(True))  # [(n_items, d), ...]
         self.linear = self._find_slope()
-        self._products: tuple[Tensor, Tensor] | None = None
+        self._products: tuple[Tensor, Tensor, Tensor] | None = None
 
     @property
     def d(self) -> int:
@@ -63,14 +63,13 @@ class UserScores:
         with torch.no_grad(), evaluating(self.model):
             return self._interact(x.to(self.dtype)[:, None], at, item_parts).double()
 
-    def products(self, x: Tensor, at: Tensor, items: Tensor | None) -> Tensor:
-        """The linear model's logits `(b, c)`, in its tables' type, of rows `x` `(b, d)` for `items`, default all."""
-        if self._products is None:
-            self._products = self.slope.to(self.dtype), self.constant.to(self.dtype)
-        slope, constant = self._products if items is None else (part[items] for part in self._products)
-        if self.model.features_of(False) is not None:
-            x = x + self.shift(at).to(x.dtype)
-        return torch.addmm(constant, x, slope.T)
+    def products(self, items: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The linear model's slopes `(d, c)` and constants `(c,)`, in its tables' type, for `items`, default all."""
+        key = torch.arange(len(self.slope)) if items is None else items.cpu()
+        if self._products is None or not torch.equal(self._products[0], key):  # the same items are asked for again
+            on = key.to(self.device)
+            self._products = key, self.slope[on].to(self.dtype).T.contiguous(), self.constant[on].to(self.dtype)
+        return self._products[1:]
 
     def gradients(self, x: Tensor, at: Tensor, item_parts: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Logits `(b, l)` as `logits`, and their gradients `(b, l, d)` by the user's row."""

@@ -77,11 +77,7 @@ class CollFilter(CollabModel):
 
     def user_vectors(self, idx: Tensor) -> Tensor:
         """`(n, d + 2)` vectors `[p_u, b_u, 1]`; their dot products with `item_vectors` are the logits."""
-        return self.user_vectors_of(self.user_rows(idx))
-
-    def user_vectors_of(self, rows) -> Tensor:
-        """The vectors of `user_vectors` from the parts that `user_rows` gives."""
-        p, b = rows
+        p, b = self.user_rows(idx)
         return torch.cat([p, b, torch.ones_like(b)], dim=-1)
 
     def item_vectors(self, idx: Tensor) -> Tensor:

@@ -61,11 +61,7 @@ class GMF(CollabModel):
 
     def user_vectors(self, idx: Tensor) -> Tensor:
         """`(n, d + 1)` vectors `[h * p_u, bias]`; their dot products with `item_vectors` are the logits."""
-        return self.user_vectors_of(self.user_rows(idx))
-
-    def user_vectors_of(self, rows) -> Tensor:
-        """The vectors of `user_vectors` from the parts that `user_rows` gives."""
-        (p,) = rows
+        (p,) = self.user_rows(idx)
         return torch.cat([p * self.out.weight[0], self.out.bias.expand(*p.shape[:-1], 1)], dim=-1)
 
     def item_vectors(self, idx: Tensor) -> Tensor:

@@ -83,19 +83,18 @@ class TwoTower(CollabModel):
         return [self.i_weight] if self.i_bias is None else [self.i_weight, self.i_bias]  # (n, d), (n, 1)
 
     def interact(self, user_rows, item_rows) -> Tensor:
-        return (self.user_vectors_of(user_rows) * self._item_vectors(*item_rows)).sum(-1)  # (...)
+        return (self._user_vectors(*user_rows) * self._item_vectors(*item_rows)).sum(-1)  # (...)
 
     def user_vectors(self, idx: Tensor) -> Tensor:
         """`(n, d)` vectors of users by the temperature; their dot products with `item_vectors` are the logits."""
-        return self.user_vectors_of(self.user_rows(idx))
+        return self._user_vectors(*self.user_rows(idx))
 
     def item_vectors(self, idx: Tensor) -> Tensor:
         """`(n, d)` vectors of items, of length 1 with `similarity='cosine'`; the bias, if any, comes after them."""
         return self._item_vectors(*self.item_rows(idx))
 
-    def user_vectors_of(self, rows) -> Tensor:
-        """The vectors of `user_vectors` from the parts that `user_rows` gives."""
-        vectors = self._vectors(self.u_tower, *rows)
+    def _user_vectors(self, rows: Tensor) -> Tensor:
+        vectors = self._vectors(self.u_tower, rows)
         vectors = vectors if self.temperature == 1 else vectors / self.temperature
         return vectors if self.i_bias is None else F.pad(vectors, (0, 1), value=1.0)  # times the item's bias
 

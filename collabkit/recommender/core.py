@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 
 from collabkit.bundle import load_bundle, save_bundle
-from collabkit.evaluate import evaluate_ranking, evaluate_ratings, join_tables, predict_ratings
+from collabkit.evaluate import (
+    evaluate_fold_in,
+    evaluate_ranking,
+    evaluate_ratings,
+    join_tables,
+    predict_ratings,
+)
 from collabkit.evaluate.candidates import known_pairs
 from collabkit.evaluate.references import PopularityRanks
 from collabkit.evaluate.task import RankingTask
@@ -142,7 +148,7 @@ class Recommender(_Newcomers):
                 raise ValueError("history= stands for new users: leave users= out, and give exclude= as item ids")
             new = read_histories(history, self.train, self._with_rows("history=").y_range)
             hidden = new.pairs(len(self.items)) if filter_seen else None
-            options = {"hidden": hidden, "rows": self._folded(new), "max_memory": max_memory}
+            options = {"hidden": hidden, "scorer": self._new_scorer(new, candidates), "max_memory": max_memory}
             return self._lists(new.ids, torch.arange(len(new)), candidates, k, **options)
         chosen = torch.arange(1, len(self.users)) if users is None else self._encode(self.users, users, unknown)
         hidden = self._hidden(filter_seen, exclude)
@@ -219,6 +225,20 @@ class Recommender(_Newcomers):
                 table = join_tables(errors, table)
         return table[[c for c in table.columns if c != "n"] + ["n"]].astype({"n": int})
 
+    def evaluate_fold_in(self, on="valid", *, n_given=(1, 3, 5, 10, 20), k: int = 10, seed: int = 0) -> pd.DataFrame:
+        """What is said of new users when n of their rows become known; see `evaluate.fold_in.evaluate_fold_in`.
+
+        Args:
+            on: as of `evaluate`; its users without training rows are the new ones, see `splits.cold_users`.
+            n_given, k, seed: rows given, cut-off of the ranking metrics, and the draw of the rows.
+
+        Returns:
+            DataFrame indexed by `n_given`, 0 included: RMSE, or HitRate, NDCG and Recall at `k` without ratings, beside
+            baselines.
+        """
+        self._with_rows("evaluate_fold_in")
+        return evaluate_fold_in(self.fold, self._test_part(on), n_given=n_given, k=k, seed=seed)
+
     def task(self, on="valid", *, candidates=None, threshold: float | None = None, test=None) -> RankingTask:
         """The `RankingTask` that `evaluate` with these arguments sets; `test` is the part `on`, where it is at hand."""
         test = self._test_part(on) if test is None else test
@@ -293,15 +313,15 @@ class Recommender(_Newcomers):
         return self.users.ids if users is None else check_ids([users] if one else users, self.columns.user)
 
     def _lists(
-        self, ids: pd.Index | None, chosen: Tensor, candidates: Tensor, k: int, *, hidden=None, rows=None,
+        self, ids: pd.Index | None, chosen: Tensor, candidates: Tensor, k: int, *, hidden=None, scorer=None,
         max_memory: int | str = "512MB",
     ) -> pd.DataFrame:  # fmt: skip
-        """The lists of the users at `chosen` `(b,)`, in the tables or in `rows`, as a table."""
+        """The lists of the users at `chosen` `(b,)`, in the tables or to `scorer`, as a table."""
         if int(k) != k or k < 1:
             raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
         with evaluating(self.model), torch.inference_mode():
             block = block_size(self.model, len(candidates), max_memory)
-            scorer = model_scorer(self.model, candidates, max_memory, rows)
+            scorer = model_scorer(self.model, candidates, max_memory) if scorer is None else scorer
             options = {"n_items": len(self.items), "hidden": hidden, "block": block}
             best, logits = top_k(scorer, chosen, candidates, int(k), **options)
             scores = self.model.activation(logits)

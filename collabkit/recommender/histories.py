@@ -71,17 +71,25 @@ def read_histories(history, train: Interactions, y_range=None) -> NewUsers:
     if isinstance(history, pd.DataFrame):
         columns = replace(train.columns, time=None, rating=train.columns.rating if rated else None)
         columns.check(history)
-        ids = check_ids(history[columns.user], columns.user)
-        code, ids = pd.factorize(ids)
+        code, ids = pd.factorize(check_ids(history[columns.user], columns.user))
         items = train.items.encode(history[columns.item])
         ratings = check_ratings(history[columns.rating]) if rated else None
-        _say_left_out(items, code)
     else:
         items, ratings = _one_history(history, train, rated)
         code, ids = np.zeros(len(items), dtype=np.int64), None
     if rated:
         _check_range(ratings, y_range)
-    return _grouped(code, ids, items, ratings)
+    rows = _kept(code, items)
+    _say_left_out(items, len(rows))
+    counts = np.bincount(code[rows], minlength=1 if ids is None else len(ids))
+    if (counts == 0).any():
+        who = (
+            f"{(counts == 0).sum():,} user(s) have no item that the model knows, e.g. {ids[counts == 0].tolist()[0]!r}"
+        )
+        raise ValueError(f"{who}; leave them out, or add_items first")
+    start = torch.from_numpy(np.concatenate([[0], np.cumsum(counts)]))
+    histories = Histories(start, torch.from_numpy(items[rows]), ratings[torch.from_numpy(rows)] if rated else None)
+    return NewUsers(ids, histories)
 
 
 def extend_vocab(model: CollabModel, vocab: Vocab, *, is_item: bool, df: pd.DataFrame | None = None) -> None:
@@ -107,23 +115,28 @@ def _one_history(history, train: Interactions, rated: bool) -> tuple[np.ndarray,
         raise TypeError("the model was trained on events without ratings: history must be a list of items, got a dict")
     named = dict(history) if rated else list(history)
     if len(named) == 0:
-        raise ValueError("the history is empty: give at least one item, or unknown='default' for a user's list")
+        raise ValueError(
+            "the history is empty: give at least one item; default_list() is for users of whom nothing is known"
+        )
     items = train.items.encode(list(named), unknown="raise")
     return items, check_ratings(pd.Series(list(named.values()), name="history")) if rated else None
 
 
-def _say_left_out(items: np.ndarray, code: np.ndarray) -> None:
-    unknown, repeated = (
-        int((items == 0).sum()),
-        int(pd.DataFrame({"u": code, "i": items})[items > 0].duplicated().sum()),
-    )
-    parts = []
+def _kept(code: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """The rows `(k,)` of known items, the last one of each pair, in the order of their users `code` `(m,)`."""
+    keys = (code * (items.max() + 1) + items)[::-1]
+    last = len(keys) - 1 - np.unique(keys, return_index=True)[1]  # in the order of users and items
+    return last[items[last] > 0]
+
+
+def _say_left_out(items: np.ndarray, n_kept: int) -> None:
+    unknown, parts = int((items == 0).sum()), []
     if unknown:
         parts.append(f"{unknown:,} name items that the model does not know and are left out")
-    if repeated:
+    if repeated := len(items) - unknown - n_kept:
         parts.append(f"{repeated:,} repeat a (user, item) pair, of which the last one counts")
     if parts:
-        warnings.warn(f"of {len(items):,} rows of history {'; '.join(parts)}", CollabWarning, stacklevel=5)
+        warnings.warn(f"of {len(items):,} rows of history {'; '.join(parts)}", CollabWarning, stacklevel=4)
 
 
 def _check_range(ratings: Tensor, y_range) -> None:
@@ -136,19 +149,3 @@ def _check_range(ratings: Tensor, y_range) -> None:
             f"{outside:,} rating(s) of the history lie outside y_range={tuple(y_range)}: they run from "
             f"{ratings.min():g} to {ratings.max():g}"
         )
-
-
-def _grouped(code: np.ndarray, ids: pd.Index | None, items: np.ndarray, ratings: Tensor | None) -> NewUsers:
-    """The rows of known items, in the order of their users, the last of each pair."""
-    n = 1 if ids is None else len(ids)
-    table = pd.DataFrame({"user": code, "item": items})[items > 0].drop_duplicates(keep="last")
-    table = table.sort_values("user", kind="stable")
-    counts = np.bincount(table["user"], minlength=n)
-    if (counts == 0).any():
-        who = "the history has" if ids is None else f"{(counts == 0).sum():,} user(s) have"
-        example = "" if ids is None else f", e.g. {ids[np.flatnonzero(counts == 0)[0]]!r}"
-        raise ValueError(f"{who} no item that the model knows{example}; leave them out, or add_items first")
-    rows = torch.tensor(table.index)
-    start = torch.from_numpy(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
-    histories = Histories(start, torch.tensor(table["item"].to_numpy()), None if ratings is None else ratings[rows])
-    return NewUsers(None if ids is None else pd.Index(ids), histories)

@@ -10,8 +10,8 @@ from torch import Tensor
 from collabkit.fold_in import FoldIn
 from collabkit.interactions import Interactions
 from collabkit.models import CollabModel
-from collabkit.models.base import device_of, evaluating
 from collabkit.questionnaire import questionnaire
+from collabkit.ranking import Scorer
 from collabkit.recommender.histories import NewUsers, extend_vocab, read_histories, with_vocab
 from collabkit.vocab import Vocab
 
@@ -121,7 +121,7 @@ class _Newcomers:
         part = part if chosen is None else part.take(torch.isin(part.user_idx, chosen).numpy())
         at, counts = torch.unique_consecutive(part.user_idx, return_counts=True)
         start = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        fold = self._fold
+        fold = self.fold
         rows = fold.rows(start, part.item_idx, part.rating, at=at)
         with torch.no_grad():
             for table, row in zip(self.model.tables(False), rows, strict=True):
@@ -129,7 +129,7 @@ class _Newcomers:
         self._fold_of = (_state(self.model), fold)  # the trained rows are as they were
 
     @property
-    def _fold(self) -> FoldIn:
+    def fold(self) -> FoldIn:
         """The fold-in for the model as it is now; kept until a weight changes."""
         state = _state(self.model)
         if self._fold_of is None or self._fold_of[0] != state:
@@ -138,12 +138,10 @@ class _Newcomers:
 
     _fold_of: tuple | None = None
 
-    def _folded(self, new: NewUsers) -> tuple[Tensor, ...]:
-        """The parts that `interact` takes of users who are not in the tables."""
-        rows = self._fold.rows(new.histories.start, new.histories.items, new.histories.ratings)
-        nobody = torch.zeros(len(new), dtype=torch.int64, device=device_of(self.model))
-        with evaluating(self.model), torch.no_grad():
-            return self.model.join(False, nobody, tuple(rows))
+    def _new_scorer(self, new: NewUsers, candidates: Tensor) -> Scorer:
+        """Scores of `candidates` `(c,)` for users who are not in the tables, by their positions."""
+        rows = self.fold.rows(new.histories.start, new.histories.items, new.histories.ratings)
+        return self.fold.scorer(rows, candidates)
 
     def _add(self, df: pd.DataFrame, is_item: bool) -> _Newcomers:
         what = "item" if is_item else "user"
