@@ -6,7 +6,6 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from fastai.data.core import DataLoaders
@@ -14,17 +13,24 @@ from fastai.torch_core import default_device
 
 from collabkit.audit import audit
 from collabkit.features import SideFeatures
-from collabkit.filters import name_columns, positive_events
-from collabkit.interactions import CollabWarning, Columns, Interactions, check_seed, check_weights, scale_weights
+from collabkit.filters import positive_events
+from collabkit.interactions import CollabWarning, Interactions, check_seed
 from collabkit.loader import InteractionsLoader, auto_bs
+from collabkit.parts import (
+    encode_parts,
+    is_implicit,
+    positive_parts,
+    say_duplicates,
+    split_rows,
+    table_columns,
+)
 from collabkit.ranking_loader import PointwiseLoader, RankingLoader, UserLoader
+from collabkit.row_weights import check_weight_column, only_training_weights, weighted
 from collabkit.sampling import make_sampler
-from collabkit.splits import Split, Splitter, random_split
+from collabkit.splits import random_split
 from collabkit.vocab import Vocab
 
 __all__ = ["CollabDataLoaders"]
-
-INVERSE = ("inverse_user", "inverse_item")  # weights that need no column
 
 
 class CollabDataLoaders(DataLoaders):
@@ -118,22 +124,22 @@ class CollabDataLoaders(DataLoaders):
             ValueError, TypeError: ids, ratings or weights are missing, infinite or of the wrong type; weights are
                 negative, or 0 in all training rows; a part would be empty.
         """
-        implicit = _is_implicit(feedback, rating_threshold)
-        columns = _columns(ratings, user_name, item_name, rating_name, time_name, implicit)
-        _check_weights(ratings, weights)
+        implicit = is_implicit(feedback, rating_threshold)
+        columns = table_columns(ratings, user_name, item_name, rating_name, time_name, implicit)
+        check_weight_column(ratings, weights)
         data = Interactions.from_df(ratings, columns)  # before the split, so that errors name the caller's rows
         if implicit:
             ratings = positive_events(ratings, columns, rating_threshold)
-        split = _split(ratings, columns, random_split(valid_pct, seed=seed) if splitter is None else splitter)
+        split = split_rows(ratings, columns, random_split(valid_pct, seed=seed) if splitter is None else splitter)
         if not implicit and len(split.train) + len(split.valid) == len(data):
             parts = [data.take(rows) for rows in split]
         else:  # the vocabularies cover what is used
             read = replace(columns, rating=None) if implicit else columns
-            parts = _encode(*(ratings.iloc[rows][read.present] for rows in split), read)
+            parts = encode_parts(*(ratings.iloc[rows][read.present] for rows in split), read)
         options = {"path": path, "seed": seed, "bs": bs, "val_bs": val_bs, "shuffle": shuffle, "drop_last": drop_last}
         options |= {"feedback": feedback, "n_neg": n_neg, "negatives": negatives, "by_user": by_user, "device": device}
         options["features"] = SideFeatures.of(parts[0], users, items, user_features, item_features)
-        dls = cls.from_interactions(_weigh(parts[0], weights, ratings, split.train), parts[1], **options)
+        dls = cls.from_interactions(weighted(parts[0], weights, ratings, split.train), parts[1], **options)
         dls.weights = weights
         return dls
 
@@ -163,26 +169,18 @@ class CollabDataLoaders(DataLoaders):
         With implicit feedback a pair of the validation part that training holds too is left out of it (counted). A
         column of `weights` need be in `train` alone.
         """
-        implicit = _is_implicit(feedback, rating_threshold)
-        columns = _columns(train, user_name, item_name, rating_name, time_name, implicit)
+        implicit = is_implicit(feedback, rating_threshold)
+        columns = table_columns(train, user_name, item_name, rating_name, time_name, implicit)
         columns.check(valid)
-        _check_weights(train, weights)
-        parts, kept = [train[columns.present], valid[columns.present]], slice(None)
+        check_weight_column(train, weights)
+        parts, kept = (train[columns.present], valid[columns.present]), slice(None)
         if implicit:
-            parts = [part.reset_index(drop=True) for part in parts]
-            if columns.time is not None:  # of a repeated pair the first in time stays, and training before validation
-                parts = [part.sort_values(columns.time, kind="stable") for part in parts]
-            both = positive_events(pd.concat(parts, keys=[0, 1]), replace(columns, time=None), rating_threshold)
-            parts = [both[both.index.get_level_values(0) == number].sort_index() for number in (0, 1)]
-            for name, part in zip(("training", "validation"), parts, strict=True):
-                if len(part) == 0:
-                    raise ValueError(f"no row of the {name} table is left: none is a positive that is new")
+            *parts, kept = positive_parts(*parts, columns, rating_threshold)
             columns = replace(columns, rating=None)
-            kept = parts[0].index.get_level_values(1)  # the training rows that stay
-        first, second = _encode(*(part[columns.present] for part in parts), columns)
+        first, second = encode_parts(*(part[columns.present] for part in parts), columns)
         options = {"path": path, "seed": seed, "feedback": feedback, **kwargs}
         options["features"] = SideFeatures.of(first, users, items, user_features, item_features)
-        dls = cls.from_interactions(_weigh(first, weights, train, kept), second, **options)
+        dls = cls.from_interactions(weighted(first, weights, train, kept), second, **options)
         dls.weights = weights
         return dls
 
@@ -220,13 +218,13 @@ class CollabDataLoaders(DataLoaders):
         `features` are the side features of users and items, row-aligned with the vocabularies.
         Weights are those of `train.weight`, scaled to mean 1; those of `valid` are left out.
         """
-        train, valid = _only_training_weights(train, valid)
-        _say_duplicates(train, valid)
+        train, valid = only_training_weights(train, valid)
+        say_duplicates(train, valid)
         bs = auto_bs(len(train)) if bs is None else bs
         order = int(torch.randint(2**31, ())) if seed is None else check_seed(seed)
         first, second, options = {"bs": bs, "shuffle": shuffle, "drop_last": drop_last}, {}, {"seed": order}
         make, second["bs"] = InteractionsLoader, max(bs, 8192)
-        if _is_implicit(feedback):
+        if is_implicit(feedback):
             if train.rating is not None or valid.rating is not None:
                 raise ValueError("implicit feedback has no ratings: from_df and from_dfs make events of them")
             train, valid = (part.sorted_by_user() for part in (train, valid))
@@ -319,14 +317,6 @@ class CollabDataLoaders(DataLoaders):
         return InteractionsLoader(rows, bs=self.valid.bs if bs is None else bs, seed=self.seed, device=self.device)
 
 
-def _is_implicit(feedback: str, rating_threshold: float | None = None) -> bool:
-    if feedback not in ("explicit", "implicit"):
-        raise ValueError(f"feedback must be 'explicit' or 'implicit', got {feedback!r}")
-    if feedback == "explicit" and rating_threshold is not None:
-        raise ValueError(f"rating_threshold={rating_threshold!r} is for feedback='implicit'")
-    return feedback == "implicit"
-
-
 def _samplers(negatives, train: Interactions, valid: Interactions) -> tuple:
     """Samplers of the training and of the validation batches; in the latter validation events are no negatives."""
     first = make_sampler(negatives, train)
@@ -336,88 +326,3 @@ def _samplers(negatives, train: Interactions, valid: Interactions) -> tuple:
             return first, make_sampler(negatives, Interactions.concat(train, valid))
         except ValueError:  # between both parts everybody has met everything
             return first, make_sampler(negatives, train)
-
-
-def _columns(df, user_name, item_name, rating_name, time_name, implicit: bool = False) -> Columns:
-    if rating_name is None and not implicit and isinstance(df, pd.DataFrame):
-        if len(df.columns) < 3:
-            raise KeyError(
-                f"a table of ratings needs a user, an item and a rating column; it has {list(df.columns)}. For events "
-                "without ratings pass feedback='implicit'"
-            )
-        rating_name = df.columns[2]
-    return name_columns(df, user_name, item_name, rating_name, time_name)
-
-
-def _split(df: pd.DataFrame, columns: Columns, splitter) -> Split:
-    if not callable(splitter):
-        raise TypeError(f"splitter must be one of collabkit.splits or a function of the table, got {splitter!r}")
-    if not isinstance(splitter, Splitter):  # fastai's form: a function of the table alone
-        plain = splitter
-        splitter = Splitter("the splitter", lambda df, _: (*plain(df), []))
-    split = splitter(df, columns)
-    for note in split.notes:
-        warnings.warn(f"{split.by}: {note}", CollabWarning, stacklevel=3)
-    return split
-
-
-def _encode(train: pd.DataFrame, valid: pd.DataFrame, columns: Columns) -> tuple[Interactions, Interactions]:
-    """Both parts, encoded with vocabularies that cover both."""
-    data = Interactions.from_df(pd.concat([train, valid], ignore_index=True), columns)
-    return data.take(range(len(train))), data.take(range(len(train), len(data)))
-
-
-def _check_weights(df: pd.DataFrame, weights) -> None:
-    """Raise unless `weights` is None, one of `INVERSE`, or a column of finite numbers of at least 0."""
-    if weights is None:
-        return
-    words = f"{INVERSE[0]!r}, {INVERSE[1]!r}"
-    if not isinstance(weights, (str, int, np.integer)):
-        raise TypeError(f"weights must be {words} or the name of a column, got {type(weights).__name__}")
-    if weights in INVERSE:
-        return
-    found = int((df.columns == weights).sum())
-    if found == 0:
-        raise KeyError(f"weights={weights!r} is neither {words} nor a column; the table has {list(df.columns)}")
-    if found > 1:
-        raise ValueError(f"column {weights!r} occurs more than once in the table; rename or drop the others")
-    if df[weights].dtype.kind not in "iuf":
-        raise TypeError(f"weights must be numbers; column {weights!r} is {df[weights].dtype}")
-    check_weights(_numbers(df[weights]), f"column {weights!r}")
-
-
-def _numbers(column: pd.Series) -> np.ndarray:
-    return column.to_numpy(dtype=np.float64, na_value=np.nan)
-
-
-def _weigh(train: Interactions, weights, df: pd.DataFrame, rows) -> Interactions:
-    """`train` with weights; its rows are those at the positions `rows` of the caller's table `df`."""
-    if weights is None:
-        return train
-    if weights in INVERSE:
-        idx = train.user_idx if weights == "inverse_user" else train.item_idx
-        values = 1 / torch.bincount(idx)[idx].double()
-    else:
-        values = _numbers(df[weights])[rows]
-    return replace(train, weight=scale_weights(values, f"column {weights!r}"))
-
-
-def _only_training_weights(train: Interactions, valid: Interactions) -> tuple[Interactions, Interactions]:
-    """Both parts, with weights of mean 1 in `train`, if it has any, and none in `valid`."""
-    if train.weight is not None:
-        if train.weight.shape != (len(train),):
-            raise ValueError(f"train.weight must be one a row, ({len(train)},), got {tuple(train.weight.shape)}")
-        train = replace(train, weight=scale_weights(train.weight.cpu(), "train.weight"))
-    return train, valid if valid.weight is None else replace(valid, weight=None)
-
-
-def _say_duplicates(train: Interactions, valid: Interactions) -> None:
-    pairs = torch.cat([part.pair_keys() for part in (train, valid)])
-    repeated = len(pairs) - len(torch.unique(pairs))
-    if repeated:
-        warnings.warn(
-            f"{repeated:,} of {len(pairs):,} rows repeat a (user, item) pair; all are kept. "
-            "filters.drop_duplicates keeps one of each",
-            CollabWarning,
-            stacklevel=4,
-        )

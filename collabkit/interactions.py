@@ -252,38 +252,6 @@ def check_ratings(column: pd.Series) -> Tensor:
     return torch.from_numpy(values)
 
 
-def check_weights(values, name: str) -> np.ndarray:
-    """Weights `(n,)` float64: finite and not negative, or a `ValueError` that counts and names the rows at fault."""
-    values = np.asarray(values, dtype=np.float64)
-    bad = ((np.isnan(values), "missing (NaN)"), (np.isinf(values), "infinite"), (values < 0, "negative"))
-    for mask, what in bad:
-        if mask.any():
-            rows = np.flatnonzero(mask)
-            shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
-            raise ValueError(
-                f"{name} has {len(rows):,} {what} weight(s) in {len(values):,} rows, at row {shown}; weights must be "
-                "numbers of at least 0: drop or correct them first"
-            )
-    return values
-
-
-def scale_weights(values, name: str) -> Tensor:
-    """Weights `(n,)` float32 of mean 1, from any `check_weights` accepts: so learning rates keep their meaning.
-
-    Raises:
-        ValueError: as of `check_weights`; all are 0.
-
-    Example:
-        >>> scale_weights([1, 2, 3], 'importance')
-        tensor([0.5000, 1.0000, 1.5000])
-    """
-    values = check_weights(values, name)
-    if not values.any():
-        raise ValueError(f"{name} has a weight of 0 in all {len(values):,} training rows: nothing would be learned")
-    values = values / values.max()  # the sum of huge ones would be infinite
-    return torch.from_numpy((values / values.mean()).astype(np.float32))
-
-
 def check_times(column: pd.Series) -> None:
     """Raise unless the column holds timestamps or numbers, none missing."""
     if column.isna().any():

@@ -14,9 +14,9 @@ ROOT = Path(collabkit.__file__).parent
 
 # As in ARCHITECTURE.md. A package counts as one place; its own modules are in `PACKAGES`.
 ABOVE = [
-    "_version", "vocab", "interactions", "features", "datasets", "filters", "splits", "losses", "metrics", "sampling",
-    "models", "als", "recipes", "fold_in", "pairs", "ranking", "evaluate", "bundle", "neighbours", "questionnaire",
-    "recommender", "contributions", "baselines", "comparison", "audit",
+    "_version", "vocab", "interactions", "row_weights", "features", "datasets", "filters", "splits", "parts", "losses",
+    "metrics", "sampling", "models", "als", "recipes", "fold_in", "pairs", "ranking", "evaluate", "bundle",
+    "neighbours", "questionnaire", "recommender", "contributions", "baselines", "comparison", "audit",
 ]  # fmt: skip
 BELOW = [
     "loader", "ranking_loader", "dataloaders", "optim", "callbacks", "fit_metrics", "training", "assembly", "learner",
@@ -24,13 +24,14 @@ BELOW = [
 ]  # fmt: skip
 ORDER = [*ABOVE, *BELOW]
 PACKAGES = {
-    "features": ["fields", "table"],
+    "features": ["fields", "sources", "table"],
     "models": [
         *("table", "sparse_dot", "feature_rows", "base", "collab_filter", "mlp", "neumf", "two_tower"),
         *("cold_rows", "default_rows", "growing"),
     ],
     "fold_in": ["histories", "prior", "scores", "jackknife", "ratings", "events"],
-    "recommender": ["histories", "newcomers", "core"],
+    "recommender": ["histories", "newcomers", "evaluation", "core"],
+    "splits": ["splitter", "rows", "cold"],
     "sampling": ["weights", "rows", "shared"],
     "evaluate": ["candidates", "lists", "references", "task", "tables", "fold_in"],
     "datasets": ["container", "tables", "catalogue", "download", "grouplens", "planted"],

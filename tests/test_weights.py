@@ -13,9 +13,10 @@ from helpers import clicks, make_clicks_dls, make_dls, make_learner, make_ranker
 from torch import nn
 
 from collabkit import CollabDataLoaders, collab_learner, load_learner
-from collabkit.interactions import CollabWarning, Columns, Interactions, scale_weights
+from collabkit.interactions import CollabWarning, Columns, Interactions
 from collabkit.losses import LOSSES, FlatLoss, RankingLoss, bce, bpr, cosine_contrastive, hinge, softmax
 from collabkit.ranking_loader import PointwiseLoader
+from collabkit.row_weights import scale_weights
 from collabkit.sampling import make_sampler
 
 W = torch.tensor([2.0, 0.5, 0.5])

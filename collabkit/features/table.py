@@ -12,7 +12,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from collabkit.features.fields import KINDS, Bag, Field, encode_field, fit_field, infer_kind, one_hot_lists
+from collabkit.features.fields import Bag, Field, encode_field, fit_field, one_hot_lists
+from collabkit.features.sources import check_columns, check_table, feature_sources, refuse_repeated, row_indices
 from collabkit.interactions import CollabWarning, Interactions
 from collabkit.vocab import Vocab
 
@@ -73,10 +74,10 @@ class Features:
         """
         trained = np.ones(len(vocab), dtype=bool) if trained is None else trained.cpu().numpy()
         notes: list[str] = []
-        sources = _sources(df, vocab, columns, notes)
+        sources = feature_sources(df, vocab, columns, notes)
         fields, rows, given = [], [], torch.zeros(len(vocab), dtype=torch.bool)
         for name, kind, values, one_hot, chosen in sources:
-            idx = _row_indices(values.index, vocab, notes)
+            idx = row_indices(values.index, vocab, notes)
             known = idx > 0
             values, idx = values[known], idx[known]
             try:
@@ -112,13 +113,13 @@ class Features:
             columns = [column for field in self.fields for column in field.columns or (field.name,)]
             df = pd.DataFrame({name: [] for name in [vocab.name, *columns]})
         else:
-            _check_table(df, vocab, "the table of new ids")
-            _refuse_repeated(df[vocab.name])
+            check_table(df, vocab, "the table of new ids")
+            refuse_repeated(df[vocab.name])
         idx = vocab.encode(df[vocab.name], unknown="raise") - len(self)
         notes: list[str] = []
         rows = []
         for field, old in zip(self.fields, self.rows, strict=True):
-            _check_columns(df, field.columns or (field.name,), "the table of new ids")
+            check_columns(df, field.columns or (field.name,), "the table of new ids")
             table = df.set_index(vocab.name)
             values = one_hot_lists(table, field.name, field.columns) if field.columns else table[field.name]
             new = _place(field, _encode(field, values, notes), idx, len(vocab) - len(self))
@@ -218,73 +219,6 @@ class SideFeatures(NamedTuple):
         return cls(*sides)
 
 
-def _sources(df, vocab: Vocab, columns, notes: list[str]) -> list[tuple]:
-    """For each field `(name, kind, values by id, its 0/1 columns, whether it was named)`."""
-    where = f"the table of {vocab.name!r} features"
-    if df is not None:
-        _check_table(df, vocab, where)
-        _refuse_repeated(df[vocab.name])
-        df = df.set_index(vocab.name)
-    named = columns is not None
-    if not named:
-        columns = _informative(df, notes)
-    elif not isinstance(columns, Mapping):
-        columns = dict.fromkeys([columns] if isinstance(columns, str) else columns)
-    sources = []
-    for name, what in columns.items():
-        if isinstance(what, tuple) and len(what) == 2:
-            sources.append((name, "dense", _given_vectors(name, *what), (), True))
-            continue
-        if df is None:
-            raise ValueError(f"feature {name!r} names a column, but there is no table; pass users= or items=")
-        one_hot = list(what) if isinstance(what, (list, tuple)) else []
-        _check_columns(df, one_hot or [name], where)
-        values = one_hot_lists(df, name, one_hot) if one_hot else df[name]
-        kind = "multi" if one_hot else infer_kind(values) if what is None else what
-        if kind not in KINDS:
-            raise ValueError(f"feature {name!r}: the kind must be one of {', '.join(map(repr, KINDS))}, got {what!r}")
-        sources.append((name, kind, values, tuple(map(str, one_hot)), named))
-    return sources
-
-
-def _informative(df: pd.DataFrame | None, notes: list[str]) -> dict[str, None]:
-    """All columns but texts and whole numbers of which nearly every row has its own."""
-    if df is None:
-        raise ValueError("side information needs a table (users=, items=) or columns={'name': (ids, matrix)}")
-    kept = {}
-    for name in df.columns:
-        kind = infer_kind(df[name])
-        values, own = df[name].dropna(), False
-        if kind == "categorical":
-            own = values.nunique() > len(values) / 2 and len(values) > 10
-        elif kind == "numeric" and pd.api.types.is_integer_dtype(df[name].dtype):
-            own = values.is_unique
-        if own:
-            notes.append(f"column {name!r} is left out: nearly every row has a value of its own; name it to use it")
-        else:
-            kept[name] = None
-    return kept
-
-
-def _given_vectors(name: str, ids, matrix) -> pd.Series:
-    matrix = matrix.detach().cpu().numpy() if isinstance(matrix, Tensor) else np.asarray(matrix)
-    if matrix.ndim != 2 or len(matrix) != len(ids):
-        raise ValueError(f"feature {name!r} needs a matrix with a row an id, got {len(ids)} ids and {matrix.shape}")
-    _refuse_repeated(pd.Series(list(ids), name=name))
-    return pd.Series(list(matrix), index=pd.Index(ids), dtype=object)
-
-
-def _row_indices(ids: pd.Index, vocab: Vocab, notes: list[str]) -> np.ndarray:
-    idx = vocab.encode(ids)
-    unknown = int((idx == 0).sum())
-    if unknown:
-        notes.append(
-            f"{unknown:,} of {len(ids):,} feature rows belong to ids without interactions; they are left out "
-            "(learn.add_items or learn.add_users takes them in)"
-        )
-    return idx
-
-
 def _encode(field: Field, values: pd.Series, notes: list[str]) -> Bag | Tensor:
     encoded, missing, unseen = encode_field(field, values)
     if missing:
@@ -310,29 +244,6 @@ def _join(old: Bag | Tensor, new: Bag | Tensor) -> Bag | Tensor:
     if isinstance(old, Tensor):
         return torch.cat([old, new])
     return Bag(torch.cat([old.start, new.start[1:] + old.start[-1]]), torch.cat([old.codes, new.codes]))
-
-
-def _check_table(df, vocab: Vocab, where: str) -> None:
-    if not isinstance(df, pd.DataFrame):
-        raise TypeError(f"{where} must be a pandas DataFrame, got {type(df).__name__}")
-    _check_columns(df, [vocab.name], where)
-    if len(df) == 0:
-        raise ValueError(f"{where} is empty (0 rows, columns {list(df.columns)})")
-
-
-def _check_columns(df: pd.DataFrame, names, where: str) -> None:
-    missing = [name for name in names if name not in df.columns]
-    if missing:
-        raise KeyError(f"column(s) {missing} not found in {where}; it has {list(df.columns)}")
-
-
-def _refuse_repeated(ids: pd.Series) -> None:
-    twice = ids[ids.duplicated()]
-    if len(twice):
-        raise ValueError(
-            f"{twice.nunique():,} id(s) of {ids.name!r} have more than one feature row, e.g. {twice.iloc[0]!r}; keep "
-            f"one each, e.g. df.drop_duplicates({ids.name!r})"
-        )
 
 
 def _check_state(features: Features) -> None:

@@ -34,7 +34,7 @@ PACKAGE = "collabkit"
 GROUPS = {
     "Overview": [PACKAGE, "all"],
     "Data": [
-        *("datasets", "vocab", "interactions", "features", "filters", "splits", "audit"),
+        *("datasets", "vocab", "interactions", "row_weights", "features", "filters", "splits", "parts", "audit"),
         *("sampling", "loader", "ranking_loader", "dataloaders"),
     ],
     "Training": ["learner", "assembly", "training", "recipes", "callbacks", "losses", "optim", "als", "fit_metrics"],
@@ -188,7 +188,8 @@ def inner_function(obj):
 
 def _is_documented(name: str, value) -> bool:
     function = inspect.unwrap(inner_function(value))
-    if not inspect.isfunction(function) or name in ("__init__", "__post_init__", "__repr__", "__str__"):
+    made_elsewhere = not (getattr(function, "__module__", None) or "").startswith(PACKAGE)  # e.g. by NamedTuple
+    if not inspect.isfunction(function) or made_elsewhere or name in ("__init__", "__post_init__", "__repr__", "__str__"):
         return False
     dunder = name.startswith("__") and name.endswith("__")
     return (dunder or not name.startswith("_")) and (bool(function.__doc__) or name == "forward")
