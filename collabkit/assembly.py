@@ -48,20 +48,18 @@ def choose_loss(dls, loss_func):
 
 def rating_model(dls, n_factors, use_nn, *, emb_szs, layers, config, y_range, options: dict) -> CollabModel:
     """fastai's choice: `CollFilter`, or `EmbeddingNN` with `use_nn`; what they take is taken out of `options`."""
-    with_features = ("id_dropout", "feature_szs") if dls_features(dls) else ()
-    names = ("ps", "embed_p", "use_bn", "bn_final", "init_std", "sparse", *with_features)
+    names = ("ps", "embed_p", "use_bn", "bn_final", "init_std", "sparse", "id_dropout", "feature_szs")
     own = {**_from_config(config, use_nn), **{name: options.pop(name) for name in names if name in options}}
-    own |= {"features": dls_features(dls)} if dls_features(dls) else {}
-    given_with = ("features", *with_features)
+    features = dls_features(dls)
     in_config = own.pop("y_range", None)
     y_range = check_y_range(in_config if y_range is None else y_range)
     if use_nn:
-        _only(own, ("ps", "embed_p", "use_bn", "bn_final", *given_with), "use_nn=True")
+        _only(own, ("ps", "embed_p", "use_bn", "bn_final", "id_dropout", "feature_szs"), "use_nn=True")
         layers = [n_factors] if layers is None else layers
-        return EmbeddingNN(_emb_szs(dls, emb_szs), layers, y_range=y_range, **own)
+        return EmbeddingNN(_emb_szs(dls, emb_szs), layers, y_range=y_range, features=features, **own)
     given = {**own, **({"layers": layers} if layers else {}), **({"emb_szs": emb_szs} if emb_szs else {})}
-    _only(given, ("init_std", "sparse", *given_with[:2]), "the dot-product model (use_nn=False)")
-    return CollFilter(*_table_rows(dls), n_factors, y_range, **own)
+    _only(given, ("init_std", "sparse", "id_dropout"), "the dot-product model (use_nn=False)")
+    return CollFilter(*_table_rows(dls), n_factors, y_range, features=features, **own)
 
 
 def other_model(dls, model, n_factors, use_nn, *, emb_szs, layers, config, y_range, options: dict) -> nn.Module:
@@ -95,6 +93,11 @@ def _check_made(dls, model: nn.Module) -> nn.Module:
     if isinstance(model, CollabModel) and rows != needed:
         raise ValueError(
             f"the model has tables of {rows} rows, the data needs {needed} (users and items, #na# included)"
+        )
+    if isinstance(model, CollabModel) and dls_features(dls) and not model.features:
+        raise ValueError(
+            "the dataloaders have side features and the model was made without: make it with features=dls.features, "
+            "or the dataloaders without"
         )
     return model
 

@@ -17,7 +17,7 @@ import hashlib
 import json
 import shutil
 import uuid
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,7 +84,7 @@ def save_bundle(
 
     Raises:
         TypeError: the model's class or the ids' type cannot be stored.
-        ValueError: the model has NaN or infinite weights.
+        ValueError: the model has NaN or infinite weights, or other ids than the interactions.
         FileExistsError: the folder holds something else.
         OSError: the place cannot be written to.
     """
@@ -92,6 +92,11 @@ def save_bundle(
     if type(model).__name__ not in MODELS:
         raise TypeError(f"only {', '.join(MODELS)} can be exported, got {type(model).__name__}; use learn.save instead")
     check_target(folder)
+    rows, ids = (model.n_users, model.n_items), (train.n_users, train.n_items)
+    if rows != ids:
+        raise ValueError(
+            f"the model has tables of {rows} rows, the interactions {ids} ids: they do not belong together"
+        )
     if not all(bool(value.isfinite().all()) for value in model.state_dict().values()):
         raise ValueError("the model has NaN or infinite weights: its training diverged; train again before exporting")
     new = folder.with_name(f".{folder.name}.new-{uuid.uuid4().hex[:8]}")
@@ -155,7 +160,7 @@ def _write(folder: Path, model: CollabModel, parts: tuple[Interactions | None, .
         _write_tensors(folder / FEATURES, states)
     for side, vocab in (("users", train.users), ("items", train.items)):
         kinds[side] = _write_vocab(folder / f"{side}.parquet", vocab)
-    frames = [_part_frame(part, number) for number, part in enumerate(parts) if part is not None]
+    frames = [_part_frame(part, number, train) for number, part in enumerate(parts) if part is not None]
     pd.concat(frames, ignore_index=True).to_parquet(folder / "interactions.parquet", index=False)
     config = {
         "format": "collabkit",
@@ -297,8 +302,10 @@ def _read_vocab(path: Path, config: dict, side: str) -> Vocab:
     return Vocab(ids, config["columns"]["user" if side == "users" else "item"])
 
 
-def _part_frame(part: Interactions, number: int) -> pd.DataFrame:
+def _part_frame(part: Interactions, number: int, train: Interactions) -> pd.DataFrame:
     columns = {name: getattr(part, name) for name in ("user_idx", "item_idx", "rating", "time")}
+    if part.time is None and train.time is not None:  # histories have no times; a column with gaps would become floats
+        columns["time"] = torch.zeros_like(part.user_idx)
     data = {name: value.numpy() for name, value in columns.items() if value is not None}
     return pd.DataFrame({**data, "part": np.full(len(part), number, dtype=np.int8)})
 
@@ -316,6 +323,7 @@ def _read_interactions(
         tensor["user_idx"], tensor["item_idx"], tensor.get("rating"), tensor.get("time"), users, items, columns
     )
     parts = [every.take(np.flatnonzero(table["part"] == number)) for number in range(3)]
+    parts[2] = replace(parts[2], time=None)
     return parts[0], *(part if len(part) else None for part in parts[1:])
 
 

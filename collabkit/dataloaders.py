@@ -285,7 +285,7 @@ class CollabDataLoaders(DataLoaders):
             raise ValueError("explicit feedback has batches x (bs, 2), y (bs, 1) already; pointwise() is for implicit")
         loaders = [dl.new(cls=PointwiseLoader) for dl in self]
         dls = type(self)(*loaders, path=self.path, device=self.device)
-        dls.seed = self.seed
+        dls.seed, dls.features = self.seed, self.features
         return dls
 
     def audit(self, k: int = 10) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy, deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +38,33 @@ class CollabLearner(LeanLearner):
 
     def fit(self, n_epoch, *args, **kwargs):
         """fastai's `fit`; see `LeanLearner.fit`. Users who were folded in are folded into the model that comes out."""
-        super().fit(n_epoch, *args, **kwargs)
-        self._keep_metrics()
+        try:
+            super().fit(n_epoch, *args, **kwargs)
+            self._keep_metrics()
+        finally:  # an interrupted fit leaves a model that can be used too
+            self._refold()
+
+    def load(self, *args, **kwargs):
+        """fastai's `load`; folded-in users are folded into the model that was loaded.
+
+        Raises:
+            ValueError: the checkpoint has tables of other sizes; the model stays as it was.
+        """
+        kept = deepcopy(self.model.state_dict())
+        try:
+            super().load(*args, **kwargs)
+        except RuntimeError as error:
+            if "size mismatch" not in str(error):
+                raise
+            self.model.load_state_dict(kept)
+            raise ValueError(
+                "the checkpoint has tables of other sizes: other data, or ids were added since it was saved; "
+                f"learn.export keeps a model with its ids ({str(error).splitlines()[-1].strip()})"
+            ) from error
+        self._refold()
+        return self
+
+    def _refold(self):
         if self._recommender is not None and self._recommender.later is not None:
             self.recommender.refold()
 
@@ -82,6 +108,10 @@ class CollabLearner(LeanLearner):
         """The `Recommender` on this learner's model and data."""
         model, train, valid = self.model, self.dls.train.dataset, self.dls.valid.dataset
         old = self._recommender
+        sizes = lambda part: (part.n_users, part.n_items)  # noqa: E731
+        if old is not None and old.model is model and sizes(old.train) == sizes(model) != sizes(train):
+            self._extended(old)  # it took ids in on its own
+            return old
         if old is None or old.model is not model or old.train is not train or old.valid is not valid:
             if not isinstance(model, CollabModel):
                 raise TypeError(f"this needs one of collabkit's models, got {type(model).__name__}")
@@ -118,9 +148,11 @@ class CollabLearner(LeanLearner):
 
     def _extended(self, recommender: Recommender) -> CollabLearner:
         """Take over the ids of the recommender after it took new ones in."""
-        for loader, part in zip(self.dls, (recommender.train, recommender.valid), strict=True):
+        dls = copy(self.dls)  # another learner may have the same dataloaders, and a model of its own
+        dls.loaders = [copy(loader) for loader in self.dls.loaders]
+        for loader, part in zip(dls.loaders, (recommender.train, recommender.valid), strict=True):
             loader.dataset = part
-        self.dls.features = self.model.features
+        dls.features, self.dls = self.model.features, dls
         self.opt = None  # it holds the tables as they were
         return self
 

@@ -69,7 +69,8 @@ def questionnaire(recommender, n: int = 10, *, by: str = "information", items=No
     if int(n) != n or n < 1:
         raise ValueError(f"n must be a whole number of at least 1, got {n!r}")
     train = recommender.train
-    counts = torch.bincount(train.item_idx.cpu(), minlength=train.n_items)
+    # Repeated rows count once: it is asked how many users know the item.
+    counts = torch.bincount(torch.unique(train.pair_keys().cpu()) % train.n_items, minlength=train.n_items)
     asked = counts > 0
     if items is not None:
         allowed = torch.zeros(train.n_items, dtype=torch.bool)

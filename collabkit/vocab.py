@@ -119,7 +119,16 @@ class Vocab:
                 f"{len(there):,} of {len(values):,} new {self.name!r} id(s) exist already: {_some(there)}; "
                 "leave them out"
             )
-        return Vocab(self.index.append(values.astype(self.index.dtype)), self.name)
+        joined = self.index.append(values)
+        if joined.dtype != self.index.dtype and not pd.api.types.is_integer_dtype(joined.dtype):
+            cast = values.astype(self.index.dtype)  # whole floats for whole numbers, say; wider integers may stay
+            if not (cast == values).all():
+                raise TypeError(
+                    f"{self.name!r} ids are of type {self.index.dtype} (e.g. {_some(self.index)}), new ones like "
+                    f"{_some(values)} would be changed by it; convert them first"
+                )
+            joined = self.index.append(cast)
+        return Vocab(joined, self.name)
 
     def encode(self, values, *, unknown: str = "zero") -> np.ndarray:
         """Indices `(n,)` int64 of the ids `values` `(n,)`.

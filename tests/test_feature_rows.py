@@ -132,8 +132,10 @@ def test_id_dropout_leaves_the_features_alone():
     assert 0.2 < dropped.float().mean() < 0.8
     assert torch.allclose(rows[~dropped], (part + model.i_weight(idx))[~dropped])
     assert torch.allclose(model.eval().item_rows(idx)[0], part + model.i_weight(idx))
-    plain = make("dot", features=None, id_dropout=0.5).train()
-    assert torch.equal(plain.item_rows(idx)[0], plain.i_weight(idx))  # nothing else would be left of an id
+    with pytest.raises(ValueError, match="are for models with side features"):
+        make("dot", features=None, id_dropout=0.5)  # nothing would be left of an id
+    one_side = make("dot", features=(BOTH[0], None), id_dropout=0.5).train()
+    assert torch.equal(one_side.item_rows(idx)[0], one_side.i_weight(idx))
 
 
 # --- new ids ---------------------------------------------------------------------------------------------------------
@@ -221,3 +223,18 @@ def test_growing_keeps_rows_and_scores():
         rows[-1], model.item_features.cold_rows(torch.tensor([model.n_items - 1]))[0][0]
     )
     assert model.i_weight.num_embeddings == model.n_items and model.i_weight.weight.requires_grad
+
+
+def test_with_very_many_columns_new_items_get_the_mean_and_what_features_add(monkeypatch):
+    from collabkit.models import cold_rows
+
+    monkeypatch.setattr(cold_rows, "MAX_COLUMNS", 2)
+    model, train, *_ = planted()
+    with torch.no_grad():
+        model.item_features.fields[0].weights[0].normal_()
+    fit_cold_head(model, train, True)
+    warm = torch.arange(1, train.n_items - 10)
+    part = model.item_features(torch.arange(train.n_items))[0].detach()
+    total = model.item_features.cold_rows(warm)[0] + part[warm]
+    assert torch.allclose(total.mean(0), own_rows(model, True, warm)[0].mean(0), atol=1e-4)  # the part counts once
+    assert torch.allclose(total - part[warm], (total - part[warm])[:1].expand(len(warm), -1), atol=1e-5)

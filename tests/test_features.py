@@ -312,3 +312,57 @@ def test_extended_vocabularies():
         VOCAB.extended(["Fargo", "Fargo"])
     with pytest.raises(TypeError, match="type"):
         VOCAB.extended([5])
+    assert list(Vocab(np.array([1, 2], dtype="int8"), "n").extended([300])) == ["#na#", 1, 2, 300]  # wider, not wrapped
+    assert list(Vocab([1, 2], "n").extended([5.0])) == ["#na#", 1, 2, 5]
+    with pytest.raises(TypeError, match="would be changed by it"):
+        Vocab([1, 2], "n").extended([4.7])
+
+
+# --- what real tables hold -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([np.array(["a", "b"]), np.array(["a"]), None, None], "multi"),  # lists that went through Parquet
+        ([[0, 0.5], [1, 0.25], None, [0, 1.0]], "dense"),  # vectors that went through JSON
+        ([torch.tensor([1.0, 2.0]), torch.tensor([2.0, 1.0]), None, None], "dense"),
+        (pd.to_datetime(["1970-01-01", None, "1990-01-01", "2000-01-01"]), "numeric"),
+        (pd.Series([1.5, None, 3, 2.5], dtype=object), "numeric"),
+    ],
+)
+def test_kinds_of_what_files_give_back(values, kind):
+    features = one(values)
+    assert features.fields[0].kind == kind and features.matrix().isfinite().all()
+
+
+def test_a_number_that_hardly_varies_is_not_blown_up():
+    features = one([0.1, 0.1, 0.1, None], "numeric")
+    new = features.extended(pd.DataFrame({"title": ["E"], "x": [0.2]}), VOCAB.extended(["E"]))
+    assert new.matrix().abs().max() < 2
+
+
+def test_one_hot_columns_may_be_numbers_and_have_gaps():
+    df = pd.DataFrame({"title": IDS, 0: [1, 0, 1, 0], 1: [1, 1, 0, 0]})
+    features = Features.from_df(df, VOCAB, {"g": [0, 1]})
+    back = Features.from_state(VOCAB, json.loads(json.dumps(features.spec())), features.state())
+    new = back.extended(pd.DataFrame({"title": ["E"], 0: [0], 1: [1]}), VOCAB.extended(["E"]))
+    assert new.matrix()[-1].tolist() == [0, 0, 1]
+    gap = df.assign(h=pd.array([1, None, 0, 1], dtype="Int64"))
+    with pytest.raises(ValueError, match="'h' holds <NA> for 'Brazil'"):
+        Features.from_df(gap, VOCAB, {"g": ["h", 1]})
+    assert Features.from_df(df.rename(columns={0: "a", 1: "b"}), VOCAB, {"g": ("a", "b")}).fields[0].kind == "multi"
+
+
+def test_columns_that_occur_twice():
+    df = pd.concat([films(x=[1, 2, 1, 2]), pd.DataFrame({"x": [1, 1, 2, 2]})], axis=1)
+    for columns in (["x"], None):
+        with pytest.raises(ValueError, match=r"column\(s\) \['x'\] occur more than once"):
+            Features.from_df(df, VOCAB, columns)
+
+
+def test_a_pair_is_asked_for():
+    from collabkit.models import CollFilter
+
+    with pytest.raises(TypeError, match=r"must be a pair \(users, items\)"):
+        CollFilter(5, 5, features=one([1, 2, 2, 1]))

@@ -92,7 +92,8 @@ def test_everything_new_survives_a_round_trip_to_the_last_digit(kind, tmp_path):
     again = load_learner(tmp_path / "model")
     same(again.recommend(everyone), rec.recommend(everyone))
     assert not set(again.recommend(9001, k=100)["title"]) & set(history(rated))  # hidden for good
-    assert rec.save(tmp_path / "again") and (rec.later is not None)
+    same(rec.later.to_df(), learn.recommender.later.to_df())
+    assert len(rec.later) == 2 * len(history(rated))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -130,6 +131,13 @@ def test_new_films_are_scored_by_their_features():
     liked = learn.recommender.model.item_features
     twin = FILMS.iloc[[0, 1]].assign(title=["twin 0", "twin 1"])
     learn.add_items(twin)
+    genre = pd.DataFrame({"title": ["A", "B"], "year": [1995, 1995], "genres": ["Drama", "Horror"]})
+    trained = FILMS[FILMS["title"].isin(learn.dls.train.items["title"].unique())]
+    known = learn.recommend(k=150, filter_seen=False).groupby("title")["score"].mean()
+    means = {g: known[trained.loc[trained["genres"].str.contains(g), "title"]].mean() for g in genre["genres"]}
+    learn.add_items(genre)
+    new = learn.recommend(k=2, items=["A", "B"]).groupby("title")["score"].mean()
+    assert np.sign(new["A"] - new["B"]) == np.sign(means["Drama"] - means["Horror"])  # as films of the genre are
     idx = torch.from_numpy(learn.recommender.items.encode(["twin 0", "twin 1"]))
     old = torch.from_numpy(learn.recommender.items.encode(FILMS["title"][:2]))
     assert torch.equal(liked.features.matrix(idx), liked.features.matrix(old))
@@ -319,3 +327,131 @@ def test_models_that_take_no_features():
     )
     with pytest.raises(TypeError, match="factors are solved for without side features"):
         silence(collab_learner(clicks, n_factors=4)).fit_als(1)
+
+
+# --- whole or not at all, and nothing stale --------------------------------------------------------------------------
+
+
+def sizes(learn):
+    """The different numbers of rows and ids that a learner has: one pair, if all is well."""
+    rec, model = learn.recommender, learn.model
+    parts = [rec.train, rec.valid, rec.later, *(loader.dataset for loader in learn.dls)]
+    found = {(part.n_users, part.n_items) for part in parts if part is not None}
+    return found | {(model.n_users, model.n_items), (len(model.u_weight.weight), len(model.i_weight.weight))}
+
+
+def test_a_fold_in_that_fails_leaves_nothing_behind():
+    learn = learner("dot", epochs=1)
+    before = learn.recommend([1, 2])
+    healthy = learn.model.i_weight.weight.detach().clone()
+    with torch.no_grad():
+        learn.model.i_weight.weight[3] = torch.nan
+    with pytest.raises(ValueError, match="NaN"):
+        learn.fold_in(frame(NEW_USERS, True), users=pd.DataFrame({"user": [9001], "gender": ["f"], "age": [30]}))
+    with torch.no_grad():
+        learn.model.i_weight.weight.copy_(healthy)
+    assert sizes(learn) == {(201, 151)} and learn.recommender.later is None
+    assert len(learn.model.user_features.features) == 201
+    same(learn.recommend([1, 2]), before)
+    learn.fold_in(frame(NEW_USERS, True))
+    assert sizes(learn) == {(203, 151)}
+
+
+def test_a_recommender_that_grows_takes_its_learner_along(tmp_path):
+    learn = learner("dot", epochs=1)
+    learn.recommender.add_items(NEW_FILMS)
+    assert sizes(learn) == {(201, 153)} and learn.predict(1, "New A") == learn.recommender.predict(1, "New A")
+    rec = Recommender.load(learn.export(tmp_path / "model"))
+    assert len(rec.items) == 153
+    learn.fit(1, 1e-3)
+
+
+def test_two_learners_on_the_same_dataloaders():
+    first = learner("dot", epochs=1)
+    second = silence(collab_learner(first.dls, n_factors=4, y_range=Y_RANGE))
+    first.add_items(NEW_FILMS)
+    assert sizes(first) == {(201, 153)} and sizes(second) == {(201, 151)}
+    second.fit(1, 1e-3)
+    assert len(second.recommend([1])) == 10
+
+
+def test_weight_decay_spares_biases_after_growth_too():
+    learn = learner("dot", epochs=1)
+    learn.add_items(NEW_FILMS).fold_in(frame(NEW_USERS, True))
+    learn.create_opt()
+    groups = {id(p): g["wd_scale"] for g in learn.opt.opt.param_groups for p in g["params"]}
+    assert {groups[id(learn.model.u_bias.weight)], groups[id(learn.model.i_bias.weight)]} == {0.0}
+    assert groups[id(learn.model.u_weight.weight)] == 1.0
+
+
+def test_an_interrupted_fit_and_a_checkpoint_leave_folded_users_folded(tmp_path):
+    from fastai.callback.core import Callback
+
+    class Stop(Callback):
+        def after_epoch(self):
+            self.learn.save("midway")
+            raise KeyboardInterrupt
+
+    learn = learner("dot", epochs=2, path=tmp_path)
+    learn.fold_in(frame(NEW_USERS, True))
+    with pytest.raises(KeyboardInterrupt):
+        learn.fit(2, 1e-2, cbs=Stop())
+    for _ in range(2):
+        fresh = learn.recommend(history=frame(NEW_USERS, True).query("user == 9002"), k=5)
+        assert fresh["title"].tolist() == learn.recommend(9002, k=5)["title"].tolist()
+        learn.load("midway")
+
+
+def test_a_checkpoint_from_before_new_ids(tmp_path):
+    learn = learner("dot", epochs=1, path=tmp_path)
+    learn.save("before")
+    learn.add_items(NEW_FILMS)
+    weights = {k: v.clone() for k, v in learn.model.state_dict().items()}
+    with pytest.raises(ValueError, match="the checkpoint has tables of other sizes"):
+        learn.load("before")
+    assert all(torch.equal(v, weights[k]) for k, v in learn.model.state_dict().items())
+
+
+def test_histories_are_no_secret_to_the_evaluation():
+    from collabkit.splits import cold_users
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CollabWarning)
+        dls = make_dls(splitter=cold_users(0.1, seed=0))
+    learn = silence(collab_learner(dls, n_factors=4, y_range=Y_RANGE))
+    learn.fit(1, 1e-2)
+    learn.fold_in(dls.valid.items)
+    with pytest.warns(CollabWarning, match="or users folded in by, occur in the evaluated rows"):
+        learn.evaluate(n_boot=1)
+
+
+def test_times_come_back_beside_folded_users(tmp_path):
+    learn = silence(collab_learner(make_dls(time_name="timestamp"), n_factors=4, y_range=Y_RANGE))
+    learn.fold_in(frame(NEW_USERS, True))
+    rec = Recommender.load(learn.export(tmp_path / "model"))
+    assert torch.equal(rec.train.time, learn.recommender.train.time) and rec.train.time.dtype == torch.int64
+    assert rec.later.time is None and rec.train.data_hash() == learn.recommender.train.data_hash()
+
+
+@pytest.mark.parametrize("kind", ["dot", "nn", "clicks"])
+def test_bfloat16_with_features(kind):
+    learn = learner(kind, epochs=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        learn.to_bf16()
+        learn.fit(1, 1e-3)
+    assert not torch.is_autocast_enabled("cpu") and np.isfinite(learn.recorder.values[-1]).all()
+
+
+def test_features_that_would_be_ignored(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CollabWarning)
+        dls = make_dls(items=FILMS, users=people())
+        clicks = make_dls(items=FILMS, feedback="implicit", rating_threshold=4)
+    with pytest.raises(ValueError, match="have side features and the model was made without"):
+        collab_learner(dls, model=CollFilter(201, 151, 4, Y_RANGE))
+    with pytest.raises(ValueError, match="are for models with side features"):
+        collab_learner(make_dls(), id_dropout=0.5, y_range=Y_RANGE)
+    assert clicks.pointwise().features is clicks.features
+    network = collab_learner(dls, use_nn=True, feature_szs={"genres": 7, "age": 2}, y_range=Y_RANGE).model
+    assert network.item_features.fields[1].width == 7

@@ -137,3 +137,13 @@ def test_ratings_to_choose_from():
     learn = silence(collab_learner(make_dls(), n_factors=2, y_range=Y_RANGE))
     button = next(iter(QuestionnaireWidget(learn, n=1, choices=[1, 3, 5]).buttons.values()))
     assert [label for label, _ in button.options] == ["not known", "1", "3", "5"]
+
+
+def test_repeated_rows_count_once():
+    frame = ratings()
+    often = frame[frame["title"] == frame["title"][0]]
+    dls = make_dls(pd.concat([frame, *[often] * 30], ignore_index=True))
+    learn = silence(collab_learner(dls, n_factors=2, y_range=Y_RANGE))
+    learn.fit(1, 1e-2)
+    table = learn.questionnaire(n=150)
+    assert table["known_by"].between(0, 1).all() and table["information"].notna().all()

@@ -31,7 +31,7 @@ class Field:
             root of the mean squared length.
         width: columns of its values: of a numeric field 1, or 2 where training has missing values, which the second
             column marks; of a dense field the length of the vectors.
-        columns: the 0/1 columns that a multi-valued field was put together from, if so.
+        columns: the names of the 0/1 columns that a multi-valued field was put together from, if so.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Field:
     centre: float = 0.0
     scale: float = 1.0
     width: int = 0
-    columns: tuple[str, ...] = ()
+    columns: tuple[str | int, ...] = ()
 
     @property
     def is_bag(self) -> bool:
@@ -110,8 +110,9 @@ class Bag:
 def infer_kind(column: pd.Series) -> str:
     """The kind of a column's values.
 
-    Sequences of numbers with a decimal point, or arrays, are dense vectors; other sequences, and texts with a `|`,
-    multi-valued; numbers numeric, but for whole ones of at most 20 different values; all else is categorical.
+    Sequences of numbers with a decimal point, and arrays of numbers, are dense vectors; other sequences, and texts with
+    a `|`, multi-valued; numbers and dates numeric, but for whole numbers of at most 20 different values; all else is
+    categorical.
 
     Example:
         >>> infer_kind(pd.Series(['Drama|Crime', 'Comedy'])), infer_kind(pd.Series([1995.5, None]))
@@ -119,14 +120,15 @@ def infer_kind(column: pd.Series) -> str:
     """
     values = column.dropna()
     first = values.iloc[0] if len(values) else None
-    if isinstance(first, np.ndarray) or (isinstance(first, (list, tuple)) and len(first) and _is_float(first[0])):
-        return "dense"
-    if isinstance(first, (list, tuple, set, frozenset)):
-        return "multi"
+    if isinstance(first, (list, tuple, set, frozenset, np.ndarray, Tensor)):
+        return "dense" if any(_is_vector(value) for value in values.head(100)) else "multi"
     if pd.api.types.is_bool_dtype(column.dtype):
         return "categorical"
-    if pd.api.types.is_numeric_dtype(column.dtype):
-        whole = pd.api.types.is_integer_dtype(column.dtype)
+    if pd.api.types.is_datetime64_any_dtype(column.dtype):
+        return "numeric"
+    what = pd.api.types.infer_dtype(values)  # an object column may hold numbers, where some are None
+    if pd.api.types.is_numeric_dtype(column.dtype) or what in ("integer", "floating", "mixed-integer-float"):
+        whole = pd.api.types.is_integer_dtype(column.dtype) or what == "integer"
         return "categorical" if whole and values.nunique() <= FEW else "numeric"
     if any("|" in value for value in values if isinstance(value, str)):
         return "multi"
@@ -140,6 +142,8 @@ def fit_field(name: str, kind: str, values: pd.Series, columns: Sequence[str] = 
         ValueError: they tell no two ids apart, numbers are infinite, or vectors are of unequal length or have NaN.
         TypeError: values of another kind.
     """
+    if len(values) == 0:
+        raise ValueError(_says_nothing(name, "none of them has a row"))
     if kind in ("categorical", "multi"):
         texts = [text for row in _lists(name, values, kind) for text in row]
         field = Field(name, kind, tuple(sorted(set(texts))), columns=tuple(columns))
@@ -156,10 +160,11 @@ def fit_field(name: str, kind: str, values: pd.Series, columns: Sequence[str] = 
         if kind == "binned":
             return _fit_bins(name, known, len(known) < len(numbers))
         centre, scale = float(known.mean()), float(known.std())
-        if not scale > 1e-9 * max(1.0, abs(centre)) and len(known) == len(numbers):
+        varies = scale > 1e-9 * max(1.0, abs(centre))
+        if not varies and len(known) == len(numbers):
             raise ValueError(_says_nothing(name, f"all are {known[0]:g}"))
         width = 1 + (len(known) < len(numbers))
-        return Field(name, kind, centre=centre, scale=scale if scale > 0 else 1.0, width=width)
+        return Field(name, kind, centre=centre, scale=scale if varies else 1.0, width=width)
     matrix, there = _vectors(name, values)
     length = float(np.sqrt(np.square(matrix[there]).sum(1).mean())) if there.any() else 0.0
     if length == 0:
@@ -214,8 +219,9 @@ def _fit_bins(name: str, known: np.ndarray, some_missing: bool) -> Field:
 def one_hot_lists(df: pd.DataFrame, name: str, columns: Sequence[str]) -> pd.Series:
     """The names of the columns that hold a 1, `(m,)` lists, for a field given as 0/1 columns."""
     values = df[list(columns)]
-    ones = values.to_numpy(dtype=object) == 1
-    odd = ~(ones | (values.to_numpy(dtype=object) == 0))
+    numbers = values.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    ones = numbers == 1
+    odd = ~(ones | (numbers == 0))
     if odd.any():
         row, column = np.argwhere(odd)[0]
         raise ValueError(
@@ -229,8 +235,11 @@ def _says_nothing(name: str, why: str) -> str:
     return f"feature {name!r} tells no two training ids apart: {why}. Leave the column out"
 
 
-def _is_float(value) -> bool:
-    return isinstance(value, (float, np.floating))
+def _is_vector(value) -> bool:
+    """Whether a sequence holds numbers that are no categories: arrays of numbers, or some with a decimal point."""
+    if isinstance(value, (np.ndarray, Tensor)):
+        return isinstance(value, Tensor) or value.dtype.kind in "iuf"
+    return isinstance(value, (list, tuple)) and any(isinstance(v, (float, np.floating)) for v in value)
 
 
 def _lists(name: str, values: pd.Series, kind: str) -> list[list[str]]:
@@ -263,11 +272,11 @@ def _text(value) -> str:
 
 def _numbers(name: str, values: pd.Series) -> np.ndarray:
     if pd.api.types.is_datetime64_any_dtype(values.dtype):
-        days = (values.dt.tz_localize(None) - pd.Timestamp(0)) / pd.Timedelta(days=365.25)  # years since 1970
-        return days.to_numpy(dtype=np.float64, na_value=np.nan)
-    if not pd.api.types.is_numeric_dtype(values.dtype) and not values.isna().all():
-        example = values.dropna().iloc[0]
-        raise TypeError(f"feature {name!r} is numeric, but holds {example!r}; convert it with pd.to_numeric")
+        years = (values.dt.tz_localize(None) - pd.Timestamp(0)) / pd.Timedelta(days=365.25)  # since 1970
+        return years.to_numpy(dtype=np.float64, na_value=np.nan)
+    odd = next((v for v in values.dropna() if isinstance(v, (str, bytes)) or np.ndim(v)), None)
+    if odd is not None:
+        raise TypeError(f"feature {name!r} is numeric, but holds {odd!r}; convert it with pd.to_numeric")
     numbers = pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan)
     if np.isinf(numbers).any():
         raise ValueError(f"feature {name!r} has {np.isinf(numbers).sum():,} infinite value(s); correct them first")
@@ -277,7 +286,7 @@ def _numbers(name: str, values: pd.Series) -> np.ndarray:
 def _vectors(name: str, values: pd.Series, width: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Vectors `(m, width)`, zero where missing, and which are there `(m,)`."""
     there = np.array([not (value is None or (np.ndim(value) == 0 and pd.isna(value))) for value in values], dtype=bool)
-    given = [value for value, ok in zip(values, there, strict=True) if ok]
+    given = [value.detach().cpu().numpy() if isinstance(value, Tensor) else value for value in values[there]]
     width = len(given[0]) if width is None and given and np.ndim(given[0]) else width or 0
     wrong = next((value for value in given if np.shape(value) != (width,)), None)
     if wrong is not None:

@@ -28,7 +28,7 @@ def feature_sources(df, vocab: Vocab, columns, notes: list[str]) -> list[tuple]:
         columns = dict.fromkeys([columns] if isinstance(columns, str) else columns)
     sources = []
     for name, what in columns.items():
-        if isinstance(what, tuple) and len(what) == 2:
+        if isinstance(what, tuple) and len(what) == 2 and np.ndim(what[1]) == 2:
             sources.append((name, "dense", _given_vectors(name, *what), (), True))
             continue
         if df is None:
@@ -39,7 +39,7 @@ def feature_sources(df, vocab: Vocab, columns, notes: list[str]) -> list[tuple]:
         kind = "multi" if one_hot else infer_kind(values) if what is None else what
         if kind not in KINDS:
             raise ValueError(f"feature {name!r}: the kind must be one of {', '.join(map(repr, KINDS))}, got {what!r}")
-        sources.append((name, kind, values, tuple(map(str, one_hot)), named))
+        sources.append((name, kind, values, tuple(one_hot), named))
     return sources
 
 
@@ -48,6 +48,7 @@ def _informative(df: pd.DataFrame | None, notes: list[str]) -> dict[str, None]:
     if df is None:
         raise ValueError("side information needs a table (users=, items=) or columns={'name': (ids, matrix)}")
     kept = {}
+    check_columns(df, df.columns, "the table of features")
     for name in df.columns:
         kind = infer_kind(df[name])
         values, own = df[name].dropna(), False
@@ -96,6 +97,9 @@ def check_columns(df: pd.DataFrame, names, where: str) -> None:
     missing = [name for name in names if name not in df.columns]
     if missing:
         raise KeyError(f"column(s) {missing} not found in {where}; it has {list(df.columns)}")
+    twice = [name for name in dict.fromkeys(names) if (df.columns == name).sum() > 1]
+    if twice:
+        raise ValueError(f"column(s) {twice} occur more than once in {where}; rename or drop the others")
 
 
 def refuse_repeated(ids: pd.Series) -> None:

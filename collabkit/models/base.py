@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from collabkit.features import SideFeatures
+from collabkit.features import Features, SideFeatures
 from collabkit.models.feature_rows import FeatureRows
 from collabkit.models.sparse_dot import row_dots
 from collabkit.vocab import Vocab
@@ -44,7 +44,7 @@ class CollabModel(nn.Module):
         self.user_features: FeatureRows | None = None
         self.item_features: FeatureRows | None = None
 
-    def add_features(self, features, id_dropout: float = 0.0, init_std: float = 0.01, **options) -> None:
+    def add_features(self, features, id_dropout: float = 0.0, init_std: float = 0.01, sizes=None) -> None:
         """Take side features in; called at the end of a constructor, or as soon as the tables are there.
 
         Args:
@@ -52,10 +52,20 @@ class CollabModel(nn.Module):
             id_dropout: share of the ids whose own row is zero in a training step, so that the features' part alone is a
                 trained predictor too: it is what new ids have (Volkovs et al., "DropoutNet", 2017).
             init_std: standard deviation of the initial weights of the features.
-            **options: of `FeatureRows`.
+            sizes: widths by the names of features, where each has its own (`joins = 'concat'`).
+
+        Raises:
+            ValueError: features of other tables; an option out of range, or without a feature to apply to.
         """
         if not 0 <= id_dropout < 1:
             raise ValueError(f"id_dropout must lie in [0, 1), got {id_dropout!r}")
+        if isinstance(features, Features):
+            raise TypeError("features must be a pair (users, items), each Features or None, e.g. (None, item_features)")
+        names = {field.name for side in features or () if side is not None for field in side.fields}
+        if (id_dropout or sizes) and not names:
+            raise ValueError(f"{id_dropout=} and feature_szs={sizes} are for models with side features, this has none")
+        if odd := sorted(set(sizes or {}) - names):
+            raise ValueError(f"feature_szs names features {odd}; there are {sorted(names)}")
         for is_item, given in enumerate(features or ()):
             if given is None:
                 continue
@@ -66,7 +76,7 @@ class CollabModel(nn.Module):
                 raise ValueError(f"features of {len(given)} rows for tables of {len(tables[0])}: they belong to others")
             self.id_dropout = float(id_dropout)
             widths = [table.shape[1] for table in tables]
-            rows = FeatureRows(given, widths, joins=self.joins, init_std=init_std, **options)
+            rows = FeatureRows(given, widths, joins=self.joins, init_std=init_std, sizes=sizes)
             setattr(self, "item_features" if is_item else "user_features", rows)
 
     @property

@@ -10,7 +10,7 @@ from collabkit.models.base import CollabModel, evaluating
 
 __all__ = ["fit_cold_head", "ridge", "own_rows"]
 
-MAX_COLUMNS, MAX_ROWS = 2_000, 20_000  # of the regression: it costs rows x columns^2
+MAX_COLUMNS, MAX_ROWS = 2_000, 10_000  # of the regression: it costs rows x columns^2
 RELIABLE = 50.0  # rows of ids with so many training rows count half as much as those of ids with very many
 
 
@@ -33,17 +33,21 @@ def fit_cold_head(model: CollabModel, train: Interactions, is_item: bool, centre
     warm = ((counts > 0) & side.features.given).nonzero().squeeze(1)
     warm = warm[counts[warm].argsort(descending=True, stable=True)[:MAX_ROWS]]
     weight = counts[warm] / (counts[warm] + RELIABLE)
-    design = side.features.matrix(warm) if side.features.n_columns <= MAX_COLUMNS else torch.zeros(len(warm), 0)
-    heads = []
+    few = side.features.n_columns <= MAX_COLUMNS  # else the features' trained part is all that they say
+    design = side.features.matrix(warm).to(weight) if few else weight.new_zeros(len(warm), 0)
+    mean = lambda rows: (weight[:, None] * rows.cpu()).sum(0) / weight.sum()  # noqa: E731
     with evaluating(model):
         trained = own_rows(model, is_item, warm)
+        added = [mean(part) for part in side(warm.to(side.cold.device))] if model.joins == "sum" else None
+    heads = []
     for j, rows in enumerate(trained):
         slope, level = ridge(design, rows.cpu(), weight)
         if centre is not None:
-            level = centre[j].cpu() - (weight[:, None] * design).sum(0) / weight.sum() @ slope
-        if not len(slope):  # too many columns: the features' trained part is all they say
-            slope = torch.zeros(side.features.n_columns, rows.shape[1])
-        elif model.joins == "sum":
+            level = centre[j].cpu() - mean(design) @ slope
+        if not few:
+            slope = slope.new_zeros(side.features.n_columns, rows.shape[1])
+            level = level if added is None else level - added[j]
+        elif added is not None:
             slope = slope - torch.cat([field.weights[j] for field in side.fields]).cpu()
         heads.append(torch.cat([slope, level[None]]))
     side.cold.copy_(torch.cat(heads, dim=1))
@@ -71,15 +75,17 @@ def ridge(X: Tensor, Y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """
     X, Y, weight = X.double(), Y.double(), weight.double()[:, None] / weight.double().mean()
     x, y = (weight * X).mean(0), (weight * Y).mean(0)
-    left, size, right = torch.linalg.svd(weight.sqrt() * (X - x), full_matrices=False)
-    centred = weight.sqrt() * (Y - y)
-    target = left.T @ centred  # (r, d)
-    best, kept = (centred / (1 - weight / len(X))).square().sum(), torch.zeros_like(size)
+    X, Y, own = weight.sqrt() * (X - x), weight.sqrt() * (Y - y), weight[:, 0] / len(X)
+    size, vectors = torch.linalg.eigh(X.T @ X)
+    there = size > 1e-10 * size[-1:].clamp(min=1e-300)
+    size, vectors = size[there], vectors[:, there]
+    Z = X @ vectors  # (n, r), orthogonal columns
+    target = Z.T @ Y  # (r, d)
+    best, slope = (Y / (1 - own)[:, None]).square().sum(), X.new_zeros(X.shape[1], Y.shape[1])
     for penalty in 10.0 ** torch.arange(-2, 6, 0.5, dtype=torch.float64):
-        share = size.square() / (size.square() + penalty)
-        leverage = left.square() @ share + weight[:, 0] / len(X)
-        error = ((centred - left @ (share[:, None] * target)) / (1 - leverage).clamp(min=1e-6)[:, None]).square().sum()
+        share = 1 / (size + penalty)
+        leverage = Z.square() @ share + own
+        error = ((Y - Z @ (share[:, None] * target)) / (1 - leverage).clamp(min=1e-6)[:, None]).square().sum()
         if error < best:
-            best, kept = error, share
-    slope = right.T @ ((kept / size.clamp(min=1e-12))[:, None] * target)
+            best, slope = error, vectors @ (share[:, None] * target)
     return slope.float(), (y - x @ slope).float()

@@ -44,7 +44,7 @@ def fit_default_rows(model: CollabModel, train: Interactions, *, max_rows: int =
         max_rows: use at most this many of the other side's most frequent ids.
     """
     if train.rating is None:
-        fill_cold_items(model, train)
+        fill_cold_items(model, train, always=True)
     with evaluating(model):
         for is_item in (False, True) if train.rating is not None else (False,):
             counts, means = _count_and_mean(train, by_item=not is_item)
@@ -60,19 +60,27 @@ def fit_default_rows(model: CollabModel, train: Interactions, *, max_rows: int =
 
 
 @torch.no_grad()
-def fill_cold_items(model: CollabModel, train: Interactions) -> None:
+def fill_cold_items(model: CollabModel, train: Interactions, *, always: bool = False) -> None:
     """For implicit feedback: items without a training row and without features get the mean row of the rarest tenth.
 
     An item nobody has met is most like those that few have met. A row of zeros would not do: its score of 0 lies above
     those of most trained negatives.
+
+    Args:
+        model, train: as of `fit_default_rows`.
+        always: fit what features foretell even where no such item is there yet.
     """
     counts = torch.bincount(train.item_idx.cpu(), minlength=train.n_items)
     cold = _bare_rows(model, train, True)
     warm = (counts > 0).nonzero().squeeze(1)
     rarest = warm[counts[warm].argsort(stable=True)[: max(1, len(warm) // 10)]]
-    for table in model.tables(True):
-        table[cold.to(table.device)] = table[rarest.to(table.device)].mean(0)
-    _fill_by_features(model, train, True, centred=False)
+    with evaluating(model):
+        rows = _unfeatured_rows(model, True, rarest.to(device_of(model)))
+    for table, values in zip(model.tables(True), rows, strict=True):
+        table[cold.to(table.device)] = values.mean(0)
+    features = model.features_of(True)
+    if features is not None and (always or bool(features.features.given[_cold_rows(train, True)].any())):
+        _fill_by_features(model, train, True, centred=False)
 
 
 def settle_default_rows(model, loader) -> None:

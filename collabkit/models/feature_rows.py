@@ -30,7 +30,7 @@ class FeatureRows(nn.Module):
         widths: width d of each of the side's tables.
         joins: `'sum'` or `'concat'` (one table).
         init_std: standard deviation of the initial weights.
-        sizes: with `'concat'`, the widths by field; default `field_width`.
+        sizes: with `'concat'`, widths by the fields' names; default `field_width`.
 
     Example:
         >>> import pandas as pd
@@ -47,10 +47,7 @@ class FeatureRows(nn.Module):
         if joins == "sum":
             per_field = [self.widths] * len(features.fields)
         else:
-            sizes = dict(sizes or {})
-            odd = sorted(set(sizes) - {field.name for field in features.fields})
-            if odd:
-                raise ValueError(f"sizes name features {odd}; there are {[field.name for field in features.fields]}")
+            sizes = sizes or {}
             per_field = [[int(sizes.get(field.name, field_width(field)))] for field in features.fields]
         pairs = zip(features.fields, features.rows, per_field, strict=True)
         self.fields = nn.ModuleList(FieldRows(field, rows, width, init_std) for field, rows, width in pairs)
@@ -80,8 +77,10 @@ class FeatureRows(nn.Module):
 
         It is a linear function of their features, which `cold_rows.fit_cold_head` fits; zero before.
         """
-        rows = self.features.matrix(idx).to(self.cold.device) @ self.cold[:-1] + self.cold[-1]
-        return rows.split(self.widths, dim=1)
+        idx = idx.to(self.cold.device)
+        slopes = self.cold[:-1].split([field.field.size for field in self.fields])
+        parts = [field.mean_of(idx, slope) for field, slope in zip(self.fields, slopes, strict=True)]
+        return sum(parts, self.cold[-1].expand(len(idx), -1)).split(self.widths, dim=1)
 
     def extend(self, features: Features) -> None:
         """Put `features` in the place of the old ones, whose rows they begin with."""
@@ -122,13 +121,16 @@ class FieldRows(nn.Module):
     def forward(self, idx: Tensor) -> Tensor:
         """The field's part `(..., width)` for `idx` `(...)`."""
         weight = torch.cat([*self.weights], dim=1) if len(self.weights) > 1 else self.weights[0]
-        if not self.field.is_bag:
-            return F.embedding(idx, self.values) @ weight
-        if idx.numel() * 2 >= self.n:  # all rows once, rather than some of them many times
+        if self.field.is_bag and idx.numel() * 2 >= self.n:  # all rows once, rather than some of them many times
             return lookup(self._all_rows(weight), idx)
-        bag = Bag(self.start, self.codes).take(idx.reshape(-1))
-        rows = F.embedding_bag(bag.codes, weight, bag.start[:-1], mode="mean")
-        return rows.reshape(*idx.shape, weight.shape[1])
+        return self.mean_of(idx.reshape(-1), weight).reshape(*idx.shape, weight.shape[1])
+
+    def mean_of(self, idx: Tensor, weight: Tensor) -> Tensor:
+        """For ids `idx` `(m,)`: the mean of their codes' rows of `weight` `(size, d)`, or their numbers by it."""
+        if not self.field.is_bag:
+            return self.values[idx].to(weight.dtype) @ weight
+        bag = Bag(self.start, self.codes).take(idx)
+        return F.embedding_bag(bag.codes, weight, bag.start[:-1], mode="mean")
 
     def _all_rows(self, weight: Tensor) -> Tensor:
         if weight.device.type != "cpu" or weight.dtype != torch.float32:
@@ -172,11 +174,13 @@ class _SparseProduct(torch.autograd.Function):
     """`matrix @ weight` for a constant sparse matrix whose transpose is at hand."""
 
     @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)  # sparse products know no other type
     def forward(ctx, weight: Tensor, matrix: Tensor, transposed: Tensor) -> Tensor:
         ctx.transposed = transposed
         return matrix @ weight
 
     @staticmethod
     @once_differentiable
+    @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx, grad: Tensor):
         return ctx.transposed @ grad.contiguous(), None, None

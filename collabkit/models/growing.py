@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import torch
-from torch import nn
 
 from collabkit.features import Features
 from collabkit.models.base import CollabModel
 from collabkit.vocab import Vocab
 
-__all__ = ["grow"]
+__all__ = ["grow", "undone_on_error"]
 
 
 @torch.no_grad()
@@ -20,7 +21,7 @@ def grow(model: CollabModel, vocab: Vocab, *, is_item: bool, features: Features 
     fold-in, zeros.
 
     Args:
-        model: changed in place. Its parameters are new objects, which an optimiser made before does not know.
+        model: changed in place. An optimiser made before knows the tables' old sizes: make a new one.
         vocab: the ids, beginning with the present ones.
         is_item: the side.
         features: of all ids of `vocab`, where the side has features.
@@ -28,15 +29,42 @@ def grow(model: CollabModel, vocab: Vocab, *, is_item: bool, features: Features 
     first = len(model.tables(is_item)[0])
     for table in model.embeddings(is_item):
         new = table.weight.new_zeros(len(vocab) - len(table.weight), table.weight.shape[1])
-        table.weight = nn.Parameter(torch.cat([table.weight, new]), requires_grad=table.weight.requires_grad)
-        table.num_embeddings = len(vocab)
+        _put(table, torch.cat([table.weight, new]))
     side = model.features_of(is_item)
     if side is not None:
         side.extend(features)
         known = torch.arange(first, len(vocab))[features.given[first:]]
         for table, rows in zip(model.tables(is_item), side.cold_rows(known), strict=True):
             table[known.to(table.device)] = rows
+    _set_ids(model, vocab, is_item)
+
+
+@contextmanager
+def undone_on_error(model: CollabModel):
+    """Within it the model may grow; where an error leaves it, the model is as it was."""
+    tables = [(table, table.weight.data) for side in (False, True) for table in model.embeddings(side)]
+    vocabs, features = (model.users, model.items), model.features
+    try:
+        yield
+    except BaseException:
+        for table, rows in tables:
+            _put(table, rows)
+        for is_item, (vocab, side) in enumerate(zip(vocabs, features, strict=True)):
+            if side is not None:
+                model.features_of(bool(is_item)).extend(side)
+            _set_ids(model, vocab, bool(is_item))
+        raise
+
+
+def _put(table, rows) -> None:
+    """Put `rows` in the place of a table's, whose parameter stays the same object: weight decay goes by it."""
+    table.weight.data, table.weight.grad = rows, None
+    table.num_embeddings = len(rows)
+
+
+def _set_ids(model: CollabModel, vocab: Vocab | None, is_item: bool) -> None:
+    n = len(model.tables(is_item)[0])
     if is_item:
-        model.n_items, model.items = len(vocab), vocab
+        model.n_items, model.items = n, vocab
     else:
-        model.n_users, model.users = len(vocab), vocab
+        model.n_users, model.users = n, vocab

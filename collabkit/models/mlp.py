@@ -75,7 +75,7 @@ class EmbeddingNN(CollabModel):
         }
         self.embeds = nn.ModuleList([embedding(n_users, d_user), embedding(n_items, d_item)])
         self.emb_drop = nn.Dropout(embed_p)
-        self.add_features(features, id_dropout, **_sizes(features, feature_szs))
+        self.add_features(features, id_dropout, sizes=feature_szs)
         blocks = hidden_layers(sum(self.row_widths(False) + self.row_widths(True)), layers, ps, use_bn)
         final = nn.Linear(layers[-1], 1, bias=not bn_final)
         self.layers = nn.Sequential(*blocks, nn.Sequential(final, nn.BatchNorm1d(1)) if bn_final else final)
@@ -156,15 +156,6 @@ class NCF(EmbeddingNN):
         names = ("n_users", "n_items", "n_factors", "init_std", "id_dropout")
         options = {name: self._config[name] for name in ("layers", "ps", "embed_p", "feature_szs")}
         return {**{name: getattr(self, name) for name in names}, **options}
-
-
-def _sizes(features, feature_szs) -> dict:
-    """`feature_szs` as an option of `FeatureRows`, or an error where it names features that neither side has."""
-    names = {field.name for side in features or () if side is not None for field in side.fields}
-    odd = sorted(set(feature_szs or {}) - names)
-    if odd:
-        raise ValueError(f"feature_szs names features {odd}; there are {sorted(names)}")
-    return {"sizes": dict(feature_szs)} if feature_szs else {}
 
 
 def pair_layer(layer: nn.Linear, p: Tensor, q: Tensor) -> Tensor:

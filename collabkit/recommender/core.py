@@ -133,7 +133,7 @@ class Recommender(_Newcomers, _Evaluation):
 
         Raises:
             KeyError: unknown users or items.
-            ValueError: `k` < 1, no candidate is left, or a history is empty; see `newcomers.read_histories`.
+            ValueError: `k` < 1, no candidate is left, or a history is empty or has a rating out of range.
         """
         candidates = self._candidates(items, exclude)
         if history is not None:

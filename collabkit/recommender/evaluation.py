@@ -100,14 +100,15 @@ class _Evaluation:
     def task(self, on="valid", *, candidates=None, threshold: float | None = None, test=None) -> RankingTask:
         """The `RankingTask` that `evaluate` with these arguments sets; `test` is the part `on`, where it is at hand."""
         test = self._test_part(on) if test is None else test
-        hidden = self._train_pairs if isinstance(on, str) else self._seen
+        hidden = self._known if isinstance(on, str) else self._seen
         held_out = Pairs.from_interactions(test)
         repeated = int(hidden.place(held_out.users, held_out.items)[1].sum())
         if repeated:
             hidden = hidden.without(held_out)
             warnings.warn(
-                f"{repeated:,} of the pairs the model was trained or validated on occur in the evaluated rows: "
-                "the figures are too good for them; drop duplicates before splitting (filters.drop_duplicates)",
+                f"{repeated:,} of the pairs the model was trained or validated on, or users folded in by, occur in the "
+                "evaluated rows: the figures are too good for them; drop duplicates before splitting "
+                "(filters.drop_duplicates)",
                 CollabWarning,
                 stacklevel=3,
             )
@@ -124,13 +125,14 @@ class _Evaluation:
         return self.valid
 
     @cached_property
-    def _train_pairs(self) -> Pairs:
-        return Pairs.from_interactions(self.train)
+    def _known(self) -> Pairs:
+        """The pairs that the model was trained on, or users were folded in by."""
+        return Pairs.from_interactions(*(part for part in (self.train, self.later) if part is not None))
 
     @cached_property
     def _seen(self) -> Pairs:
-        parts = [part for part in (self.valid, self.later) if part is not None]
-        return Pairs.from_interactions(self.train, *parts) if parts else self._train_pairs
+        """Those, and the validation pairs."""
+        return self._known if self.valid is None else self._known.union(Pairs.from_interactions(self.valid))
 
     @cached_property
     def _popularity(self) -> PopularityRanks:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
 import pandas as pd
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 from collabkit.fold_in import FoldIn
 from collabkit.interactions import Interactions
 from collabkit.models import CollabModel
+from collabkit.models.growing import undone_on_error
 from collabkit.questionnaire import questionnaire
 from collabkit.ranking import Scorer
 from collabkit.recommender.histories import NewUsers, extend_vocab, read_histories, with_vocab
@@ -102,15 +105,16 @@ class _Newcomers:
             raise ValueError(
                 f"{trained.sum():,} user(s) have training rows, e.g. {who!r}: their rows are trained. Leave them out"
             )
-        if users is not None:
-            self.add_users(users)
-        unknown = new.ids[self.users.encode(new.ids) == 0]
-        if len(unknown):
-            self._extend(self.users.extended(unknown), is_item=False)
-        events = new.interactions(self.train, torch.from_numpy(self.users.encode(new.ids)))
-        self.later = events if self.later is None else _without_repeated(Interactions.concat(self.later, events))
-        self._forget()
-        self.refold(events.user_idx.unique())
+        with self._undone_on_error():
+            if users is not None:
+                self.add_users(users)
+            unknown = new.ids[self.users.encode(new.ids) == 0]
+            if len(unknown):
+                self._extend(self.users.extended(unknown), is_item=False)
+            events = new.interactions(self.train, torch.from_numpy(self.users.encode(new.ids)))
+            self.later = events if self.later is None else _without_repeated(Interactions.concat(self.later, events))
+            self._forget()
+            self.refold(events.user_idx.unique())
         return self
 
     def refold(self, chosen: Tensor | None = None) -> None:
@@ -154,22 +158,35 @@ class _Newcomers:
         vocab = self.items if is_item else self.users
         if not isinstance(df, pd.DataFrame) or vocab.name not in df.columns:
             raise KeyError(f"new {what}s need a DataFrame with the column {vocab.name!r} and those of their features")
-        self._extend(vocab.extended(df[vocab.name]), is_item=is_item, df=df)
+        with self._undone_on_error():
+            self._extend(vocab.extended(df[vocab.name]), is_item=is_item, df=df)
         return self
 
+    @contextmanager
+    def _undone_on_error(self):
+        """Within it ids may be taken in; where an error leaves it, all is as it was."""
+        parts = (self.train, self.valid, self.later, self._fold_of)
+        try:
+            with undone_on_error(self.model):
+                yield
+        except BaseException:
+            self.train, self.valid, self.later, self._fold_of = parts
+            self._forget()
+            raise
+
     def _extend(self, vocab: Vocab, *, is_item: bool, df: pd.DataFrame | None = None) -> None:
+        # New users change nothing of how the trained ones are distributed; new items are others to be scored.
         kept = None if is_item or self._fold_of is None else self._fold_of[1]
         extend_vocab(self.model, vocab, is_item=is_item, df=df)
         self.train, self.valid, self.later = (
             with_vocab(part, vocab, is_item) for part in (self.train, self.valid, self.later)
         )
-        if kept is not None:  # new users change nothing of how the trained ones are distributed
-            self._fold_of = (_state(self.model), kept)
+        self._fold_of = None if kept is None else (_state(self.model), kept)
         self._forget()
 
     def _forget(self) -> None:
         """Drop what was computed from the interactions."""
-        for name in ("_train_pairs", "_seen", "_popularity"):
+        for name in ("_known", "_seen", "_popularity"):
             self.__dict__.pop(name, None)
 
     def _with_rows(self, what: str) -> CollabModel:
@@ -181,7 +198,7 @@ class _Newcomers:
 
 def _state(model: CollabModel) -> tuple:
     """What changes when a weight does."""
-    return tuple((id(p), p._version) for p in model.parameters())
+    return tuple((p.data_ptr(), p._version, p.dtype) for p in model.parameters())
 
 
 def _without_repeated(part: Interactions) -> Interactions:

@@ -189,7 +189,8 @@ def inner_function(obj):
 def _is_documented(name: str, value) -> bool:
     function = inspect.unwrap(inner_function(value))
     made_elsewhere = not (getattr(function, "__module__", None) or "").startswith(PACKAGE)  # e.g. by NamedTuple
-    if not inspect.isfunction(function) or made_elsewhere or name in ("__init__", "__post_init__", "__repr__", "__str__"):
+    silent = name in ("__init__", "__post_init__", "__repr__", "__str__")
+    if not inspect.isfunction(function) or made_elsewhere or silent:
         return False
     dunder = name.startswith("__") and name.endswith("__")
     return (dunder or not name.startswith("_")) and (bool(function.__doc__) or name == "forward")
