@@ -106,9 +106,9 @@ class _Evaluation:
         if repeated:
             hidden = hidden.without(held_out)
             warnings.warn(
-                f"{repeated:,} of the pairs the model was trained or validated on, or users folded in by, occur in the "
-                "evaluated rows: the figures are too good for them; drop duplicates before splitting "
-                "(filters.drop_duplicates)",
+                f"{repeated:,} of the pairs the model was trained or validated on occur in the evaluated rows"
+                f"{'' if self.later is None else ' (or users were folded in by them)'}: "
+                "the figures are too good for them; drop duplicates before splitting (filters.drop_duplicates)",
                 CollabWarning,
                 stacklevel=3,
             )
