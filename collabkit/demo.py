@@ -15,13 +15,13 @@ from collabkit.callbacks import ConsoleProgress
 from collabkit.comparison import compare
 from collabkit.console import print_evaluation, print_heading, print_table
 from collabkit.dataloaders import CollabDataLoaders
-from collabkit.datasets import movielens, movielens_name, synthetic
+from collabkit.datasets import RatingsData, movielens, movielens_name, synthetic
 from collabkit.interactions import CollabWarning
 from collabkit.interpret import CollabInterpretation
 from collabkit.learner import CollabLearner, collab_learner
 from collabkit.plots import plot_losses
 from collabkit.recipes import Recipe, rating_recipe
-from collabkit.splits import leave_last_out, random_split
+from collabkit.splits import cold_items, leave_last_out, random_split
 
 __all__ = ["run_demo", "fit_on_console", "default_y_range"]
 
@@ -50,6 +50,7 @@ def run_demo(data: Path | None, out: Path, *, seed: int = 42) -> CollabLearner:
     _say_recommendations(learn, source.ratings)
     _say_biases_and_neighbours(learn)
     _say_ranking(source.ratings, seed)
+    _say_newcomers(source, recipe, seed)
     _write(learn, out)
     print(f"\nDone in {time.perf_counter() - started:.0f} s.")
     return learn
@@ -105,6 +106,31 @@ def _say_ranking(ratings: pd.DataFrame, seed: int) -> None:
     table = compare(list(models.values()), names=list(models), k=10, metrics=["HitRate", "NDCG"])
     table = table.drop(columns=["diff_low", "diff_high"]).reset_index()
     print_table(table, "All items ranked (95 % interval over users)")
+
+
+def _say_newcomers(source: RatingsData, recipe: Recipe, seed: int) -> None:
+    """Films that training has not met, by their genres and year; and a new person, by a few answers."""
+    print_heading("What nobody has rated, and who has just arrived")
+    names = {"user_name": "user", "item_name": "title", "rating_name": "rating"}
+    features = {"items": source.items, "item_features": {"year": "binned", "genres": "multi"}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CollabWarning)  # which films are held out, and what their tables lack
+        options = {"splitter": cold_items(0.1, seed=seed), "seed": seed, "bs": recipe.bs}
+        dls = CollabDataLoaders.from_df(source.ratings, **names, **features, **options)
+    learn = collab_learner(dls, n_factors=recipe.n_factors, y_range=default_y_range(dls))
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(recipe.n_epoch, recipe.lr, wd=recipe.wd)
+    table = learn.evaluate(by="cold").loc["cold item"].loc[["RMSE"], ["value", "low", "high", "user+item bias", "n"]]
+    print_table(table.reset_index(), "A tenth of the films held out entirely, predicted from genres and year")
+    questions = learn.questionnaire(3)
+    print_table(questions, "A new person is asked about the films that tell most")
+    rating = dls.train.dataset.rating
+    high, low, lists = float(rating.max()), float(rating.min()), {}
+    people = {"loves the first, not the others": (high, low, low), "the reverse": (low, high, high)}
+    for name, answers in people.items():
+        history = dict(zip(questions["title"], answers, strict=True))
+        lists[name] = learn.recommend(history=history, k=5)["title"]
+    print_table(pd.DataFrame({"rank": range(1, 6), **lists}), "What two people get after three answers")
 
 
 def _write(learn: CollabLearner, out: Path) -> None:
