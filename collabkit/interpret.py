@@ -208,6 +208,17 @@ class CollabInterpretation:
         """
         return feature_effects(self.recommender, is_item)
 
+    def plot_feature_effects(self, n: int = 10, *, is_item: bool = True, ax: Axes | None = None) -> Axes:
+        """Bars of the `n` largest and the `n` smallest effects of `feature_effects`.
+
+        Returns:
+            The axes.
+        """
+        table = self.feature_effects(is_item=is_item)
+        half = min(n, len(table) // 2)  # no value at both ends
+        table = pd.concat([table.head(half), table.tail(half)])
+        return plot_bars(table.assign(value=table["feature"] + ": " + table["value"]), "effect", "value", ax=ax)
+
     def feature_parts(self, user, item) -> pd.DataFrame:
         """What each of an item's features adds to its score for a user, compared with an average item.
 

@@ -50,6 +50,13 @@ def test_effects_by_hand(learn):
     assert table["effect"].is_monotonic_decreasing
 
 
+def test_the_plot_shows_both_ends(learn):
+    interp = CollabInterpretation.from_learner(learn)
+    ax, table = interp.plot_feature_effects(2), interp.feature_effects()
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx(table["effect"].iloc[[0, 1, -2, -1]].tolist())
+    assert ax.get_yticklabels()[0].get_text() == f"{table['feature'][0]}: {table['value'][0]}"
+
+
 def test_a_planted_feature_matters_and_noise_does_not(learn):
     weights = {k: v.clone() for k, v in learn.model.state_dict().items()}
     table = CollabInterpretation.from_learner(learn).feature_importance(n_repeats=3).set_index("feature")
