@@ -226,7 +226,8 @@ class CollabInterpretation:
             user, item: one external id each.
 
         Returns:
-            DataFrame with `part` (the features, `the item itself`, and their `sum`) and `value` in logits.
+            DataFrame with `part` (the features, `the item itself`, and their `sum`) and `value` in logits. Of an item
+            without ratings, `the item itself` is what its features foretell of its own row; see `models.cold_rows`.
 
         Raises:
             TypeError: the model is no `CollFilter`, or has no item features.

@@ -36,6 +36,11 @@ class CollabLearner(LeanLearner):
         self._metrics_of_fit: dict[str, float] = {}
         super().__init__(*args, **kwargs)
 
+    def __repr__(self) -> str:
+        if not isinstance(self.model, CollabModel):
+            return super().__repr__()
+        return repr(self.recommender).replace("Recommender", "CollabLearner", 1)
+
     def fit(self, n_epoch, *args, **kwargs):
         """fastai's `fit`; see `LeanLearner.fit`. Users who were folded in are folded into the model that comes out."""
         try:

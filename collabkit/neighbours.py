@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import Tensor
 
-from collabkit.interactions import CollabWarning
+from collabkit.interactions import say
 from collabkit.models import CollabModel
 
 __all__ = ["similar_rows", "nearest", "cosine_rows"]
@@ -25,7 +23,7 @@ def similar_rows(model, rows: Tensor, k: int, n: int, *, is_item: bool) -> tuple
     if int(k) != k or k < 1:
         raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
     if k > n - 2:
-        warnings.warn(f"only {n - 2} others exist, fewer than k={k}", CollabWarning, stacklevel=5)
+        say(f"only {n - 2} others exist, fewer than k={k}")
     similarity = getattr(model, "item_similarity", None) if is_item else None
     if similarity is None and not isinstance(model, CollabModel):
         raise TypeError(f"{type(model).__name__} knows no similar {'items' if is_item else 'users'}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 
 import pandas as pd
 import torch
 
 from collabkit.filters import name_columns, positive_events
-from collabkit.interactions import CollabWarning, Columns, Interactions
+from collabkit.interactions import Columns, Interactions, say
 from collabkit.splits import Split, Splitter
 
 __all__ = ["is_implicit", "table_columns", "split_rows", "positive_parts", "encode_parts", "say_duplicates"]
@@ -40,12 +39,14 @@ def split_rows(df: pd.DataFrame, columns: Columns, splitter) -> Split:
     """The split that a splitter, or a function of the table alone as in fastai, makes; its notes are warned."""
     if not callable(splitter):
         raise TypeError(f"splitter must be one of collabkit.splits or a function of the table, got {splitter!r}")
+    if getattr(splitter, "__module__", "").startswith("collabkit.splits") and not isinstance(splitter, Splitter):
+        raise TypeError(f"splitter={splitter.__name__} makes a splitter: call it, splitter={splitter.__name__}()")
     if not isinstance(splitter, Splitter):  # fastai's form: a function of the table alone
         plain = splitter
         splitter = Splitter("the splitter", lambda df, _: (*plain(df), []))
     split = splitter(df, columns)
     for note in split.notes:
-        warnings.warn(f"{split.by}: {note}", CollabWarning, stacklevel=3)
+        say(f"{split.by}: {note}")
     return split
 
 
@@ -82,9 +83,7 @@ def say_duplicates(train: Interactions, valid: Interactions) -> None:
     pairs = torch.cat([part.pair_keys() for part in (train, valid)])
     repeated = len(pairs) - len(torch.unique(pairs))
     if repeated:
-        warnings.warn(
+        say(
             f"{repeated:,} of {len(pairs):,} rows repeat a (user, item) pair; all are kept. "
-            "filters.drop_duplicates keeps one of each",
-            CollabWarning,
-            stacklevel=4,
+            "filters.drop_duplicates keeps one of each"
         )

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from collabkit import Vocab
+from collabkit import CollabWarning, Vocab
 from collabkit.features import Features, SideFeatures
 from collabkit.features.fields import fit_field, infer_kind
 
@@ -102,11 +102,14 @@ def test_bins_hold_equal_shares_of_the_training_ids():
     assert more.rows[0].codes[-3:].tolist() == [1, 20, 0]
 
 
-def test_vectors_are_scaled_to_a_mean_squared_length_of_one():
-    features = one([[3.0, 4.0], [0.0, 0.0], [6.0, 8.0], None])
-    lengths = features.matrix()[1:4].square().sum(1)
-    assert lengths.mean() == pytest.approx(1) and torch.equal(features.matrix()[4], torch.zeros(2))
-    assert torch.allclose(features.matrix()[3], 2 * features.matrix()[1])
+def test_vectors_are_centred_and_scaled_to_a_mean_squared_length_of_one():
+    given = np.array([[3.0, 4.0], [0.0, 0.0], [6.0, 8.0]])
+    features = one([*map(list, given), None])
+    rows = features.matrix()[1:4]
+    assert rows.square().sum(1).mean() == pytest.approx(1) and torch.allclose(rows.mean(0), torch.zeros(2), atol=1e-6)
+    assert torch.equal(features.matrix()[4], torch.zeros(2))  # a missing one is the mean
+    scale = np.sqrt(np.square(given - given.mean(0)).sum(1).mean())
+    assert np.allclose(rows, (given - given.mean(0)) / scale, atol=1e-6)
 
 
 def test_one_hot_columns_are_one_field():
@@ -124,7 +127,8 @@ def test_one_hot_columns_are_one_field():
 
 def test_a_matrix_with_ids_is_a_dense_field():
     features = Features.from_df(None, VOCAB, {"text": (["Cube", "Alien"], np.array([[3.0, 4.0], [4.0, 3.0]]))})
-    assert np.allclose(features.matrix(), [[0, 0], [0.8, 0.6], [0, 0], [0.6, 0.8], [0, 0]])
+    half = np.sqrt(0.5)
+    assert np.allclose(features.matrix(), [[0, 0], [half, -half], [0, 0], [-half, half], [0, 0]])
     assert features.given.tolist() == [False, True, False, True, False]
     assert any("2 of 4 ids have no feature row" in note for note in features.notes)
     with pytest.raises(ValueError, match="a matrix with a row an id, got 2 ids and \\(3, 2\\)"):
@@ -146,7 +150,7 @@ def test_statistics_and_categories_are_those_of_the_training_ids():
     features = Features.from_df(films(genre=["a", "b", "a", "zz"], year=[1.0, 2, 3, 1000]), VOCAB, trained=trained)
     assert features.fields[0].categories == ("a", "b") and features.fields[1].centre == 2
     assert features.rows[0].codes[-1] == 0
-    assert "1 value(s) of 'genre' are categories unseen in training; they count as none" in features.notes
+    assert "1 value(s) of 'genre' are categories unseen in training ('zz'), which count as none" in features.notes
 
 
 def test_side_features_take_the_training_part():
@@ -170,10 +174,11 @@ def test_new_ids_keep_the_old_rows_and_the_fitted_numbers():
     features = Features.from_df(films(), VOCAB)
     vocab = VOCAB.extended(["Eraserhead", "Fargo"])
     new = pd.DataFrame({"title": ["Fargo"], "genres": ["Crime|Horror"], "year": [1995.5]})
-    grown = features.extended(new, vocab)
+    with pytest.warns(CollabWarning, match=r"unseen in training \('Crime'\).*1 of 2 ids have no feature row") as said:
+        grown = features.extended(new, vocab)
+    assert said[0].filename == __file__  # it points at the caller
     assert torch.equal(grown.matrix()[:5], features.matrix()) and grown.given.tolist()[-2:] == [False, True]
     assert grown.matrix()[-1].tolist() == [0, 1, 0, 0] and grown.matrix()[-2].tolist() == [1, 0, 0, 0]
-    assert any("unseen in training" in note for note in grown.notes)
     assert torch.equal(features.extended(None, vocab).matrix()[-1], grown.matrix()[-2])
     with pytest.raises(KeyError, match="column\\(s\\) \\['year'\\] not found"):
         features.extended(new.drop(columns="year"), vocab)
@@ -230,7 +235,7 @@ def test_ids_without_a_row_and_rows_without_an_id_are_counted():
         ([7.0, 7.0, 7.0, 7.0], "all are 7"),
         ([None, None, None, None], "all are missing"),
         (["a", "a", "a", "a"], "the only value is 'a'"),
-        ([[0.0, 0.0]] * 4, "all vectors are zero"),
+        ([[0.5, 0.1]] * 4, "all vectors are the same"),
     ],
 )
 def test_columns_that_tell_nothing(values, why):
@@ -251,7 +256,7 @@ def test_columns_of_which_each_row_has_its_own_are_left_out_unless_named():
     features = Features.from_df(df, Vocab(ids, "title"))
     assert [field.name for field in features.fields] == ["g"] and len(features.notes) == 2
     assert [f.name for f in Features.from_df(df, Vocab(ids, "title"), ["url", "g"]).fields] == ["url", "g"]
-    with pytest.raises(ValueError, match="no column of side information is left"):
+    with pytest.raises(ValueError, match="no column of 'title' features is left: column 'url' is left out"):
         Features.from_df(df[["title", "url"]], Vocab(ids, "title"))
 
 
@@ -262,7 +267,7 @@ def test_columns_of_which_each_row_has_its_own_are_left_out_unless_named():
             [[1.0, 2.0], [1.0], [1.0, 2.0], [1.0, 2.0]],
             "dense",
             ValueError,
-            "vectors of 2 numbers, one has shape \\(1,\\)",
+            "vectors of 2 numbers, that of 'Brazil' has 1",
         ),
         ([[1.0, np.nan], [1.0, 1.0], None, None], "dense", ValueError, "NaN or infinite numbers in 1 vector"),
         ([1.0, np.inf, 2.0, 3.0], "numeric", ValueError, "1 infinite value"),
@@ -279,7 +284,7 @@ def test_values_of_another_kind(values, kind, error, message):
 def test_vectors_of_another_length_later_on():
     features = one([[1.0, 2.0], [2.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
     vocab = VOCAB.extended(["Eraserhead"])
-    for vector, message in (([1.0], "shape \\(1,\\)"), ([1.0, np.nan], "NaN")):
+    for vector, message in (([1.0], "that of 'Eraserhead' has 1"), ([1.0, np.nan], "NaN")):
         with pytest.raises(ValueError, match=message):
             features.extended(pd.DataFrame({"title": ["Eraserhead"], "x": [vector]}), vocab)
 
@@ -366,3 +371,20 @@ def test_a_pair_is_asked_for():
 
     with pytest.raises(TypeError, match=r"must be a pair \(users, items\)"):
         CollFilter(5, 5, features=one([1, 2, 2, 1]))
+
+
+def test_ids_that_match_nothing():
+    df = films().assign(title=["alien", "brazil", "cube", "dune"])
+    with pytest.raises(ValueError, match=r"none of the 4 feature rows .* ids like \['alien', .* ids like \['Alien'"):
+        Features.from_df(df, VOCAB)
+    with pytest.raises(KeyError, match=r"reset_index\(\) makes it a column"):
+        Features.from_df(films().set_index("title"), VOCAB)
+
+
+def test_numbers_that_are_no_vectors_and_vectors_that_are_no_lists():
+    with pytest.raises(TypeError, match="is dense: a vector of numbers each, but holds 1.5"):
+        one([1.5, 2.0, 3.0, 1.0], "dense")
+    with pytest.raises(TypeError, match="holds vectors of numbers; its kind is 'dense'"):
+        one([[1.5, 2.0], [3.0, 1.0], [0.5, 1.0], [1.0, 1.0]], "multi")
+    with pytest.raises(TypeError, match="its kind is 'multi' or 'dense'"):
+        one([["a"], ["b"], ["a"], ["c"]], "numeric")

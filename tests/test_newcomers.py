@@ -217,16 +217,16 @@ def test_ids_that_exist(shared):
         shared.add_users(pd.DataFrame({"user": [1], "gender": ["f"], "age": [3]}))
     with pytest.raises(ValueError, match=r"1 user\(s\) have training rows, e.g. 2"):
         shared.fold_in(frame([9003, 2], True))
-    with pytest.raises(ValueError, match="more than once|more than one"):
+    with pytest.raises(ValueError, match="more than one feature row"):
         shared.add_items(pd.concat([NEW_FILMS, NEW_FILMS]))
 
 
 def test_new_rows_without_their_columns(shared):
     with pytest.raises(KeyError, match=r"column\(s\) \['genres'\] not found"):
         shared.add_items(NEW_FILMS.drop(columns="genres"))
-    with pytest.raises(KeyError, match="need a DataFrame with the column 'title'"):
+    with pytest.raises(KeyError, match=r"column\(s\) \['title'\] not found in the table of new items"):
         shared.add_items(NEW_FILMS.rename(columns={"title": "film"}))
-    with pytest.raises(KeyError, match="need a DataFrame"):
+    with pytest.raises(TypeError, match=r"need a DataFrame with the columns \['title', 'year', 'genres'\], got list"):
         shared.add_items(["New A"])
     assert len(shared.dls.classes["title"]) == 151 and shared.model.n_items == 151  # nothing half done
 
@@ -241,7 +241,9 @@ def test_models_without_features():
 
 def test_a_category_unseen_in_training_is_counted(shared):
     learn = learner("dot", epochs=1)
-    with pytest.warns(CollabWarning, match=r"1 value\(s\) of 'genres' are categories unseen in training"):
+    with pytest.warns(
+        CollabWarning, match=r"1 value\(s\) of 'genres' are categories unseen in training \('Nonsense'\)"
+    ):
         learn.add_items(NEW_FILMS.assign(genres=["Drama|Nonsense", "Drama"]))
 
 
@@ -270,15 +272,21 @@ def test_histories_of_another_kind(shared, clicked):
         shared.recommend(history=FILMS["title"].tolist()[:2])
     with pytest.raises(TypeError, match="must be a list of items, got a dict"):
         clicked.recommend(history={FILMS["title"][0]: 5})
-    with pytest.raises(KeyError, match="rating"):
+    with pytest.raises(KeyError, match=r"the history lacks the column\(s\) \['rating'\] of the model"):
         shared.recommend(history=frame(["a"], False))
+    with pytest.raises(TypeError, match=r"got the text .*; for one item pass \["):
+        clicked.recommend(history=FILMS["title"][0])
+    with pytest.raises(ValueError, match="1 of 1 rows of users= are of users without a known rating, e.g. 7001"):
+        shared.fold_in(
+            frame(["a"], True).assign(user=5001), pd.DataFrame({"user": [7001], "gender": ["f"], "age": [30]})
+        )
     with pytest.raises(TypeError, match="fold_in needs a DataFrame"):
         shared.fold_in({FILMS["title"][0]: 5})
     with pytest.raises(ValueError, match="leave users= out"):
         shared.recommend(1, history=history(True))
 
 
-@pytest.mark.parametrize(("rating", "message"), [(9.0, "outside y_range"), (np.nan, "missing"), (np.inf, "infinite")])
+@pytest.mark.parametrize(("rating", "message"), [(9.0, "outside y_range"), (np.nan, "is nan"), ("five", "is 'five'")])
 def test_ratings_out_of_range(shared, rating, message):
     with pytest.raises(ValueError, match=message):
         shared.recommend(history={FILMS["title"][0]: rating})
@@ -455,3 +463,36 @@ def test_features_that_would_be_ignored(tmp_path):
     assert clicks.pointwise().features is clicks.features
     network = collab_learner(dls, use_nn=True, feature_szs={"genres": 7, "age": 2}, y_range=Y_RANGE).model
     assert network.item_features.fields[1].width == 7
+
+
+def test_warnings_point_at_the_caller():
+    learn = learner("dot", epochs=1)
+    for call in (
+        lambda: learn.recommend(1, k=500),
+        lambda: learn.add_items(NEW_FILMS.assign(genres="Nonsense")),
+        lambda: learn.fold_in(pd.concat([frame(NEW_USERS, True)] * 2)),
+        lambda: make_dls(items=FILMS.head(100)),
+    ):
+        with pytest.warns(CollabWarning) as said:
+            call()
+        assert all(entry.filename.endswith(("test_newcomers.py", "helpers.py")) for entry in said)
+
+
+def test_what_is_not_known_is_no_information():
+    from collabkit.splits import cold_users
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CollabWarning)
+        dls = make_dls(splitter=cold_users(0.2, seed=0), users=people())
+    learn = silence(collab_learner(dls, n_factors=4, y_range=Y_RANGE))
+    learn.fit_one_cycle(3, 1e-2)
+    table = learn.evaluate_fold_in(n_given=3)
+    assert table.index.tolist() == [0, 3] and table.loc[0, "RMSE"] != table.loc[0, "no information"]
+    assert "CollabLearner: CollFilter, 200 users" in repr(learn)
+
+
+def test_a_splitter_is_called_first():
+    from collabkit.splits import cold_items
+
+    with pytest.raises(TypeError, match=r"splitter=cold_items makes a splitter: call it, splitter=cold_items\(\)"):
+        make_dls(splitter=cold_items)

@@ -46,7 +46,7 @@ class Newcomers:
         if not bool(enough.any()):
             raise ValueError(
                 f"none of the {n_new:,} test users without training rows has more than {most} test rows; hold users "
-                "out entirely (splits.cold_users), or give fewer"
+                "out entirely (splits.cold_users), or ask for a smaller n_given"
             )
         rows = rows[torch.repeat_interleave(enough, counts)]
         self.users, counts = self.users[enough], counts[enough]
@@ -82,7 +82,7 @@ def evaluate_fold_in(
     """What is said of users without training rows when n of their rows, drawn at random, become known.
 
     For every n the same rest is predicted, the rows beyond the largest n, and the first n given are among those at a
-    larger n. With n = 0, which is always there, users have the default row of an unknown user.
+    larger n. With n = 0, which is always there, users have what their features foretell, or else the default row.
 
     Args:
         fold_in: of the trained model.
@@ -100,7 +100,7 @@ def evaluate_fold_in(
     Raises:
         ValueError: `n_given` is empty or below 1; no user has enough rows; a prediction is NaN.
     """
-    chosen = sorted({int(n) for n in n_given})
+    chosen = sorted({int(n) for n in ([n_given] if isinstance(n_given, int) else n_given)})
     if not chosen or chosen[0] < 1:
         raise ValueError(f"n_given must hold numbers of at least 1, got {chosen}")
     users = Newcomers(fold_in.train, test, chosen[-1], seed)
@@ -123,20 +123,22 @@ def _ratings(fold_in: FoldIn, users: Newcomers, rows: list[Tensor], k: int) -> d
     known = train.rating.cpu().double()
     sums = torch.bincount(train.item_idx.cpu(), weights=known, minlength=train.n_items)
     means = torch.where(counts > 0, sums / counts.clamp(min=1), known.mean())
-    default = _rows(fold_in, users, 0)
-    predicted = {"RMSE": _predict(fold_in, users, rows), "no information": _predict(fold_in, users, default)}
+    default = [table.detach()[:1].expand(len(users), -1) for table in fold_in.model.tables(False)]
+    nobody = torch.zeros_like(users.users)
+    predicted = {"RMSE": _predict(fold_in, users, rows, users.users)}
+    predicted["no information"] = _predict(fold_in, users, default, nobody)
     predicted["item mean"] = means[items]
     errors = {name: float(metrics.rmse(value.numpy(), rating.numpy())) for name, value in predicted.items()}
     return {**errors, "n_users": len(users), "n_ratings": len(items)}
 
 
-def _predict(fold_in: FoldIn, users: Newcomers, rows: list[Tensor]) -> Tensor:
-    """Ratings `(m,)` float64 of the rest."""
+def _predict(fold_in: FoldIn, users: Newcomers, rows: list[Tensor], at: Tensor) -> Tensor:
+    """Ratings `(m,)` float64 of the rest, of users with `rows` and the features of the users `at` `(b,)`."""
     group, items, _ = users.rest
     found = torch.empty(len(items), dtype=torch.float64)
     for first in range(0, len(users), _BLOCK):
         block = slice(first, first + _BLOCK)
-        logits = fold_in.logits([part[block] for part in rows], at=users.users[block])
+        logits = fold_in.logits([part[block] for part in rows], at=at[block])
         mine = (group >= first) & (group < first + _BLOCK)
         values = logits[(group[mine] - first).to(logits.device), items[mine].to(logits.device)]
         found[mine] = fold_in.model.activation(values).double().cpu()

@@ -27,8 +27,9 @@ class Field:
         categories: of a categorical, multi-valued or binned field, the text of code 1, 2, ...; code 0 stands for
             "missing, none, or unseen in training".
         edges: of a binned field, the numbers at which one bin ends and the next begins.
-        centre, scale: of a numeric field, mean and standard deviation over the training ids; of a dense one, 0 and the
-            root of the mean squared length.
+        centre, scale: of a numeric field, mean and standard deviation over the training ids; of a dense one, the scale
+            is the root of the mean squared length of the vectors less their mean.
+        means: of a dense field, the mean vector over the training ids.
         width: columns of its values: of a numeric field 1, or 2 where training has missing values, which the second
             column marks; of a dense field the length of the vectors.
         columns: the names of the 0/1 columns that a multi-valued field was put together from, if so.
@@ -40,6 +41,7 @@ class Field:
     edges: tuple[float, ...] = ()
     centre: float = 0.0
     scale: float = 1.0
+    means: tuple[float, ...] = ()
     width: int = 0
     columns: tuple[str | int, ...] = ()
 
@@ -166,17 +168,18 @@ def fit_field(name: str, kind: str, values: pd.Series, columns: Sequence[str] = 
         width = 1 + (len(known) < len(numbers))
         return Field(name, kind, centre=centre, scale=scale if varies else 1.0, width=width)
     matrix, there = _vectors(name, values)
-    length = float(np.sqrt(np.square(matrix[there]).sum(1).mean())) if there.any() else 0.0
-    if length == 0:
-        raise ValueError(_says_nothing(name, "all vectors are zero or missing"))
-    return Field(name, kind, scale=length, width=matrix.shape[1])
+    means = matrix[there].mean(0) if there.any() else matrix[:0].sum(0)
+    length = float(np.sqrt(np.square(matrix[there] - means).sum(1).mean())) if there.any() else 0.0
+    if not length > 1e-9 * max(1.0, float(np.abs(means).max(initial=0))):
+        raise ValueError(_says_nothing(name, "all vectors are the same or missing"))
+    return Field(name, kind, scale=length, means=tuple(means.tolist()), width=matrix.shape[1])
 
 
-def encode_field(field: Field, values: pd.Series) -> tuple[Bag | Tensor, int, int]:
+def encode_field(field: Field, values: pd.Series) -> tuple[Bag | Tensor, int, list[str]]:
     """Values `(m,)` as the field's codes or numbers `(m, width)` float32.
 
     Returns:
-        What the values became; how many rows are missing; how many values are categories unseen in training, which
+        What the values became; how many rows are missing; the values that are categories unseen in training, which
         count as none.
 
     Raises:
@@ -186,22 +189,24 @@ def encode_field(field: Field, values: pd.Series) -> tuple[Bag | Tensor, int, in
         numbers = _numbers(field.name, values)
         known = np.flatnonzero(~np.isnan(numbers))
         codes = np.searchsorted(field.edges, numbers[known], side="right") + 1
-        return Bag.of(known, codes, len(numbers)), len(numbers) - len(known), 0
+        return Bag.of(known, codes, len(numbers)), len(numbers) - len(known), []
     if field.is_bag:
         lists = _lists(field.name, values, field.kind)
         lengths = np.array([len(row) for row in lists], dtype=np.int64)
         flat = [text for row in lists for text in row]
         codes = pd.Index(field.categories, dtype=object).get_indexer(pd.Index(flat, dtype=object)) + 1
         rows, known = np.repeat(np.arange(len(lists)), lengths), codes > 0
-        return Bag.of(rows[known], codes[known], len(lists)), int((lengths == 0).sum()), int((~known).sum())
+        unseen = [flat[j] for j in np.flatnonzero(~known)]
+        return Bag.of(rows[known], codes[known], len(lists)), int((lengths == 0).sum()), unseen
     if field.kind == "numeric":
         numbers = _numbers(field.name, values)
         missing = np.isnan(numbers)
         scaled = np.where(missing, 0.0, (numbers - field.centre) / field.scale)
         matrix = np.stack([scaled, missing], axis=1)[:, : field.width]
-        return torch.from_numpy(matrix.astype(np.float32)), int(missing.sum()), 0
+        return torch.from_numpy(matrix.astype(np.float32)), int(missing.sum()), []
     matrix, there = _vectors(field.name, values, field.width)
-    return torch.from_numpy((matrix / field.scale).astype(np.float32)), int((~there).sum()), 0
+    matrix[there] -= field.means
+    return torch.from_numpy((matrix / field.scale).astype(np.float32)), int((~there).sum()), []
 
 
 def _fit_bins(name: str, known: np.ndarray, some_missing: bool) -> Field:
@@ -255,6 +260,8 @@ def _lists(name: str, values: pd.Series, kind: str) -> list[list[str]]:
 def _multi(name: str, value) -> list[str]:
     if isinstance(value, str):
         return list(dict.fromkeys(part for part in map(str.strip, value.split("|")) if part))
+    if _is_vector(value) and (isinstance(value, Tensor) or np.asarray(value).dtype.kind == "f"):
+        raise TypeError(f"feature {name!r} is multi-valued, but holds vectors of numbers; its kind is 'dense'")
     if isinstance(value, (list, tuple, set, frozenset, np.ndarray)):
         parts = sorted(value, key=str) if isinstance(value, (set, frozenset)) else value
         return list(dict.fromkeys(_text(part) for part in parts if not pd.isna(part)))
@@ -276,7 +283,8 @@ def _numbers(name: str, values: pd.Series) -> np.ndarray:
         return years.to_numpy(dtype=np.float64, na_value=np.nan)
     odd = next((v for v in values.dropna() if isinstance(v, (str, bytes)) or np.ndim(v)), None)
     if odd is not None:
-        raise TypeError(f"feature {name!r} is numeric, but holds {odd!r}; convert it with pd.to_numeric")
+        advice = "convert it with pd.to_numeric" if isinstance(odd, (str, bytes)) else "its kind is 'multi' or 'dense'"
+        raise TypeError(f"feature {name!r} is numeric, but holds {odd!r}; {advice}")
     numbers = pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan)
     if np.isinf(numbers).any():
         raise ValueError(f"feature {name!r} has {np.isinf(numbers).sum():,} infinite value(s); correct them first")
@@ -287,11 +295,17 @@ def _vectors(name: str, values: pd.Series, width: int | None = None) -> tuple[np
     """Vectors `(m, width)`, zero where missing, and which are there `(m,)`."""
     there = np.array([not (value is None or (np.ndim(value) == 0 and pd.isna(value))) for value in values], dtype=bool)
     given = [value.detach().cpu().numpy() if isinstance(value, Tensor) else value for value in values[there]]
-    width = len(given[0]) if width is None and given and np.ndim(given[0]) else width or 0
-    wrong = next((value for value in given if np.shape(value) != (width,)), None)
+    shapes = [np.shape(value) for value in given]
+    flat = next((value for value, shape in zip(given, shapes, strict=True) if len(shape) != 1), None)
+    if flat is not None:
+        raise TypeError(f"feature {name!r} is dense: a vector of numbers each, but holds {flat!r}")
+    if width is None:  # what most of them have
+        width = max(set(shapes), key=shapes.count)[0] if shapes else 0
+    wrong = next((j for j, shape in enumerate(shapes) if shape != (width,)), None)
     if wrong is not None:
         raise ValueError(
-            f"feature {name!r} is dense: vectors of {width} numbers, one has shape {np.shape(wrong)}; all need the same"
+            f"feature {name!r} is dense: vectors of {width} numbers, that of {values.index[there][wrong]!r} has "
+            f"{shapes[wrong][0]}; all need the same"
         )
     matrix = np.zeros((len(there), width))
     if given:

@@ -75,6 +75,11 @@ def row_indices(ids: pd.Index, vocab: Vocab, notes: list[str]) -> np.ndarray:
     """The index of each row's id, 0 where the vocabulary does not know it (noted)."""
     idx = vocab.encode(ids)
     unknown = int((idx == 0).sum())
+    if unknown == len(ids) > 0:
+        raise ValueError(
+            f"none of the {len(ids):,} feature rows belongs to an id of {vocab.name!r}: they are of ids like "
+            f"{ids[:3].tolist()}, the data has ids like {vocab.ids[:3].tolist()}"
+        )
     if unknown:
         notes.append(
             f"{unknown:,} of {len(ids):,} feature rows belong to ids without interactions; they are left out "
@@ -96,7 +101,10 @@ def check_columns(df: pd.DataFrame, names, where: str) -> None:
     """Raise `KeyError` where a column is missing."""
     missing = [name for name in names if name not in df.columns]
     if missing:
-        raise KeyError(f"column(s) {missing} not found in {where}; it has {list(df.columns)}")
+        index = (
+            f" (and the index {df.index.name!r}: reset_index() makes it a column)" if df.index.name in missing else ""
+        )
+        raise KeyError(f"column(s) {missing} not found in {where}; it has {list(df.columns)}{index}")
     twice = [name for name in dict.fromkeys(names) if (df.columns == name).sum() > 1]
     if twice:
         raise ValueError(f"column(s) {twice} occur more than once in {where}; rename or drop the others")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from collabkit.features.fields import Bag, Field, encode_field, fit_field, one_hot_lists
 from collabkit.features.sources import check_columns, check_table, feature_sources, refuse_repeated, row_indices
-from collabkit.interactions import CollabWarning, Interactions
+from collabkit.interactions import Interactions, say
 from collabkit.vocab import Vocab
 
 __all__ = ["Features", "SideFeatures"]
@@ -91,7 +90,7 @@ class Features:
             rows.append(_place(field, _encode(field, values, notes), idx, len(vocab)))
             given[idx] = True
         if not fields:
-            raise ValueError(f"no column of side information is left of {[source[0] for source in sources]}")
+            raise ValueError(f"no column of {vocab.name!r} features is left: {'; '.join(notes) or 'none was there'}")
         bare = int((~given[1:]).sum())
         if bare:
             notes.append(f"{bare:,} of {len(vocab) - 1:,} ids have no feature row; they count as missing in each field")
@@ -126,15 +125,19 @@ class Features:
             rows.append(_join(old, new))
         given = torch.zeros(len(vocab) - len(self), dtype=torch.bool)
         given[idx] = True
-        return replace(self, vocab=vocab, rows=tuple(rows), given=torch.cat([self.given, given]), notes=tuple(notes))
+        if bare := int((~given).sum()):
+            notes.append(f"{bare:,} of {len(given):,} ids have no feature row; they count as missing in each field")
+        if notes:
+            say(f"features of new {vocab.name!r} ids: {'; '.join(dict.fromkeys(notes))}")
+        return replace(self, vocab=vocab, rows=tuple(rows), given=torch.cat([self.given, given]))
 
     def __len__(self) -> int:
         return len(self.vocab)
 
-    def warn(self, stacklevel: int = 3) -> Features:
-        """Say the notes in `CollabWarning`s; returns the features."""
-        for note in self.notes:
-            warnings.warn(f"features of {self.vocab.name!r}: {note}", CollabWarning, stacklevel=stacklevel)
+    def warn(self) -> Features:
+        """Say the notes in a `CollabWarning`; returns the features."""
+        if self.notes:
+            say(f"features of {self.vocab.name!r}: {'; '.join(self.notes)}")
         return self
 
     @property
@@ -175,7 +178,7 @@ class Features:
     @classmethod
     def from_state(cls, vocab: Vocab, spec: Sequence[Mapping], state: Mapping[str, Tensor]) -> Features:
         """The features that `spec` and `state` describe."""
-        tuples = ("categories", "columns", "edges")
+        tuples = ("categories", "columns", "edges", "means")
         fields = tuple(Field(**{k: tuple(v) if k in tuples else v for k, v in field.items()}) for field in spec)
         rows = tuple(
             Bag(state[f"{j}.start"], state[f"{j}.codes"]) if field.is_bag else state[f"{j}.values"]
@@ -215,17 +218,19 @@ class SideFeatures(NamedTuple):
                 continue
             trained = torch.zeros(len(vocab), dtype=torch.bool)
             trained[idx.cpu()] = True
-            sides.append(Features.from_df(df, vocab, columns, trained=trained).warn(stacklevel=5))
+            sides.append(Features.from_df(df, vocab, columns, trained=trained).warn())
         return cls(*sides)
 
 
 def _encode(field: Field, values: pd.Series, notes: list[str]) -> Bag | Tensor:
     encoded, missing, unseen = encode_field(field, values)
     if missing:
-        what = "the mean" if field.kind == "numeric" else "zero" if field.kind == "dense" else "a category of its own"
+        what = "a category of its own" if field.is_bag else "the mean"
         notes.append(f"{field.name!r} is missing for {missing:,} of {len(values):,} ids, which get {what}")
     if unseen:
-        notes.append(f"{unseen:,} value(s) of {field.name!r} are categories unseen in training; they count as none")
+        shown = ", ".join(map(repr, dict.fromkeys(unseen[:3]))) + (", ..." if len(unseen) > 3 else "")
+        what = f"{len(unseen):,} value(s) of {field.name!r} are categories unseen in training"
+        notes.append(f"{what} ({shown}), which count as none")
     return encoded
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from collabkit.evaluate import (
     predict_ratings,
 )
 from collabkit.evaluate.candidates import known_pairs
-from collabkit.interactions import CollabWarning, Interactions
+from collabkit.interactions import Interactions, say
 from collabkit.models import CollabModel
 from collabkit.models.base import evaluating
 from collabkit.neighbours import similar_rows
@@ -178,8 +177,7 @@ class Recommender(_Newcomers, _Evaluation):
             return self._seen if filter_seen else None
         pairs, unknown = known_pairs(exclude, self.train)
         if unknown:
-            text = f"{unknown:,} of {len(exclude):,} pairs in exclude= name unknown ids; they hide nothing"
-            warnings.warn(text, CollabWarning, stacklevel=4)
+            say(f"{unknown:,} of {len(exclude):,} pairs in exclude= name unknown ids; they hide nothing")
         return self._seen.union(pairs) if filter_seen else pairs
 
     def _encode(self, vocab: Vocab, ids, unknown: str) -> Tensor:
@@ -214,11 +212,9 @@ class Recommender(_Newcomers, _Evaluation):
         counts = left.sum(1)
         short = int((counts < k).sum())
         if short:
-            warnings.warn(
+            say(
                 f"fewer than k={k} items are left for {short:,} of {len(best):,} users, who get fewer rows "
-                f"(at least {int(counts.min())})",
-                CollabWarning,
-                stacklevel=4,
+                f"(at least {int(counts.min())})"
             )
         rows = torch.repeat_interleave(torch.arange(len(best)), counts).numpy()
         data = {} if ids is None else {self.columns.user: ids.take(rows)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from functools import cached_property
 
@@ -16,7 +15,7 @@ from collabkit.evaluate import (
 )
 from collabkit.evaluate.references import PopularityRanks
 from collabkit.evaluate.task import RankingTask
-from collabkit.interactions import CollabWarning, Interactions
+from collabkit.interactions import Interactions, say
 from collabkit.models import CollabModel
 from collabkit.models.base import evaluating
 from collabkit.pairs import Pairs
@@ -64,7 +63,8 @@ class _Evaluation:
             paired `difference` to popularity with `diff_low` and `diff_high`, and `n`, the number of ratings or users.
             RMSE and MAE come first where there are ratings, `metrics` is None and `by` is None or `'cold'`. Items seen
             in training are not candidates, nor, in a final test, those of the validation part, unless the test holds
-            them.
+            them. Ties count against a model: popularity, which knows nothing of items without training rows, has 0
+            among them, less than a random order.
 
         Raises:
             KeyError: unknown ids in a list of `candidates`.
@@ -105,12 +105,10 @@ class _Evaluation:
         repeated = int(hidden.place(held_out.users, held_out.items)[1].sum())
         if repeated:
             hidden = hidden.without(held_out)
-            warnings.warn(
+            say(
                 f"{repeated:,} of the pairs the model was trained or validated on occur in the evaluated rows"
                 f"{'' if self.later is None else ' (or users were folded in by them)'}: "
-                "the figures are too good for them; drop duplicates before splitting (filters.drop_duplicates)",
-                CollabWarning,
-                stacklevel=3,
+                "the figures are too good for them; drop duplicates before splitting (filters.drop_duplicates)"
             )
         options = {"candidates": candidates, "threshold": threshold, "popularity": self._popularity}
         return RankingTask.make(self.train, test, hidden=hidden, **options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from collabkit.features import Features
 from collabkit.fold_in import Histories
-from collabkit.interactions import CollabWarning, Interactions, check_ratings
+from collabkit.interactions import Interactions, check_ratings, say
 from collabkit.models import CollabModel
 from collabkit.models.growing import grow
 from collabkit.pairs import Pairs
@@ -70,6 +69,9 @@ def read_histories(history, train: Interactions, y_range=None) -> NewUsers:
     rated = train.rating is not None
     if isinstance(history, pd.DataFrame):
         columns = replace(train.columns, time=None, rating=train.columns.rating if rated else None)
+        missing = [name for name in columns.present if name not in history.columns]
+        if missing:
+            raise KeyError(f"the history lacks the column(s) {missing} of the model; it has {list(history.columns)}")
         columns.check(history)
         code, ids = pd.factorize(check_ids(history[columns.user], columns.user))
         items = train.items.encode(history[columns.item])
@@ -96,7 +98,7 @@ def extend_vocab(model: CollabModel, vocab: Vocab, *, is_item: bool, df: pd.Data
     """Room in the model for the ids that `vocab` has at its end beyond the model's; `df` has their features, if any."""
     side, features = model.features_of(is_item), None
     if side is not None:
-        features: Features = side.features.extended(df, vocab).warn(stacklevel=4)
+        features: Features = side.features.extended(df, vocab)
     grow(model, vocab, is_item=is_item, features=features)
 
 
@@ -113,13 +115,24 @@ def _one_history(history, train: Interactions, rated: bool) -> tuple[np.ndarray,
         )
     if not rated and isinstance(history, Mapping):
         raise TypeError("the model was trained on events without ratings: history must be a list of items, got a dict")
+    if isinstance(history, (str, bytes)):
+        raise TypeError(f"history must be a list of items, got the text {history!r}; for one item pass [{history!r}]")
     named = dict(history) if rated else list(history)
     if len(named) == 0:
         raise ValueError(
             "the history is empty: give at least one item; default_list() is for users of whom nothing is known"
         )
     items = train.items.encode(list(named), unknown="raise")
-    return items, check_ratings(pd.Series(list(named.values()), name="history")) if rated else None
+    if not rated:
+        return items, None
+    odd = [item for item, rating in named.items() if not _is_rating(rating)]
+    if odd:
+        raise ValueError(f"the history's ratings must be finite numbers; that of {odd[0]!r} is {named[odd[0]]!r}")
+    return items, torch.tensor([float(rating) for rating in named.values()])
+
+
+def _is_rating(value) -> bool:
+    return isinstance(value, (int, float, np.number)) and bool(np.isfinite(value))
 
 
 def _kept(code: np.ndarray, items: np.ndarray) -> np.ndarray:
@@ -136,7 +149,7 @@ def _say_left_out(items: np.ndarray, n_kept: int) -> None:
     if repeated := len(items) - unknown - n_kept:
         parts.append(f"{repeated:,} repeat a (user, item) pair, of which the last one counts")
     if parts:
-        warnings.warn(f"of {len(items):,} rows of history {'; '.join(parts)}", CollabWarning, stacklevel=4)
+        say(f"of {len(items):,} rows of history {'; '.join(parts)}")
 
 
 def _check_range(ratings: Tensor, y_range) -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from collabkit.features.sources import check_columns, refuse_repeated
 from collabkit.fold_in import FoldIn
 from collabkit.interactions import Interactions
 from collabkit.models import CollabModel
@@ -103,8 +104,16 @@ class _Newcomers:
         if trained.any():
             who = new.ids[idx > 0][trained].tolist()[0]
             raise ValueError(
-                f"{trained.sum():,} user(s) have training rows, e.g. {who!r}: their rows are trained. Leave them out"
+                f"{trained.sum():,} user(s) have training rows, e.g. {who!r}: fold_in is for users without; leave them "
+                "out"
             )
+        if users is not None and self.users.name in getattr(users, "columns", ()):
+            others = users[self.users.name][~users[self.users.name].isin(new.ids)]
+            if len(others):
+                raise ValueError(
+                    f"{len(others):,} of {len(users):,} rows of users= are of users without a known rating, e.g. "
+                    f"{others.tolist()[0]!r}; add_users takes such users"
+                )
         with self._undone_on_error():
             if users is not None:
                 self.add_users(users)
@@ -156,8 +165,12 @@ class _Newcomers:
                 f"{other}"
             )
         vocab = self.items if is_item else self.users
-        if not isinstance(df, pd.DataFrame) or vocab.name not in df.columns:
-            raise KeyError(f"new {what}s need a DataFrame with the column {vocab.name!r} and those of their features")
+        fields = self.model.features_of(is_item).features.fields
+        columns = [vocab.name, *(name for field in fields for name in field.columns or (field.name,))]
+        if not isinstance(df, pd.DataFrame):
+            raise TypeError(f"new {what}s need a DataFrame with the columns {columns}, got {type(df).__name__}")
+        check_columns(df, columns, f"the table of new {what}s")
+        refuse_repeated(df[vocab.name])
         with self._undone_on_error():
             self._extend(vocab.extended(df[vocab.name]), is_item=is_item, df=df)
         return self
