@@ -99,6 +99,21 @@ class _Newcomers:
                 f"fold_in needs a DataFrame with columns {self.columns.present}, got {type(ratings).__name__}"
             )
         new = read_histories(ratings, self.train, self._with_rows("fold_in").y_range)
+        self._check_newcomers(new, users)
+        with self._undone_on_error():
+            if users is not None:
+                self.add_users(users)
+            unknown = new.ids[self.users.encode(new.ids) == 0]
+            if len(unknown):
+                self._extend(self.users.extended(unknown), is_item=False)
+            events = new.interactions(self.train, torch.from_numpy(self.users.encode(new.ids)))
+            self.later = events if self.later is None else _without_repeated(Interactions.concat(self.later, events))
+            self._forget()
+            self.refold(events.user_idx.unique())
+        return self
+
+    def _check_newcomers(self, new: NewUsers, users: pd.DataFrame | None) -> None:
+        """Raise where a user is trained already, or a row of `users` belongs to nobody of the new ones."""
         idx = self.users.encode(new.ids)
         trained = np.isin(idx[idx > 0], self.train.user_idx.cpu().numpy())
         if trained.any():
@@ -114,17 +129,6 @@ class _Newcomers:
                     f"{len(others):,} of {len(users):,} rows of users= are of users without a known rating, e.g. "
                     f"{others.tolist()[0]!r}; add_users takes such users"
                 )
-        with self._undone_on_error():
-            if users is not None:
-                self.add_users(users)
-            unknown = new.ids[self.users.encode(new.ids) == 0]
-            if len(unknown):
-                self._extend(self.users.extended(unknown), is_item=False)
-            events = new.interactions(self.train, torch.from_numpy(self.users.encode(new.ids)))
-            self.later = events if self.later is None else _without_repeated(Interactions.concat(self.later, events))
-            self._forget()
-            self.refold(events.user_idx.unique())
-        return self
 
     def refold(self, chosen: Tensor | None = None) -> None:
         """Solve for the rows of the folded-in users at `chosen` `(m,)` (None: all) again, e.g. after more training."""
