@@ -167,8 +167,9 @@ def _off(options: dict[str, str], key: str) -> bool:
 def _clean_output(output) -> nbformat.NotebookNode | None:
     output = nbformat.from_dict(output)
     if output.output_type == "stream":
-        output.text = clean_stream(output.text)
-        return output if output.text else None
+        text = clean_stream(output.text)
+        output.text = f"{text}\n"  # the next one, which may be joined to it, begins on its own line
+        return output if text else None
     if output.output_type == "error":
         return output
     data = output.data
