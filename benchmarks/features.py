@@ -17,7 +17,7 @@ from collabkit.baselines import ContentKNN
 from collabkit.recipes import QUALITY_100K
 from collabkit.sampling import AllItems
 
-from .common import NAMES, Y_RANGE, data_folder, ncf_parts, timed, valid_rmse, write
+from .common import NAMES, data_folder, fit, ncf_parts, timed, valid_rmse, write
 from .ranking_quality import DOT, _mean, _scores
 
 SEEDS = (0, 1, 2)
@@ -36,7 +36,7 @@ def features_warm() -> None:
             scores = []
             for _, train, test in datasets.movielens_folds("100k", data_folder()):
                 dls = CollabDataLoaders.from_dfs(train, test, seed=seed, bs=QUALITY_100K.bs, **NAMES, **given)
-                scores.append(valid_rmse(_fit_ratings(dls, seed)))
+                scores.append(valid_rmse(fit(dls, QUALITY_100K, seed=seed)))
             rows.append(
                 {"data": "ml-100k u1-u5", "features": name, "seed": seed, "metric": "RMSE", "value": np.mean(scores)}
             )
@@ -47,8 +47,9 @@ def features_warm() -> None:
             dls = CollabDataLoaders.from_dfs(
                 train, test, feedback="implicit", seed=seed, n_neg=DOT.n_neg, bs=DOT.bs, **given
             )
-            learn = _quiet(collab_learner(dls, loss_func="bce", **DOT.model))
-            seconds, _ = timed(lambda learn=learn: learn.fit_one_cycle(DOT.n_epoch, DOT.lr, wd=DOT.wd))
+            learn = collab_learner(dls, loss_func="bce", **DOT.model)
+            with learn.no_bar(), learn.no_logging():
+                seconds, _ = timed(lambda learn=learn: learn.fit_one_cycle(DOT.n_epoch, DOT.lr, wd=DOT.wd))
             for metric, value in _mean([_scores(learn, negatives)]).items():
                 row = {"data": "ml-1m-ncf", "features": name, "seed": seed, "metric": metric, "value": value}
                 rows.append({**row, "fit_seconds": round(seconds, 1)})
@@ -93,7 +94,11 @@ def cold_users() -> None:
             options = {"splitter": splits.cold_users(0.1, seed=seed), "seed": seed, "bs": QUALITY_100K.bs}
             dls = CollabDataLoaders.from_df(data.ratings, **options, **NAMES, **given)
             rows.append(
-                {"seed": seed, "known of a new user": name, "RMSE": round(valid_rmse(_fit_ratings(dls, seed)), 4)}
+                {
+                    "seed": seed,
+                    "known of a new user": name,
+                    "RMSE": round(valid_rmse(fit(dls, QUALITY_100K, seed=seed)), 4),
+                }
             )
     table = write("cold_users", rows)
     print(table.groupby("known of a new user", sort=False)["RMSE"].mean().round(4).to_string())
@@ -113,8 +118,9 @@ def cold_item_data(seed: int) -> CollabDataLoaders:
 def fit_cold_items(dls: CollabDataLoaders):
     """The model of `cold_items`, trained by the full softmax."""
     gc.collect()
-    learn = _quiet(collab_learner(dls, n_factors=COLD_FACTORS, init_std=0.1, loss_func="softmax"))
-    learn.fit_one_cycle(COLD_EPOCHS, COLD_LR, wd=COLD_WD)
+    learn = collab_learner(dls, n_factors=COLD_FACTORS, init_std=0.1, loss_func="softmax")
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(COLD_EPOCHS, COLD_LR, wd=COLD_WD)
     return learn
 
 
@@ -133,20 +139,6 @@ def _chance(dls: CollabDataLoaders, n_candidates: int | None) -> tuple[float, fl
     discounts = 1 / torch.log2(torch.arange(10).double() + 2)
     ideal = discounts.cumsum(0)[relevant.clamp(max=10).long() - 1]
     return float((10 / candidates).mean()), float((relevant / candidates * discounts.sum() / ideal).mean())
-
-
-def _fit_ratings(dls: CollabDataLoaders, seed: int):
-    gc.collect()
-    recipe = QUALITY_100K
-    learn = _quiet(collab_learner(dls, n_factors=recipe.n_factors, y_range=Y_RANGE, seed=seed))
-    learn.fit_one_cycle(recipe.n_epoch, recipe.lr, wd=recipe.wd)
-    return learn
-
-
-def _quiet(learn):
-    learn.remove_cbs(getattr(learn, "progress", None) or [])
-    learn.logger = lambda *_: None
-    return learn
 
 
 def _ncf_films() -> pd.DataFrame:

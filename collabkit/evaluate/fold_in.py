@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from collabkit import metrics
+from collabkit.evaluate.references import PopularityRanks
 from collabkit.fold_in import FoldIn
 from collabkit.interactions import Interactions, check_seed
 from collabkit.pairs import Pairs
@@ -136,9 +137,9 @@ def _predict(fold_in: FoldIn, users: Newcomers, rows: list[Tensor], at: Tensor) 
     """Ratings `(m,)` float64 of the rest, of users with `rows` and the features of the users `at` `(b,)`."""
     group, items, _ = users.rest
     found = torch.empty(len(items), dtype=torch.float64)
+    scorer = fold_in.scorer(rows, at=at)
     for first in range(0, len(users), _BLOCK):
-        block = slice(first, first + _BLOCK)
-        logits = fold_in.logits([part[block] for part in rows], at=at[block])
+        logits = scorer(torch.arange(first, min(first + _BLOCK, len(users))))
         mine = (group >= first) & (group < first + _BLOCK)
         values = logits[(group[mine] - first).to(logits.device), items[mine].to(logits.device)]
         found[mine] = fold_in.model.activation(values).double().cpu()
@@ -150,16 +151,13 @@ def _ranking(fold_in: FoldIn, users: Newcomers, rows: list[Tensor], k: int) -> d
     group, items, _ = users.rest
     train = fold_in.train
     candidates = torch.arange(1, train.n_items)
-    popularity = torch.bincount(train.item_idx.cpu(), minlength=train.n_items)[1:].float()
     hidden = ~users.is_rest
     pairs = Pairs.from_indices(users.group[hidden], users.items[hidden], n_users=len(users), n_items=train.n_items)
 
-    def score(block: Tensor) -> Tensor:
-        on = block.to(rows[0].device)
-        return fold_in.logits([part[on] for part in rows], candidates, at=users.users[block])
-
+    scorers = {"": fold_in.scorer(rows, candidates, at=users.users)}
+    scorers["popularity"] = PopularityRanks(train).scorer(candidates)
     result = {}
-    for name, scorer in {"": score, "popularity": lambda block: popularity.repeat(len(block), 1)}.items():
+    for name, scorer in scorers.items():
         source = FullCatalogue(scorer, candidates, train.n_items, pairs)
         ranks, _ = rank_pairs(source, group, items, block=_BLOCK, k=k)
         for metric, function in (("HitRate", metrics.hit_rate), ("NDCG", metrics.ndcg), ("Recall", metrics.recall)):

@@ -124,6 +124,12 @@ class CollabModel(nn.Module):
         """The embedding tables `(n, d)` of one side: the ids' own rows, without what features add."""
         return [table.weight for table in self.embeddings(is_item)]
 
+    @torch.no_grad()
+    def set_rows(self, is_item: bool, idx: Tensor, rows) -> None:
+        """Put `rows` `[(m, d), ...]` (or `(d,)`, the same for all) into one side's tables at `idx` `(m,)`."""
+        for table, values in zip(self.tables(is_item), rows, strict=True):
+            table[idx.to(table.device)] = values.to(table.dtype)
+
     def row_widths(self, is_item: bool) -> list[int]:
         """Width of each of the parts that `user_rows` or `item_rows` gives."""
         widths = [table.shape[1] for table in self.tables(is_item)]

@@ -52,10 +52,7 @@ def fit_default_rows(model: CollabModel, train: Interactions, *, max_rows: int =
             other = other[counts[other] > 0]
             device = device_of(model)
             row = _fit_row(model, is_item, other.to(device), means[other].to(device), counts[other].to(device), train)
-            cold = _bare_rows(model, train, is_item).to(device)
-            with torch.no_grad():
-                for table, value in zip(model.tables(is_item), row, strict=True):
-                    table[cold] = value
+            model.set_rows(is_item, _bare_rows(model, train, is_item), row)
             _fill_by_features(model, train, is_item, centred=True)
 
 
@@ -76,8 +73,7 @@ def fill_cold_items(model: CollabModel, train: Interactions, *, always: bool = F
     rarest = warm[counts[warm].argsort(stable=True)[: max(1, len(warm) // 10)]]
     with evaluating(model):
         rows = _unfeatured_rows(model, True, rarest.to(device_of(model)))
-    for table, values in zip(model.tables(True), rows, strict=True):
-        table[cold.to(table.device)] = values.mean(0)
+    model.set_rows(True, cold, [values.mean(0) for values in rows])
     features = model.features_of(True)
     if features is not None and (always or bool(features.features.given[_cold_rows(train, True)].any())):
         _fill_by_features(model, train, True, centred=False)
@@ -147,8 +143,7 @@ def _fill_by_features(model: CollabModel, train: Interactions, is_item: bool, *,
     fit_cold_head(model, train, is_item, [r[0] for r in own_rows(model, is_item, unknown)] if centred else None)
     cold = _cold_rows(train, is_item)
     cold = cold[side.features.given[cold]]
-    for table, rows in zip(model.tables(is_item), side.cold_rows(cold), strict=True):
-        table[cold.to(table.device)] = rows
+    model.set_rows(is_item, cold, side.cold_rows(cold))
 
 
 def _unfeatured_rows(model: CollabModel, is_item: bool, idx: Tensor) -> list[Tensor]:

@@ -34,8 +34,7 @@ def grow(model: CollabModel, vocab: Vocab, *, is_item: bool, features: Features 
     if side is not None:
         side.extend(features)
         known = torch.arange(first, len(vocab))[features.given[first:]]
-        for table, rows in zip(model.tables(is_item), side.cold_rows(known), strict=True):
-            table[known.to(table.device)] = rows
+        model.set_rows(is_item, known, side.cold_rows(known))
     _set_ids(model, vocab, is_item)
 
 

@@ -139,10 +139,7 @@ class _Newcomers:
         at, counts = torch.unique_consecutive(part.user_idx, return_counts=True)
         start = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         fold = self.fold
-        rows = fold.rows(start, part.item_idx, part.rating, at=at)
-        with torch.no_grad():
-            for table, row in zip(self.model.tables(False), rows, strict=True):
-                table[at.to(table.device)] = row.to(table.dtype)
+        self.model.set_rows(False, at, fold.rows(start, part.item_idx, part.rating, at=at))
         self._fold_of = (_state(self.model), fold)  # the trained rows are as they were
 
     @property
@@ -157,8 +154,8 @@ class _Newcomers:
 
     def _new_scorer(self, new: NewUsers, candidates: Tensor) -> Scorer:
         """Scores of `candidates` `(c,)` for users who are not in the tables, by their positions."""
-        rows = self.fold.rows(new.histories.start, new.histories.items, new.histories.ratings)
-        return self.fold.scorer(rows, candidates)
+        fold = self.fold
+        return fold.scorer(fold.rows(new.histories.start, new.histories.items, new.histories.ratings), candidates)
 
     def _add(self, df: pd.DataFrame, is_item: bool) -> _Newcomers:
         what = "item" if is_item else "user"
