@@ -12,11 +12,13 @@ from . import (
     features,
     fold_in,
     gowalla,
+    lightgcn,
     quality,
     ranking_quality,
     ranking_speed,
     serving,
     speed,
+    versions,
 )
 from .common import RESULTS, environment
 
@@ -32,6 +34,8 @@ BENCHMARKS = {
     "ncf_quality": ranking_quality.ncf_quality,
     "gowalla_pick": gowalla.gowalla_pick,
     "gowalla": gowalla.gowalla,
+    "lightgcn_pick": lightgcn.lightgcn_pick,
+    "lightgcn": lightgcn.lightgcn,
     "als_sweep": als_speed.als_sweep,
     "bpr_speed": ranking_speed.bpr_speed,
     "sampling_speed": ranking_speed.sampling_speed,
@@ -44,6 +48,7 @@ BENCHMARKS = {
     "fold_in": fold_in.fold_in,
     "fold_in_events": fold_in.fold_in_events,
     "fold_in_speed": fold_in.fold_in_speed,
+    "versions": versions.versions,
 }
 
 

@@ -1,4 +1,4 @@
-"""Seconds per sweep of implicit ALS on ML-1M: `collabkit.als` against the `implicit` library, interleaved."""
+"""Seconds per sweep of implicit ALS on ML-1M: `collabkit.train.als` against the `implicit` library, interleaved."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from statistics import median
 
 import torch
 
-from collabkit.als import ALSSolver
-from collabkit.interactions import Columns, Interactions
+from collabkit.data.interactions import Columns, Interactions
+from collabkit.train.als import ALSSolver
 
 from .common import data_folder, ncf_parts, write
 from .peers import peer

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from collabkit import CollabDataLoaders, collab_learner, datasets
-from collabkit.recipes import Recipe
+from collabkit.train.recipes import Recipe
 
 RESULTS = Path(__file__).parent / "results"
 NAMES = {"user_name": "user", "item_name": "item", "rating_name": "rating"}

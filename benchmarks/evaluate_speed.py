@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from statistics import median
 
 import pandas as pd
 import torch
 
 from collabkit import NDCG, CollabDataLoaders, CollFilter, HitRate, Interactions, Recommender, collab_learner
-from collabkit.interactions import Columns
-from collabkit.ranking import block_size
+from collabkit.data.interactions import Columns
+from collabkit.retrieval.ranking import block_size
 
 from .common import interleaved, median_seconds, ncf_parts, timed, write
 from .ranking_speed import epoch_seconds
@@ -25,7 +26,7 @@ def evaluate_speed() -> None:
     rec, rows = _recommender(), []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        fresh = Recommender(rec.model, rec.train, rec.valid)
+        fresh = Recommender(rec.model, replace(rec.train), replace(rec.valid))
         seconds_first = median_seconds(interleaved({"first": fresh.evaluate}, 1)["first"])
         functions = {"matmul": lambda: _bare(rec.model), "evaluate": rec.evaluate}
         runs = interleaved(functions, REPEATS)
@@ -62,7 +63,7 @@ def _recommender() -> Recommender:
 def _bare(model) -> None:
     users = model.user_vectors(torch.arange(1, model.n_users))
     items = model.item_vectors(torch.arange(1, model.n_items)).T.contiguous()
-    parts = users.split(block_size(model, model.n_items - 1, "512MB"))
+    parts = users.split(block_size(model.n_items - 1, "512MB"))
     buffer = items.new_empty(len(parts[0]), items.shape[1])
     for part in parts:
         torch.mm(part, items, out=buffer[: len(part)])

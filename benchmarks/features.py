@@ -13,9 +13,9 @@ import pandas as pd
 import torch
 
 from collabkit import CollabDataLoaders, collab_learner, datasets, splits
-from collabkit.baselines import ContentKNN
-from collabkit.recipes import QUALITY_100K
-from collabkit.sampling import AllItems
+from collabkit.models import ContentKNN
+from collabkit.train.recipes import QUALITY_100K
+from collabkit.train.sampling import AllItems
 
 from .common import NAMES, data_folder, fit, ncf_parts, timed, valid_rmse, write
 from .ranking_quality import DOT, _mean, _scores

@@ -10,10 +10,10 @@ import pandas as pd
 import torch
 
 from collabkit import CollabDataLoaders, collab_learner, splits
-from collabkit.evaluate.fold_in import Newcomers, evaluate_fold_in
+from collabkit.coldstart.fold_in import FoldIn
+from collabkit.evaluate.new_users import NewUserRows, evaluate_fold_in
 from collabkit.evaluate.tables import predict_ratings
-from collabkit.fold_in import FoldIn
-from collabkit.recipes import QUALITY_1M, QUALITY_100K
+from collabkit.train.recipes import QUALITY_1M, QUALITY_100K
 
 from .common import NAMES, fit, ratings, timed, write
 
@@ -36,8 +36,8 @@ def fold_in() -> None:
         )
         learn = fit(dls, RECIPE, seed=seed)
         train, test = dls.train.dataset, dls.valid.dataset
-        table = evaluate_fold_in(FoldIn(learn.model, train), test, n_given=N_GIVEN, seed=seed)
-        users = Newcomers(train, test, max(N_GIVEN), seed)
+        table = evaluate_fold_in(FoldIn(learn.model, dls.data), test, n_given=N_GIVEN, seed=seed)
+        users = NewUserRows(train, test, max(N_GIVEN), seed)
         for n, row in table.iterrows():
             refit = _refit_rmse(train, users, int(n), seed) if n else np.nan
             errors = {"fold-in": row["RMSE"], **row[["no information", "item mean"]], "full refit": refit}
@@ -48,7 +48,7 @@ def fold_in() -> None:
     print(table.groupby("n_given").mean().drop(columns="seed").round(4).to_string())
 
 
-def _refit_rmse(train, users: Newcomers, n: int, seed: int) -> float:
+def _refit_rmse(train, users: NewUserRows, n: int, seed: int) -> float:
     """RMSE on the rest of a model that was trained on `n` ratings of each newcomer too."""
     given, rest = (_frame(train, users, rows) for rows in (users.place < n, users.is_rest))
     known = pd.concat([train.to_df(), given], ignore_index=True)
@@ -59,7 +59,7 @@ def _refit_rmse(train, users: Newcomers, n: int, seed: int) -> float:
     return float(errors.square().mean().sqrt())
 
 
-def _frame(train, users: Newcomers, rows: torch.Tensor) -> pd.DataFrame:
+def _frame(train, users: NewUserRows, rows: torch.Tensor) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "user": train.users.decode(users.users[users.group[rows]].numpy()),
@@ -90,7 +90,7 @@ def _event_model(name: str, seed: int):
             learn.fit_als(12, reg=0.02, unobserved_weight=0.2)
         else:
             learn.fit_one_cycle(12, 5e-3, wd=0.1)
-    return FoldIn(learn.model, dls.train.dataset), dls.valid.dataset
+    return FoldIn(learn.model, dls.data), dls.data.valid
 
 
 def fold_in_speed() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 
 from collabkit import CollabDataLoaders, datasets, splits
-from collabkit.recipes import QUALITY_1M, QUALITY_100K
+from collabkit.train.recipes import QUALITY_1M, QUALITY_100K
 
 from .common import NAMES, data_folder, fit, ratings, timed, valid_rmse, write
 

@@ -15,9 +15,8 @@ import numpy as np
 import pandas as pd
 
 from collabkit import CollabDataLoaders, collab_learner
-from collabkit.baselines import EASE, Popularity
 from collabkit.evaluate.candidates import SampledCandidates
-from collabkit.models import NeuMF
+from collabkit.models import EASE, NeuMF, Popularity
 
 from .common import ncf_parts, ncf_times, timed, write
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from fastai.callback.core import Callback, CancelFitException
 
 from collabkit import CollabDataLoaders, collab_learner
-from collabkit.sampling import UniformNegatives
+from collabkit.train.sampling import UniformNegatives
 
 from .common import data_folder, ncf_parts, write
 from .peers import peer
@@ -57,7 +57,7 @@ def bpr_speed() -> None:
     """
     dls = _dls(n_neg=1)
     n, rows = len(dls.train.dataset), []
-    sampler, users = dls.train.sampler, dls.train.dataset.user_idx
+    sampler, users = dls.train.batches.sampler, dls.train.dataset.user_idx
     generator = torch.Generator().manual_seed(0)
     for threads in THREADS:
         torch.set_num_threads(threads)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from collabkit import CollabDataLoaders
-from collabkit.ranking import block_size
-from collabkit.recipes import QUALITY_1M, QUALITY_100K
+from collabkit.retrieval.ranking import block_size
+from collabkit.train.recipes import QUALITY_1M, QUALITY_100K
 
 from .common import NAMES, fit, interleaved, median_seconds, ratings, write
 

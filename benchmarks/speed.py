@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from collabkit import CollabDataLoaders, collab_learner
-from collabkit.recipes import FAST_100K, QUALITY_100K, Recipe
+from collabkit.train.recipes import FAST_100K, QUALITY_100K, Recipe
 
 from .common import NAMES, Y_RANGE, interleaved, median_seconds, ratings, write
 

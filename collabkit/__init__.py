@@ -4,39 +4,52 @@ This is the table of contents. Names are imported when first used, so that `impo
 `from collabkit import Recommender` does not load fastai.
 """
 
+import sys
 from importlib import import_module
+from importlib.machinery import ModuleSpec
 
-from collabkit._version import __version__
+__version__ = "0.1.0"
 
 _WHERE = {
-    "CollabDataLoaders": "dataloaders",
-    "collab_learner": "learner",
-    "CollabLearner": "learner",
-    "load_learner": "learner",
-    "CollabInterpretation": "interpret",
-    "QuestionnaireWidget": "widgets",
-    "Recommender": "recommender",
-    "Popularity": "baselines",
-    "ItemKNN": "baselines",
-    "ContentKNN": "baselines",
-    "EASE": "baselines",
-    "compare": "comparison",
-    "SampledCandidates": "evaluate",
-    "HitRate": "fit_metrics",
-    "NDCG": "fit_metrics",
+    "CollabDataLoaders": "train.dataloaders",
+    "collab_learner": "train.learner",
+    "CollabLearner": "train.learner",
+    "load_learner": "train.learner",
+    "HitRate": "train.fit_metrics",
+    "NDCG": "train.fit_metrics",
+    "Implicit": "data.feedback",
+    "Features": "data.features",
+    "Vocab": "data.vocab",
+    "Interactions": "data.interactions",
+    "Dataset": "data.dataset",
+    "Query": "data.query",
+    "CollabWarning": "data.notices",
     "CollFilter": "models",
     "EmbeddingNN": "models",
     "NCF": "models",
     "GMF": "models",
     "NeuMF": "models",
     "TwoTower": "models",
-    "Features": "features",
-    "Vocab": "vocab",
-    "Interactions": "interactions",
-    "CollabWarning": "interactions",
-    "BundleError": "bundle",
+    "Popularity": "models",
+    "ItemKNN": "models",
+    "ContentKNN": "models",
+    "EASE": "models",
+    "compare": "evaluate",
+    "SampledCandidates": "evaluate",
+    "Recommender": "serve",
+    "BundleError": "serve",
+    "CollabInterpretation": "interpret",
+    "QuestionnaireWidget": "interpret",
 }
-_MODULES = ("datasets", "filters", "splits", "losses", "sampling", "metrics")
+# Modules that users import by a short name, whichever folder they lie in.
+_MODULES = {
+    "datasets": "datasets",
+    "filters": "data.filters",
+    "splits": "data.splits",
+    "losses": "losses",
+    "sampling": "train.sampling",
+    "metrics": "metrics",
+}
 
 __all__ = [*_WHERE, *_MODULES, "__version__"]
 
@@ -47,9 +60,34 @@ def __getattr__(name: str):
         globals()[name] = value  # the next look-up does not come here
         return value
     if name in _MODULES:
-        return import_module(f"collabkit.{name}")
+        return import_module(f"collabkit.{_MODULES[name]}")
     raise AttributeError(f"module 'collabkit' has no attribute {name!r}; it has {', '.join(__all__)}")
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+class _ShortNames:
+    """Finds `collabkit.data.splits` and its kin where they lie: one module under two names."""
+
+    @staticmethod
+    def find_spec(name: str, path=None, target=None) -> ModuleSpec | None:
+        package, _, rest = name.partition(".")
+        short, dot, inner = rest.partition(".")
+        if package != __name__ or _MODULES.get(short, short) == short:
+            return None
+        return ModuleSpec(name, _ShortNames, origin=f"{__name__}.{_MODULES[short]}{dot}{inner}")
+
+    @staticmethod
+    def create_module(spec: ModuleSpec):
+        module = import_module(spec.origin)
+        spec.loader_state = module.__spec__
+        return module
+
+    @staticmethod
+    def exec_module(module) -> None:
+        module.__spec__ = module.__spec__.loader_state  # the import machinery has put the short name's in its place
+
+
+sys.meta_path.insert(0, _ShortNames)

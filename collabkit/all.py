@@ -11,25 +11,16 @@ import fastai.learner
 from fastai.callback.all import *
 from fastai.tabular.all import *
 
-import collabkit.learner
-from collabkit import datasets, filters, splits
-from collabkit.baselines import EASE, ContentKNN, ItemKNN, Popularity
-from collabkit.bundle import BundleError
-from collabkit.evaluate.candidates import SampledCandidates
-from collabkit.comparison import compare
-from collabkit.dataloaders import CollabDataLoaders
-from collabkit.features import Features
-from collabkit.fit_metrics import HitRate, NDCG
-from collabkit.interactions import CollabWarning, Interactions
-from collabkit.interpret import CollabInterpretation
-from collabkit.learner import CollabLearner, collab_learner
-from collabkit.models import GMF, NCF, CollFilter, EmbeddingNN, NeuMF, TwoTower
-from collabkit.recommender import Recommender
-from collabkit.vocab import Vocab
-from collabkit.widgets import QuestionnaireWidget
+import collabkit.train.learner
+from collabkit import (
+    EASE, GMF, NCF, NDCG, BundleError, CollabDataLoaders, CollabInterpretation, CollabLearner, CollabWarning,
+    CollFilter, ContentKNN, Dataset, EmbeddingNN, Features, HitRate, Implicit, Interactions, ItemKNN, NeuMF,
+    Popularity, Query, QuestionnaireWidget, Recommender, SampledCandidates, TwoTower, Vocab, collab_learner, compare,
+    datasets, filters, splits,
+)  # fmt: skip
 
 
 def load_learner(fname, *args, **kwargs):
-    """The learner in an artefact folder (`collabkit.learner.load_learner`), or in a pickle that fastai exported."""
-    module = fastai.learner if Path(fname).is_file() else collabkit.learner
+    """The learner in an artefact folder (`collabkit.train.learner.load_learner`), or in a pickle that fastai exported."""
+    module = fastai.learner if Path(fname).is_file() else collabkit.train.learner
     return module.load_learner(fname, *args, **kwargs)

@@ -24,7 +24,17 @@ __all__ = [
 ]  # fmt: skip
 
 
-class FlatLoss:
+class _Plain:
+    """What fastai asks of a loss about predictions, which the model has turned into ratings or scores already."""
+
+    def activation(self, pred: Tensor) -> Tensor:
+        """Predictions as they are."""
+        return pred
+
+    decodes = activation
+
+
+class FlatLoss(_Plain):
     """A loss on flattened predictions and targets, so that `(bs,)` and `(bs, 1)` never broadcast to `(bs, bs)`.
 
     Takes the place of fastai's `MSELossFlat` without its tensor subclass, which costs more than the loss itself.
@@ -37,7 +47,6 @@ class FlatLoss:
         ValueError: predictions, targets and weights differ in number; weights with a function without reduction.
 
     Example:
-        >>> import torch
         >>> loss = FlatLoss(nn.MSELoss())
         >>> loss(torch.tensor([1., 2.]), torch.tensor([[1.], [4.]]))
         tensor(2.)
@@ -61,25 +70,18 @@ class FlatLoss:
     def _weighted(self, pred: Tensor, target: Tensor, weight: Tensor, reduction: str | None = None, **kwargs) -> Tensor:
         if weight.numel() != pred.numel():
             raise ValueError(f"predictions {tuple(pred.shape)} and weights {tuple(weight.shape)} differ in number")
-        reduction = self.reduction if reduction is None else reduction
-        losses = weight.reshape(-1) * self._losses(pred.reshape(-1), target.reshape(-1), **kwargs)
-        # A mean over the rows, whatever their weights add up to in this batch: see the top of the module.
-        return {"mean": losses.mean, "sum": losses.sum}.get(reduction, lambda: losses)()
-
-    def _losses(self, pred: Tensor, target: Tensor, **kwargs) -> Tensor:
-        """The losses `(n,)` of the rows, from a function that reduces."""
-        if hasattr(self.func, "reduction"):
-            before, self.func.reduction = self.func.reduction, "none"
-            try:
-                return self.func(pred, target, **kwargs)
-            finally:
-                self.func.reduction = before
-        if "reduction" not in _parameters(self.func):
+        if not hasattr(self.func, "reduction") and "reduction" not in _parameters(self.func):
             raise ValueError(
                 f"{self!r} cannot weigh rows: weights= needs a loss of each row, from a torch loss or a function with "
                 "a reduction argument, as F.l1_loss has"
             )
-        return self.func(pred, target, reduction="none", **kwargs)
+        before, self.reduction = self.reduction, "none"
+        try:
+            losses = weight.reshape(-1) * self(pred, target, **kwargs)
+        finally:
+            self.reduction = before
+        # A mean over the rows, whatever their weights add up to in this batch: see the top of the module.
+        return {"mean": losses.mean, "sum": losses.sum}.get(reduction or before, lambda: losses)()
 
     @property
     def reduction(self) -> str:
@@ -98,14 +100,6 @@ class FlatLoss:
         if isinstance(self.func, nn.Module):
             self.func.to(device)
         return self
-
-    def activation(self, pred: Tensor) -> Tensor:
-        """What turns predictions into ratings: nothing, the model did it."""
-        return pred
-
-    def decodes(self, pred: Tensor) -> Tensor:
-        """Predictions as shown by `show_results`."""
-        return pred
 
     def __repr__(self) -> str:
         return f"FlatLoss({self.func!r})"
@@ -131,7 +125,6 @@ def bce(pos: Tensor, neg: Tensor, weight: Tensor | None = None) -> Tensor:
         weight: `(bs,)`, of mean 1 over the data, or None; a row's loss is that of its positive and its negatives.
 
     Example:
-        >>> import torch
         >>> bce(torch.zeros(2), torch.zeros(2, 3))  # log 2
         tensor(0.6931)
         >>> bce(torch.zeros(2), torch.zeros(2, 3), torch.tensor([2., 1.]))  # (2 + 1) / 2 times that
@@ -150,7 +143,6 @@ def bpr(pos: Tensor, neg: Tensor, weight: Tensor | None = None) -> Tensor:
     `bce`.
 
     Example:
-        >>> import torch
         >>> bpr(torch.tensor([1.]), torch.tensor([[0., 2.]]))  # (log(1 + e^-1) + log(1 + e)) / 2
         tensor(0.8133)
     """
@@ -164,7 +156,6 @@ def hinge(pos: Tensor, neg: Tensor, margin: float = 1.0, weight: Tensor | None =
     of `bce`.
 
     Example:
-        >>> import torch
         >>> hinge(torch.tensor([1.]), torch.tensor([[0.5, -3.]]))  # (0.5 + 0) / 2
         tensor(0.2500)
     """
@@ -172,10 +163,9 @@ def hinge(pos: Tensor, neg: Tensor, margin: float = 1.0, weight: Tensor | None =
 
 
 def sampled_softmax(pos: Tensor, neg: Tensor, log_counts: Tensor | float = 0.0, weight: Tensor | None = None) -> Tensor:
-    """Cross-entropy of the positive among itself and its negatives: `log(e^pos + sum_j e^(neg_j - log_counts_j)) -
-    pos`.
+    """Cross-entropy of the positive among itself and its negatives: `log(e^pos + sum_j e^(neg_j - lc_j)) - pos`.
 
-    With `log_counts`, the log of how often each item was to be expected among the negatives, the sum estimates that
+    With `log_counts` lc, the log of how often each item was to be expected among the negatives, the sum estimates that
     over all items the sampler can draw (Bengio and Senécal 2008; "logQ correction" in Yi et al. 2019). With 0 it is
     the plain contrastive loss over the sample (InfoNCE), and over all items the full softmax.
 
@@ -184,7 +174,6 @@ def sampled_softmax(pos: Tensor, neg: Tensor, log_counts: Tensor | float = 0.0, 
         log_counts: `(bs, n)`, `(bs, 1)` or a number; `inf` takes a negative out.
 
     Example:
-        >>> import torch
         >>> sampled_softmax(torch.zeros(1), torch.zeros(1, 3))  # log 4
         tensor(1.3863)
     """
@@ -218,16 +207,11 @@ def cosine_contrastive(
 
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
-    "bce": bce,
-    "bpr": bpr,
-    "hinge": hinge,
-    "softmax": softmax,
-    "sampled_softmax": sampled_softmax,
-    "cosine_contrastive": cosine_contrastive,
+    loss.__name__: loss for loss in (bce, bpr, hinge, softmax, sampled_softmax, cosine_contrastive)
 }
 
 
-class RankingLoss:
+class RankingLoss(_Plain):
     """A loss of positives and negatives in the form that a fastai `Learner` calls: of scores and of what was sampled.
 
     Args:
@@ -240,7 +224,6 @@ class RankingLoss:
         ValueError: an unknown name; in a call, weights that the function does not take.
 
     Example:
-        >>> import torch
         >>> scores = torch.tensor([[1., 0., 2.]])  # column 0 is the positive
         >>> RankingLoss('bpr')(scores, torch.zeros(1, 1))
         tensor(0.8133)
@@ -253,16 +236,19 @@ class RankingLoss:
         if not callable(self.func):
             raise TypeError(f"loss_func must be a name or a function of pos (bs,) and neg (bs, n), got {func!r}")
         self.name = getattr(self.func, "__name__", repr(self.func))
-        self._corrected = "log_counts" in _parameters(self.func)
-        fixed = self.func.keywords if isinstance(self.func, partial) else {}  # partial(mine, weight=5.): another weight
-        takes = _parameters(self.func) - set(fixed)
-        self._weight_name = next((name for name in ("row_weight", "weight") if name in takes), None)
+        # partial(mine, weight=5.): another weight
+        inner, fixed = (self.func.func, self.func.keywords) if isinstance(self.func, partial) else (self.func, {})
+        takes = _parameters(self.func)
+        self._corrected = "log_counts" in takes
+        self._weight_name = next((name for name in ("row_weight", "weight") if name in takes - set(fixed)), None)
         self._own = self.func not in LOSSES.values()  # a function of the caller's
+        # Whether adding a number to all scores of a row changes nothing, so that the loss says nothing of user biases.
+        self.of_differences = inner in (bpr, hinge, softmax, sampled_softmax)
 
     def __call__(self, scores, log_counts: Tensor, *rest: Tensor) -> Tensor:
         """The loss of `scores` `(bs, 1 + n)`, column 0 the positive; where `log_counts` is inf there is no negative.
 
-        Or of the `(positives (r,), negatives (g, m), group (r,))` of `CollabModel.group_scores`, where `log_counts` is
+        Or of the `(positives (r,), negatives (g, m), group (r,))` of `Model.group_scores`, where `log_counts` is
         `(m,)` and the negatives at the places `hits` `(2, h)` do not count. `rest` is `hits`, if so, and the weights
         `(bs,)` or `(r,)` of the rows, if there are any.
         """
@@ -306,14 +292,6 @@ class RankingLoss:
                 "seen the item) come as -inf and must add nothing, as in softplus(neg), relu(neg) or exp(neg)"
             )
         return loss
-
-    def activation(self, pred: Tensor) -> Tensor:
-        """Scores are what they are."""
-        return pred
-
-    def decodes(self, pred: Tensor) -> Tensor:
-        """Scores as shown by `show_results`."""
-        return pred
 
     def __repr__(self) -> str:
         return f"RankingLoss({self.name})"

@@ -188,7 +188,7 @@ def bootstrap_interval(
     """
     rng, n = np.random.default_rng(seed), len(sums)
     if n < 2:
-        return np.full(sums.shape[1:], np.nan), np.full(sums.shape[1:], np.nan)
+        return (np.full(sums.shape[1:], np.nan),) * 2
     if n_boot < 1:
         raise ValueError(f"n_boot must be at least 1, got {n_boot!r}")
     first, times = _distinct_rows(np.column_stack([sums, counts]))

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
-from collabkit.als import ALSSolver
-from collabkit.interactions import Columns, Interactions
-from collabkit.vocab import Vocab
+from collabkit.data.interactions import Columns, Interactions
+from collabkit.data.vocab import Vocab
+from collabkit.train.als import ALSSolver
 
 N_USERS, N_ITEMS = 40, 30
 
@@ -81,7 +81,7 @@ def test_blocks_and_threads_give_what_one_block_gives(sparse_events, monkeypatch
     P_blocks, Q_blocks = (torch.nn.Parameter(t.clone()) for t in (P, Q))
     sweep(solver, P, Q)
     value = solver.objective(P, Q)
-    monkeypatch.setattr("collabkit.als._CPU_BLOCK", 4 * 7)  # 7 rows a block, the last one short
+    monkeypatch.setattr("collabkit.train.als._CPU_BLOCK", 4 * 7)  # 7 rows a block, the last one short
     torch.set_num_threads(2)
     sweep(solver, P_blocks, Q_blocks)
     assert solver.objective(P_blocks, Q_blocks) == pytest.approx(value, rel=1e-6)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from collabkit import CollabDataLoaders, metrics, splits
-from collabkit.audit import audit, chance_level
-from collabkit.interactions import Columns, Interactions
+from collabkit.data.interactions import Columns, Interactions
+from collabkit.evaluate.audit import audit, chance_level
 
 # Rows: user, item, time. Item e and user 4 occur in the validation part alone.
 TRAIN = [(1, "a", 1), (1, "b", 2), (1, "c", 9), (2, "a", 3), (2, "a", 3), (3, "a", 5), (3, "d", 8)]

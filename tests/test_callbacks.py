@@ -15,8 +15,8 @@ from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from fastai.learner import Recorder
 from helpers import KINDS, make_dls, make_learner, ratings, same_weights, trained, weights
 
-from collabkit.callbacks import ColdRows, LeanRecorder, cosine, piecewise
 from collabkit.metrics import mae
+from collabkit.train.callbacks import ColdRows, LeanRecorder, cosine, piecewise
 
 
 def mean_absolute(pred, target):
@@ -136,8 +136,8 @@ def test_save_model_restores_the_best_epoch_and_cold_rows_are_fitted_after_it(tm
     assert (tmp_path / "models" / "best.pth").is_file()
     saved = torch.load(tmp_path / "models" / "best.pth", weights_only=True)
     warm = learn.dls.train.dataset.user_idx.unique()
-    assert torch.equal(learn.model.u_weight.weight[warm], saved["u_weight.weight"][warm])
-    assert saved["u_bias.weight"][0].item() == 0.0 and learn.model.u_bias.weight[0].item() != 0.0
+    assert torch.equal(learn.model.u_weight.weight[warm], saved["user_side.tables.0.weight"][warm])
+    assert saved["user_side.tables.1.weight"][0].item() == 0.0 and learn.model.u_bias.weight[0].item() != 0.0
     assert learn.validate()[0] == pytest.approx(min(losses), abs=0.02)
 
 
@@ -187,6 +187,10 @@ def cold_users(learn):
     return cold
 
 
+def tables(learn, side):
+    return [table.weight for table in learn.model.side(side).tables]
+
+
 def with_cold_user():
     df = ratings()
     last = df["user"] == df["user"].iloc[0]
@@ -203,19 +207,19 @@ def test_cold_rows_are_zero_while_training_and_fitted_after(kind):
 
     class Watch(Callback):
         def before_validate(self):
-            seen.append([t[cold].abs().max().item() for t in self.learn.model.tables(False)])
+            seen.append([t[cold].abs().max().item() for t in tables(self.learn, "user")])
 
     learn = make_learner(kind, with_cold_user(), cbs=Watch)
     cold = cold_users(learn)
     assert cold.sum() == 2  # the unknown row and the user who is in the validation part alone
-    assert all(t[cold].abs().max() > 0 for t in learn.model.tables(False))
+    assert all(t[cold].abs().max() > 0 for t in tables(learn, "user"))
     for _ in range(2):  # rows that were fitted after the first training are zero again in the second
         learn.fit(2, 1e-2)
         assert np.abs(seen).max() == 0 and len(seen) == 2
         seen.clear()
-        for table in learn.model.tables(False) + learn.model.tables(True):
+        for table in tables(learn, "user") + tables(learn, "item"):
             assert torch.isfinite(table).all() and table[0].abs().max() > 0
-        for table in learn.model.tables(False):
+        for table in tables(learn, "user"):
             assert torch.equal(table[0], table[cold][1])
 
 
@@ -232,7 +236,7 @@ def test_an_interrupted_fit_and_a_checkpoint_from_its_midst_have_their_defaults(
     saved = torch.load(tmp_path / "models" / "midst.pth", weights_only=True)["model"]  # the optimiser is beside it
     names = {id(p): name for name, p in learn.model.named_parameters()}
     for other in (learn, make_learner(kind, with_cold_user(), path=tmp_path, seed=7).load("midst", with_opt=False)):
-        for table, mine in zip(other.model.tables(False), learn.model.tables(False), strict=True):
+        for table, mine in zip(tables(other, "user"), tables(learn, "user"), strict=True):
             assert saved[names[id(mine)]][0].abs().max() == 0 < table[0].abs().max()
             assert torch.equal(table, mine)
 

@@ -9,8 +9,8 @@ import torch
 from test_evaluate import interactions, model_of
 
 from collabkit import CollabWarning, Recommender
-from collabkit.baselines import Popularity
-from collabkit.evaluate.candidates import SampledCandidates
+from collabkit.evaluate import SampledCandidates
+from collabkit.models import Popularity
 
 N_USERS, N_ITEMS, K = 400, 61, 10  # rows of the tables
 ZERO_FOR_CONSTANT = ["HitRate", "Precision", "Recall", "NDCG", "MAP", "MRR", "AUC"]

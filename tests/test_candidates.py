@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 from test_evaluate import interactions, model_of
 
 from collabkit import CollabWarning, Recommender
-from collabkit.evaluate.candidates import Lists, SampledCandidates, _nth_unseen, pair_scorer
+from collabkit.data.runs import Runs
+from collabkit.evaluate.candidates import Lists, SampledCandidates, _nth_unseen
 from collabkit.models import CollFilter, EmbeddingNN
-from collabkit.pairs import Pairs
-from collabkit.ranking import model_scorer, rank_pairs
+from collabkit.retrieval.ranking import rank_pairs
 
 N_USERS, N_ITEMS = 6, 30
 
 
 def some_pairs(seed, share):
     rng = np.random.default_rng(seed)
-    users, items = np.nonzero(rng.random((N_USERS, N_ITEMS)) < share)
-    return Pairs.from_indices(users, items, n_users=N_USERS, n_items=N_ITEMS)
+    users, items = np.nonzero((rng.random((N_USERS, N_ITEMS)) < share) & (np.arange(N_ITEMS) > 0))
+    return Runs.pairs(users, items, N_USERS, N_ITEMS)
 
 
 # --- sampled ---------------------------------------------------------------------------------------------------------
@@ -32,25 +32,25 @@ def test_samples_are_distinct_unseen_and_as_many_as_asked(seed, share, n):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CollabWarning)
         drawn = SampledCandidates(n, seed).draw(users, seen)
-    unseen = N_ITEMS - 1 - np.diff(seen.start)
-    assert np.array_equal(np.diff(drawn.start)[users], np.minimum(unseen[users], n))
-    assert len(drawn) == np.diff(drawn.start)[users].sum()  # nobody else gets any; pairs are distinct by nature
-    assert not seen.place(drawn.users, drawn.items)[1].any() and (drawn.items > 0).all()
+    unseen = N_ITEMS - 1 - seen.lengths.numpy()
+    assert np.array_equal(drawn.lengths[users], np.minimum(unseen[users], n))
+    assert len(drawn.values) == drawn.lengths[users].sum()  # nobody else gets any; pairs are distinct by nature
+    assert not seen.find(drawn.rows, drawn.values)[1].any() and (drawn.values > 0).all()
 
 
 @given(st.integers(0, 1000))
 def test_unseen_items_in_order(seed):
     seen = some_pairs(seed, 0.5)
     for user in range(N_USERS):
-        unseen = np.setdiff1d(np.arange(1, N_ITEMS), seen.items[seen.users == user])
+        unseen = np.setdiff1d(np.arange(1, N_ITEMS), seen.values[seen.rows == user])
         assert np.array_equal(_nth_unseen(np.full(len(unseen), user), np.arange(len(unseen)), seen), unseen)
 
 
 @pytest.mark.parametrize("n", [3, 12])  # by drawing again, and by a random order
 def test_all_unseen_items_are_equally_likely(n):
-    seen = Pairs.from_indices(np.repeat(np.arange(4000), 3), np.tile([2, 3, 17], 4000), n_users=4000, n_items=N_ITEMS)
+    seen = Runs.pairs(np.repeat(np.arange(4000), 3), np.tile([2, 3, 17], 4000), 4000, N_ITEMS)
     drawn = SampledCandidates(n, 0).draw(np.arange(4000), seen)
-    counts = np.bincount(drawn.items, minlength=N_ITEMS)
+    counts = np.bincount(drawn.values, minlength=N_ITEMS)
     assert counts[[0, 2, 3, 17]].sum() == 0
     p = n / 26
     others = np.delete(counts, [0, 2, 3, 17])
@@ -77,19 +77,19 @@ def test_ranks_in_lists_against_brute_force(seed, block, k):
     rng = np.random.default_rng(seed)
     table = torch.from_numpy(rng.integers(0, 5, (N_USERS, N_ITEMS))).float()
     allowed = some_pairs(seed, 0.4)
-    chosen = rng.random(len(allowed)) < 0.3
-    users, items = torch.from_numpy(allowed.users[chosen]), torch.from_numpy(allowed.items[chosen])
-    source = Lists(lambda u, i: table[u, i], allowed)
+    chosen = rng.random(len(allowed.values)) < 0.3
+    users, items = allowed.rows[chosen], allowed.values[chosen]
+    source = Lists(lambda users, rows, items: table[users[rows], items], allowed)
     ranks, lists = rank_pairs(source, users, items, block=block, k=k, list_k=3)
     for user, item, rank in zip(users.tolist(), items.tolist(), ranks.tolist(), strict=True):
-        mine = table[user, allowed.items[allowed.users == user]]
+        mine = table[user, allowed.values[allowed.rows == user]]
         exact = int((mine >= table[user, item]).sum())
         assert rank == exact or (k is not None and min(rank, exact) > k)
     for user, got in zip(users.unique().tolist(), [] if lists is None else lists.tolist(), strict=True):
-        mine = allowed.items[allowed.users == user]
+        mine = allowed.values[allowed.rows == user]
         best = np.sort(table[user, mine].numpy())[::-1][:3]
-        assert table[user, [i for i in got if i]].tolist() == best.tolist() and set(got) - {0} <= set(mine)
-    foreign = int(np.setdiff1d(np.arange(1, N_ITEMS), allowed.items[allowed.users == 1])[0])
+        assert table[user, [i for i in got if i]].tolist() == best.tolist() and set(got) - {0} <= set(mine.tolist())
+    foreign = int(np.setdiff1d(np.arange(1, N_ITEMS), allowed.values[allowed.rows == 1])[0])
     with pytest.raises(ValueError, match="1 of 1 items to rank are not candidates"):
         rank_pairs(source, torch.tensor([1]), torch.tensor([foreign]), block=block)
 
@@ -99,9 +99,9 @@ def test_pair_scores_are_those_of_the_matrix(make):
     model = make().eval()
     users, items = torch.randint(6, (50,)), torch.randint(1, 30, (50,))
     with torch.no_grad():
-        matrix = model_scorer(model, torch.arange(1, 30))(torch.arange(6))
+        matrix = model.scorer(torch.arange(1, 30))(torch.arange(6))
         for memory in ("512MB", 2000):
-            got = pair_scorer(model, 30, memory)(users, items)
+            got = model.score_pairs(torch.arange(6), users, items, memory)
             torch.testing.assert_close(got, matrix[users, items - 1], atol=1e-6, rtol=1e-5)
 
 

@@ -133,7 +133,7 @@ def test_help_lists_the_commands(tmp_path):
 
 
 def test_square_brackets_in_titles_are_printed(capsys):
-    from collabkit.console import print_table
+    from collabkit.cli.console import print_table
 
     print_table(pd.DataFrame({"title": ["[rec] (2007)", "odd [/b]"]}), "of [x]")
     printed = capsys.readouterr().out

@@ -5,9 +5,8 @@ from helpers import make_dls, make_learner, trained
 from test_evaluate import interactions, model_of
 
 from collabkit import Recommender
-from collabkit.baselines import EASE, ItemKNN, Popularity
-from collabkit.comparison import compare
-from collabkit.evaluate.candidates import SampledCandidates
+from collabkit.evaluate import SampledCandidates, compare
+from collabkit.models import EASE, ItemKNN, Popularity
 
 
 def test_a_table_by_hand():

@@ -9,7 +9,7 @@ import torch
 from helpers import Y_RANGE, make_dls, silence, synthetic
 
 from collabkit import CollabInterpretation, collab_learner
-from collabkit.interactions import CollabWarning
+from collabkit.data.notices import CollabWarning
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +37,9 @@ def test_parts_add_up_to_the_difference_from_an_average_item(learn):
 
 def test_effects_by_hand(learn):
     table = CollabInterpretation.from_learner(learn).feature_effects()
-    field = learn.model.item_features.fields[0]
+    field = learn.model.item_side.features.fields[0]
     vector, bias = (w.detach() for w in field.weights)
-    users = learn.model.factors(False)[learn.dls.train.dataset.user_idx.unique()].mean(0)
+    users = learn.model.factors("user")[learn.dls.train.dataset.user_idx.unique()].mean(0)
     raw = vector @ users + bias[:, 0]
     genres = table[table["feature"] == "genres"].set_index("value")
     a, b = field.field.categories[:2]

@@ -8,23 +8,32 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collabkit.evaluate import deciles, evaluate_ratings, predict_ratings
-from collabkit.evaluate import evaluate_ranking as evaluate_task
+from collabkit.data.dataset import Dataset
+from collabkit.data.interactions import Columns, Interactions
+from collabkit.data.notices import CollabWarning
+from collabkit.data.runs import Runs
+from collabkit.data.vocab import Vocab
+from collabkit.evaluate import tables
 from collabkit.evaluate.lists import ItemFacts
 from collabkit.evaluate.references import GlobalMean, PopularityRanks, UserItemBias
+from collabkit.evaluate.tables import deciles, predict_ratings
 from collabkit.evaluate.task import RankingTask, default_threshold
-from collabkit.interactions import CollabWarning, Columns, Interactions
 from collabkit.models import CollFilter
-from collabkit.pairs import Pairs
-from collabkit.vocab import Vocab
 
 METRICS = ["HitRate@10", "Precision@10", "Recall@10", "NDCG@10", "MAP@10", "MRR@10"]
 COLUMNS = ["value", "low", "high", "popularity", "difference", "diff_low", "diff_high", "n"]
 
 
-def evaluate_ranking(model, train, test, *, hidden, threshold=None, candidates=None, **kwargs):
-    task = RankingTask.make(train, test, hidden=hidden, threshold=threshold, candidates=candidates)
-    return evaluate_task(model, task, **kwargs)
+def evaluate_ranking(model, train, test, *, hidden=None, threshold=None, **kwargs):
+    """The metrics of `test`; the pairs `hidden` (default the training ones) are no candidates."""
+    task = RankingTask.make(Dataset(train, test), threshold=threshold)
+    if hidden is not None:
+        task = RankingTask(task.data, task.users, task.items, hidden)
+    return tables.evaluate_ranking(model, task, **kwargs)
+
+
+def evaluate_ratings(model, train, test):
+    return tables.evaluate_ratings(model, Dataset(train, test), test)
 
 
 def interactions(rows, n_users=4, n_items=6, rated=True) -> Interactions:
@@ -47,8 +56,8 @@ def model_of(table) -> CollFilter:
     return model
 
 
-def nothing(data: Interactions) -> Pairs:
-    return Pairs.from_interactions(data.take([]))
+def nothing(data: Interactions) -> Runs:
+    return data.take([]).pairs
 
 
 @pytest.fixture
@@ -138,9 +147,7 @@ def test_ranking_by_hand(train):
     table = torch.zeros(4, 6)
     table[1] = torch.tensor([9.0, 9, 9, 3, 2, 1])  # unseen: 3, 4, 5 -> item 4 is second
     table[2] = torch.tensor([9.0, 9, 1, 9, 5, 3])  # unseen: 4, 5, 2 -> item 5 second, item 2 third
-    result = evaluate_ranking(
-        model_of(table), train, test, hidden=Pairs.from_interactions(train), k=2, threshold=3, n_boot=200
-    )
+    result = evaluate_ranking(model_of(table), train, test, k=2, threshold=3, n_boot=200)
     assert list(result.index) == [name.replace("10", "2") for name in METRICS]
     assert list(result) == COLUMNS and result["n"].tolist() == [2] * 6
     log3 = np.log2(3)
@@ -163,7 +170,8 @@ def test_the_threshold_says_what_is_relevant(train):
     assert empty.empty and list(empty) == COLUMNS and empty.index.name == "metric"
     clicks = interactions([(1, 4, 0), (2, 4, 0)], rated=False)
     assert default_threshold(clicks) == -np.inf
-    assert evaluate_ranking(model, clicks, clicks, hidden=hidden)["n"].tolist() == [2] * 6
+    with pytest.warns(CollabWarning, match="2 of the pairs the model was trained or validated on occur"):
+        assert evaluate_ranking(model, clicks, clicks, hidden=hidden)["n"].tolist() == [2] * 6
 
 
 def test_rows_of_unknown_ids_are_left_out_and_counted(train):
@@ -188,9 +196,10 @@ def test_a_user_who_has_seen_everything_else():
     train = interactions([(1, i, 5) for i in range(1, 5)] + [(2, 5, 5)])
     test = interactions([(1, 5, 5), (2, 1, 5)])
     table = torch.arange(6.0).flip(0).repeat(4, 1)  # item 1 is best, item 5 worst
-    result = evaluate_ranking(model_of(table), train, test, hidden=Pairs.from_interactions(train), k=1)
+    result = evaluate_ranking(model_of(table), train, test, k=1)
     assert result.loc["HitRate@1", "value"] == 1  # item 5 is the one candidate that is left
-    seen = evaluate_ranking(model_of(table), train, train, hidden=Pairs.from_interactions(train), k=4)
+    with pytest.warns(CollabWarning, match="5 of the pairs the model was trained or validated on occur"):
+        seen = evaluate_ranking(model_of(table), train, train, hidden=train.pairs, k=4)
     assert seen.loc["HitRate@4", "value"] == 0  # a hidden item ranks last: nothing is right
 
 
@@ -348,9 +357,7 @@ def test_metrics_of_lists_by_hand():
     scores[1] = torch.tensor([0.0, 9, 9, 5, 4, 3])  # list: 3, 4
     scores[3] = torch.tensor([0.0, 9, 5, 4, 1, 1])  # list: 2, 3
     names = ["Coverage", "Novelty", "Diversity", "ARP", "Gini"]
-    got = evaluate_ranking(
-        model_of(scores), train, test, hidden=Pairs.from_interactions(train), k=2, metrics=names, n_boot=50
-    )
+    got = evaluate_ranking(model_of(scores), train, test, k=2, metrics=names, n_boot=50)
     one = np.log2(3)  # one of three users has the item; an item nobody has counts as if one had it
     expected = {
         "Coverage": 3 / 5,
@@ -417,9 +424,7 @@ def test_by_item_popularity():
     train = interactions([(1, 1, 1), (2, 1, 1), (3, 1, 1), (1, 2, 1), (2, 2, 1), (1, 3, 1)], 6, 6, rated=False)
     test = interactions([(4, 1, 1), (4, 2, 1), (5, 3, 1)], 6, 6, rated=False)
     model = model_of(torch.tensor([0.0, 5, 4, 1, 3, 2]).repeat(6, 1))
-    got = evaluate_ranking(
-        model, train, test, hidden=Pairs.from_interactions(train), k=2, by="item_popularity", metrics="MRR", n_boot=2
-    )
+    got = evaluate_ranking(model, train, test, k=2, by="item_popularity", metrics="MRR", n_boot=2)
     values = {low: value for (_, low, _, _), value in got["value"].items()}
     assert values == {1: 0, 2: 0.5, 3: 1}  # items 3, 2, 1: beyond 2, second, first
     assert got["n"].tolist() == [1, 1, 1]
@@ -430,12 +435,7 @@ def test_by_item_popularity():
 def test_test_users_unseen_in_training(trained):
     """Without training rows, but known: ranked, and popularity too; unknown ones: counted and left out."""
     train = interactions([(1, 1, 1), (2, 1, 1)], rated=False)
-    got = evaluate_ranking(
-        model_of(torch.zeros(4, 6)),
-        train,
-        interactions([(3, 1, 1)], rated=False),
-        hidden=Pairs.from_interactions(train),
-    )
+    got = evaluate_ranking(model_of(torch.zeros(4, 6)), train, interactions([(3, 1, 1)], rated=False))
     assert got.loc["MRR@10", ["value", "popularity"]].tolist() == [0.2, 1]
     rows = trained.dls.valid.items.head(5).assign(user=10**9)
     with pytest.warns(CollabWarning):

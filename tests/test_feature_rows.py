@@ -9,13 +9,13 @@ import torch
 from sklearn.linear_model import RidgeCV
 
 from collabkit import Vocab
-from collabkit.features import Features
-from collabkit.interactions import Columns, Interactions
+from collabkit.data.dataset import Dataset
+from collabkit.data.features import Features
+from collabkit.data.interactions import Columns, Interactions
 from collabkit.models import GMF, NCF, CollFilter, EmbeddingNN, NeuMF, TwoTower
-from collabkit.models.cold_rows import fit_cold_head, own_rows, ridge
-from collabkit.models.default_rows import fit_default_rows
-from collabkit.models.feature_rows import FeatureRows, field_width
-from collabkit.models.growing import grow
+from collabkit.coldstart.cold_rows import fit_cold_head, own_rows, ridge
+from collabkit.coldstart.default_rows import fit_default_rows
+from collabkit.models.feature_rows import FeatureRows
 
 N = 30
 
@@ -48,8 +48,8 @@ BOTH = (features(), features(seed=1))
 def make(kind, **kwargs):
     torch.manual_seed(0)
     model = MODELS[kind](**{"features": BOTH, **kwargs})
-    for side in (model.user_features, model.item_features):
-        for p in [] if side is None else side.parameters():
+    for side in model.sides:
+        for p in [] if side.features is None else side.features.parameters():
             torch.nn.init.normal_(p)
     return model
 
@@ -89,10 +89,10 @@ def test_gradients_of_many_and_of_few_rows(many):
 
 def test_concatenated_parts_have_widths_of_their_own():
     model = make("ncf", feature_szs={"genres": 7})
-    side = model.item_features
-    assert [field.width for field in side.fields] == [7, field_width(side.fields[1].field), 2, 5]
-    assert model.row_widths(True) == [3 + sum(field.width for field in side.fields)]
-    assert model.item_rows(torch.tensor([1, 2]))[0].shape == (2, *model.row_widths(True))
+    side, fields = model.item_side, model.item_side.features.fields
+    assert [field.width for field in fields] == [7, fields[1].field.by_kind.part_width(fields[1].field), 2, 5]
+    assert side.row_widths == [3 + sum(field.width for field in fields)]
+    assert model.item_rows(torch.tensor([1, 2]))[0].shape == (2, *side.row_widths)
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -103,7 +103,7 @@ def test_models_broadcast_and_copy(kind):
     assert table.shape == (3, N + 1)
     assert torch.allclose(table[1, 4], model(torch.tensor([[2, 4]]))[0], atol=1e-5)
     assert torch.equal(copy.deepcopy(model)(users[:, None], items[None]), table)
-    if hasattr(model, "item_vectors"):
+    if model.has_vectors:
         dots = model.user_vectors(users) @ model.item_vectors(items).T
         assert torch.allclose(model.activation(dots), table, atol=1e-4)
 
@@ -114,7 +114,7 @@ def test_features_change_the_score_of_their_id_alone(kind):
     users, items = torch.tensor([1]), torch.arange(N + 1)
     before = model(users, items)
     with torch.no_grad():
-        model.item_features.fields[0].weights[0][1] += 1.0
+        model.item_side.features.fields[0].weights[0][1] += 1.0
     changed = (model(users, items) - before).abs() > 1e-7
     has = BOTH[1].matrix()[:, 1] > 0
     assert not changed[~has].any() and changed[has].float().mean() > 0.8  # a ReLU may hide it
@@ -127,7 +127,7 @@ def test_id_dropout_leaves_the_features_alone():
     model = make("dot", id_dropout=0.5)
     idx = torch.arange(1, N + 1)
     torch.manual_seed(1)
-    rows, part = model.train().item_rows(idx)[0], model.item_features(idx)[0]
+    rows, part = model.train().item_rows(idx)[0], model.item_side.features(idx)[0]
     dropped = torch.isclose(rows, part).all(1)
     assert 0.2 < dropped.float().mean() < 0.8
     assert torch.allclose(rows[~dropped], (part + model.i_weight(idx))[~dropped])
@@ -184,9 +184,9 @@ def planted(n=120, noise=0.1):
 
 def test_new_items_get_the_rows_that_their_features_foretell():
     model, train, df, centre = planted()
-    fit_cold_head(model, train, True)
+    fit_cold_head(model, train, model.item_side)
     cold = torch.arange(train.n_items - 10, train.n_items)
-    total = model.item_features.cold_rows(cold)[0] + model.item_features(cold)[0]
+    total = model.item_side.features.cold_rows(cold)[0] + model.item_side.features(cold)[0]
     want = torch.tensor([centre[k] for k in df["kind"].tail(10)])
     assert (total - want).abs().max() < 0.15
 
@@ -194,47 +194,47 @@ def test_new_items_get_the_rows_that_their_features_foretell():
 def test_default_rows_serve_ids_without_features_and_the_regression_those_with():
     model, train, *_ = planted()
     bare = train.n_items - 1
-    model.item_features.features.given[bare] = False
-    fit_default_rows(model, train)
+    model.item_side.features.features.given[bare] = False
+    fit_default_rows(model, Dataset(train))
     rows = model.i_weight.weight.detach()
     assert torch.equal(rows[bare], rows[0])
     cold = torch.arange(train.n_items - 10, bare)
-    assert torch.allclose(rows[cold], model.item_features.cold_rows(cold)[0])
-    spread = own_rows(model, True, cold)[0].std(0)
+    assert torch.allclose(rows[cold], model.item_side.features.cold_rows(cold)[0])
+    spread = own_rows(model.item_side, cold)[0].std(0)
     assert (spread > 0.3).all()
-    design = model.item_features.features.matrix(torch.arange(1, train.n_items - 10))
-    average = design.mean(0) @ model.item_features.cold[:-1] + model.item_features.cold[-1]
-    average = average[:2] + (design.mean(0) @ model.item_features.fields[0].weights[0].detach())
-    assert torch.allclose(average, own_rows(model, True, torch.tensor([0]))[0][0], atol=1e-4)  # a stranger's answer
+    design = model.item_side.features.features.matrix(torch.arange(1, train.n_items - 10))
+    average = design.mean(0) @ model.item_side.features.cold[:-1] + model.item_side.features.cold[-1]
+    average = average[:2] + (design.mean(0) @ model.item_side.features.fields[0].weights[0].detach())
+    assert torch.allclose(average, own_rows(model.item_side, torch.tensor([0]))[0][0], atol=1e-4)  # the answer for an unknown id
 
 
 def test_growing_keeps_rows_and_scores():
     model, train, *_ = planted()
-    fit_default_rows(model, train)
+    fit_default_rows(model, Dataset(train))
     model.eval()
     before = model(torch.arange(5)[:, None], torch.arange(train.n_items))
     vocab = train.items.extended([1000, 1001])
-    new = model.item_features.features.extended(pd.DataFrame({"item": [1001], "kind": ["b"]}), vocab)
-    grow(model, vocab, is_item=True, features=new)
-    assert model.n_items == train.n_items + 2 and model.config()["n_items"] == model.n_items and model.items is vocab
+    new = model.item_side.features.features.extended(pd.DataFrame({"item": [1001], "kind": ["b"]}), vocab)
+    model.item_side.grow(vocab, new)
+    assert model.n_items == train.n_items + 2 and model.items is vocab
     assert torch.equal(model(torch.arange(5)[:, None], torch.arange(train.n_items)), before)
     rows = model.i_weight.weight.detach()
     assert torch.equal(rows[-2], torch.zeros(2)) and torch.equal(
-        rows[-1], model.item_features.cold_rows(torch.tensor([model.n_items - 1]))[0][0]
+        rows[-1], model.item_side.features.cold_rows(torch.tensor([model.n_items - 1]))[0][0]
     )
     assert model.i_weight.num_embeddings == model.n_items and model.i_weight.weight.requires_grad
 
 
 def test_with_very_many_columns_new_items_get_the_mean_and_what_features_add(monkeypatch):
-    from collabkit.models import cold_rows
+    from collabkit.coldstart import cold_rows
 
     monkeypatch.setattr(cold_rows, "MAX_COLUMNS", 2)
     model, train, *_ = planted()
     with torch.no_grad():
-        model.item_features.fields[0].weights[0].normal_()
-    fit_cold_head(model, train, True)
+        model.item_side.features.fields[0].weights[0].normal_()
+    fit_cold_head(model, train, model.item_side)
     warm = torch.arange(1, train.n_items - 10)
-    part = model.item_features(torch.arange(train.n_items))[0].detach()
-    total = model.item_features.cold_rows(warm)[0] + part[warm]
-    assert torch.allclose(total.mean(0), own_rows(model, True, warm)[0].mean(0), atol=1e-4)  # the part counts once
+    part = model.item_side.features(torch.arange(train.n_items))[0].detach()
+    total = model.item_side.features.cold_rows(warm)[0] + part[warm]
+    assert torch.allclose(total.mean(0), own_rows(model.item_side, warm)[0].mean(0), atol=1e-4)  # the part counts once
     assert torch.allclose(total - part[warm], (total - part[warm])[:1].expand(len(warm), -1), atol=1e-5)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from collabkit import CollabWarning, Vocab
-from collabkit.features import Features, SideFeatures
-from collabkit.features.fields import fit_field, infer_kind
+from collabkit.data.features import Features, SideFeatures
+from collabkit.data.features.fields import KINDS, infer_kind
 
 IDS = ["Alien", "Brazil", "Cube", "Dune"]
 VOCAB = Vocab(IDS, "title")
@@ -93,13 +93,13 @@ def test_bins_hold_equal_shares_of_the_training_ids():
     ids = list(range(100))
     df = pd.DataFrame({"id": ids, "x": np.arange(100.0)})
     features = Features.from_df(df, Vocab(ids, "id"), {"x": "binned"})
-    counts = torch.bincount(features.rows[0].codes[1:])
+    counts = torch.bincount(features.rows[0].values[1:])
     assert len(features.fields[0].categories) == 20 and int(counts[1:].min()) >= 4 and int(counts[1:].max()) <= 6
     assert features.fields[0].categories[0] == "below 5" or features.fields[0].categories[0] == "below 4"
     more = features.extended(
         pd.DataFrame({"id": [100, 101, 102], "x": [-7.0, 1e9, None]}), Vocab([*ids, 100, 101, 102], "id")
     )
-    assert more.rows[0].codes[-3:].tolist() == [1, 20, 0]
+    assert more.rows[0].values[-3:].tolist() == [1, 20, 0]
 
 
 def test_vectors_are_centred_and_scaled_to_a_mean_squared_length_of_one():
@@ -149,7 +149,7 @@ def test_statistics_and_categories_are_those_of_the_training_ids():
     trained = torch.tensor([False, True, True, True, False])
     features = Features.from_df(films(genre=["a", "b", "a", "zz"], year=[1.0, 2, 3, 1000]), VOCAB, trained=trained)
     assert features.fields[0].categories == ("a", "b") and features.fields[1].centre == 2
-    assert features.rows[0].codes[-1] == 0
+    assert features.rows[0].values[-1] == 0
     assert "1 value(s) of 'genre' are categories unseen in training ('zz'), which count as none" in features.notes
 
 
@@ -300,9 +300,14 @@ def test_a_table_of_another_kind():
         Features.from_df(None, VOCAB, ["genre"])
 
 
-def test_fit_field_says_nothing_of_empty_lists():
+def test_fitting_says_nothing_of_empty_lists():
     with pytest.raises(ValueError, match="all are missing"):
-        fit_field("x", "multi", pd.Series([[], [], None], dtype=object))
+        KINDS["multi"].fit("x", pd.Series([[], [], None], dtype=object))
+    late, trained = films().tail(2), torch.tensor([False, True, True, False, False])
+    with pytest.raises(ValueError, match="'year' tells no two training ids apart: none of them has a row. Leave the"):
+        Features.from_df(late, VOCAB, ["year"], trained=trained)
+    with pytest.raises(ValueError, match=r"features is left: .*none of them has a row \(it is left out\)"):
+        Features.from_df(late, VOCAB, trained=trained)
 
 
 # --- vocabularies grow -----------------------------------------------------------------------------------------------

@@ -8,17 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.pandas import column, data_frames, range_indexes
 
-from collabkit.filters import (
-    describe_left_out,
+from collabkit.data.filters import (
     drop_duplicates,
     k_core,
     min_count,
     min_rating,
-    name_columns,
     positive_events,
 )
-from collabkit.filters import sample_users as sample
-from collabkit.interactions import CollabWarning, Columns
+from collabkit.data.filters import sample_users as sample
+from collabkit.data.interactions import Columns
+from collabkit.data.notices import CollabWarning
+from collabkit.data.tables import describe_left_out, name_columns
 
 events = data_frames(
     [column("user", elements=st.integers(0, 6), dtype=int), column("item", elements=st.integers(0, 6), dtype=int)],
@@ -181,11 +181,13 @@ def test_columns_are_found_or_named(toy):
 
 def test_the_counts_that_are_said(toy):
     keep = np.array([True, False] * 5)
-    columns = Columns("user", "title")
+    users, items = (pd.factorize(toy[name])[0] for name in ("user", "title"))
     # left out: rows 1 3 5 7 9 = ann/Brazil bob/Alien cat/Brazil cat/Alien ann/Dune -> Brazil has no row left
-    text = describe_left_out(toy, keep, columns, "odd")
+    text = describe_left_out(keep, users, items, "odd")
     assert text == "left out 5 of 10 rows, 0 of 4 users, 1 of 5 items: odd"
-    assert describe_left_out(toy, np.ones(10, dtype=bool), columns, "odd") is None
+    with warnings.catch_warnings():  # nothing left out is not worth a word
+        warnings.simplefilter("error")
+        assert min_count(toy).equals(toy) and drop_duplicates(toy).equals(toy)
 
 
 # --- what counts as a positive of implicit feedback -------------------------------------------------------------------

@@ -7,11 +7,12 @@ from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from helpers import make_dls, make_learner
 from torch import nn
 
-from collabkit import fit_metrics
+from collabkit import metrics
 from collabkit.evaluate import task
 from collabkit.evaluate.candidates import SampledCandidates
-from collabkit.fit_metrics import MAP, MRR, NDCG, HitRate, Precision, Recall
-from collabkit.training import LeanLearner
+from collabkit.train import fit_metrics
+from collabkit.train.fit_metrics import MAP, MRR, NDCG, HitRate, Precision, RankingMetric, Recall
+from collabkit.train.loop import LeanLearner
 
 
 @pytest.fixture
@@ -97,6 +98,24 @@ def test_it_ranks_what_is_validated():
     assert train > valid > 0  # forty relevant rows a user, not four
 
 
+def test_a_plain_function_of_ranks_groups_and_k(passes):
+    def share(ranks, groups, k):
+        """Of a user's relevant items, the share in the first k; what recall is where nobody has more than k."""
+        return np.array([(ranks[groups == group] <= k).mean() for group in np.unique(groups)])
+
+    def error(pred, target):
+        return (pred - target.flatten()).abs().mean()
+
+    learn = make_learner(metrics=[share, Recall(10), RankingMetric(3, function=metrics.precision), error])
+    learn.fit(1, 1e-2)
+    assert passes == [1] and learn.recorder.metric_names[3:7] == ["share@10", "recall@10", "precision@3", "error"]
+    _, mine, recall, precision, _ = learn.validate()
+    assert 0 < mine == pytest.approx(recall)
+    assert precision == pytest.approx(learn.evaluate(k=3, n_boot=2).loc["Precision@3", "value"])
+    alone = make_learner(metrics=share)
+    assert alone.validate()[1] > 0
+
+
 def test_the_model_is_put_back_and_training_is_unchanged():
     plain, measured = (make_learner("nn", metrics=metrics) for metrics in ([], [NDCG(10)]))
     for learn in (plain, measured):
@@ -123,4 +142,7 @@ def test_what_is_refused():
     with learn.no_bar(), pytest.raises(TypeError, match="hit_rate@10 needs one of collabkit's models .*got Plain"):
         learn.validate()
     assert HitRate(10).value is None
-    assert set(fit_metrics.__all__) == {"RankingMetric", "HitRate", "Precision", "Recall", "NDCG", "MAP", "MRR"}
+    with pytest.raises(TypeError, match="needs a function of ranks, groups and k; or take HitRate"):
+        RankingMetric()
+    names = {"RankingMetric", "HitRate", "Precision", "Recall", "NDCG", "MAP", "MRR"}
+    assert set(fit_metrics.__all__) == names | {"is_ranking_function"}

@@ -1,5 +1,6 @@
 """Fold-in of new users: posteriors by hand, planted structure, invariances, every model, errors, and its evaluation."""
 
+import copy
 from itertools import pairwise
 
 import numpy as np
@@ -7,16 +8,20 @@ import pandas as pd
 import pytest
 import torch
 
-from collabkit.evaluate.fold_in import Newcomers, evaluate_fold_in
-from collabkit.features import Features
-from collabkit.fold_in import FoldIn, events
-from collabkit.fold_in.histories import Histories
-from collabkit.fold_in.jackknife import rows_without
-from collabkit.fold_in.prior import Gaussian, shrunk_covariance
-from collabkit.fold_in.scores import UserScores
-from collabkit.interactions import Columns, Interactions
+from collabkit.evaluate.new_users import NewUserRows, evaluate_fold_in
+from collabkit.data.features import Features
+from collabkit.coldstart.fold_in import FoldIn, events
+from collabkit.coldstart.fold_in.histories import blocks
+from collabkit.coldstart.fold_in.jackknife import rows_without
+from collabkit.coldstart.fold_in.prior import Gaussian, shrunk_covariance
+from collabkit.coldstart.fold_in.ratings import histories_of
+from collabkit.coldstart.fold_in.scores import UserScores
+from collabkit.data.dataset import Dataset
+from collabkit.data.interactions import Columns, Interactions
 from collabkit.models import GMF, NCF, CollFilter, EmbeddingNN, NeuMF, TwoTower
-from collabkit.vocab import Vocab
+from collabkit.data.query import Query
+from collabkit.data.runs import Runs
+from collabkit.data.vocab import Vocab
 
 N_USERS, N_ITEMS, NOISE = 120, 60, 0.3
 
@@ -47,22 +52,36 @@ def planted():
     items = 1 + torch.cat([torch.randperm(N_ITEMS, generator=rng)[:40] for _ in range(N_USERS)])
     with torch.no_grad():
         ratings = model(users, items) + NOISE * torch.randn(len(users), generator=rng)
-        for table in model.tables(False):
-            table[101:] = 0
+        for table in model.user_side.tables:
+            table.weight[101:] = 0
     data = interactions(users, items, ratings)
     kept = (users <= 100) & (torch.rand(len(users), generator=rng) < 0.7)  # histories of different lengths
     return model, data.take(kept.numpy()), data.take((users > 100).numpy())
 
 
-def histories(n_items: int = N_ITEMS, counts=(3, 1, 12, 4, 30), rated: bool = True, seed: int = 3):
+def histories(n_items: int = N_ITEMS, counts=(3, 1, 12, 4, 30), rated: bool = True, seed: int = 3) -> Runs:
     rng = torch.Generator().manual_seed(seed)
     items = [1 + torch.randperm(n_items, generator=rng)[:n] for n in counts]
     start = torch.tensor([0, *counts]).cumsum(0)
-    return start, torch.cat(items), torch.randint(1, 6, (sum(counts),), generator=rng).float() if rated else None
+    ratings = torch.randint(1, 6, (sum(counts),), generator=rng).float() if rated else None
+    return Runs(start, torch.cat(items), weight=ratings)
+
+
+def one(items, ratings=None) -> Runs:
+    """The history of one user."""
+    return Runs(torch.tensor([0, len(items)]), torch.as_tensor(items), weight=ratings)
+
+
+def logits_of(fold_in, rows, items=None, at=None):
+    """What the model says of users with `rows`: `(b, n)` logits of `items`, default all."""
+    at = torch.zeros(len(rows[0]), dtype=torch.int64) if at is None else at
+    items = torch.arange(fold_in.data.n_items) if items is None else items
+    with torch.no_grad():
+        return fold_in.model.eval().score(Query(at, rows=tuple(rows)), items[None])
 
 
 def made(name: str, rated: bool):
-    """An untrained model of a class, and training interactions for it."""
+    """An untrained model of a class, and training data for it."""
     rows = (N_USERS + 1, N_ITEMS + 1)
     y_range = (0, 5.5) if rated else None
     model = {
@@ -78,12 +97,11 @@ def made(name: str, rated: bool):
     users = torch.arange(1, 101).repeat_interleave(15)
     if rated:
         items = torch.cat([1 + torch.randperm(N_ITEMS, generator=rng)[:15] for _ in range(100)])
-        return model, interactions(users, items, torch.randint(1, 6, (1500,), generator=rng))
+        return model, Dataset(interactions(users, items, torch.randint(1, 6, (1500,), generator=rng)))
     with torch.no_grad():
         logits = model.score(torch.arange(1, 101)[:, None], torch.arange(1, N_ITEMS + 1))
-    return model, interactions(
-        users, 1 + torch.multinomial(torch.softmax(logits, 1), 15, True, generator=rng).flatten()
-    )
+    items = 1 + torch.multinomial(torch.softmax(logits, 1), 15, True, generator=rng).flatten()
+    return model, Dataset(interactions(users, items))
 
 
 RATED = ["CollFilter", "EmbeddingNN"]
@@ -100,7 +118,7 @@ def case(request):
 
 def by_hand(model, train, mean, root, noise):
     """A fold-in whose prior and noise are set."""
-    fold_in = FoldIn(model, train)
+    fold_in = FoldIn(model, Dataset(train))
     solver = fold_in.solver
     solver.prior, solver.noise = Gaussian(torch.tensor(mean).double(), torch.tensor(root).double()), noise
     solver._reduce()
@@ -114,7 +132,7 @@ def test_the_posterior_of_one_rating_by_hand(planted):
         model.i_weight.weight[4], model.i_bias.weight[4] = 2.0, 0.5
     fold_in = by_hand(model, train, [0.0, 0.0], [[1.0, 0.0], [0.0, 1.0]], 1.0)
     # z = [2, 1]; r - b_i = 3; variance of the rating 2*2 + 1*1 + 1 = 6; x = z * 3 / 6
-    p, b = fold_in.rows(torch.tensor([0, 1]), torch.tensor([4]), torch.tensor([3.5]))
+    p, b = fold_in.rows(one([4], torch.tensor([3.5])))
     assert p.tolist() == [[pytest.approx(1.0)]] and b.tolist() == [[pytest.approx(0.5)]]
 
 
@@ -124,8 +142,8 @@ def test_the_posterior_is_ridge_regression_whichever_form_is_solved(planted, n):
     root = [[1.0, 0, 0, 0], [0.5, 2, 0, 0], [0, 0, 1, 0], [0, 0, 0.2, 0.3]]
     fold_in = by_hand(model, train, [0.1, 0.2, 0.3, 0.4], root, 0.7)
     items, ratings = torch.arange(1, n + 1), torch.linspace(-2, 2, n)
-    rows = torch.cat(fold_in.rows(torch.tensor([0, n]), items, ratings), dim=1)[0].double()
-    q, b = (part.detach().double()[items] for part in model.tables(True))
+    rows = torch.cat(fold_in.rows(one(items, ratings)), dim=1)[0].double()
+    q, b = (part.detach().double()[items] for part in (table.weight for table in model.item_side.tables))
     z, precision = torch.cat([q, torch.ones_like(b)], 1), torch.linalg.inv(torch.tensor(root).double())
     precision = precision.T @ precision
     mean = torch.tensor([0.1, 0.2, 0.3, 0.4]).double()
@@ -135,14 +153,14 @@ def test_the_posterior_is_ridge_regression_whichever_form_is_solved(planted, n):
 
 def test_the_row_is_the_mode_of_the_posterior_with_a_sigmoid():
     fold_in = FoldIn(*made("CollFilter", True))
-    solver, (start, items, ratings) = fold_in.solver, histories()
-    for user in range(len(start) - 1):
-        own = slice(int(start[user]), int(start[user + 1]))
-        rows = fold_in.rows(torch.tensor([0, own.stop - own.start]), items[own], ratings[own])
+    solver, given = fold_in.solver, histories()
+    for user in range(len(given)):
+        own = given.of([user])
+        rows = fold_in.rows(own)
         y = torch.linalg.lstsq(solver.prior.root, torch.cat(rows, 1)[0].double() - solver.prior.mean).solution
         y.requires_grad_()
-        logits = solver.slope[items[own]] @ y + solver.base[items[own]]
-        loss = (ratings[own] - solver.rating(logits)[0]).square().sum() / solver.noise + y.square().sum()
+        logits = solver.slope[own.values] @ y + solver.base[own.values]
+        loss = (own.weight - solver.rating(logits)[0]).square().sum() / solver.noise + y.square().sum()
         (gradient,) = torch.autograd.grad(loss, y)
         assert gradient.norm() < 0.02
 
@@ -150,10 +168,9 @@ def test_the_row_is_the_mode_of_the_posterior_with_a_sigmoid():
 @pytest.mark.parametrize("name", ["CollFilter", "TwoTower"])
 def test_the_row_is_nearly_the_mode_of_the_posterior_with_a_softmax(name):
     fold_in = FoldIn(*made(name, False))
-    solver, (start, items, _) = fold_in.solver, histories(rated=False)
-    x = torch.cat(fold_in.rows(start, items), 1).double()
-    for user in range(len(start) - 1):
-        own = items[start[user] : start[user + 1]]
+    solver, given = fold_in.solver, histories(rated=False)
+    x = torch.cat(fold_in.rows(given), 1).double()
+    for user, own in enumerate(given):
 
         def value(y, own=own):
             logits = solver.base.double() + solver.slope[solver.catalogue] @ y
@@ -178,11 +195,10 @@ def test_the_row_is_nearly_the_mode_of_the_posterior_with_a_softmax(name):
 @pytest.mark.parametrize("name", ["NeuMF", "TwoTower, cosine"])
 def test_curved_models_are_climbed_to_the_top_too(name):
     fold_in = FoldIn(*made(name, False))
-    solver, (start, items, _) = fold_in.solver, histories(rated=False)
-    x = torch.cat(fold_in.rows(start, items), 1).double()
+    solver, given = fold_in.solver, histories(rated=False)
+    x = torch.cat(fold_in.rows(given), 1).double()
     at, everything = torch.zeros(1, dtype=torch.int64), solver.scores.parts_of(solver.catalogue[None])
-    for user in range(len(start) - 1):
-        own = items[start[user] : start[user + 1]]
+    for user, own in enumerate(given):
         y = torch.linalg.lstsq(solver.prior.root, x[user] - solver.prior.mean).solution
 
         def value(y, own=own):
@@ -196,7 +212,7 @@ def test_curved_models_are_climbed_to_the_top_too(name):
 
 def test_planted_ratings_are_recovered_and_not_better_than_the_noise_allows(planted):
     model, train, test = planted
-    table = evaluate_fold_in(FoldIn(model, train), test, n_given=(1, 5, 20), seed=0)
+    table = evaluate_fold_in(FoldIn(model, Dataset(train)), test, n_given=(1, 5, 20), seed=0)
     assert (table["RMSE"].iloc[1:].diff().dropna() < 0).all()
     assert 0.95 * NOISE < table.loc[20, "RMSE"] < 1.25 * NOISE < 0.5 * table.loc[20, "item mean"]
     assert table.loc[5, "RMSE"] < 0.75 * table.loc[5, "item mean"]
@@ -204,7 +220,7 @@ def test_planted_ratings_are_recovered_and_not_better_than_the_noise_allows(plan
 
 def test_the_noise_of_planted_ratings_is_found(planted):
     model, train, _ = planted
-    solver = FoldIn(model, train).solver
+    solver = FoldIn(model, Dataset(train)).solver
     assert 0.9 * NOISE < solver.noise**0.5 < 1.2 * NOISE
 
 
@@ -219,37 +235,34 @@ def test_planted_tastes_are_recovered_from_events():
     train, test = data.take((users <= 100).numpy()), data.take((users > 100).numpy())
     with torch.no_grad():
         model.u_weight.weight[101:] = model.u_weight.weight[1:101].mean(0)
-    table = evaluate_fold_in(FoldIn(model, train), test, n_given=(2, 15), seed=0)
+    table = evaluate_fold_in(FoldIn(model, Dataset(train)), test, n_given=(2, 15), seed=0)
     assert table.loc[15, "NDCG@10"] > 1.3 * table.loc[15, "popularity NDCG@10"]
     assert table.loc[15, "NDCG@10"] > table.loc[2, "NDCG@10"] > table.loc[0, "NDCG@10"]
 
 
 def test_many_users_at_once_are_as_one_by_one(case):
-    fold_in, (start, items, ratings) = case
-    together = fold_in.rows(start, items, ratings)
-    for user in range(len(start) - 1):
-        own = slice(int(start[user]), int(start[user + 1]))
-        alone = fold_in.rows(
-            start[user : user + 2] - start[user], items[own], None if ratings is None else ratings[own]
-        )
-        for part, one in zip(together, alone, strict=True):
-            assert torch.allclose(part[user], one[0], atol=2e-5)
+    fold_in, given = case
+    together = fold_in.rows(given)
+    for user in range(len(given)):
+        for part, alone in zip(together, fold_in.rows(given.of([user])), strict=True):
+            assert torch.allclose(part[user], alone[0], atol=2e-5)
 
 
 def test_rows_have_the_tables_shapes_and_are_finite_and_differ(case):
-    fold_in, (start, items, ratings) = case
-    rows = fold_in.rows(start, items, ratings)
-    for part, table in zip(rows, fold_in.model.tables(False), strict=True):
-        assert part.shape == (len(start) - 1, table.shape[1]) and part.dtype == table.dtype
+    fold_in, given = case
+    rows = fold_in.rows(given)
+    for part, table in zip(rows, fold_in.model.user_side.tables, strict=True):
+        assert part.shape == (len(given), table.weight.shape[1]) and part.dtype == table.weight.dtype
         assert bool(part.isfinite().all())
     assert not torch.allclose(rows[0][0], rows[0][2])
 
 
 def test_the_order_of_a_history_does_not_matter(case):
-    fold_in, (start, items, ratings) = case
-    order = torch.cat([torch.arange(int(a), int(b)).flip(0) for a, b in pairwise(start)])
-    turned = fold_in.rows(start, items[order], None if ratings is None else ratings[order])
-    for part, other in zip(fold_in.rows(start, items, ratings), turned, strict=True):
+    fold_in, given = case
+    order = torch.cat([torch.arange(int(a), int(b)).flip(0) for a, b in pairwise(given.start)])
+    weight = None if given.weight is None else given.weight[order]
+    turned = fold_in.rows(Runs(given.start, given.values[order], weight=weight))
+    for part, other in zip(fold_in.rows(given), turned, strict=True):
         assert torch.allclose(part, other, atol=2e-5)
 
 
@@ -259,33 +272,36 @@ def test_the_same_again_and_no_trace_left(case):
     state = torch.random.get_rng_state()
     fold_in.model.train()
     with torch.inference_mode():
-        again = FoldIn(fold_in.model, fold_in.train).rows(*given)
+        again = FoldIn(fold_in.model, fold_in.data).rows(given)
     assert fold_in.model.training and torch.equal(state, torch.random.get_rng_state())
     fold_in.model.eval()
-    assert all(torch.equal(a, b) for a, b in zip(again, fold_in.rows(*given), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(again, fold_in.rows(given), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(before, fold_in.model.parameters(), strict=True))
     assert all(parameter.grad is None for parameter in fold_in.model.parameters())
 
 
-def test_logits_are_the_models(case):
+def test_a_query_with_rows_gets_what_rows_in_the_tables_would(case):
+    """And the solver's scores are the model's."""
     fold_in, given = case
-    rows, items = fold_in.rows(*given), torch.tensor([7, 1, 30])
-    logits = fold_in.logits(rows, items)
-    at = torch.zeros(len(rows[0]), 1, dtype=torch.int64)
-    own = fold_in.model.join(False, at, tuple(part[:, None] for part in rows))
+    rows, items, model = fold_in.rows(given), torch.tensor([7, 1, 30]), copy.deepcopy(fold_in.model)
+    logits = logits_of(fold_in, rows, items)
+    at = torch.arange(110, 110 + len(given))
+    model.user_side.write(at, rows)
     with torch.no_grad():
-        assert torch.allclose(logits, fold_in.model.interact(own, fold_in.model.item_rows(items[None])), atol=1e-4)
-    assert torch.allclose(fold_in.logits(rows)[:, items], logits, atol=1e-5)
+        assert torch.allclose(logits, model.score(at[:, None], items[None]), atol=1e-5)
+        assert torch.allclose(model.scorer(items)(Query(torch.zeros_like(at), rows=tuple(rows))), logits, atol=1e-4)
+    scores, parts = fold_in.solver.scores, [part[None] for part in fold_in.solver.scores.parts_of(items)]
+    solved = scores.logits(torch.cat(rows, 1).double(), torch.zeros_like(at), parts)
+    assert torch.allclose(solved, logits.double(), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", EVENTS)
 def test_a_users_events_become_likelier(name):
-    fold_in, (start, items, _) = FoldIn(*made(name, False)), histories(rated=False)
-    own = items[start[2] : start[3]]
+    fold_in, own = FoldIn(*made(name, False)), list(histories(rated=False))[2]
     beta = fold_in.solver.beta
-    logits = torch.log_softmax(beta * fold_in.logits(fold_in.rows(torch.tensor([0, len(own)]), own))[0, 1:], 0)
-    mean = [part.mean(0, keepdim=True) for part in (t[1:101].detach() for t in fold_in.model.tables(False))]
-    before = torch.log_softmax(beta * fold_in.logits(mean)[0, 1:], 0)
+    logits = torch.log_softmax(beta * logits_of(fold_in, fold_in.rows(one(own)))[0, 1:], 0)
+    mean = [part.mean(0, keepdim=True) for part in fold_in.model.user_side.read(torch.arange(1, 101))]
+    before = torch.log_softmax(beta * logits_of(fold_in, mean)[0, 1:], 0)
     assert logits[own - 1].mean() > before[own - 1].mean() + 0.02
 
 
@@ -294,26 +310,27 @@ def test_a_users_events_become_likelier(name):
 def test_the_temperature_of_drawn_events_is_found(name, most, monkeypatch):
     """Events drawn at temperature 1, from histories of different lengths; also where items are sampled."""
     monkeypatch.setattr(events, "_CATALOGUE", {True: most, False: most})
-    model, train = made(name, False)
+    model, data = made(name, False)
+    train = data.train
     train = train.take((torch.rand(len(train), generator=torch.Generator().manual_seed(6)) < 0.6).numpy())
-    solver, users = FoldIn(model, train).solver, torch.unique(train.user_idx)
+    solver, users = FoldIn(model, Dataset(train)).solver, torch.unique(train.user_idx)
     assert len(solver.catalogue) == min(most, N_ITEMS)
     assert float(solver.log_weight.exp().sum()) == pytest.approx(N_ITEMS)
-    found = solver._temperature(users, Histories.of(train, users)[0])
+    found = solver._temperature(users, histories_of(train, users)[0])
     assert 0.8 < found / events._SHARPER < 1.25
 
 
 def test_rows_hardly_change_where_items_are_sampled(monkeypatch):
     model, train = made("CollFilter", False)
     given = histories(rated=False)
-    full = FoldIn(model, train).rows(*given)[0]
+    full = FoldIn(model, train).rows(given)[0]
     monkeypatch.setattr(events, "_CATALOGUE", {True: 45, False: 45})
-    part = FoldIn(model, train).rows(*given)[0]
+    part = FoldIn(model, train).rows(given)[0]
     assert 0 < (part - full).norm() < 0.25 * (full - full.mean(0)).norm()
 
 
 def test_which_models_are_linear_in_the_users_row():
-    linear = {name: UserScores(made(name, rated)[0]).linear for name, rated in CASES}
+    linear = {name: UserScores(*made(name, rated)).linear for name, rated in CASES}
     assert linear == {
         "CollFilter": True, "EmbeddingNN": False, "NCF": False, "NeuMF": False, "GMF": True, "TwoTower": True,
         "TwoTower, cosine": False,
@@ -325,11 +342,11 @@ def test_a_users_features_move_the_prior():
     features = Features.from_df(frame, Vocab(np.arange(N_USERS), "user"))
     rows = (N_USERS + 1, N_ITEMS + 1)
     model = randomised(CollFilter(*rows, n_factors=3, y_range=(0, 5.5), features=(features, None)))
-    _, train = made("CollFilter", True)
-    fold_in = FoldIn(model, train)
+    _, data = made("CollFilter", True)
+    fold_in, train = FoldIn(model, data), data.train
     a, b, unknown = 101, 102, 115
-    start, items, ratings = torch.tensor([0, 1, 2, 3, 4]), torch.full((4,), 9), torch.full((4,), 3.0)
-    found = torch.cat(fold_in.rows(start, items, ratings, at=torch.tensor([a, b, unknown, 0])), 1).double()
+    given = Runs(torch.arange(5), torch.full((4,), 9), weight=torch.full((4,), 3.0))
+    found = torch.cat(fold_in.rows(given, at=torch.tensor([a, b, unknown, 0])), 1).double()
     shift = fold_in.solver.scores.shift(torch.tensor([a, b, unknown, 0]))
     joined = found + shift
     # one rating moves the rows little from where the features put them
@@ -345,17 +362,18 @@ def test_the_prior_of_features_with_events():
     for cls, options in ((CollFilter, {}), (TwoTower, {"layers": [5]}), (NCF, {})):
         model = randomised(cls(N_USERS + 1, N_ITEMS + 1, n_factors=3, features=(features, None), **options))
         fold_in = FoldIn(model, made("CollFilter", False)[1])
-        rows = fold_in.rows(torch.tensor([0, 1, 2]), torch.tensor([4, 4]), at=torch.tensor([101, 102]))
-        logits = fold_in.logits(rows, at=torch.tensor([101, 102]))
+        at = torch.tensor([101, 102])
+        rows = fold_in.rows(Runs(torch.arange(3), torch.tensor([4, 4])), at=at)
+        logits = logits_of(fold_in, rows, at=at)
         assert bool(logits.isfinite().all()) and not torch.allclose(logits[0], logits[1], atol=1e-3)
 
 
 @pytest.mark.parametrize("n_users", [1, 2, 5])
 def test_few_trained_users(n_users):
     for rated in (True, False):
-        model, train = made("CollFilter", rated)
-        few = train.take((train.user_idx <= n_users).numpy())
-        rows = FoldIn(model, few).rows(*histories(rated=rated))
+        model, data = made("CollFilter", rated)
+        few = data.train.take((data.train.user_idx <= n_users).numpy())
+        rows = FoldIn(model, Dataset(few)).rows(histories(rated=rated))
         assert all(bool(part.isfinite().all()) for part in rows)
 
 
@@ -365,7 +383,7 @@ def test_directions_without_variance_stay_where_they_are():
         model.u_bias.weight.zero_()  # as least squares leaves them
     fold_in = FoldIn(model, train)
     assert fold_in.solver.prior.root.shape == (5, 4)
-    assert fold_in.rows(*histories(rated=False))[1].abs().max() == 0
+    assert fold_in.rows(histories(rated=False))[1].abs().max() == 0
 
 
 def test_the_jackknife_takes_a_rating_out():
@@ -388,18 +406,17 @@ def test_the_jackknife_takes_a_rating_out():
             model.i_weight.weight[item], model.i_bias.weight[item] = z[:3].float(), z[3].float()
     train = interactions(users, items, ratings, n_users, n_items)
     rows = torch.tensor([0, 77, 140, 299])
-    found = torch.cat(rows_without(UserScores(model), train, rows, lambda x: (x, torch.ones_like(x))), 1).double()
+    found = torch.cat(rows_without(UserScores(model, Dataset(train)), train, rows, lambda x: (x, torch.ones_like(x))), 1).double()
     for row, z in zip(rows.tolist(), found, strict=True):
         others = ((items == items[row]) & (torch.arange(len(items)) != row)).nonzero().squeeze(1)
-        change = solved(others) - torch.cat([t.detach()[items[row]] for t in model.tables(True)]).double()
-        step = z - torch.cat([t.detach()[items[row]] for t in model.tables(True)]).double()
+        own = torch.cat(model.item_side.read(items[row])).double()
+        change, step = solved(others) - own, z - own
         assert (step - change).norm() < 0.15 * change.norm()
 
 
 def test_a_prior_that_is_not_honest_finds_less_noise(trained):
-    model, train = trained.model, trained.dls.train.dataset
-    honest, other = (FoldIn(model, train, honest=value).solver.noise for value in (True, False))
-    assert 0.8 * honest < other < 0.995 * honest
+    honest, other = (FoldIn(trained.model, trained.dls.data, honest=value).solver.noise for value in (True, False))
+    assert 0.75 * honest < other < 0.995 * honest  # over seeds the share runs from .78 to .82
 
 
 def test_shrinkage_of_covariances():
@@ -411,10 +428,10 @@ def test_shrinkage_of_covariances():
 
 def test_blocks_hold_every_user_once_within_the_bound():
     counts = torch.tensor([3, 1, 50, 2, 3, 1, 7, 300])
-    given = Histories(torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)]), torch.ones(367).long())
-    blocks = list(given.blocks(60))
-    assert sorted(torch.cat([block.users for block in blocks]).tolist()) == list(range(8))
-    for block in blocks:
+    given = Runs(torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)]), torch.ones(367).long())
+    found = list(blocks(given, 60))
+    assert sorted(torch.cat([block.users for block in found]).tolist()) == list(range(8))
+    for block in found:
         assert block.cells.numel() <= 60 or len(block.users) == 1
         assert torch.equal(block.mask.sum(1).long(), counts[block.users])
 
@@ -428,20 +445,18 @@ def test_blocks_hold_every_user_once_within_the_bound():
         ([0, 1], [4], [np.nan], "finite"),
         ([0, 1], [4], None, "trained on ratings: give them"),
         ([0, 1], [4], [3.0, 4.0], "1 finite numbers"),
-        ([0, 2], [4], [3.0], "start must rise"),
-        ([1, 1], [4], [3.0], "start must rise"),
     ],
 )
 def test_what_is_refused(planted, start, items, ratings, message):
-    fold_in = FoldIn(*planted[:2])
+    fold_in = FoldIn(planted[0], Dataset(planted[1]))
     ratings = None if ratings is None else torch.tensor(ratings)
     with pytest.raises(ValueError, match=message):
-        fold_in.rows(torch.tensor(start), torch.tensor(items), ratings)
+        fold_in.rows(Runs(torch.tensor(start), torch.tensor(items), weight=ratings))
 
 
 def test_ratings_are_refused_where_there_were_none():
     with pytest.raises(ValueError, match="without ratings: give none"):
-        FoldIn(*made("CollFilter", False)).rows(torch.tensor([0, 1]), torch.tensor([4]), torch.tensor([3.0]))
+        FoldIn(*made("CollFilter", False)).rows(one([4], torch.tensor([3.0])))
 
 
 def test_a_diverged_model_is_refused():
@@ -449,31 +464,31 @@ def test_a_diverged_model_is_refused():
     with torch.no_grad():
         model.i_weight.weight[3] = np.nan
     with pytest.raises(ValueError, match="NaN"):
-        FoldIn(model, train).rows(*histories())
+        FoldIn(model, train).rows(histories())
 
 
 def test_no_users_at_all(planted):
-    rows = FoldIn(*planted[:2]).rows(torch.tensor([0]), torch.zeros(0).long(), torch.zeros(0))
+    rows = FoldIn(planted[0], Dataset(planted[1])).rows(Runs(torch.tensor([0]), torch.zeros(0).long(), weight=torch.zeros(0)))
     assert [tuple(part.shape) for part in rows] == [(0, 3), (0, 1)]
 
 
-def test_newcomers_are_users_without_training_rows_and_draws_are_nested(planted):
+def test_new_users_are_those_without_training_rows_and_draws_are_nested(planted):
     _, train, test = planted
-    users = Newcomers(train, Interactions.concat(train, test), 20, seed=0)
+    users = NewUserRows(train, Interactions.concat(train, test), 20, seed=0)
     assert users.users.tolist() == list(range(101, 121))
     assert len(users.rest[0]) == 20 * 20
     few, many = (set(zip(users.group[users.place < n].tolist(), users.items[users.place < n].tolist(), strict=True))
                  for n in (3, 10))  # fmt: skip
     assert few < many and len(few) == 60
-    other = Newcomers(train, test, 20, seed=1)
+    other = NewUserRows(train, test, 20, seed=1)
     assert not torch.equal(other.items, users.items)
 
 
 def test_the_evaluation_by_hand(planted):
     model, train, test = planted
-    table = evaluate_fold_in(FoldIn(model, train), test, n_given=[2], seed=0)
+    table = evaluate_fold_in(FoldIn(model, Dataset(train)), test, n_given=[2], seed=0)
     assert table.index.tolist() == [0, 2]
-    users = Newcomers(train, test, 2, 0)
+    users = NewUserRows(train, test, 2, 0)
     group, items, ratings = users.rest
     for n, column, who in ((0, "RMSE", users.users[group]), (2, "no information", torch.zeros_like(items))):
         with torch.no_grad():
@@ -487,7 +502,7 @@ def test_the_evaluation_by_hand(planted):
 
 def test_what_the_evaluation_refuses(planted):
     model, train, test = planted
-    fold_in = FoldIn(model, train)
+    fold_in = FoldIn(model, Dataset(train))
     with pytest.raises(ValueError, match="n_given must hold"):
         evaluate_fold_in(fold_in, test, n_given=[0, 3])
     with pytest.raises(ValueError, match="more than 40 test rows"):

@@ -1,4 +1,4 @@
-"""The order of the modules: each imports from those above it, fastai stays below the line, and importing is light."""
+"""The order of the layers: each imports from those above it, fastai stays below the line, and importing is light."""
 
 import ast
 import importlib
@@ -11,32 +11,10 @@ import pytest
 import collabkit
 
 ROOT = Path(collabkit.__file__).parent
+sys.path.append(str(ROOT.parent / "docs"))
 
-# As in ARCHITECTURE.md. A package counts as one place; its own modules are in `PACKAGES`.
-ABOVE = [
-    "_version", "vocab", "interactions", "row_weights", "features", "datasets", "filters", "splits", "parts", "losses",
-    "metrics", "sampling", "models", "als", "recipes", "fold_in", "pairs", "ranking", "evaluate", "bundle",
-    "neighbours", "questionnaire", "recommender", "contributions", "baselines", "comparison", "audit",
-]  # fmt: skip
-BELOW = [
-    "loader", "ranking_loader", "dataloaders", "optim", "callbacks", "fit_metrics", "training", "assembly", "learner",
-    "plots", "interpret", "widgets", "console", "demo", "cli", "all",
-]  # fmt: skip
-ORDER = [*ABOVE, *BELOW]
-PACKAGES = {
-    "features": ["fields", "sources", "table"],
-    "models": [
-        *("table", "sparse_dot", "feature_rows", "base", "collab_filter", "mlp", "neumf", "two_tower"),
-        *("cold_rows", "default_rows", "growing"),
-    ],
-    "fold_in": ["histories", "prior", "scores", "jackknife", "ratings", "events"],
-    "recommender": ["histories", "newcomers", "evaluation", "core"],
-    "splits": ["splitter", "rows", "cold"],
-    "sampling": ["weights", "rows", "shared"],
-    "evaluate": ["candidates", "lists", "references", "task", "tables", "fold_in"],
-    "datasets": ["container", "tables", "catalogue", "download", "grouplens", "planted"],
-}
-WITHOUT_ALL = {"_version", "all"}  # one constant; and the module made for a star import, fastai's names with it
+from layers import ABOVE, DEFERRED, ORDER, replaced  # noqa: E402
+
 FILES = sorted(ROOT.rglob("*.py"))
 NAMES = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in FILES]
 
@@ -54,42 +32,67 @@ def imports(path: Path):
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             yield ".".join([*base, *([node.module] if node.module else [])]), [alias.name for alias in node.names]
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "import_module":
+            if isinstance(node.args[0], ast.Constant):
+                yield node.args[0].value, []
 
 
 def own_imports(path: Path):
     """The collabkit modules that a file imports, as dotted names below `collabkit`."""
     for module, names in imports(path):
         if module == "collabkit":  # from collabkit import metrics
-            yield from names
+            yield from (collabkit._WHERE.get(name, collabkit._MODULES.get(name, name)) for name in names)
         elif module.startswith("collabkit."):
             yield module.removeprefix("collabkit.")
 
 
-def test_every_module_has_its_place():
-    tops = {name.split(".")[0] for name in NAMES} - {"__init__"}
-    missing = sorted(tops - set(ORDER))
-    assert not missing, f"new modules {missing}: add them to the order in this test and in ARCHITECTURE.md"
-    for package, modules in PACKAGES.items():
-        inside = {name.split(".")[1] for name in NAMES if name.startswith(f"{package}.")} - {"__init__"}
-        assert inside <= set(modules), f"new modules in {package}: {sorted(inside - set(modules))}"
+def test_the_folders_are_the_layers():
+    entries = {path.name.removesuffix(".py") for path in ROOT.iterdir() if path.name != "__pycache__"} - {"__init__"}
+    assert entries == set(ORDER), "docs/layers.py lists the layers"
+    assert len(entries) + 1 <= 14
+
+
+def test_the_architecture_page_shows_the_layers():
+    page = (ROOT.parent / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    assert replaced(page) == page, "run: python docs/layers.py"
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
-def test_modules_import_from_those_above(path):
+def test_layers_import_from_those_above(path):
     own = ".".join(path.relative_to(ROOT).with_suffix("").parts)
     if own == "__init__":
-        assert [name for name in own_imports(path) if name != "_version"] == [], "collabkit/__init__.py must stay light"
+        assert list(own_imports(path)) == [], "collabkit/__init__.py must stay light"
         return
-    top, *inside = own.split(".")
+    top = own.split(".")[0]
     for name in own_imports(path):
-        other, *other_inside = name.split(".")
-        if other not in ORDER:  # a name of the table of contents, as in `from collabkit import CollabDataLoaders`
-            other = collabkit._WHERE.get(other, "_version").split(".")[0]
-        if other != top:
-            assert ORDER.index(other) < ORDER.index(top), f"{own} imports collabkit.{name}, which lies below it"
-        elif inside != ["__init__"] and other_inside:
-            order = PACKAGES[top]
-            assert order.index(other_inside[0]) < order.index(inside[0]), f"{own} imports {name}, which lies below it"
+        other = name.split(".")[0]
+        if other in (top, "__version__") or (own, other) in DEFERRED:
+            continue
+        assert ORDER.index(other) < ORDER.index(top), f"{own} imports collabkit.{name}, which lies below it"
+
+
+def test_no_circle_among_modules():
+    graph = {}
+    for name, path in zip(NAMES, FILES, strict=True):
+        top_level = {node for node in tree(path).body if isinstance(node, (ast.Import, ast.ImportFrom))}
+        modules = {node.module for node in top_level if isinstance(node, ast.ImportFrom) and node.module}
+        graph[name.removesuffix(".__init__")] = {
+            module.removeprefix("collabkit.") for module in modules if module.startswith("collabkit.")
+        }
+    done, path = set(), []
+
+    def visit(name):
+        assert name not in path, f"a circle of imports: {' -> '.join([*path[path.index(name) :], name])}"
+        if name in done or name not in graph:
+            return
+        path.append(name)
+        for other in sorted(graph[name]):
+            visit(other)
+        path.pop()
+        done.add(name)
+
+    for name in graph:
+        visit(name)
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
@@ -111,22 +114,23 @@ def test_no_star_imports(path):
     assert not any(module.startswith("collabkit") for module in stars)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name.split(".")[-1] not in WITHOUT_ALL])
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_kinds_of_models_and_sides_are_asked_of_models_alone(path):
+    text = path.read_text(encoding="utf-8")
+    if "models" in path.relative_to(ROOT).parts:
+        assert "is_item" not in text or {"collab_filter.py", "mlp.py"} & {path.name}  # fastai's own signatures
+        return
+    assert "is_item" not in text
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "hasattr":
+            assert "model" not in ast.unparse(node.args[0]), f"{path.name} asks what a model has: {ast.unparse(node)}"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "all"])
 def test_all_is_there_and_true(name):
-    path = ROOT / f"{name.replace('.', '/')}.py"
-    targets = [
-        t.id for node in tree(path).body if isinstance(node, ast.Assign) for t in node.targets if hasattr(t, "id")
-    ]
-    assert targets.count("__all__") == 1, f"{name} has no __all__"
     module = importlib.import_module(f"collabkit.{name}".removesuffix(".__init__"))
     missing = [public for public in module.__all__ if not hasattr(module, public)]
     assert missing == [] and len(set(module.__all__)) == len(module.__all__)
-    defined = {
-        node.name
-        for node in tree(path).body
-        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
-    }  # fmt: skip
-    assert defined <= set(module.__all__), f"public classes of {name} are not in its __all__"
 
 
 def test_the_table_of_contents_is_true():
@@ -140,6 +144,21 @@ def test_the_table_of_contents_is_true():
         AttributeError, match="module 'collabkit' has no attribute 'CollabDataLoader'; it has .*CollabDat"
     ):
         _ = collabkit.CollabDataLoader
+
+
+def test_users_import_paths_stay():
+    code = (
+        "import collabkit.splits, collabkit.sampling, sys\n"
+        "from collabkit.filters import k_core\n"
+        "from collabkit.splits.rows import random_split\n"
+        "import collabkit.data.splits, collabkit.data.filters, collabkit.train.sampling as home\n"
+        "assert collabkit.splits is collabkit.data.splits and collabkit.splits.random_split is random_split\n"
+        "assert collabkit.sampling is home and home.__spec__.name == 'collabkit.train.sampling'\n"
+        "assert k_core is collabkit.data.filters.k_core\n"
+        "assert sys.modules['collabkit.splits.rows'] is sys.modules['collabkit.data.splits.rows']\n"
+        "from collabkit import datasets, filters, losses, metrics, sampling, splits\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT.parent)
 
 
 @pytest.mark.parametrize(

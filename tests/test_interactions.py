@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 import torch
 
-from collabkit.interactions import CollabWarning, Columns, Interactions
-from collabkit.vocab import Vocab
+from collabkit.data.interactions import Columns, Interactions
+from collabkit.data.notices import CollabWarning
+from collabkit.data.vocab import Vocab
 
 COLUMNS = Columns("user", "title", "rating", "time")
 
@@ -223,5 +224,9 @@ def test_concat_and_sorted_by_user(toy):
     assert Interactions.concat(first, replace(second, rating=None)).time.tolist() == both.time.tolist()
     by_user = data.sorted_by_user()
     assert by_user.to_df()["user"].tolist() == ["ann"] * 4 + ["bob"] * 2 + ["cat"] * 3 + ["dan"]
-    assert by_user.time.tolist() == [10, 30, 20, 5, 40, 50, 70, 60, 80, 90]  # otherwise in the order they had
-    assert by_user.rating.tolist() == [5.0, 3.0, 4.0, 1.0, 4.0, 2.0, 1.0, 2.0, 5.0, 3.0]
+    assert by_user.time.tolist() == [5, 10, 20, 30, 40, 50, 60, 70, 80, 90]
+    assert by_user.rating.tolist() == [1.0, 5.0, 4.0, 3.0, 4.0, 2.0, 2.0, 1.0, 5.0, 3.0]
+    untimed = replace(data, time=None).sorted_by_user()
+    assert untimed.rating.tolist() == [5.0, 3.0, 4.0, 1.0, 4.0, 2.0, 1.0, 2.0, 5.0, 3.0]  # in the order they had
+    tied = replace(data, time=torch.zeros(10, dtype=torch.int64)).sorted_by_user()
+    assert tied.rating.tolist() == untimed.rating.tolist() and by_user.sorted_by_user() is by_user

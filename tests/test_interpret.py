@@ -13,7 +13,7 @@ from helpers import KINDS, make_dls, make_learner, ratings, trained
 from matplotlib.axes import Axes
 
 from collabkit import CollabInterpretation, CollFilter, Interactions, Recommender
-from collabkit.interactions import Columns
+from collabkit.data.interactions import Columns
 
 
 @pytest.fixture(autouse=True)
@@ -40,8 +40,9 @@ def with_cold_items():
     parts = np.flatnonzero(~out), np.flatnonzero(out)
     learn = make_learner("dot", make_dls(df, splitter=lambda _: parts))
     with torch.no_grad():
-        for table in learn.model.tables(True) + learn.model.tables(False):
-            table[0] = 99.0
+        for side in learn.model.sides:
+            for table in side.tables:
+                table.weight[0] = 99.0
         learn.model.i_bias.weight[torch.from_numpy(learn.dls.classes["title"].encode(titles))] = 99.0
     return CollabInterpretation.from_learner(learn), set(titles)
 
@@ -50,21 +51,22 @@ def with_cold_items():
 
 
 @pytest.mark.parametrize("largest", [True, False])
-@pytest.mark.parametrize("is_item", [True, False])
-def test_bias_tables(dot, is_item, largest):
-    name = "title" if is_item else "user"
-    table = (dot.item_bias if is_item else dot.user_bias)(7, largest)
+@pytest.mark.parametrize("side", ["item", "user"])
+def test_bias_tables(dot, side, largest):
+    name = "title" if side == "item" else "user"
+    bias = dot.item_bias if side == "item" else dot.user_bias
+    table = bias(7, largest)
     assert list(table.columns) == [name, "bias", "effect", "n_ratings", "mean_rating"]
     learn, train = trained("dot"), trained("dot").dls.train.dataset.to_df()
     trained_ids = train[name].unique()
-    every = pd.Series(learn.model.bias(trained_ids, is_item).numpy(), index=trained_ids)
+    every = pd.Series(learn.model.bias(trained_ids, side == "item").numpy(), index=trained_ids)
     expected = every.sort_values(ascending=not largest).head(7)
     assert table["bias"].to_numpy() == pytest.approx(expected.to_numpy())
     assert table["bias"].to_numpy() == pytest.approx(every[table[name]].to_numpy())
     grouped = train.groupby(name)["rating"]
     assert table["n_ratings"].tolist() == grouped.size()[table[name]].tolist()
     assert table["mean_rating"].to_numpy() == pytest.approx(grouped.mean()[table[name]].to_numpy())
-    assert len((dot.item_bias if is_item else dot.user_bias)(None)) == len(trained_ids)
+    assert len(bias(None)) == len(trained_ids)
 
 
 def test_effects_are_the_parts_of_why_and_zero_on_average(dot):
@@ -99,7 +101,7 @@ def test_plot_bias_shows_both_ends_in_order(dot):
     values = [bar.get_width() for bar in ax.patches]
     assert values == sorted(values, reverse=True) and values[0] > 0 > values[-1]
     own = plt.subplots()[1]
-    assert dot.plot_bias(3, is_item=False, ax=own) is own and len(own.patches) == 6
+    assert dot.plot_bias(3, side="user", ax=own) is own and len(own.patches) == 6
 
 
 def test_plot_bias_shows_no_item_twice():
@@ -114,15 +116,15 @@ def test_plot_bias_shows_no_item_twice():
 # --- principal components --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("is_item", [True, False])
-def test_pca_is_numpys_svd(interp, is_item):
+@pytest.mark.parametrize("side", ["item", "user"])
+def test_pca_is_numpys_svd(interp, side):
     learn = trained("dot" if isinstance(interp.model, CollFilter) else "nn")
-    name = "title" if is_item else "user"
+    name = "title" if side == "item" else "user"
     ids = list(learn.dls.train.dataset.to_df()[name].unique())
-    points = interp.pca(4, is_item=is_item)
+    points = interp.pca(4, side=side)
     assert set(points.index) == set(ids) and points.index.name == name
     assert list(points.columns) == ["pc1", "pc2", "pc3", "pc4"]
-    factors = learn.model.weight(points.index, is_item).double().numpy()
+    factors = learn.model.weight(points.index, side == "item").double().numpy()
     u, s, _ = np.linalg.svd(factors - factors.mean(0), full_matrices=False)
     expected = (u * s)[:, :4]
     expected *= np.sign((expected * points.to_numpy()).sum(0))
@@ -133,7 +135,7 @@ def test_pca_is_numpys_svd(interp, is_item):
 
 
 def test_explained_variance_adds_up_and_falls(interp):
-    d = interp.model.tables(True)[0].shape[1]
+    d = interp.model.item_side.widths[0]
     share = interp.pca(d).attrs["explained_variance"]
     assert sum(share) == pytest.approx(1.0) and share == sorted(share, reverse=True)
     assert interp.pca(d).var().to_numpy() / interp.pca(d).var().sum() == pytest.approx(np.array(share))
@@ -149,7 +151,7 @@ def test_pca_of_chosen_items_is_fitted_on_them(interp):
 
 
 def test_pca_checks_its_arguments(interp):
-    d = interp.model.tables(True)[0].shape[1]
+    d = interp.model.item_side.widths[0]
     for n in (0, -1, d + 1):
         with pytest.raises(ValueError, match=rf"n_components must lie in 1\.\.{d} for .* ids of {d} factors, got {n}"):
             interp.pca(n)
@@ -216,12 +218,13 @@ def test_plot_pca_fits_on_the_most_rated(dot):
 
 
 def test_plot_pca_takes_more_items_than_there_are(dot, monkeypatch):
-    monkeypatch.setattr("collabkit.plots.adjust_text", lambda *args, **kwargs: None)  # 150 labels take it a minute
+    # 150 labels take it a minute
+    monkeypatch.setattr("collabkit.interpret.plots.adjust_text", lambda *args, **kwargs: None)
     assert sorted(map_labels(dot.plot_pca(n=10_000))) == sorted(dot.pca(1).index)
 
 
 def test_plot_pca_draws_no_item_without_training_rows(monkeypatch):
-    monkeypatch.setattr("collabkit.plots.adjust_text", lambda *args, **kwargs: None)
+    monkeypatch.setattr("collabkit.interpret.plots.adjust_text", lambda *args, **kwargs: None)
     interp, cold = with_cold_items()
     labels = map_labels(interp.plot_pca(n=10_000))
     assert len(labels) == interp.train.item_idx.unique().numel() and not cold & set(labels)

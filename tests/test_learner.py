@@ -20,8 +20,8 @@ from helpers import KINDS, OPTIONS, make_dls, make_learner, ratings, same_weight
 from torch import nn
 
 from collabkit import CollabLearner, CollFilter, EmbeddingNN, Recommender, collab_learner, load_learner
-from collabkit.bundle import BundleError
 from collabkit.losses import FlatLoss
+from collabkit.serve.artefact import BundleError
 
 
 class FastaisOwn(CollabLearner):

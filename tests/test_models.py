@@ -26,8 +26,10 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from collabkit import CollFilter, EmbeddingNN, Recommender, Vocab, load_learner
-from collabkit.interactions import CollabWarning
-from collabkit.models import GMF, NCF, CollabModel, NeuMF, TwoTower
+from collabkit.data.dataset import Dataset
+from collabkit.data.interactions import Columns, Interactions
+from collabkit.data.notices import CollabWarning
+from collabkit.models import GMF, NCF, Model, NeuMF, Side, TwoTower
 from collabkit.models.base import check_y_range, sigmoid_range
 from collabkit.models.mlp import emb_sz_rule
 from collabkit.models.table import embedding
@@ -63,6 +65,19 @@ def make(kind, y_range=(0.5, 5.5), **kwargs):
         for weight in (p for p in model.parameters() if p.ndim == 2):
             nn.init.normal_(weight)
     return model.eval()
+
+
+def tables(model, *names):
+    """The tables of the sides, default of both."""
+    return [table.weight for name in names or ("user", "item") for table in model.side(name).tables]
+
+
+def rebuilt(model, n_users=N_USERS, n_items=N_ITEMS):
+    """A model made again from its config by way of JSON, for data of so many rows."""
+    none = torch.zeros(0, dtype=torch.int64)
+    vocabs = Vocab(range(n_users - 1), "user"), Vocab(range(n_items - 1), "item")
+    data = Dataset(Interactions(none, none, None, None, *vocabs, Columns("user", "item")))
+    return type(model).for_data(data, **json.loads(json.dumps(model.config())))
 
 
 def all_pairs():
@@ -143,7 +158,9 @@ def test_coll_filter_scores_as_fastais_dot_model():
     from fastai.collab import EmbeddingDotBias
 
     oracle, model = EmbeddingDotBias(4, N_USERS, N_ITEMS, y_range=(0, 5.5)), make("dot", y_range=(0, 5.5))
-    oracle.load_state_dict(model.state_dict())  # the names of the tables are fastai's too
+    with torch.no_grad():
+        for name in ("u_weight", "i_weight", "u_bias", "i_bias"):  # the names of the tables are fastai's too
+            getattr(oracle, name).weight.copy_(getattr(model, name).weight)
     assert torch.allclose(model(all_pairs()), oracle(all_pairs()), atol=1e-6)
 
 
@@ -197,8 +214,8 @@ def test_y_range_bounds_ratings_and_without_it_logits_come_out(kind):
     rated, plain = make(kind), make(kind, y_range=None)
     plain.load_state_dict(rated.state_dict())
     with torch.no_grad():
-        rated.tables(False)[0][1] *= 30.0
-        plain.tables(False)[0][1] *= 30.0
+        rated.u_weight.weight[1] *= 30.0
+        plain.u_weight.weight[1] *= 30.0
     logits = plain(all_pairs())
     assert logits.abs().max() > 5.5
     assert torch.allclose(rated(all_pairs()), 0.5 + 5.0 * torch.sigmoid(logits))
@@ -211,7 +228,7 @@ def test_config_rebuilds_the_model_through_json(kind):
     options = {"nn": {"ps": [0.1, 0.2], "embed_p": 0.3}, "ncf": {"ps": [0.1, 0.2], "embed_p": 0.3}}
     options |= {name: {"sparse": True} for name in ("dot", "towers")}
     model = make(kind, **options.get(kind, {"init_std": 0.3}))
-    again = type(model)(**json.loads(json.dumps(model.config())))
+    again = rebuilt(model)
     assert json.dumps(again.config()) == json.dumps(model.config())
     assert str(again) == str(model)
     assert not same_weights(again, model)
@@ -222,11 +239,12 @@ def test_config_rebuilds_the_model_through_json(kind):
 @pytest.mark.parametrize("kind", ALL)
 def test_tables_are_the_rows_in_order(kind):
     model, idx = make(kind), torch.tensor([3, 1])
-    for is_item, n, rows in ((False, N_USERS, model.user_rows), (True, N_ITEMS, model.item_rows)):
-        tables = model.tables(is_item)
-        assert [len(t) for t in tables] == [n] * len(tables)
-        assert len(rows(idx)) == len(tables)
-        assert all(torch.equal(part, table[idx]) for part, table in zip(rows(idx), tables, strict=True))
+    for name, n, rows in (("user", N_USERS, model.user_rows), ("item", N_ITEMS, model.item_rows)):
+        own = tables(model, name)
+        assert [len(t) for t in own] == [n] * len(own)
+        assert len(rows(idx)) == len(own)
+        assert all(torch.equal(part, table[idx]) for part, table in zip(rows(idx), own, strict=True))
+        assert all(torch.equal(*pair) for pair in zip(rows(idx), model.side(name).read(idx), strict=True))
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -234,16 +252,15 @@ def test_the_unknown_row_starts_at_zero(kind):
     torch.manual_seed(0)
     plain = {"dot": lambda: CollFilter(4, 4, 3), "nn": lambda: EmbeddingNN([(4, 3), (4, 3)], [5])}
     model = {**plain, **MADE}[kind]()
-    tables = model.tables(False) + model.tables(True)
-    assert all(t[0].abs().sum() == 0 and t[1:].abs().min() > 0 for t in tables)
+    assert all(t[0].abs().sum() == 0 and t[1:].abs().min() > 0 for t in tables(model))
 
 
 @pytest.mark.parametrize("kind", ALL)
 def test_training_touches_the_rows_of_the_batch_alone(kind):
     model = make(kind).train()
     model(torch.tensor([[1, 2], [3, 4]])).sum().backward()
-    for is_item, seen in ((False, [1, 3]), (True, [2, 4])):
-        for table in model.tables(is_item):
+    for name, seen in (("user", [1, 3]), ("item", [2, 4])):
+        for table in tables(model, name):
             assert table.grad.abs().sum(1).nonzero().flatten().tolist() == seen
 
 
@@ -256,7 +273,9 @@ def test_dot_vectors_multiply_to_the_logits(kind):
     assert torch.allclose(product, model.score(users[:, None], items), atol=1e-5)
     assert torch.equal(model.user_vectors(users.view(5, 1)).squeeze(1), model.user_vectors(users))
     for other in set(ALL) - set(DOTS):
-        assert not hasattr(make(other), "item_vectors")  # its score is no dot product
+        assert not make(other).has_vectors
+        with pytest.raises(TypeError, match="is no dot product"):
+            make(other).item_vectors(items)
 
 
 def test_sparse_tables_have_sparse_gradients():
@@ -385,7 +404,7 @@ def test_ncf_is_an_embedding_nn_without_batch_norm():
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 def test_neumf_from_parts_is_their_weighted_sum(alpha):
     gmf, ncf = make("gmf"), make("ncf", ps=0.1)
-    gmf.users = gmf.items = Vocab(["a"])
+    gmf.name_rows(Vocab(["a"]), Vocab(["a"]))
     before = weights(gmf), weights(ncf)
     model = NeuMF.from_parts(gmf, ncf, alpha).eval()
     pairs = all_pairs()
@@ -395,7 +414,7 @@ def test_neumf_from_parts_is_their_weighted_sum(alpha):
         for p in model.parameters():
             p.add_(1.0)
     assert same_weights(gmf, before[0]) and same_weights(ncf, before[1])  # the parts are copied
-    again = NeuMF(**json.loads(json.dumps(model.config())))
+    again = rebuilt(model)
     again.load_state_dict(model.state_dict())
     assert torch.equal(again.eval()(pairs), model(pairs))
 
@@ -440,14 +459,14 @@ def test_never_recommends_the_unknown_or_a_seen_item(kind):
 
 
 @pytest.mark.parametrize("kind", RANKERS)
-def test_a_stranger_gets_about_the_popular_items(kind):
+def test_an_unknown_user_gets_about_the_popular_items(kind):
     learn = trained_ranker(kind)
     train = learn.dls.train.dataset
     counts = torch.bincount(train.item_idx, minlength=train.n_items)[1:]
-    stranger = score_table(learn.model)[0, 1:]
-    assert spearmanr(stranger, counts).statistic > 0.7
+    unknown = score_table(learn.model)[0, 1:]
+    assert spearmanr(unknown, counts).statistic > 0.7
     known = np.mean([spearmanr(row[1:], counts).statistic for row in score_table(learn.model)[1:]])
-    assert spearmanr(stranger, counts).statistic > known + 0.05
+    assert spearmanr(unknown, counts).statistic > known + 0.05
     top = set(learn.recommend([-1], k=5, unknown="default")["title"])
     popular = counts.argsort(descending=True)[:10] + 1
     assert len(top & {train.items[int(i)] for i in popular}) >= 3
@@ -499,7 +518,7 @@ def test_bias_and_weight_look_up_external_ids_in_the_order_asked():
 @pytest.mark.parametrize("training", [True, False])
 def test_bias_and_weight_leave_the_model_as_it_was(training):
     model = make("dot").train(training)
-    model.users, model.items = Vocab(list("abcd")), Vocab(list("ABCDEF"))
+    model.name_rows(Vocab(list("abcd")), Vocab(list("ABCDEF")))
     got = model.bias(["A", "B"])
     got += 100.0
     got = model.weight(["A", "B"])
@@ -544,10 +563,10 @@ def test_bad_y_range(bad):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: CollFilter(1, 5), "n_users=1"),
-        (lambda: CollFilter(5, 1), "n_items=1"),
+        (lambda: CollFilter(1, 5), "got 1 rows of users"),
+        (lambda: CollFilter(5, 1), "got 1 rows of items"),
         (lambda: CollFilter(5, 5, 0), "n_factors must be at least 1, got 0"),
-        (lambda: EmbeddingNN([(1, 2), (5, 2)], [4]), "n_users=1"),
+        (lambda: EmbeddingNN([(1, 2), (5, 2)], [4]), "got 1 rows of users"),
         (lambda: EmbeddingNN([(5, 2), (5, 2)], []), "must be positive"),
         (lambda: EmbeddingNN([(5, 2), (5, 2)], [4, 0]), "must be positive"),
         (lambda: EmbeddingNN([(5, 0), (5, 2)], [4]), "must be positive"),
@@ -557,7 +576,7 @@ def test_bad_y_range(bad):
         (lambda: NCF(5, 5, 0), "must be positive"),
         (lambda: NCF(5, 5, 3, layers=[]), "must be positive"),
         (lambda: GMF(5, 5, 0), "n_factors must be at least 1, got 0"),
-        (lambda: GMF(5, 1), "n_items=1"),
+        (lambda: GMF(5, 1), "got 1 rows of items"),
         (lambda: NeuMF(5, 5, 0), "n_factors=0"),
         (lambda: NeuMF(5, 5, 3, mlp_factors=0), "mlp_factors=0"),
         (lambda: NeuMF(5, 5, 3, layers=[]), "must be positive"),
@@ -574,15 +593,18 @@ def test_bad_arguments(build, message):
 
 
 def test_the_base_class_asks_for_its_methods():
-    model = CollabModel(3, 3)
-    for call in (
-        lambda: model.user_rows(torch.tensor([1])),
-        lambda: model.item_rows(torch.tensor([1])),
-        lambda: model.interact((), ()),
-        lambda: model.tables(True),
-        lambda: model.config(),
+    model, idx = Model(Side("user", 3), Side("item", 3)), torch.tensor([1])
+    for call, error, message in (
+        (lambda: model.user_rows(idx), TypeError, "the users of this model have no rows of their own"),
+        (lambda: model.item_rows(idx), TypeError, "the items of this model have no rows of their own"),
+        (lambda: model.interact((), ()), TypeError, "Model does not say how rows of users and items meet"),
+        (lambda: model.item_side.read(idx), TypeError, r"are computed \(Side\): single rows cannot be read"),
+        (lambda: model.item_side.write(idx, []), TypeError, "single rows cannot be written"),
+        (lambda: model.item_side.grow(Vocab(["a"])), TypeError, "single rows cannot be added"),
+        (lambda: model.config(), NotImplementedError, r"Model needs config\(\)"),
+        (lambda: model.side("film"), ValueError, "side must be 'user' or 'item', got 'film'"),
     ):
-        with pytest.raises(NotImplementedError):
+        with pytest.raises(error, match=message):
             call()
 
 
@@ -608,7 +630,7 @@ def test_two_tower_item_bias_by_hand():
     user, item = torch.tensor([1]), torch.tensor([2])
     assert model(user, item).item() == pytest.approx(0.6 / 0.5 + 0.25)
     assert (model.user_vectors(user) * model.item_vectors(item)).sum().item() == pytest.approx(0.6 / 0.5 + 0.25)
-    copy = TwoTower(**json.loads(json.dumps(model.config())))
+    copy = rebuilt(model, 3, 3)
     copy.load_state_dict(model.state_dict())
     assert copy(user, item).item() == pytest.approx(1.45)
     with pytest.raises(TypeError, match="item_bias"):

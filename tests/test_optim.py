@@ -12,12 +12,15 @@ from helpers import make_learner, same_weights, weights
 from torch import nn
 
 from collabkit import CollFilter, EmbeddingNN, Vocab
-from collabkit.features import Features
-from collabkit.optim import FEATURE_WD, TableAdamW, decay_groups, feature_weights, undecayed
+from collabkit.data.features import Features
+from collabkit.train.optim import FEATURE_WD, TableAdamW, decay_groups, feature_weights, undecayed
 
 
 def names(model, ids):
     return {name for name, p in model.named_parameters() if id(p) in ids}
+
+
+BIASES = {"user_side.tables.1.weight", "item_side.tables.1.weight"}  # of the dot-product model
 
 
 def dot_model():
@@ -68,16 +71,17 @@ def test_decay_multiplies_by_one_minus_lr_wd_and_spares_biases(wd_on, bias_facto
             p.grad = torch.zeros_like(p)
         opt.step()
     for name, value in model.state_dict().items():
-        factor = bias_factor if "bias" in name else (1 - 0.1 * 0.5) ** 3
+        factor = bias_factor if name in BIASES else (1 - 0.1 * 0.5) ** 3
         assert torch.allclose(value, before[name] * factor, atol=1e-7), name
 
 
 def test_undecayed_names():
     model = CollFilter(4, 5, 3)
-    assert names(model, undecayed(model)) == {"u_bias.weight", "i_bias.weight"}
+    assert names(model, undecayed(model)) == BIASES
     assert undecayed(model, "all") == set()
     nn_model = EmbeddingNN([(4, 3), (5, 1)], layers=[6])
-    expected = {"embeds.1.weight", "layers.0.2.weight", "layers.0.2.bias", "layers.1.bias"}  # a table of width 1 too
+    # a table of width 1 too
+    expected = {"item_side.tables.0.weight", "layers.0.2.weight", "layers.0.2.bias", "layers.1.bias"}
     assert names(nn_model, undecayed(nn_model)) == expected
     foreign = nn.Sequential(nn.Embedding(5, 1), nn.Linear(1, 1))
     assert names(foreign, undecayed(foreign)) == {"1.bias"}  # of an unknown model a narrow table may be anything
@@ -145,7 +149,7 @@ def test_freezing_and_unfreezing_groups():
     before = weights(learn.model)
     learn.fit(1, 1e-2, reset_opt=True)  # a new optimiser while the first group is frozen
     changed = {name for name, value in weights(learn.model).items() if not torch.equal(value, before[name])}
-    assert changed == {"i_weight.weight", "i_bias.weight"} | _default_rows(before, learn)
+    assert changed == {"item_side.tables.0.weight", "item_side.tables.1.weight"} | _default_rows(before, learn)
     learn.unfreeze()
     before = weights(learn.model)
     learn.fit(1, 1e-2)
@@ -158,7 +162,7 @@ def _default_rows(before, learn):
     cold[learn.dls.train.dataset.user_idx] = False
     return {
         name
-        for name in ("u_weight.weight", "u_bias.weight")
+        for name in ("user_side.tables.0.weight", "user_side.tables.1.weight")
         if torch.equal(before[name][~cold], learn.model.state_dict()[name][~cold])
     }
 

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 
 from collabkit import CollabInterpretation
-from collabkit.plots import plot_bars, plot_losses, plot_map
+from collabkit.interpret.plots import plot_bars, plot_losses, plot_map
 
 
 @pytest.fixture(autouse=True)

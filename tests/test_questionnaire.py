@@ -7,7 +7,7 @@ import torch
 from helpers import Y_RANGE, make_dls, ratings, silence, trained
 
 from collabkit import CollabDataLoaders, QuestionnaireWidget, collab_learner
-from collabkit.questionnaire import next_questions
+from collabkit.coldstart.questionnaire import next_questions
 
 
 def posterior(slope, chosen, noise):

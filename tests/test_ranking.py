@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collabkit import metrics
-from collabkit.interactions import Columns, Interactions
+from collabkit.data.interactions import Columns, Interactions
+from collabkit.data.runs import Runs
+from collabkit.data.vocab import Vocab
 from collabkit.models import CollFilter, EmbeddingNN
-from collabkit.pairs import Pairs
-from collabkit.ranking import FullCatalogue, block_size, exact_ranks, model_scorer, parse_memory, rank_pairs, top_k
-from collabkit.vocab import Vocab
+from collabkit.models.scorers import parse_memory
+from collabkit.retrieval.ranking import FullCatalogue, block_size, exact_ranks, rank_pairs, top_k
 
 N_USERS, N_ITEMS = 8, 13  # rows of the tables, the unknown one included
 
@@ -44,22 +45,23 @@ def problems(draw):
     return table, candidates, hidden, users, draw(st.sampled_from([1, 2, 3, 100]))
 
 
-def pairs_of(hidden: np.ndarray) -> Pairs:
-    return Pairs.from_interactions(interactions(*hidden.nonzero()))
+def pairs_of(hidden: np.ndarray) -> Runs:
+    return interactions(*hidden.nonzero()).pairs
 
 
 # --- pairs -----------------------------------------------------------------------------------------------------------
 
 
 def test_pairs_by_hand():
-    pairs = Pairs.from_interactions(interactions([2, 1, 2, 4], [5, 3, 6, 2]), interactions([2, 4], [1, 2]))
-    rows, items = pairs.of(torch.tensor([4, 0, 2, 2]))
-    assert rows.tolist() == [0, 2, 2, 2, 3, 3, 3] and items.tolist() == [2, 1, 5, 6, 1, 5, 6]  # each pair once
+    pairs = interactions([2, 1, 2, 4], [5, 3, 6, 2]).pairs.union(interactions([2, 4], [1, 2]).pairs)
+    found = pairs.of(torch.tensor([4, 0, 2, 2]))
+    assert found.rows.tolist() == [0, 2, 2, 2, 3, 3, 3]
+    assert found.values.tolist() == [2, 1, 5, 6, 1, 5, 6]  # each pair once
     assert [part.tolist() for part in pairs.of(torch.tensor([3, 7]))] == [[], []]
-    rows, items = pairs.of(torch.tensor([1, 2, 3, 4]))  # neighbours in order take a shorter way
-    assert rows.tolist() == [0, 1, 1, 1, 3] and items.tolist() == [3, 1, 5, 6, 2]
-    unknown = Pairs.from_interactions(interactions([0, 0, 2], [0, 3, 0]))
-    assert [part.tolist() for part in unknown.of(torch.tensor([2, 0]))] == [[1], [3]]  # item 0 is no candidate anyway
+    found = pairs.of(slice(1, 5))  # neighbours in order take a shorter way
+    assert found.rows.tolist() == [0, 1, 1, 1, 3] and found.values.tolist() == [3, 1, 5, 6, 2]
+    unknown = interactions([0, 0, 2], [0, 3, 0]).pairs
+    assert [part.tolist() for part in unknown.of(torch.tensor([2, 0]))] == [[], [3]]  # item 0 is no candidate anyway
 
 
 @given(st.integers(0, 1000))
@@ -68,15 +70,13 @@ def test_pairs_as_sets(seed):
     first, second = (rng.random((N_USERS, N_ITEMS)) < share for share in (0.4, 0.2))
     first[:, 0] = second[:, 0] = False
     a, b = pairs_of(first), pairs_of(second)
-    assert np.array_equal(a.users, first.nonzero()[0]) and np.array_equal(a.items, first.nonzero()[1])
+    assert np.array_equal(a.rows, first.nonzero()[0]) and np.array_equal(a.values, first.nonzero()[1])
     for got, expected in ((a.union(b), first | second), (a.without(b), first & ~second)):
-        assert np.array_equal(np.stack([got.users, got.items]), np.stack(expected.nonzero())) and len(got) == len(
-            got.keys
-        )
-        assert np.array_equal(np.diff(got.start), expected.sum(1))
+        assert np.array_equal(np.stack([got.rows, got.values]), np.stack(expected.nonzero()))
+        assert len(got.values) == len(got.keys) and np.array_equal(got.lengths, expected.sum(1))
     users, items = np.divmod(np.arange(N_USERS * N_ITEMS), N_ITEMS)
     known = items > 0
-    assert np.array_equal(a.place(users[known], items[known])[1], first[:, 1:].ravel())
+    assert np.array_equal(a.find(users[known], items[known])[1], first[:, 1:].ravel())
 
 
 # --- top k -----------------------------------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ def test_a_user_who_has_seen_everything_gets_nothing():
     candidates = torch.arange(1, N_ITEMS)
     items, scores = top_k(
         table_scorer(table, candidates), torch.tensor([3, 1]), candidates, 5,
-        n_items=N_ITEMS, hidden=Pairs.from_interactions(seen), block=10,
+        n_items=N_ITEMS, hidden=seen.pairs, block=10,
     )  # fmt: skip
     assert items[0].tolist() == [0] * 5 and (scores[0] == -torch.inf).all()
     assert items[1].tolist() == (1 + table[1, 1:].argsort(descending=True)[:5]).tolist()
@@ -203,7 +203,7 @@ def test_seen_items_are_out_of_the_way():
     table = torch.arange(N_ITEMS).float().repeat(N_USERS, 1)  # item 12 is best, for all
     user, item = torch.tensor([2]), torch.tensor([10])
     assert ranks_of(lambda u: table[u][:, 1:], user, item).tolist() == [3]
-    seen = Pairs.from_interactions(interactions([2, 2, 3], [12, 5, 11]))
+    seen = interactions([2, 2, 3], [12, 5, 11]).pairs
     assert ranks_of(lambda u: table[u][:, 1:], user, item, seen).tolist() == [2]
 
 
@@ -243,7 +243,7 @@ def test_scorers_agree_with_the_model(make):
         for parameter in model.parameters():
             parameter.normal_()
         candidates, users = torch.tensor([3, 1, 12, 7]), torch.tensor([2, 0, 5])
-        scorer = model_scorer(model, candidates)
+        scorer = model.scorer(candidates)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert [len(scorer(users[:n])) for n in (1, 2, 1)] == [1, 2, 1]  # blocks of any size
@@ -256,12 +256,10 @@ def test_scorers_agree_with_the_model(make):
 
 
 def test_blocks_fit_the_memory():
-    dot = CollFilter(N_USERS, N_ITEMS, 4)
-    assert block_size(dot, 1000, "24MB") == 1000 and block_size(dot, 1000, 1) == 1  # half of it, 12 bytes a score
-    assert block_size(dot, 2000, "24MB") == 500
-    assert (
-        block_size(dot, 4096, "1GB") == 256 and block_size(dot, 10**6, "1GB") == 41
-    )  # 4 MB of scores, 64 users if fit
+    assert block_size(1000, "24MB") == 1000 and block_size(1000, 1) == 1  # half of it, 12 bytes a score
+    assert block_size(2000, "24MB", torch.device("cpu")) == 500
+    assert block_size(4096, "1GB") == 256  # 4 MB of scores
+    assert block_size(10**6, "1GB") == 41  # 64 users if they fit
 
 
 def test_a_dot_product_that_is_not_finite_is_refused():
@@ -271,10 +269,10 @@ def test_a_dot_product_that_is_not_finite_is_refused():
             model.i_weight.weight[where] = value
             model.u_weight.weight[3] = torch.tensor([1e30, -1e30, 1e30, -1e30]) if value == 1e30 else 1.0
         with pytest.raises(ValueError, match="scores are NaN"):
-            ranks_of(model_scorer(model, torch.arange(1, N_ITEMS)), torch.tensor([3]), torch.tensor([7]))
+            ranks_of(model.scorer(torch.arange(1, N_ITEMS)), torch.tensor([3]), torch.tensor([7]))
     with torch.no_grad():
         model.i_weight.weight[2] = 1e20  # large, but fine
-    ranks = ranks_of(model_scorer(model, torch.arange(1, N_ITEMS)), torch.tensor([1]), torch.tensor([7]))
+    ranks = ranks_of(model.scorer(torch.arange(1, N_ITEMS)), torch.tensor([1]), torch.tensor([7]))
     assert 1 <= ranks[0] <= N_ITEMS - 1
 
 
@@ -289,9 +287,9 @@ def test_a_network_scores_no_more_pairs_at_once_than_fit(layers, monkeypatch):
     candidates, users = torch.arange(1, N_ITEMS), torch.arange(1, N_USERS)
     memory = 2 * 4 * network.floats_per_pair() * 3 * len(users)  # half of it holds three items for all users
     with torch.no_grad():
-        pieces = model_scorer(network, candidates, memory)(users)
+        pieces = network.scorer(candidates, memory)(users)
         assert max(seen) == 3 * len(users) and network.floats_per_pair() >= 3 * max(layers)
-        torch.testing.assert_close(pieces, model_scorer(network, candidates)(users))
+        torch.testing.assert_close(pieces, network.scorer(candidates)(users))
 
 
 @pytest.mark.parametrize(

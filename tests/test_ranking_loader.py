@@ -1,4 +1,4 @@
-"""`RankingLoader` and `PointwiseLoader`: each event once an epoch, beside negatives that its user has not seen."""
+"""`Ranked` and `Pointwise` batches: each event once an epoch, beside negatives that its user has not seen."""
 
 import warnings
 
@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from collabkit import ranking_loader as loader_module
-from collabkit.interactions import CollabWarning, Columns, Interactions
-from collabkit.loader import InteractionsLoader
-from collabkit.ranking_loader import PointwiseLoader, RankingLoader
-from collabkit.sampling import SAMPLERS, make_sampler
+from collabkit.data.interactions import Columns, Interactions
+from collabkit.data.notices import CollabWarning
+from collabkit.train import loader as loader_module
+from collabkit.train.batches import Pointwise, Ranked
+from collabkit.train.loader import Loader
+from collabkit.train.sampling import SAMPLERS, make_sampler
 
 PER_ROW = ("uniform", "popularity")
 SHARED = ("shared", "in_batch", "all")
@@ -29,11 +30,12 @@ def events(n=60, n_users=9, n_items=12, seed=0) -> Interactions:
     return Interactions.from_df(pd.concat([pairs, everything]), Columns("u", "i")).sorted_by_user()
 
 
-def make(data=None, negatives="uniform", cls=RankingLoader, **kwargs):
+def make(data=None, negatives="uniform", n_neg=3, pointwise=False, **kwargs):
     data = events() if data is None else data
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CollabWarning)
-        return cls(data, **{"sampler": make_sampler(negatives, data), "n_neg": 3, "bs": 16, **kwargs})
+        ranked = Ranked(data, make_sampler(negatives, data), n_neg)
+    return Loader(Pointwise(ranked) if pointwise else ranked, **{"bs": 16, **kwargs})
 
 
 def as_lists(loader):
@@ -64,7 +66,7 @@ def test_each_event_once_beside_unseen_items(n, bs, n_neg, shuffle, chunked, neg
                 assert all((user, item) not in seen for item in row)
                 assert (row == [0] * n_neg) == (user == 1 or counts[0] == torch.inf)
     assert sorted(got) == sorted(pairs(data)) and (shuffle or got == pairs(data))
-    assert len(loader) == len(as_lists(loader)) == len(InteractionsLoader(data, bs=bs))
+    assert len(loader) == len(as_lists(loader)) == len(Loader(data, bs=bs))
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -146,10 +148,11 @@ def test_new_keeps_what_is_not_told():
     loader = make(n_neg=7, shuffle=True, seed=9)
     as_lists(loader)
     same = loader.new()
-    assert (same.n_neg, same.sampler, same.seed, same.epoch, same.bs) == (7, loader.sampler, 9, 1, 16)
+    assert same.batches is loader.batches and (same.seed, same.epoch, same.bs) == (9, 1, 16)
     assert as_lists(same) == as_lists(loader)
-    assert loader.new(n_neg=2).one_batch()[2].shape == (16, 2)
-    assert isinstance(loader.new(cls=PointwiseLoader), PointwiseLoader)
+    fewer = loader.new(batches=Ranked(loader.dataset, loader.batches.sampler, 2))
+    assert fewer.one_batch()[2].shape == (16, 2)
+    assert loader.new(batches=Pointwise(loader.batches)).one_batch()[0].shape[1] == 2
 
 
 @pytest.mark.parametrize("n_neg", [0, -1, 1.5])
@@ -160,7 +163,7 @@ def test_n_neg_must_be_a_whole_number(n_neg):
 
 def test_a_single_event():
     data = Interactions.from_df(pd.DataFrame({"u": [1, 2], "i": ["a", "b"]}), Columns("u", "i"))
-    loader = RankingLoader(data.take([0]), sampler=make_sampler("uniform", data), n_neg=3)
+    loader = Loader(Ranked(data.take([0]), make_sampler("uniform", data), 3))
     assert as_lists(loader) == [[[1], [1], [[2, 2, 2]], [[pytest.approx(np.log(3))]]]]
 
 
@@ -199,7 +202,7 @@ def test_show_results_has_the_best_negative():
 @pytest.mark.parametrize("negatives", PER_ROW)
 def test_pointwise_batches_are_the_same_pairs_one_a_row(negatives):
     ranking = make(negatives=negatives, shuffle=True, seed=5)
-    pointwise = ranking.new(cls=PointwiseLoader)
+    pointwise = ranking.new(batches=Pointwise(ranking.batches))
     assert pointwise.n_inp == 1 and len(pointwise) == len(ranking)
     for (users, positives, drawn, _), (x, y) in zip(ranking, pointwise, strict=True):
         assert x.shape == (len(y), 2) and x.dtype == torch.int64 and y.shape == (len(y), 1) and y.dtype == torch.float32
@@ -216,13 +219,20 @@ def test_pointwise_batches_are_the_same_pairs_one_a_row(negatives):
 def test_pointwise_needs_negatives_of_each_row():
     for negatives in SHARED:
         with pytest.raises(ValueError, match="pairs one a row need negatives of each row's own"):
-            make(negatives=negatives, cls=PointwiseLoader)
+            make(negatives=negatives, pointwise=True)
 
 
 def test_pointwise_is_shown_with_labels():
-    table = make(cls=PointwiseLoader).show_batch(show=False, max_n=6)
+    table = make(pointwise=True).show_batch(show=False, max_n=6)
     assert table.columns.tolist() == ["u", "i", "rating"] and set(table["rating"]) <= {0.0, 1.0}
-    loader = make(cls=PointwiseLoader, shuffle=True)
+    loader = make(pointwise=True, shuffle=True)
     peek = [t.tolist() for t in loader.one_batch()]
     assert peek == as_lists(loader)[0] != as_lists(loader)[0]
     assert not hasattr(loader, "get_idxs")  # fastai would cut the predictions to as many as there are events
+
+
+def test_pointwise_batches_of_other_rows():
+    loader = make(pointwise=True)
+    rows = loader.dataset.take([0, 5])
+    x, y = loader.new(rows).one_batch()
+    assert [tuple(pair) for pair in x[y[:, 0] == 1].tolist()] == pairs(rows)

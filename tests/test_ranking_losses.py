@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from collabkit.interactions import Columns, Interactions
+from collabkit.data.interactions import Columns, Interactions
 from collabkit.losses import (
     LOSSES,
     RankingLoss,
@@ -18,7 +18,7 @@ from collabkit.losses import (
     sampled_softmax,
     softmax,
 )
-from collabkit.sampling import AllItems, InBatchNegatives, PopularityNegatives, SharedNegatives, UniformNegatives
+from collabkit.train.sampling import AllItems, InBatchNegatives, PopularityNegatives, SharedNegatives, UniformNegatives
 
 POS, NEG = torch.tensor([2.0, 0.0]), torch.tensor([[1.0, -1.0, 0.5], [0.0, 3.0, -2.0]])
 softplus = lambda x: math.log1p(math.exp(x))  # noqa: E731

@@ -8,10 +8,10 @@ import pytest
 import torch
 from helpers import KINDS, make_dls, make_learner, ratings, trained
 
-from collabkit import CollabWarning, CollFilter, Interactions, Recommender, recommender
-from collabkit.baselines import UserItemBias
-from collabkit.interactions import Columns
-from collabkit.ranking import model_scorer
+from collabkit import CollabWarning, CollFilter, Interactions, Recommender
+from collabkit.data.interactions import Columns
+from collabkit.evaluate.references import UserItemBias
+from collabkit.serve import recommender
 
 
 @pytest.fixture(params=KINDS)
@@ -229,17 +229,13 @@ def test_lists_of_unknown_or_no_items(rec):
 def test_blocks_under_a_memory_bound_give_the_same_answer(rec, monkeypatch):
     blocks = []
 
-    def watched(model, candidates, *args):
-        scorer = model_scorer(model, candidates, *args)
-
-        def score(users):
-            logits = scorer(users)
+    class Watched(recommender.Asked):
+        def __call__(self, users):
+            logits = super().__call__(users)
             blocks.append(tuple(logits.shape))
             return logits
 
-        return score
-
-    monkeypatch.setattr(recommender.core, "model_scorer", watched)
+    monkeypatch.setattr(recommender, "Asked", Watched)
     n_users, n_items = len(rec.users) - 1, len(rec.items) - 1
     whole = rec.recommend(k=6)
     assert blocks == [(n_users, n_items)]
@@ -266,7 +262,7 @@ def test_the_networks_inner_tensors_count_too(monkeypatch):
 
     monkeypatch.setattr(type(rec.model), "interact", interact)
     rec.recommend(k=3, max_memory="500KB")
-    width = sum(t.shape[1] for is_item in (False, True) for t in rec.model.tables(is_item))
+    width = sum(sum(side.row_widths) for side in rec.model.sides)
     assert len(sizes) > 1 and 4 * max(sizes) * width < 500_000
 
 
@@ -339,7 +335,7 @@ def test_the_model_is_evaluated_and_put_back(rec, training):
 def test_a_model_that_diverged_says_so(kind):
     rec = make_learner(kind).recommender
     with torch.no_grad():
-        rec.model.tables(True)[0][7] = float("nan")  # one item is enough
+        rec.model.i_weight.weight[7] = float("nan")  # one item is enough
     for call in (lambda: rec.recommend(k=3), lambda: rec.recommend([rec.users[2]], 1, filter_seen=False)):
         with pytest.raises(
             ValueError, match="scores are NaN: its training diverged; train again with a lower learning"
@@ -351,11 +347,11 @@ def test_a_model_that_diverged_says_so(kind):
 # --- neighbours ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("is_item", [True, False])
-def test_neighbours_are_those_of_brute_force_cosine(rec, is_item):
-    vocab, name = (rec.items, "title") if is_item else (rec.users, "user")
-    similar = rec.similar_items if is_item else rec.similar_users
-    table = rec.model.tables(is_item)[0].detach().double().numpy()[1:]
+@pytest.mark.parametrize("side", ["item", "user"])
+def test_neighbours_are_those_of_brute_force_cosine(rec, side):
+    vocab, name = (rec.items, "title") if side == "item" else (rec.users, "user")
+    similar = rec.similar_items if side == "item" else rec.similar_users
+    table = rec.model.side(side).tables[0].weight.detach().double().numpy()[1:]
     table /= np.linalg.norm(table, axis=1, keepdims=True)
     asked = [vocab[j] for j in (4, 11)]
     both = similar(asked, 6)

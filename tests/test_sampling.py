@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from collabkit.interactions import CollabWarning, Columns, Interactions
-from collabkit.sampling import (
+from collabkit.data.interactions import Columns, Interactions
+from collabkit.data.notices import CollabWarning
+from collabkit.data.vocab import Vocab
+from collabkit.train.sampling import (
     SAMPLERS,
     AllItems,
     InBatchNegatives,
@@ -23,8 +25,7 @@ from collabkit.sampling import (
     make_sampler,
     rows,
 )
-from collabkit.sampling.weights import item_weights
-from collabkit.vocab import Vocab
+from collabkit.train.sampling.weights import item_weights
 
 KINDS = (UniformNegatives, PopularityNegatives)
 # user 1 met items 1 2 4, user 2 item 2, user 3 all five, user 4 nothing; item 6 has no training row
@@ -137,7 +138,7 @@ def test_weights_of_many_users_stay_within_int64(alpha):
     data = events([(1, 1), (1, 2), (2, 2), (2, 3)] * 500, 3, 3)
 
     class Many:
-        item_idx, n_items, n_users = data.item_idx, data.n_items, 2**36
+        counts, n_users = data.counts, 2**36
 
     weight = item_weights(Many, alpha)
     assert int(weight.sum()) * Many.n_users < 2**62 and int(weight[2]) / int(weight[1]) == pytest.approx(

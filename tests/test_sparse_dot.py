@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collabkit.models.sparse_dot import csr, row_dots
+from collabkit.data.runs import Runs
+from collabkit.models.sparse_dot import row_dots
 
 
 def gathered(vectors, table, items):
@@ -111,6 +112,7 @@ def test_the_edges_of_the_table_are_inside():
 def test_no_notice_that_sparse_matrices_are_in_beta():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        matrix = csr(torch.tensor([0, 1, 3]), torch.tensor([2, 0, 1]), torch.tensor([1.0, 2.0, 3.0]), (2, 3))
+        runs = Runs(torch.tensor([0, 1, 3]), torch.tensor([2, 0, 1]), width=3)
+        matrix = runs.matrix(torch.tensor([1.0, 2.0, 3.0]))
         assert matrix.to_dense().tolist() == [[0.0, 0.0, 1.0], [2.0, 3.0, 0.0]]
         row_dots(*make()).sum().backward()

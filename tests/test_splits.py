@@ -8,8 +8,8 @@ from fastai.data.transforms import RandomSplitter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collabkit.interactions import Columns
-from collabkit.splits import (
+from collabkit.data.interactions import Columns
+from collabkit.data.splits import (
     Split,
     Splitter,
     cold_items,

@@ -1,4 +1,4 @@
-"""`UserLoader`: whole users, negatives they share, and the same loss and gradient as event by event."""
+"""`ByUser` batches: whole users, negatives they share, and the same loss and gradient as event by event."""
 
 from functools import partial
 
@@ -11,13 +11,14 @@ from test_ranking_loader import events, pairs
 from collabkit import CollabDataLoaders, TwoTower, collab_learner
 from collabkit.losses import LOSSES, RankingLoss
 from collabkit.models import NCF, CollFilter
-from collabkit.ranking_loader import UserLoader
-from collabkit.sampling import AllItems, SharedNegatives, make_sampler, ragged
+from collabkit.train.batches import ByUser
+from collabkit.train.loader import Loader
+from collabkit.train.sampling import AllItems, SharedNegatives, make_sampler
 
 
 def loader(data=None, sampler=None, **kwargs):
     data = events() if data is None else data
-    return UserLoader(data, **{"sampler": sampler or SharedNegatives(data), "n_neg": 6, "bs": 4, **kwargs})
+    return Loader(ByUser(data, sampler or SharedNegatives(data), 6), **{"bs": 4, **kwargs})
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -74,11 +75,6 @@ def test_a_user_who_has_seen_all_the_negatives_has_no_gradient_but_a_number():
     assert RankingLoss("softmax")(model(users, positives, negatives, group), log_counts, hits).item() == 0
 
 
-def test_ragged_runs():
-    run, at = ragged(torch.tensor([0, 2, 2, 5]), torch.tensor([2, 1, 0]))
-    assert run.tolist() == [0, 0, 0, 2, 2] and at.tolist() == [2, 3, 4, 0, 1]
-
-
 def test_training_by_user_learns_and_shows_batches():
     df = clicks()
     dls = CollabDataLoaders.from_df(df, feedback="implicit", negatives="shared", n_neg=30, by_user=True, bs=32, seed=1)
@@ -100,5 +96,5 @@ def test_bad_input():
     shuffled = data.take(torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).numpy())
     with pytest.raises(ValueError, match="sorted_by_user"):
         loader(shuffled, SharedNegatives(data))
-    with pytest.raises(ValueError, match="by_user=True are for feedback='implicit'"):
+    with pytest.raises(ValueError, match="by_user=True: for feedback='implicit'"):
         CollabDataLoaders.from_df(clicks().assign(rating=1.0), rating_name="rating", by_user=True)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collabkit.vocab import UNKNOWN, Vocab, check_ids
+from collabkit.data.vocab import UNKNOWN, Vocab, check_ids
 
 UUIDS = [uuid.UUID(int=n) for n in (30, 10, 20)]
 

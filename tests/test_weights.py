@@ -13,11 +13,12 @@ from helpers import clicks, make_clicks_dls, make_dls, make_learner, make_ranker
 from torch import nn
 
 from collabkit import CollabDataLoaders, collab_learner, load_learner
-from collabkit.interactions import CollabWarning, Columns, Interactions
+from collabkit.data.interactions import Columns, Interactions
+from collabkit.data.notices import CollabWarning
+from collabkit.data.weights import scale_weights
 from collabkit.losses import LOSSES, FlatLoss, RankingLoss, bce, bpr, cosine_contrastive, hinge, softmax
-from collabkit.ranking_loader import PointwiseLoader
-from collabkit.row_weights import scale_weights
-from collabkit.sampling import make_sampler
+from collabkit.train.batches import Pointwise, Ranked
+from collabkit.train.sampling import make_sampler
 
 W = torch.tensor([2.0, 0.5, 0.5])
 PRED, TARGET = torch.tensor([1.0, 2.0, 5.0]), torch.tensor([2.0, 4.0, 1.0])  # squared errors 1, 4, 16
@@ -356,7 +357,7 @@ def test_pairs_one_a_row_carry_no_weights():
         dls.pointwise()
     data = dls.train.dataset
     with pytest.raises(ValueError, match="pairs one a row carry no weights"):
-        PointwiseLoader(data, sampler=make_sampler("uniform", data))
+        Pointwise(Ranked(data, make_sampler("uniform", data)))
 
 
 def test_least_squares_refuse_weights():

@@ -13,6 +13,9 @@ Example:
 from .container import RatingsData, Truth
 from .grouplens import movielens, movielens_folds, movielens_name
 from .planted import synthetic
-from .tables import read_interactions
+from .tables import READERS, read_interactions
 
-__all__ = ["movielens", "movielens_folds", "movielens_name", "synthetic", "read_interactions", "RatingsData", "Truth"]
+__all__ = [
+    "movielens", "movielens_folds", "movielens_name", "synthetic", "read_interactions", "READERS",
+    "RatingsData", "Truth",
+]  # fmt: skip

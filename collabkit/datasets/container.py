@@ -99,20 +99,10 @@ class Truth:
         probabilities, one a threshold.
 
         Args:
-            user_rows: integer rows of `RatingsData.users` (not user ids); broadcasts with `item_rows`.
-            item_rows: integer rows of `RatingsData.items` (not item ids).
-            timestamp: seconds since the epoch; broadcasts with the rows.
+            user_rows, item_rows, timestamp: as of `latent_score`.
 
         Returns:
             float64 array of the broadcast shape, in `[low, high]`.
-
-        Example:
-            >>> from collabkit.datasets import synthetic
-            >>> data = synthetic(100, 80)
-            >>> first = data.ratings.iloc[0]
-            >>> guess = data.truth.expected_rating(first['user'] - 1, first['item'] - 1, first['timestamp'])
-            >>> bool(abs(guess - data.truth.expected[0]) < 1e-9)
-            True
         """
         latent = self.latent_score(user_rows, item_rows, timestamp)
         sd = max(self.noise_sd, 1e-9)  # no noise: the normal becomes a step, without a special case
@@ -151,15 +141,17 @@ class RatingsData:
 
     def __repr__(self) -> str:
         """Sizes, range, period and columns; never the tables themselves."""
-        ratings = self.ratings
+        ratings, values, period = self.ratings, self.ratings["rating"], ""
         n_users, n_items = ratings["user"].nunique(), ratings["item"].nunique()
         density = len(ratings) / max(1, n_users * n_items)
-        values = ratings["rating"]
+        if "timestamp" in ratings and len(ratings):
+            first, last = pd.to_datetime(ratings["timestamp"].agg(["min", "max"]), unit="s")
+            period = f"; {first:%Y-%m-%d} to {last:%Y-%m-%d}"
         lines = [
             f"RatingsData {self.name!r}: {len(ratings):,} ratings of {n_items:,} items by {n_users:,} users "
             f"(density {density:.2%})",
             f"  ratings: {', '.join(ratings.columns)}; {values.min():g} to {values.max():g}, mean {values.mean():.3f}"
-            + self._period(),
+            f"{period}",
             f"  items:   {len(self.items):,} rows; {', '.join(self.items.columns)}",
         ]
         if self.users is not None:
@@ -168,12 +160,3 @@ class RatingsData:
             n_factors = self.truth.user_factors.shape[1]
             lines.append(f"  truth:   {n_factors} planted factors, achievable RMSE {self.truth.rmse:.3f}")
         return "\n".join(lines)
-
-    def _period(self) -> str:
-        if "timestamp" not in self.ratings or self.ratings.empty:
-            return ""
-        first, last = (
-            pd.Timestamp(int(t), unit="s").strftime("%Y-%m-%d")
-            for t in (self.ratings["timestamp"].min(), self.ratings["timestamp"].max())
-        )
-        return f"; {first} to {last}"

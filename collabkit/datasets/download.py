@@ -7,7 +7,7 @@ import re
 import stat
 import tempfile
 import zipfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 __all__ = ["BASE_URL", "cache_folder", "fetch", "unpack"]
 
@@ -16,15 +16,7 @@ _TIMEOUT = 30  # seconds without an answer
 
 
 def cache_folder() -> Path:
-    """The folder for downloads: environment variable `COLLABKIT_CACHE`, else `~/.cache/collabkit`.
-
-    Returns:
-        The path; it may not exist yet.
-
-    Example:
-        >>> isinstance(cache_folder(), Path)
-        True
-    """
+    """The folder for downloads, which may not exist yet: `$COLLABKIT_CACHE`, else `~/.cache/collabkit`."""
     return Path(os.environ.get("COLLABKIT_CACHE") or "~/.cache/collabkit").expanduser()
 
 
@@ -44,18 +36,18 @@ def fetch(archive: str, key_file: str, target: Path, *, md5: str | None = None, 
     Raises:
         ConnectionError: the publisher cannot be reached or the transfer broke off.
         ValueError: the checksum does not match, or the zip is not what is expected.
-
-    Example:
-        >>> from collabkit.datasets import movielens
-        >>> movielens('100k').ratings.shape  # doctest: +SKIP
-        (100000, 5)
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     url = f"{BASE_URL}/{archive}"
     by_hand = f"Or download it by hand, unpack it and give the folder: movielens(..., path='FOLDER'). URL: {url}"
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as scratch:
         try:
-            md5 = md5 or _published_md5(archive, scratch)
+            if md5 is None:  # GroupLens keeps it in a small file beside each zip: "MD5 (ml-25m.zip) = 6b51..."
+                text = _retrieve(f"{archive}.md5", None, scratch).read_text(encoding="utf-8", errors="replace")
+                found = re.search(r"\b[0-9a-fA-F]{32}\b", text)
+                if found is None:
+                    raise ValueError(f"{url}.md5 holds no MD5 checksum: {text[:80]!r}.")
+                md5 = found[0].lower()
             file = _retrieve(archive, f"md5:{md5}", scratch, progress)
         except OSError as error:  # the base of the errors of requests, too
             raise ConnectionError(f"{archive} could not be downloaded: {error}. Try again later. {by_hand}") from error
@@ -80,42 +72,27 @@ def _retrieve(name: str, known_hash: str | None, folder: str, progress: bool = F
         logger.setLevel(level)
 
 
-def _published_md5(archive: str, scratch: str) -> str:
-    """The checksum in the small file that GroupLens keeps beside each zip ("MD5 (ml-25m.zip) = 6b51...")."""
-    text = _retrieve(f"{archive}.md5", None, scratch).read_text(encoding="utf-8", errors="replace")
-    found = re.search(r"\b[0-9a-fA-F]{32}\b", text)
-    if found is None:
-        raise ValueError(f"{BASE_URL}/{archive}.md5 holds no MD5 checksum: {text[:80]!r}.")
-    return found[0].lower()
-
-
 def unpack(archive: str | os.PathLike, key_file: str, target: Path) -> Path:
     """Unpack the folder of a zip that holds `key_file`, as `target`, in one step.
 
-    Args:
-        archive: the zip.
-        key_file: name of a file; the folder that holds it becomes `target`.
-        target: where the folder goes. An existing folder there is kept: another process was faster.
+    An existing `target` is kept: another process was faster.
 
     Returns:
         `target`.
 
     Raises:
         ValueError: not a zip, damaged, a member that would land outside the folder, or no `key_file`.
-
-    Example:
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> with zipfile.ZipFile(folder / 'a.zip', 'w') as z:
-        ...     z.writestr('ml/u.data', '1 2 3')
-        >>> sorted(p.name for p in unpack(folder / 'a.zip', 'u.data', folder / 'out').iterdir())
-        ['u.data']
     """
     # Unpacked beside the target, so that the rename stays within one file system and is atomic.
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpack-") as scratch:
         try:
             with zipfile.ZipFile(archive) as zipped:
-                for member in zipped.infolist():
-                    _check_member(member, archive)
+                for member in zipped.infolist():  # no absolute paths, `..`, drive letters, links
+                    name = member.filename.replace("\\", "/")
+                    link = stat.S_ISLNK(member.external_attr >> 16)
+                    if name.startswith("/") or ".." in name.split("/") or ":" in name or link:
+                        why = f"its member {member.filename!r} points outside the folder"
+                        raise ValueError(f"{archive} is unsafe: {why}; not unpacked")
                 zipped.extractall(scratch)
         except zipfile.BadZipFile as error:
             raise ValueError(f"{archive} is not a whole zip file: {error}") from error
@@ -128,12 +105,3 @@ def unpack(archive: str | os.PathLike, key_file: str, target: Path) -> Path:
             if not (target / key_file).is_file():
                 raise
     return target
-
-
-def _check_member(member: zipfile.ZipInfo, archive: str | os.PathLike) -> None:
-    """Refuse absolute paths, `..`, drive letters, and links: nothing may be written outside the folder."""
-    name = member.filename.replace("\\", "/")
-    parts = PurePosixPath(name).parts
-    link = stat.S_ISLNK(member.external_attr >> 16)
-    if name.startswith("/") or ".." in parts or ":" in name or link:
-        raise ValueError(f"{archive} is unsafe: its member {member.filename!r} points outside the folder; not unpacked")

@@ -16,7 +16,7 @@ from .tables import read_separated
 
 __all__ = ["movielens", "movielens_folds", "movielens_name"]
 
-_COLUMNS = ("user", "item", "rating", "timestamp")
+_FIFTHS = ("u1", "u2", "u3", "u4", "u5")
 _OCCUPATIONS = (  # ml-1m codes them 0..20, see its README
     "other", "academic/educator", "artist", "clerical/admin", "college/grad student", "customer service",
     "doctor/health care", "executive/managerial", "farmer", "homemaker", "K-12 student", "lawyer", "programmer",
@@ -87,9 +87,12 @@ def movielens(name: str = "100k", path: str | os.PathLike | None = None, *, prog
     """
     edition = _edition(name)
     folder = _locate(edition, path, progress)
-    items = _items(edition, folder)
-    ratings = _with_titles(_ratings(edition, folder), items, folder / edition.files[0])
-    return RatingsData(edition.folder, ratings, items, _users(edition, folder))
+    items, file = _items(edition, folder), folder / edition.files[0]
+    if edition.layout == "csv":
+        ratings = _read_csv(file, "userId", "movieId", "rating", "timestamp")
+    else:
+        ratings = read_separated(file, "\t" if edition.layout == "u" else "::")
+    return RatingsData(edition.folder, _with_titles(ratings, items, file), items, _users(edition, folder))
 
 
 def movielens_name(path: str | os.PathLike) -> str:
@@ -112,11 +115,7 @@ def movielens_name(path: str | os.PathLike) -> str:
 
 
 def movielens_folds(
-    name: str = "100k",
-    path: str | os.PathLike | None = None,
-    *,
-    folds: Sequence[str] = ("u1", "u2", "u3", "u4", "u5"),
-    progress: bool = True,
+    name: str = "100k", path: str | os.PathLike | None = None, *, folds: Sequence[str] = _FIFTHS, progress: bool = True
 ) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
     """The official train and test parts of MovieLens 100K, for figures that compare with published ones.
 
@@ -144,22 +143,16 @@ def movielens_folds(
     edition = _edition(name)
     if edition.layout != "u":
         raise ValueError(f"only '100k' has official folds, got {name!r}; split {name!r} yourself, with a seed")
-    known = ("u1", "u2", "u3", "u4", "u5", "ua", "ub")
-    unknown = [fold for fold in folds if fold not in known]
-    if isinstance(folds, str) or unknown:
+    known = (*_FIFTHS, "ua", "ub")
+    if isinstance(folds, str) or not set(folds) <= set(known):
         raise ValueError(f"folds must be a sequence of names out of {', '.join(known)}, got {folds!r}")
-    parts = [f"{fold}.{part}" for fold in folds for part in ("base", "test")]
-    folder = _locate(edition, path, progress, extra=tuple(parts))
-    return _read_folds(edition, folder, tuple(folds))
-
-
-def _read_folds(edition: _Edition, folder: Path, folds: tuple[str, ...]) -> Iterator[tuple]:
-    # A function of its own, so that movielens_folds checks its arguments when called, not at the first next().
+    folder = _locate(edition, path, progress, *(f"{fold}.{part}" for fold in folds for part in ("base", "test")))
     items = _items(edition, folder)
-    for fold in folds:
-        files = [folder / f"{fold}.{part}" for part in ("base", "test")]
-        train, test = (_with_titles(read_separated(file, "\t", _COLUMNS), items, file) for file in files)
-        yield fold, train, test
+
+    def read(file: Path) -> pd.DataFrame:
+        return _with_titles(read_separated(file, "\t"), items, file)
+
+    return ((fold, read(folder / f"{fold}.base"), read(folder / f"{fold}.test")) for fold in tuple(folds))
 
 
 def _edition(name: str) -> _Edition:
@@ -169,39 +162,29 @@ def _edition(name: str) -> _Edition:
     return edition
 
 
-def _locate(edition: _Edition, path: str | os.PathLike | None, progress: bool, extra: tuple[str, ...] = ()) -> Path:
+def _locate(edition: _Edition, path: str | os.PathLike | None, progress: bool, *extra: str) -> Path:
     """The folder that holds the edition's files, downloaded when nobody has it; all files are checked to be there."""
-    names = [n for n in (edition.folder, edition.inner) if n]
-    if path is not None:
-        root = Path(path).expanduser()
-        if not root.is_dir():
-            raise FileNotFoundError(f"path={str(path)!r} is not a folder: give the folder that holds {edition.folder}")
-        folder = next((root / n for n in names if (root / n).is_dir()), root)
-    else:
-        shared = Path(os.environ["COLLABKIT_DATA"]).expanduser() if os.environ.get("COLLABKIT_DATA") else None
-        folder = next((shared / n for n in names if (shared / n).is_dir()), None) if shared else None
-        if folder is None:
-            folder = cache_folder() / edition.folder
-            if not folder.is_dir():
-                fetch(f"{edition.folder}.zip", edition.files[0], folder, md5=edition.md5, progress=progress)
-    for file in (*edition.files, *extra):
-        if not (folder / file).is_file():
-            raise FileNotFoundError(
-                f"{file} is missing from {folder}: {edition.folder} needs {', '.join((*edition.files, *extra))}, "
-                f"there or in a sub-folder {edition.folder}"
-            )
+    if path is not None and not Path(path).expanduser().is_dir():
+        raise FileNotFoundError(f"path={str(path)!r} is not a folder: give the folder that holds {edition.folder}")
+    root = os.environ.get("COLLABKIT_DATA") or None if path is None else path
+    places = [] if root is None else [Path(root).expanduser() / n for n in (edition.folder, edition.inner) if n]
+    folder = next((place for place in places if place.is_dir()), None if path is None else Path(path).expanduser())
+    if folder is None:
+        folder = cache_folder() / edition.folder
+        if not folder.is_dir():
+            fetch(f"{edition.folder}.zip", edition.files[0], folder, md5=edition.md5, progress=progress)
+    files = (*edition.files, *extra)
+    missing = next((file for file in files if not (folder / file).is_file()), None)
+    if missing:
+        raise FileNotFoundError(
+            f"{missing} is missing from {folder}: {edition.folder} needs {', '.join(files)}, "
+            f"there or in a sub-folder {edition.folder}"
+        )
     return folder
 
 
-def _ratings(edition: _Edition, folder: Path) -> pd.DataFrame:
-    file = folder / edition.files[0]
-    if edition.layout == "csv":
-        return _read_csv(file, {"userId": "user", "movieId": "item", "rating": "rating", "timestamp": "timestamp"})
-    return read_separated(file, "\t" if edition.layout == "u" else "::", _COLUMNS)
-
-
-def _read_csv(file: Path, columns: dict[str, str], **options) -> pd.DataFrame:
-    """The named columns of a CSV under new names; a clear error when one is missing."""
+def _read_csv(file: Path, *columns: str, **options) -> pd.DataFrame:
+    """The named columns of a CSV, the ids' under our names; a clear error when one is missing."""
     try:
         table = pd.read_csv(file, **options)
     except (ValueError, UnicodeDecodeError) as error:
@@ -209,18 +192,22 @@ def _read_csv(file: Path, columns: dict[str, str], **options) -> pd.DataFrame:
     missing = [c for c in columns if c not in table.columns]
     if missing:
         raise ValueError(f"{file} lacks the columns {missing}: it has {list(table.columns)}")
-    return table[list(columns)].rename(columns=columns)
+    return table[list(columns)].rename(columns={"userId": "user", "movieId": "item"})
 
 
 def _items(edition: _Edition, folder: Path) -> pd.DataFrame:
     """`item, title, year, genres`, titles made unique."""
     file = folder / edition.files[1]
     if edition.layout == "csv":
-        items = _read_csv(file, {"movieId": "item", "title": "title", "genres": "genres"}, keep_default_na=False)
+        items = _read_csv(file, "movieId", "title", "genres", keep_default_na=False)
     elif edition.layout == "dat":
         items = _read_text(file, "::", ("item", "title", "genres"), edition.encoding)
-    else:
-        items = _items_100k(file, folder / edition.files[3], edition.encoding)
+    else:  # u.item: id | title | release | video release | URL | one 0/1 flag a genre of u.genre
+        lines = (folder / edition.files[3]).read_text(encoding=edition.encoding).split("\n")
+        genres = np.array([line.split("|")[0] for line in lines if line.strip()])
+        table = _read_text(file, "|", ("item", "title", "release", "video", "url", *genres), edition.encoding)
+        table["genres"] = ["|".join(genres[row]) for row in table[list(genres)].to_numpy() == "1"]
+        items = table[["item", "title", "genres"]].copy()
     items["item"] = _numbers(items["item"], file)
     # The last year in brackets: "2001: A Space Odyssey (1968)", "Land Before Time III (1995) (V)", "Rome (2005-2007)".
     year = items["title"].str.extract(r".*\(((?:18|19|20)\d\d)(?:[-–](?:\d{4})?)?\)", expand=False)
@@ -232,16 +219,6 @@ def _items(edition: _Edition, folder: Path) -> pd.DataFrame:
             twice = items.loc[items[column].duplicated(), column].iloc[0]
             raise ValueError(f"{file} is damaged: the {column} {twice} occurs twice")
     return items
-
-
-def _items_100k(file: Path, genre_file: Path, encoding: str) -> pd.DataFrame:
-    """u.item: id | title | release | video release | URL | one 0/1 flag a genre of u.genre."""
-    lines = genre_file.read_text(encoding=encoding).split("\n")
-    genres = np.array([line.split("|")[0] for line in lines if line.strip()])
-    table = _read_text(file, "|", ("item", "title", "release", "video", "url", *genres), encoding)
-    flags = table[list(genres)].to_numpy() == "1"
-    table["genres"] = ["|".join(genres[row]) for row in flags]
-    return table[["item", "title", "genres"]]
 
 
 def _read_text(file: Path, separator: str, columns: tuple[str, ...], encoding: str) -> pd.DataFrame:
@@ -270,12 +247,12 @@ def _users(edition: _Edition, folder: Path) -> pd.DataFrame | None:
     if len(edition.files) < 3:
         return None
     file = folder / edition.files[2]
+    columns = ("user", "age", "gender", "occupation", "zip_code")
     if edition.layout == "u":
-        users = _read_text(file, "|", ("user", "age", "gender", "occupation", "zip_code"), edition.encoding)
+        users = _read_text(file, "|", columns, edition.encoding)
     else:
-        users = _read_text(file, "::", ("user", "gender", "age", "occupation", "zip_code"), edition.encoding)
+        users = _read_text(file, "::", ("user", "gender", "age", *columns[3:]), edition.encoding)[[*columns]]
         users["occupation"] = np.array(_OCCUPATIONS)[_numbers(users["occupation"], file)]
-        users = users[["user", "age", "gender", "occupation", "zip_code"]]
     return users.assign(user=_numbers(users["user"], file), age=_numbers(users["age"], file))
 
 

@@ -66,52 +66,38 @@ def synthetic(
         True
     """
     sizes = {"n_users": n_users, "n_items": n_items, "n_factors": n_factors, "min_events": min_events}
-    n_users, n_items, n_factors, min_events = (_at_least_one(k, v) for k, v in sizes.items())
+    n_users, n_items, n_factors, min_events = (_integer(k, v) for k, v in sizes.items())
     if n_ratings is None:
         n_ratings = n_users * min(60, max(1, n_items // 2))
-    n_ratings, noise = _at_least_one("n_ratings", n_ratings), float(noise)
+    n_ratings, noise = _integer("n_ratings", n_ratings), float(noise)
     _check(n_users, n_items, n_ratings, min_events, noise)
     # One stream a part, so that the catalogue of a seed stays the same when the number of users changes.
-    streams = [np.random.default_rng(s) for s in _seed_sequence(seed).spawn(5)]
+    streams = [np.random.default_rng(s) for s in np.random.SeedSequence(_integer("seed", seed)).spawn(5)]
     items, item_axes = make_items(n_items, streams[0])
     users, user_taste = make_users(n_users, streams[1])
-    planted = _plant(user_taste, item_axes, n_factors, streams[2])
+    planted, log_popularity = _plant(user_taste, item_axes, n_factors, streams[2])
     counts = _activity(n_users, n_ratings, min_events, int(0.8 * n_items), streams[3])
-    user_rows, item_rows = _choose(counts, planted, streams[3])
+    user_rows, item_rows = _choose(counts, planted, log_popularity, streams[3])
     time = _timestamps(counts, streams[4])
     order = np.argsort(time, kind="stable")
     user_rows, item_rows, time = user_rows[order], item_rows[order], time[order]
     truth, rating = _rate(planted, (user_rows, item_rows, time), noise, half_stars, streams[4])
-    ratings = pd.DataFrame(
-        {
-            "user": users["user"].to_numpy()[user_rows],
-            "title": items["title"].array.take(item_rows),
-            "rating": rating,
-            "timestamp": time,
-            "item": items["item"].to_numpy()[item_rows],
-        }
-    )
+    columns = {"user": user_rows + 1, "title": items["title"].array.take(item_rows), "rating": rating}
+    ratings = pd.DataFrame({**columns, "timestamp": time, "item": item_rows + 1})
     return RatingsData("synthetic", ratings, items, users, truth)
 
 
-def _at_least_one(name: str, value: int) -> int:
+def _integer(name: str, value: int) -> int:
+    """`value` as an int, or an error that names the argument: sizes are at least 1, the seed at least 0."""
+    seed = name == "seed"
     try:
         value = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
+        why = " (the data is reproducible)" if seed else ""
+        raise TypeError(f"{name} must be an integer{why}, got {value!r}") from None
+    if value < (0 if seed else 1):
+        raise ValueError(f"{name} must {'not be negative' if seed else 'be at least 1'}, got {value}")
     return value
-
-
-def _seed_sequence(seed: int) -> np.random.SeedSequence:
-    try:
-        seed = operator.index(seed)
-    except TypeError:
-        raise TypeError(f"seed must be an integer (the data is reproducible), got {seed!r}") from None
-    if seed < 0:
-        raise ValueError(f"seed must not be negative, got {seed}")
-    return np.random.SeedSequence(seed)
 
 
 def _check(n_users: int, n_items: int, n_ratings: int, min_events: int, noise: float) -> None:
@@ -134,8 +120,11 @@ def _check(n_users: int, n_items: int, n_ratings: int, min_events: int, noise: f
         )
 
 
-def _plant(user_taste: np.ndarray, item_axes: np.ndarray, n_factors: int, rng: np.random.Generator) -> dict:
-    """Draw biases and factors; the variance of factors falls from the first to the last, so principal axes exist."""
+def _plant(user_taste: np.ndarray, item_axes: np.ndarray, n_factors: int, rng: np.random.Generator) -> tuple:
+    """Biases and factors as arguments of `Truth`, and each item's log popularity.
+
+    The variance of factors falls from the first to the last, so principal axes exist.
+    """
     n_users, n_items, k = len(user_taste), len(item_axes), min(n_factors, len(AXES))
     user = rng.normal(size=(n_users, n_factors))
     item = rng.normal(size=(n_items, n_factors))
@@ -149,14 +138,10 @@ def _plant(user_taste: np.ndarray, item_axes: np.ndarray, n_factors: int, rng: n
     # Good movies are seen more often, loosely.
     appeal = 0.6 * item_bias / _ITEM_BIAS_SD + 0.8 * rng.normal(size=n_items)
     rank = np.argsort(np.argsort(-appeal))
-    return {
-        "user_factors": user * scale,
-        "item_factors": item * scale,
-        "user_bias": rng.normal(0.0, _USER_BIAS_SD, n_users),
-        "item_bias": item_bias,
-        "factor_names": (*AXES, *(f"taste_{j}" for j in range(len(AXES) + 1, n_factors + 1)))[:n_factors],
-        "log_popularity": -1.1 * np.log(rank + 10.0),
-    }
+    names = (*AXES, *(f"taste_{j}" for j in range(len(AXES) + 1, n_factors + 1)))[:n_factors]
+    biases = {"user_bias": rng.normal(0.0, _USER_BIAS_SD, n_users), "item_bias": item_bias}
+    factors = {"user_factors": user * scale, "item_factors": item * scale, "factor_names": names}
+    return biases | factors, -1.1 * np.log(rank + 10.0)
 
 
 def _activity(n_users: int, n_ratings: int, least: int, most: int, rng: np.random.Generator) -> np.ndarray:
@@ -177,19 +162,21 @@ def _activity(n_users: int, n_ratings: int, least: int, most: int, rng: np.rando
     return least + counts.astype(np.int64)
 
 
-def _choose(counts: np.ndarray, planted: dict, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _choose(
+    counts: np.ndarray, planted: dict, log_popularity: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the users and of the items that they watched, grouped by user, in the order of watching.
 
     Gumbel top-k (Kool et al. 2019, "Stochastic Beams and Where to Find Them", section 2.3) draws without replacement
     with probability proportional to popularity times exp(selection * taste): no pair twice, no loop over users.
     """
-    user, item, popularity = planted["user_factors"], planted["item_factors"], planted["log_popularity"]
+    user, item = planted["user_factors"], planted["item_factors"]
     n_users, n_items = len(user), len(item)
     chunk = max(1, _CELLS // n_items)
     chosen = []
     for start in range(0, n_users, chunk):
         part = slice(start, start + chunk)
-        keys = popularity + (_SELECTION / _TASTE_SD) * (user[part] @ item.T)
+        keys = log_popularity + (_SELECTION / _TASTE_SD) * (user[part] @ item.T)
         keys += rng.gumbel(size=keys.shape)
         ranked = np.argsort(-keys, axis=1)
         chosen.append(ranked[np.arange(n_items) < counts[part, None]])
@@ -214,27 +201,12 @@ def _timestamps(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return _START + (np.repeat(start, counts) + elapsed * np.repeat(squeeze, counts)).astype(np.int64) + place
 
 
-def _rate(
-    planted: dict,
-    events: tuple[np.ndarray, np.ndarray, np.ndarray],
-    noise: float,
-    half_stars: bool,
-    rng: np.random.Generator,
-) -> tuple[Truth, np.ndarray]:
+def _rate(planted: dict, events: tuple, noise: float, half_stars: bool, rng: np.random.Generator) -> tuple:
     """The truth behind the events (user rows, item rows, seconds), and the ratings given at them."""
     step, low, high = (0.5, 0.5, 5.0) if half_stars else (1.0, 1.0, 5.0)
-    truth = Truth(
-        global_mean=0.0,
-        **{k: v for k, v in planted.items() if k != "log_popularity"},
-        drift=_DRIFT,
-        time_origin=int(_START + _YEARS / 2 * SECONDS_A_YEAR),
-        noise_sd=noise,
-        step=step,
-        low=low,
-        high=high,
-        expected=np.empty(0),
-        rmse=np.nan,
-    )
+    time = {"drift": _DRIFT, "time_origin": int(_START + _YEARS / 2 * SECONDS_A_YEAR)}
+    grades = {"noise_sd": noise, "step": step, "low": low, "high": high}
+    truth = Truth(global_mean=0.0, **planted, **time, **grades, expected=np.empty(0), rmse=np.nan)
     # People watch what they like, so the mean of what was watched is above the mean of the catalogue: put the former
     # at 3.5, whatever the sizes.
     truth = replace(truth, global_mean=float(_MEAN - truth.latent_score(*events).mean()))

@@ -1,24 +1,15 @@
 """Evaluation: held-out rows and candidates -> one ranking pass -> tables with intervals and baselines.
 
 `task` says what is asked (users, relevant items, candidates) and ranks for it, `candidates` the protocols, `references`
-what every figure stands beside, `lists` the metrics of whole lists, `tables` puts the results together;
-`fold_in` asks how good the answers to new users are.
+what every figure stands beside, `lists` the metrics of whole lists, `tables` puts the results together; `compare` asks
+several models the same, `new_users` how good the answers to new users are, `audit` what is in the data.
 """
 
+from collabkit.evaluate.audit import audit
 from collabkit.evaluate.candidates import SampledCandidates
-from collabkit.evaluate.fold_in import evaluate_fold_in
-from collabkit.evaluate.tables import (
-    cold_parts,
-    deciles,
-    evaluate_ranking,
-    evaluate_ratings,
-    interval_columns,
-    join_tables,
-    predict_ratings,
-)
-from collabkit.evaluate.task import RankingTask, check_ks, check_metrics, default_threshold
+from collabkit.evaluate.compare import compare
+from collabkit.evaluate.new_users import evaluate_fold_in
+from collabkit.evaluate.tables import evaluate
+from collabkit.evaluate.task import RankingTask
 
-__all__ = [
-    "SampledCandidates", "RankingTask", "evaluate_ratings", "evaluate_ranking", "deciles", "cold_parts", "join_tables",
-    "predict_ratings", "evaluate_fold_in", "interval_columns", "check_ks", "check_metrics", "default_threshold",
-]  # fmt: skip
+__all__ = ["SampledCandidates", "RankingTask", "evaluate", "evaluate_fold_in", "compare", "audit"]

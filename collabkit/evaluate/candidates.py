@@ -11,12 +11,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from collabkit.interactions import CollabWarning, Columns, Interactions
-from collabkit.models import CollabModel
-from collabkit.pairs import Pairs, sorted_unique
-from collabkit.ranking import Scorer, block_size, device_of, parse_memory, refuse_nan
+from collabkit.data.interactions import Columns, Interactions
+from collabkit.data.notices import CollabWarning, say
+from collabkit.data.runs import Runs, sorted_unique
+from collabkit.models.scorers import refuse_nan
 
-__all__ = ["SampledCandidates", "Lists", "pair_scorer", "known_pairs", "given_pairs", "given_items"]
+__all__ = ["SampledCandidates", "Lists", "known_pairs", "given_pairs", "given_items"]
 
 
 @dataclass(frozen=True)
@@ -47,23 +47,19 @@ class SampledCandidates:
         """What stands behind the metrics' names."""
         return f"({self.n} negatives)"
 
-    def draw(self, users: np.ndarray, seen: Pairs) -> Pairs:
+    def draw(self, users: np.ndarray, seen: Runs) -> Runs:
         """Up to `n` items that are not in `seen` for each of the distinct `users` `(m,)`."""
         rng = np.random.default_rng(self.seed)
-        left = seen.n_items - 1 - np.diff(seen.start)[users]  # (m,) unseen items
+        left = seen.width - 1 - seen.lengths.numpy()[users]  # (m,) unseen items
         short = int((left < self.n).sum())
         if short:
-            warnings.warn(
-                f"{short:,} of {len(users):,} users have under {self.n} unseen items and compete with all of them",
-                CollabWarning,
-                stacklevel=6,
-            )
+            say(f"{short:,} of {len(users):,} users have under {self.n} unseen items and compete with all of them")
         many = left > 4 * self.n
         rows, numbers = _distinct_few(rng, np.flatnonzero(many), left, self.n)
         more_rows, more = _distinct_many(rng, np.flatnonzero(~many), left, self.n)
         owner = users[np.concatenate([rows, more_rows])]
         items = _nth_unseen(owner, np.concatenate([numbers, more]), seen)
-        return Pairs.from_indices(owner, items, n_users=seen.n_users, n_items=seen.n_items)
+        return Runs.pairs(owner, items, len(seen), seen.width)
 
 
 def _distinct_few(rng, rows: np.ndarray, left: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -93,31 +89,28 @@ def _distinct_many(rng, rows: np.ndarray, left: np.ndarray, n: int) -> tuple[np.
     return tuple(np.concatenate(column) for column in zip(*picked, strict=True))
 
 
-def _nth_unseen(users: np.ndarray, numbers: np.ndarray, seen: Pairs) -> np.ndarray:
+def _nth_unseen(users: np.ndarray, numbers: np.ndarray, seen: Runs) -> np.ndarray:
     """Each user's unseen item number `numbers` `(m,)`, counted from 0.
 
     With the user's seen items s_0 < s_1 < ... (counted from 0) it is `r + #{j : s_j - j <= r}`; `s_j - j` never falls,
     so with each user's offset all of them are one sorted array.
     """
-    width = seen.n_items - 1
-    owner = seen.users
-    keys = seen.keys - (np.arange(len(seen)) - seen.start[owner])  # user * width + s_j - j
-    keys += owner  # users' ranges, of width + 1 values now, do not touch
-    before = np.searchsorted(keys, users * (width + 1) + numbers, side="right") - seen.start[users]
+    owner, start = seen.rows.numpy(), seen.start.numpy()
+    keys = seen.keys - 1 - (np.arange(len(owner)) - start[owner])  # user * width + s_j - j, s_j counted from 0
+    before = np.searchsorted(keys, users * seen.width + numbers, side="right") - start[users]
     return numbers + before + 1
 
 
-def known_pairs(table: pd.DataFrame, data: Interactions) -> tuple[Pairs, int]:
+def known_pairs(table: pd.DataFrame, data: Interactions) -> tuple[Runs, int]:
     """The pairs of a table with the user and item columns of `data`, and how many rows name ids unknown to it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CollabWarning)  # which says what an unknown id would get
-        columns = Columns(data.columns.user, data.columns.item)
-        rows = Interactions.from_df(table, columns, users=data.users, items=data.items)
+        rows = data.encode(table, Columns(data.columns.user, data.columns.item))
     known = ((rows.user_idx > 0) & (rows.item_idx > 0)).numpy()
-    return Pairs.from_interactions(rows.take(known)), int((~known).sum())
+    return rows.take(known).pairs, int((~known).sum())
 
 
-def given_pairs(table: pd.DataFrame, train: Interactions, relevant: Pairs, hidden: Pairs) -> tuple[Pairs, Pairs]:
+def given_pairs(table: pd.DataFrame, train: Interactions, relevant: Runs, hidden: Runs) -> tuple[Runs, Runs]:
     """The candidates in a table of user-item pairs, and the relevant pairs of the users who have any.
 
     Pairs with unknown ids and pairs seen in training (`hidden`) are left out, and users without given candidates are
@@ -129,25 +122,26 @@ def given_pairs(table: pd.DataFrame, train: Interactions, relevant: Pairs, hidde
     """
     pairs, unknown = known_pairs(table, train)
     given = pairs.without(hidden)
-    competes = np.diff(given.without(relevant).start)[relevant.users] > 0
-    alone = len(np.unique(relevant.users[~competes]))
+    owner = relevant.rows.numpy()
+    competes = given.without(relevant).lengths.numpy()[owner] > 0
+    alone = len(sorted_unique(owner[~competes]))
     for n, what in (
         (unknown, f"of {len(table):,} candidate pairs name unknown ids and are left out"),
-        (len(pairs) - len(given), "candidate pairs were seen in training or validation and are left out"),
+        (len(pairs.values) - len(given.values), "candidate pairs were seen in training or validation and are left out"),
         (alone, "users with relevant items have no other candidates given and are left out"),
     ):
         if n:
-            warnings.warn(f"{n:,} {what}", CollabWarning, stacklevel=6)
+            say(f"{n:,} {what}")
     if not competes.any():
         raise ValueError(
             f"no candidate is left for any user with a relevant item: of {len(table):,} pairs given, "
-            f"{len(table) - unknown:,} have known ids and {len(given):,} of these are unseen"
+            f"{len(table) - unknown:,} have known ids and {len(given.values):,} of these are unseen"
         )
-    kept = Pairs.from_keys(relevant.keys[competes], train.n_users, train.n_items)
+    kept = relevant.where(competes)
     return given.union(kept), kept
 
 
-def given_items(ids: Iterable, train: Interactions, relevant: Pairs) -> tuple[Tensor, Pairs]:
+def given_items(ids: Iterable, train: Interactions, relevant: Runs) -> tuple[Tensor, Runs]:
     """The indices `(c,)` of the items `ids`, ascending and each once, and the `relevant` pairs with them.
 
     The other relevant pairs are left out, counted in a `CollabWarning`.
@@ -156,28 +150,30 @@ def given_items(ids: Iterable, train: Interactions, relevant: Pairs) -> tuple[Te
         KeyError: an id is unknown.
         ValueError: fewer than two items, so that nothing competes; no relevant pair is left.
     """
-    items = np.unique(train.items.encode(ids, unknown="raise"))
+    items = sorted_unique(train.items.encode(ids, unknown="raise"))
     if len(items) < 2:
         raise ValueError(f"candidates= must hold at least 2 different items to compete, got {len(items)}")
-    among = np.isin(relevant.items, items)
+    among = np.isin(relevant.values.numpy(), items)
     if among.all():
         return torch.from_numpy(items), relevant
-    out = f"{(~among).sum():,} of {len(relevant):,} relevant pairs have an item that is none of the {len(items):,}"
+    out = (
+        f"{(~among).sum():,} of {len(relevant.values):,} relevant pairs have an item that is none of the {len(items):,}"
+    )
     if not among.any():
         raise ValueError(f"{out} candidates: nothing is left to be found")
-    warnings.warn(f"{out} candidates and are left out", CollabWarning, stacklevel=6)
-    return torch.from_numpy(items), relevant.from_keys(relevant.keys[among], train.n_users, train.n_items)
+    say(f"{out} candidates and are left out")
+    return torch.from_numpy(items), relevant.where(among)
 
 
 class Lists:
     """Each user has candidates of their own: the pairs `allowed`.
 
     Args:
-        score: function of users `(n,)` and items `(n,)` to their logits `(n,)`, see `pair_scorer`.
+        score: function of users `(b,)`, positions among them `(n,)` and items `(n,)` to their logits `(n,)`.
         allowed: the candidates.
     """
 
-    def __init__(self, score: Callable[[Tensor, Tensor], Tensor], allowed: Pairs):
+    def __init__(self, score: Callable[[Tensor, Tensor, Tensor], Tensor], allowed: Runs):
         self.score, self.allowed = score, allowed
 
     def check(self, items: Tensor) -> None:
@@ -185,49 +181,22 @@ class Lists:
 
     def logits(self, users: Tensor) -> Tensor:
         """Scores `(b, c)` of a block, c the longest list, -inf past the end of a shorter one."""
-        rows, items = self.allowed.of(users)
-        n = np.diff(self.allowed.start)[users.numpy()]
-        scores = self.score(users[rows], items)
+        mine = self.allowed.of(users)
+        scores = self.score(users, mine.rows, mine.values)
         refuse_nan(scores)
-        logits = scores.new_full((len(users), int(n.max(initial=1))), -torch.inf)
-        logits[rows, torch.arange(len(rows)) - torch.from_numpy(np.repeat(np.cumsum(n) - n, n))] = scores
+        logits = scores.new_full((len(users), max(1, int(mine.lengths.max()))), -torch.inf)
+        logits[mine.rows, torch.arange(len(mine.rows)) - mine.start[mine.rows]] = scores
         return logits
 
     def columns(self, users: Tensor, items: Tensor) -> Tensor:
         """The column `(n,)` of each (user, item) pair in its user's row of `logits`."""
-        at, there = self.allowed.place(users, items)
+        at, there = self.allowed.find(users, items)
         if not there.all():
             raise ValueError(f"{(~there).sum():,} of {len(there):,} items to rank are not candidates")
-        return torch.from_numpy(at - self.allowed.start[users.numpy()])
+        return torch.from_numpy(at) - self.allowed.start[users]
 
     def items(self, users: Tensor, position: Tensor) -> Tensor:
         """The items at columns `position` `(b, k)` of a block; 0 past the end of a list."""
-        start, end = (torch.from_numpy(self.allowed.start[users.numpy() + j])[:, None] for j in (0, 1))
-        at = start + position
-        keys = torch.from_numpy(self.allowed.keys)[at.clamp(max=len(self.allowed) - 1)]
-        return torch.where(at < end, keys - users[:, None] * (self.allowed.n_items - 1) + 1, 0)
-
-
-def pair_scorer(model: CollabModel, n_items: int, max_memory: int | str = "512MB") -> Callable:
-    """A function from users `(n,)` and items `(n,)` to logits `(n,)` on the CPU, in batches that fit the memory."""
-    if hasattr(model, "scorer"):  # baselines score whole rows
-        rows = model.scorer(torch.arange(1, n_items))
-        return lambda users, items: _from_rows(rows, users, items, max_memory, n_items)
-    device = device_of(model)
-    batch = min(2**16, max(1, parse_memory(max_memory) // 2 // (4 * model.floats_per_pair())))
-
-    def score(users: Tensor, items: Tensor) -> Tensor:
-        parts = zip(users.split(batch), items.split(batch), strict=True)
-        return torch.cat([model.score(u.to(device), i.to(device)).float().cpu() for u, i in parts] or [torch.zeros(0)])
-
-    return score
-
-
-def _from_rows(scorer: Scorer, users: Tensor, items: Tensor, max_memory: int | str, n_items: int) -> Tensor:
-    unique, row = torch.unique(users, return_inverse=True)
-    scores, block = torch.empty(len(users)), block_size(None, n_items, max_memory)
-    for start in range(0, len(unique), block):
-        mine = ((row >= start) & (row < start + block)).nonzero().squeeze(1)
-        logits = scorer(unique[start : start + block])
-        scores[mine] = logits[row[mine] - start, items[mine] - 1].float()
-    return scores
+        at = self.allowed.start[users][:, None] + position
+        items = self.allowed.values[at.clamp(max=len(self.allowed.values) - 1)]
+        return torch.where(at < self.allowed.start[users + 1][:, None], items, 0)

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from collabkit import metrics
-from collabkit.interactions import Interactions
-from collabkit.pairs import Pairs
+from collabkit.data.interactions import Interactions
 
 __all__ = ["LIST_METRICS", "ItemFacts"]
 
@@ -45,23 +44,18 @@ class ItemFacts:
     @cached_property
     def counts(self) -> np.ndarray:
         """Training rows `(n_items,)` of each item."""
-        return torch.bincount(self.train.item_idx.cpu(), minlength=self.train.n_items).double().numpy()
-
-    @cached_property
-    def _pairs(self) -> Pairs:
-        return Pairs.from_interactions(self.train)
+        return self.train.counts("item").double().numpy()
 
     @cached_property
     def _by_item(self) -> tuple[np.ndarray, np.ndarray]:
         """`(users, start)`: the distinct users of item i are `users[start[i]:start[i + 1]]`."""
-        items = self._pairs.items
-        order = np.argsort(items, kind="stable")
-        return self._pairs.users[order], np.searchsorted(items[order], np.arange(self.train.n_items + 1))
+        runs = self.train.pairs.transposed()
+        return runs.values.numpy(), runs.start.numpy()
 
     @cached_property
     def information(self) -> np.ndarray:
         """Self-information `(n_items,)` in bits."""
-        n_users = max(1, (np.diff(self._pairs.start) > 0).sum())
+        n_users = max(1, int((self.train.pairs.lengths > 0).sum()))
         return -np.log2(np.maximum(np.diff(self._by_item[1]), 1) / n_users)
 
     def measure(self, name: str, lists: np.ndarray, ks: list[int]) -> list:

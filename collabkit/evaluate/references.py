@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from collabkit.interactions import Interactions
-from collabkit.pairs import Pairs
+from collabkit.data.interactions import Interactions
+from collabkit.data.runs import Runs
 
 __all__ = ["GlobalMean", "UserItemBias", "PopularityRanks"]
 
@@ -47,8 +49,7 @@ class UserItemBias:
         rating = train.rating.double()
         self.mean = rating.mean()
         self.user, self.item = torch.zeros(train.n_users).double(), torch.zeros(train.n_items).double()
-        n_user = torch.bincount(train.user_idx, minlength=train.n_users)
-        n_item = torch.bincount(train.item_idx, minlength=train.n_items)
+        n_user, n_item = train.counts("user"), train.counts("item")
         for _ in range(n_sweeps):
             rest = rating - self.mean - self.user[train.user_idx]
             self.item = torch.bincount(train.item_idx, rest, train.n_items) / (n_item + reg_items)
@@ -72,13 +73,20 @@ class PopularityRanks:
 
     name = "popularity"
 
+    @classmethod
+    def of(cls, train: Interactions) -> PopularityRanks:
+        """The one of a training part, made once: it keeps what an evaluation sorts."""
+        if train not in _RANKS:
+            _RANKS[train] = cls(train)
+        return _RANKS[train]
+
     def __init__(self, train: Interactions):
-        self.counts = torch.bincount(train.item_idx.cpu(), minlength=train.n_items).float()
+        self.counts = train.counts("item").float()
         self.levels, self.level = np.unique(self.counts.numpy(), return_inverse=True)  # (l,), (n_items,)
-        self._sorted: tuple[Pairs, np.ndarray] | None = None
+        self._sorted: tuple[Runs, np.ndarray] | None = None
 
     def ranks(
-        self, users: Tensor, items: Tensor, candidates: Tensor, *, hidden: Pairs | None, allowed: Pairs | None = None
+        self, users: Tensor, items: Tensor, candidates: Tensor, *, hidden: Runs | None, allowed: Runs | None = None
     ) -> np.ndarray:
         """Pessimistic ranks `(n,)` of pairs `(n,)`: of users' `allowed` items, or of all users' `candidates` `(c,)`.
 
@@ -93,18 +101,19 @@ class PopularityRanks:
             return at_least[level]
         return at_least[level] - self._at_least(hidden, users, level)
 
-    def _at_least(self, pairs: Pairs, users: np.ndarray, level: np.ndarray) -> np.ndarray:
+    def _at_least(self, pairs: Runs, users: np.ndarray, level: np.ndarray) -> np.ndarray:
         """How many of each user's `pairs` are of at least `level` `(n,)`."""
         width = len(self.levels)
         if self._sorted is None or self._sorted[0] is not pairs:  # an evaluation of several models sorts once
-            keys = np.repeat(np.arange(pairs.n_users) * width, np.diff(pairs.start)) + (
-                width - 1 - self.level[pairs.items]
-            )
+            keys = pairs.rows.numpy() * width + (width - 1 - self.level[pairs.values.numpy()])
             self._sorted = pairs, np.sort(keys)
         found = np.searchsorted(self._sorted[1], users * width + (width - 1 - level), side="right")
-        return found - pairs.start[users]
+        return found - pairs.start.numpy()[users]
 
     def scorer(self, candidates: Tensor):
-        """A `ranking.Scorer` of `candidates` `(c,)`."""
+        """A function from users `(b,)` to scores `(b, c)` of the `candidates` `(c,)`."""
         scores = self.counts[candidates]
         return lambda users: scores.repeat(len(users), 1)
+
+
+_RANKS: WeakKeyDictionary[Interactions, PopularityRanks] = WeakKeyDictionary()

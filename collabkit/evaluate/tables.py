@@ -11,26 +11,58 @@ import torch
 from torch import Tensor
 
 from collabkit import metrics
+from collabkit.data.dataset import Dataset
+from collabkit.data.interactions import Interactions
+from collabkit.data.query import Query
 from collabkit.evaluate.lists import LIST_METRICS
 from collabkit.evaluate.references import GlobalMean, UserItemBias
-from collabkit.evaluate.task import Ranked, RankingTask, check_ks, check_metrics
-from collabkit.interactions import Interactions
-from collabkit.models import CollabModel
-from collabkit.ranking import refuse_nan
+from collabkit.evaluate.task import Ranked, RankingTask, check_ks, check_metrics, held_out
+from collabkit.models.base import Model, evaluating
+from collabkit.models.scorers import refuse_nan
 
-__all__ = ["evaluate_ratings", "evaluate_ranking", "deciles", "cold_parts", "join_tables", "predict_ratings"]
+__all__ = [
+    "evaluate", "evaluate_ratings", "evaluate_ranking", "deciles", "cold_parts", "join_tables", "predict_ratings",
+    "interval_columns", "column_mean",
+]  # fmt: skip
 
 RANKING_COLUMNS = ["value", "low", "high", "popularity", "difference", "diff_low", "diff_high", "n"]
 PARTS = ("warm", "cold item", "cold user", "cold both")
 
 
+def evaluate(
+    model: Model,
+    data: Dataset,
+    on="valid",
+    *,
+    k: int | Iterable[int] = 10,
+    metrics: Iterable | None = None,
+    candidates=None,
+    by: str | None = None,
+    threshold: float | None = None,
+    n_boot: int = 1000,
+    seed: int = 0,
+    max_memory: int | str = "512MB",
+) -> pd.DataFrame:
+    """Rating errors and ranking metrics of a model on held-out rows; see `Recommender.evaluate`."""
+    test = held_out(data, on)
+    task = RankingTask.make(data, on, candidates=candidates, threshold=threshold, test=test)
+    common = {"by": by, "n_boot": n_boot, "seed": seed}
+    with evaluating(model):
+        table = evaluate_ranking(model, task, k=k, metrics=metrics, max_memory=max_memory, **common)
+        rated = test.rating is not None and data.rated and model.predicts_ratings
+        if rated and metrics is None and by in (None, "cold"):
+            groups = on[data.columns.user].factorize()[0] if isinstance(on, pd.DataFrame) else None
+            table = join_tables(evaluate_ratings(model, data, test, groups=groups, **common), table)
+    return table[[c for c in table.columns if c != "n"] + ["n"]].astype({"n": int})
+
+
 @torch.inference_mode()
-def predict_ratings(model: CollabModel, user_idx: Tensor, item_idx: Tensor, *, batch: int = 65_536) -> Tensor:
-    """Predicted ratings `(n,)` float32 on the CPU for index tensors `(n,)`, in batches; NaN raises `ValueError`."""
-    device = model.tables(True)[0].device
+def predict_ratings(model: Model, query: Tensor | Query, item_idx: Tensor, *, batch: int = 65_536) -> Tensor:
+    """Predicted ratings `(n,)` float32 on the CPU for a query of `n` and items `(n,)`; NaN raises `ValueError`."""
+    device = model.device
     parts = [
-        model(users.to(device), items.to(device)).float().cpu()
-        for users, items in zip(user_idx.split(batch), item_idx.split(batch), strict=True)
+        model(query[at : at + batch].to(device), item_idx[at : at + batch].to(device)).float().cpu()
+        for at in range(0, len(item_idx), batch)
     ]
     ratings = torch.cat(parts) if parts else torch.zeros(0)
     refuse_nan(ratings)
@@ -38,8 +70,8 @@ def predict_ratings(model: CollabModel, user_idx: Tensor, item_idx: Tensor, *, b
 
 
 def evaluate_ratings(
-    model: CollabModel,
-    train: Interactions,
+    model: Model,
+    data: Dataset,
     test: Interactions,
     *,
     groups: np.ndarray | None = None,
@@ -51,7 +83,8 @@ def evaluate_ratings(
 
     Args:
         model: in evaluation mode.
-        train, test: interactions with ratings, encoded with the same vocabularies.
+        data: what it was trained on.
+        test: interactions with ratings, encoded with the same vocabularies.
         groups: `(n,)` whose row each is, for the bootstrap; default the encoded users, where unknown ones are one.
         by: None, or `'cold'` for a table of each of the parts of `cold_parts`.
         n_boot, seed: of the bootstrap over users.
@@ -60,9 +93,10 @@ def evaluate_ratings(
         DataFrame indexed by metric, or part and metric, with columns `value`, `low`, `high` (95 % interval), one a
         baseline, `n` (ratings).
     """
+    train = data.train
     target = test.rating.double().numpy()
     groups = test.user_idx.numpy() if groups is None else groups
-    predictions = {"value": predict_ratings(model, test.user_idx, test.item_idx).double().numpy()}
+    predictions = {"value": predict_ratings(model, data.query_of(test, model.needs), test.item_idx).double().numpy()}
     for baseline in (GlobalMean(train), UserItemBias(train)):
         predictions[baseline.name] = baseline.predict(test.user_idx, test.item_idx).numpy()
     table = partial(_rating_errors, predictions, target, groups, n_boot=n_boot, seed=seed)
@@ -77,7 +111,7 @@ def _rating_errors(
 ) -> pd.DataFrame:
     """The table of `evaluate_ratings` for the `rows`, a mask or a slice."""
     predictions, target = {name: p[rows] for name, p in predictions.items()}, target[rows]
-    groups = np.unique(groups[rows], return_inverse=True)[1]
+    groups = pd.factorize(groups[rows])[0]
     error = predictions["value"] - target
     sums = np.stack([np.bincount(groups, e) for e in (np.square(error), np.abs(error))], axis=1)  # (n_users, 2)
     low, high = metrics.bootstrap_interval(sums, np.bincount(groups), n_boot=n_boot, seed=seed)
@@ -90,7 +124,7 @@ def _rating_errors(
 
 
 def evaluate_ranking(
-    model: CollabModel,
+    model: Model,
     task: RankingTask,
     *,
     k: int | Iterable[int] = 10,
@@ -105,16 +139,11 @@ def evaluate_ranking(
     Args:
         model: in evaluation mode.
         task: the users, their relevant items and their candidates.
-        k: one cut-off or several.
-        metrics: names among `task.METRICS`; default HitRate, Precision, Recall, NDCG, MAP and MRR. Those of lists are
-            explained at `lists.ItemFacts`.
+        k, metrics, n_boot, seed, max_memory: as of `Recommender.evaluate`.
         by: `'user_activity'`: by decile of the users' training rows; `'item_popularity'`: by decile of the relevant
             items' training rows, each item counting in its decile as if it were all that is relevant. The index is then
-            decile, its smallest and largest number (`from`, `to`), and metric; see `deciles`. `'cold'`:
-            likewise by whether the pairs' users and items have training rows; the index is then part and metric; see
-            `cold_parts`.
-        n_boot, seed: of the bootstrap over users.
-        max_memory: bound of the score blocks.
+            decile, its smallest and largest number (`from`, `to`), and metric; see `deciles`. `'cold'`: likewise by
+            whether the pairs' users and items have training rows; see `cold_parts`.
 
     Returns:
         DataFrame indexed by metric, with columns `value`, `low`, `high` (95 %), `popularity`, `difference` (`value`
@@ -146,7 +175,7 @@ def deciles(value: np.ndarray) -> Iterator[tuple[int, float, float, np.ndarray]]
     """
     edges = np.quantile(value, np.arange(1, 10) / 10, method="inverted_cdf")
     place = np.searchsorted(edges, value, side="left") + 1
-    for decile in np.unique(place):
+    for decile in sorted(set(place.tolist())):
         mask = place == decile
         yield int(decile), value[mask].min(), value[mask].max(), mask
 
@@ -158,7 +187,7 @@ def cold_parts(train: Interactions, user_idx: Tensor, item_idx: Tensor) -> Itera
     Unknown ids (index 0) have none.
 
     Example:
-        >>> from collabkit.interactions import Columns
+        >>> from collabkit.data.interactions import Columns
         >>> rows = pd.DataFrame({'user': ['ann', 'bob'], 'item': [1, 2]})
         >>> data = Interactions.from_df(rows, Columns('user', 'item'))
         >>> parts = cold_parts(data.take([0]), torch.tensor([1, 1, 2]), torch.tensor([1, 2, 0]))
@@ -166,13 +195,12 @@ def cold_parts(train: Interactions, user_idx: Tensor, item_idx: Tensor) -> Itera
         [('warm', [True, False, False]), ('cold item', [False, True, False]), ('cold both', [False, False, True])]
     """
     cold = []
-    for trained, asked, n in ((train.item_idx, item_idx, train.n_items), (train.user_idx, user_idx, train.n_users)):
-        met = np.zeros(n, dtype=bool)
-        met[trained.cpu().numpy()] = True
+    for side, asked in (("item", item_idx), ("user", user_idx)):
+        met = (train.counts(side) > 0).numpy()
         met[0] = False
-        cold.append(~met[asked.cpu().numpy()])
+        cold.append(~met[asked.numpy()])
     place = cold[0] + 2 * cold[1]  # in PARTS
-    for j in np.unique(place):
+    for j in sorted(set(place.tolist())):
         yield PARTS[j], place == j
 
 
@@ -187,20 +215,20 @@ def join_tables(errors: pd.DataFrame, ranking: pd.DataFrame) -> pd.DataFrame:
     return table.iloc[np.argsort(place, kind="stable")]
 
 
-def _check_by(by: str | None, names: list[str]):
+def _check_by(by: str | None, names: list):
     """Names of the index levels before the metric's, and the function from a task to `(key, mask of pairs)`."""
     if by is None:
         return [], None
     if by not in _BY:
         raise ValueError(f"by must be None or one of {', '.join(map(repr, _BY))}, got {by!r}")
-    wrong = sorted(set(names) & set(LIST_METRICS))
+    wrong = sorted({name for name in names if name in LIST_METRICS})
     if by != "user_activity" and wrong:
         raise ValueError(f"{', '.join(wrong)} describe(s) users' lists; by={by!r} has none of them")
     return _BY[by]
 
 
 def _user_activity(task: RankingTask) -> Iterator[tuple[tuple, np.ndarray]]:
-    rows = torch.bincount(task.train.user_idx.cpu(), minlength=task.train.n_users).numpy()
+    rows = task.train.counts("user").numpy()
     return ((tuple(key), users[task.groups]) for *key, users in deciles(rows[task.unique]))
 
 
@@ -220,9 +248,7 @@ _BY = {
 }
 
 
-def _table(
-    task: RankingTask, answer: Ranked, popular: Ranked, names: list[str], ks: list[int], **options
-) -> pd.DataFrame:
+def _table(task: RankingTask, answer: Ranked, popular: Ranked, names: list, ks: list[int], **options) -> pd.DataFrame:
     """The rows of `evaluate_ranking` from the answers of the model and of popularity."""
     values, base = (ranked.measure(names, ks, task.facts) for ranked in (answer, popular))
     table = interval_columns(values, base, len(answer.n_candidates), **options)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -13,15 +12,19 @@ import torch
 from torch import Tensor
 
 from collabkit import metrics
-from collabkit.evaluate.candidates import Lists, SampledCandidates, given_items, given_pairs, pair_scorer
+from collabkit.data.dataset import Dataset
+from collabkit.data.interactions import Interactions
+from collabkit.data.notices import say
+from collabkit.data.runs import Runs, sorted_unique
+from collabkit.evaluate.candidates import Lists, SampledCandidates, given_items, given_pairs
 from collabkit.evaluate.lists import LIST_METRICS, ItemFacts
 from collabkit.evaluate.references import PopularityRanks
-from collabkit.interactions import CollabWarning, Interactions
-from collabkit.models import CollabModel
-from collabkit.pairs import Pairs
-from collabkit.ranking import FullCatalogue, block_size, model_scorer, rank_pairs, top_k
+from collabkit.models.base import Model
+from collabkit.retrieval.ranking import Asked, FullCatalogue, block_size, rank_pairs, top_k
 
-__all__ = ["RankingTask", "Ranked", "CUT_METRICS", "METRICS", "check_metrics", "check_ks", "default_threshold"]
+__all__ = [
+    "RankingTask", "Ranked", "CUT_METRICS", "METRICS", "check_metrics", "check_ks", "default_threshold", "held_out",
+]  # fmt: skip
 
 CUT_METRICS = {
     "HitRate": metrics.hit_rate,
@@ -52,15 +55,18 @@ class Ranked:
 
     def only(self, pairs: np.ndarray) -> Ranked:
         """The answer for the relevant pairs where the mask `pairs` `(n,)` holds, and the users who have any."""
-        users, groups = np.unique(self.groups[pairs], return_inverse=True)
+        left = np.bincount(self.groups[pairs], minlength=len(self.n_candidates)) > 0
+        users, groups = np.flatnonzero(left), (np.cumsum(left) - 1)[self.groups[pairs]]
         lists = None if self.lists is None else self.lists[users]
         return Ranked(self.ranks[pairs], groups, self.n_candidates[users], lists)
 
-    def measure(self, names: list[str], ks: list[int], facts: ItemFacts) -> dict[tuple[str, int | None], object]:
+    def measure(self, names: list, ks: list[int], facts: ItemFacts) -> dict[tuple[str, int | None], object]:
         """`{(metric, k): (n_users,) values, or a number for a metric of all lists together}`; AUC has no k."""
         result = {}
         for name in names:
-            if name == "AUC":
+            if callable(name):  # a metric of the caller's, with the signature of those of ranks cut at k
+                result.update({(name.__name__, k): _values(name, self.ranks, self.groups, k) for k in ks})
+            elif name == "AUC":
                 result[name, None] = metrics.auc(self.ranks, self.groups, self.n_candidates)
             elif name in CUT_METRICS:
                 result.update({(name, k): CUT_METRICS[name](self.ranks, self.groups, k) for k in ks})
@@ -69,72 +75,92 @@ class Ranked:
         return result
 
 
+def _values(metric: Callable, ranks: np.ndarray, groups: np.ndarray, k: int) -> np.ndarray:
+    """The values of a metric given as a function, or an error where they are not one a user."""
+    values = np.asarray(metric(ranks, groups, k), dtype=np.float64)
+    n = int(groups.max()) + 1
+    if values.shape != (n,):
+        raise ValueError(
+            f"metric {metric.__name__} must return one value a user, ({n},), from ranks (n,), groups (n,) and k, got "
+            f"shape {values.shape}"
+        )
+    return values
+
+
 class RankingTask:
     """Rank each user's relevant test items among their candidates: the same question for every model.
 
     Args:
-        train: training interactions.
+        data: what is known of the users that are asked.
         users, items: `(n,)` the relevant pairs, sorted by user and item, each once.
         hidden: pairs that are never candidates (those seen in training).
         candidates: `(c,)` the items that compete where they are not hidden, ascending; None for all.
         allowed: or each user's own candidates, the relevant ones included.
         label: what stands behind the metrics' names.
-        popularity: ranks of the baseline, to be shared by tasks on one training part.
+        context: by column, codes `(n_users,)` of the moment at which each user is asked.
     """
 
-    def __init__(self, train: Interactions, users: Tensor, items: Tensor, hidden: Pairs, **kwargs):
-        self.train, self.users, self.items, self.hidden = train, users, items, hidden
-        self.candidates: Tensor | None = kwargs.get("candidates")
-        if self.candidates is None:
-            self.candidates = torch.arange(1, train.n_items)
+    def __init__(
+        self, data: Dataset, users: Tensor, items: Tensor, hidden: Runs, *, candidates: Tensor | None = None,
+        allowed: Runs | None = None, label: str = "", context: Mapping[str, Tensor] | None = None,
+    ):  # fmt: skip
+        self.data, self.train, self.users, self.items, self.hidden = data, data.train, users, items, hidden
+        self.candidates, self.allowed, self.label, self.context = candidates, allowed, label, context
+        if candidates is None:
+            self.candidates = torch.arange(1, data.n_items)
         else:  # pairs of other items hide nothing: without them their numbers are those of hidden candidates
-            keys = hidden.keys[np.isin(hidden.items, self.candidates.numpy())]
-            self.hidden = Pairs.from_keys(keys, train.n_users, train.n_items)
-        self.allowed: Pairs | None = kwargs.get("allowed")
-        self.label: str = kwargs.get("label", "")
-        self.popularity = kwargs.get("popularity") or PopularityRanks(train)
+            self.hidden = hidden.where(np.isin(hidden.values.numpy(), candidates.numpy()))
+        self.popularity = PopularityRanks.of(data.train)
         new = np.diff(users.numpy(), prepend=-1) > 0
         self.unique, self.groups = users.numpy()[new], np.cumsum(new) - 1
-        self.facts = ItemFacts(train, self.candidates)
+        self.facts = ItemFacts(data.train, self.candidates)
 
     @classmethod
     def make(
         cls,
-        train: Interactions,
-        test: Interactions,
+        data: Dataset,
+        on="valid",
         *,
-        hidden: Pairs,
         candidates: SampledCandidates | pd.DataFrame | Iterable | None = None,
         threshold: float | None = None,
-        popularity: PopularityRanks | None = None,
+        test: Interactions | None = None,
     ) -> RankingTask:
-        """The task that a test part sets.
+        """The task that held-out rows set.
 
-        An item is relevant for a user when the test part holds it with a rating of at least `threshold`; every row is
-        where there are no ratings. Rows with a user or item unknown to the model are left out, counted in a
-        `CollabWarning`.
+        An item is relevant for a user when they hold it with a rating of at least `threshold`; every row is where there
+        are no ratings. Rows with a user or item unknown to the model are left out, counted in a `CollabWarning`.
 
         Args:
-            train, test: interactions encoded with the same vocabularies.
-            hidden: pairs that are never candidates.
+            data: the data of the models that are asked.
+            on: `'valid'`, or a table, whose rows the validation part is hidden from.
             candidates: None for all items that are not hidden, item ids `(c,)` for those of them, `SampledCandidates`,
                 or a table of user-item pairs.
             threshold: default the (lower) median training rating.
+            test: the rows of `on`, where they are at hand.
 
         Raises:
             TypeError: `candidates` is something else.
             ValueError: `threshold` for events without ratings.
             ValueError, KeyError: see `candidates.given_items` and `candidates.given_pairs`.
         """
+        test = held_out(data, on) if test is None else test
+        hidden = data.known if isinstance(on, str) else data.seen
+        repeated = int(hidden.find(test.pairs.rows, test.pairs.values)[1].sum())
+        if repeated:
+            hidden = hidden.without(test.pairs)
+            say(
+                f"{repeated:,} of the pairs the model was trained or validated on occur in the evaluated rows"
+                f"{'' if data.folded is None else ' (or users were folded in by them)'}: "
+                "the figures are too good for them; drop duplicates before splitting (filters.drop_duplicates)"
+            )
         if threshold is not None and test.rating is None:
             raise ValueError(
                 f"threshold={threshold:g} is of ratings, and these events have none: every row is relevant. Pass a "
                 "table of the rows that are, e.g. evaluate(on=test[test['rating'] >= 4])"
             )
-        relevant = _relevant_pairs(test, default_threshold(train) if threshold is None else threshold)
-        relevant, options = _competitors(candidates, train, test, relevant, hidden)
-        pairs = (torch.from_numpy(relevant.users), torch.from_numpy(relevant.items))
-        return cls(train, *pairs, hidden, popularity=popularity, **options)
+        rows = _relevant_rows(test, default_threshold(data.train) if threshold is None else threshold)
+        relevant, options = _competitors(candidates, data.train, test, rows.pairs, hidden)
+        return cls(data, relevant.rows, relevant.values, hidden, context=_moments(rows), **options)
 
     def __len__(self) -> int:
         return len(self.users)
@@ -142,22 +168,25 @@ class RankingTask:
     @property
     def n_candidates(self) -> np.ndarray:
         """Number of candidates of each user `(n_users,)`."""
-        n = np.diff((self.hidden if self.allowed is None else self.allowed).start)[self.unique]
+        n = (self.hidden if self.allowed is None else self.allowed).lengths.numpy()[self.unique]
         return len(self.candidates) - n if self.allowed is None else n
 
     def name(self, metric: str, k: int | None) -> str:
         """A metric's name in tables, e.g. `'HitRate@10 (99 negatives)'`."""
         return " ".join(filter(None, [metric if k is None else f"{metric}@{k}", self.label]))
 
-    def rank(self, model: CollabModel, names: list[str], ks: list[int], max_memory: int | str = "512MB") -> Ranked:
+    def rank(self, model: Model, names: list, ks: list[int], max_memory: int | str = "512MB") -> Ranked:
         """A model's answer, in one pass for all metrics `names` and all cut-offs `ks`."""
         n_items, candidates = self.train.n_items, self.candidates
+        ask = self.data.asker(model.needs, self.context)
         if self.allowed is None:
-            source = FullCatalogue(model_scorer(model, candidates, max_memory), candidates, n_items, self.hidden)
-            block = block_size(model, len(candidates), max_memory)
+            scorer = Asked(model.scorer(candidates, max_memory), ask)
+            source = FullCatalogue(scorer, candidates, n_items, self.hidden)
+            longest = len(candidates)
         else:
-            source = Lists(pair_scorer(model, n_items, max_memory), self.allowed)
-            block = block_size(model, int(np.diff(self.allowed.start).max()), max_memory)
+            source = Lists(lambda users, *pairs: model.score_pairs(ask(users), *pairs, max_memory), self.allowed)
+            longest = int(self.allowed.lengths.max())
+        block = block_size(longest, max_memory, model.device)
         options = {"k": None if "AUC" in names else max(ks), "list_k": _list_k(names, ks, len(candidates))}
         ranks, lists = rank_pairs(source, self.users, self.items, block=block, **options)
         return Ranked(ranks, self.groups, self.n_candidates, None if lists is None else lists.numpy())
@@ -171,19 +200,36 @@ class RankingTask:
         candidates, users = self.candidates, torch.from_numpy(self.unique)
         ranks = self.popularity.ranks(self.users, self.items, candidates, hidden=self.hidden, allowed=self.allowed)
         k, lists = _list_k(names, ks, len(candidates)), None
+        scorer, block = self.popularity.scorer(candidates), block_size(len(candidates), max_memory)
         if k and self.allowed is None:
-            scorer, block = self.popularity.scorer(candidates), block_size(None, len(candidates), max_memory)
             options = {"n_items": self.train.n_items, "hidden": self.hidden, "block": block}
             lists = top_k(scorer, users, candidates, k, **options)[0].numpy()
         elif k:
-            lists = self.rank(self.popularity, names, ks, max_memory).lists
+            counts = self.popularity.counts
+            source = Lists(lambda *asked: counts[asked[-1]], self.allowed)
+            lists = rank_pairs(source, self.users, self.items, block=block, list_k=k)[1].numpy()
         return Ranked(ranks, self.groups, self.n_candidates, lists)
 
 
-def check_metrics(names) -> list[str]:
-    """The metric names as a list (default those of ranks cut at k), or an error that lists what there is."""
-    names = list(CUT_METRICS) if names is None else [names] if isinstance(names, str) else list(names)
-    unknown = [name for name in names if name not in METRICS]
+def held_out(data: Dataset, on) -> Interactions:
+    """The validation part for `'valid'`, or the rows of a table with the data's columns."""
+    if isinstance(on, pd.DataFrame):
+        return data.train.encode(on, replace(data.columns, time=None))
+    if not (isinstance(on, str) and on == "valid"):
+        raise ValueError(f"on must be 'valid' or a DataFrame, got {on!r}")
+    if data.valid is None:
+        raise ValueError("there is no validation part; pass a DataFrame: evaluate(on=test_df)")
+    return data.valid
+
+
+def check_metrics(names) -> list:
+    """The metrics as a list (default those of ranks cut at k), or an error that lists what there is.
+
+    A function of `ranks` `(n,)`, `groups` `(n,)` and `k` that returns a value a user is a metric too; see `metrics`.
+    """
+    one = isinstance(names, str) or callable(names)
+    names = list(CUT_METRICS) if names is None else [names] if one else list(names)
+    unknown = [name for name in names if not callable(name) and name not in METRICS]
     if unknown or not names:
         raise ValueError(f"unknown metric(s) {unknown}; there are {', '.join(METRICS)}")
     return list(dict.fromkeys(names))
@@ -207,23 +253,23 @@ def default_threshold(train: Interactions) -> float:
     return -np.inf if train.rating is None else float(train.rating.median())
 
 
-def _list_k(names: list[str], ks: list[int], n_candidates: int) -> int:
+def _list_k(names: list, ks: list[int], n_candidates: int) -> int:
     return min(max(ks), n_candidates) if set(names) & set(LIST_METRICS) else 0
 
 
 def _competitors(
-    candidates, train: Interactions, test: Interactions, relevant: Pairs, hidden: Pairs
-) -> tuple[Pairs, dict[str, object]]:
+    candidates, train: Interactions, test: Interactions, relevant: Runs, hidden: Runs
+) -> tuple[Runs, dict[str, object]]:
     """The relevant pairs that meet competitors, and what `RankingTask` needs to know of these; see `make`."""
     if candidates is None:
         return relevant, {}
     if isinstance(candidates, SampledCandidates):
-        if len(relevant) == 0:
+        if len(relevant.values) == 0:
             return relevant, {"label": candidates.label}
-        drawn = candidates.draw(np.unique(relevant.users), hidden.union(Pairs.from_interactions(test)))
+        drawn = candidates.draw(sorted_unique(relevant.rows.numpy()), hidden.union(test.pairs))
         return relevant, {"allowed": drawn.union(relevant), "label": candidates.label}
     if isinstance(candidates, pd.DataFrame):
-        if len(relevant) == 0:
+        if len(relevant.values) == 0:
             return relevant, {}
         allowed, relevant = given_pairs(candidates, train, relevant, hidden)
         return relevant, {"allowed": allowed, "label": "(given candidates)"}
@@ -236,15 +282,20 @@ def _competitors(
     )
 
 
-def _relevant_pairs(test: Interactions, threshold: float) -> Pairs:
-    """The pairs of the test rows rated at least `threshold`."""
+def _relevant_rows(test: Interactions, threshold: float) -> Interactions:
+    """The test rows rated at least `threshold`, of known users and items."""
     relevant = torch.ones(len(test), dtype=torch.bool) if test.rating is None else test.rating >= threshold
     known = relevant & (test.user_idx > 0) & (test.item_idx > 0)
     unknown = int((relevant & ~known).sum())
     if unknown:
-        warnings.warn(
-            f"ranking metrics leave out {unknown:,} relevant rows whose user or item the model does not know",
-            CollabWarning,
-            stacklevel=5,
-        )
-    return Pairs.from_interactions(test if bool(known.all()) else test.take(known))
+        say(f"ranking metrics leave out {unknown:,} relevant rows whose user or item the model does not know")
+    return test if bool(known.all()) else test.take(known.numpy())
+
+
+def _moments(rows: Interactions) -> dict[str, Tensor]:
+    """By column of context, the codes `(n_users,)` of each user's first row, 0 for those without any."""
+    found = {}
+    for name, codes in rows.context.items():
+        found[name] = torch.zeros(rows.n_users, dtype=torch.int64)
+        found[name][rows.user_idx.flip(0)] = codes.flip(0)  # the first row is written last
+    return found

@@ -1,9 +1,16 @@
-"""The models, one file each; all are plain `nn.Module`s that score a user and an item."""
+"""The models, one file each; all are `nn.Module`s that score a query and an item."""
 
-from collabkit.models.base import CollabModel
+from collabkit.models.base import DotModel, Model
 from collabkit.models.collab_filter import CollFilter
+from collabkit.models.ease import EASE
+from collabkit.models.knn import ContentKNN, ItemKNN
 from collabkit.models.mlp import NCF, EmbeddingNN
 from collabkit.models.neumf import GMF, NeuMF
+from collabkit.models.popularity import Popularity
+from collabkit.models.sides import HistorySide, Side, TableSide
 from collabkit.models.two_tower import TwoTower
 
-__all__ = ["CollFilter", "EmbeddingNN", "NCF", "GMF", "NeuMF", "TwoTower", "CollabModel"]
+__all__ = [
+    "CollFilter", "EmbeddingNN", "NCF", "GMF", "NeuMF", "TwoTower", "Popularity", "ItemKNN", "ContentKNN", "EASE",
+    "Model", "DotModel", "Side", "TableSide", "HistorySide",
+]  # fmt: skip

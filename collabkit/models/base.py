@@ -1,51 +1,87 @@
-"""What every model shares: broadcasting `forward`, the rating scale, side features, and rows by external id."""
+"""`Model`: what every model shares: two sides, broadcasting `forward`, the rating scale, scores for ranking."""
 
 from __future__ import annotations
 
+import inspect
 import math
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from collabkit.features import Features, SideFeatures
-from collabkit.models.feature_rows import FeatureRows
+from collabkit.data.dataset import Dataset
+from collabkit.data.features import Features, SideFeatures
+from collabkit.data.query import Query, check_needs
+from collabkit.data.vocab import Vocab
+from collabkit.models.scorers import DotScorer, ItemTable, PairScorer, Scorer, parse_memory
+from collabkit.models.sides import Side
 from collabkit.models.sparse_dot import row_dots
-from collabkit.vocab import Vocab
 
-__all__ = ["CollabModel", "check_y_range", "evaluating", "device_of"]
+__all__ = ["Model", "DotModel", "as_model", "check_y_range", "evaluating", "make_for", "option_names", "sigmoid_range"]
 
 
-class CollabModel(nn.Module):
-    """Base of the models: a score for a user and an item, from one row of each side's tables.
+class Model(nn.Module):
+    """Base of the models: a score for a query and an item, from the rows of a user side and an item side.
 
-    A model defines `embeddings(is_item)`, the tables of each side, and `interact(user_rows, item_rows)`, which turns
-    the looked-up rows `(..., d)` into a logit. Everything else follows from these. With side features a row is what the
-    id's own row in the tables and the features give together; see `add_features`.
+    A model gives its two sides to this constructor and defines `interact`, which turns their rows `(..., d)` into a
+    logit, and `config`; one whose logit is a dot product is a `DotModel`. Training, ranking, evaluation, fold-in and
+    the artefact follow from these. `needs` says what of a query the user side looks at.
 
     Args:
-        n_users, n_items: rows of the tables; row 0 is the unknown id.
+        user_side, item_side: where rows come from; see `sides`.
         y_range: `(low, high)` of the ratings; the logit goes through a sigmoid scaled to it. None gives logits.
 
     Raises:
-        ValueError: a table of fewer than two rows, or `y_range` not two finite increasing numbers.
+        ValueError: `y_range` is not two finite increasing numbers.
     """
 
+    needs: tuple[str, ...] = ("users",)
     joins = "sum"  # how the features' part meets the id's: added to it, or 'concat'
+    sparse = False  # whether the tables have sparse gradients
+    predicts_ratings = True  # whether its answers to rated data are ratings
 
-    def __init__(self, n_users: int, n_items: int, y_range: tuple[float, float] | None = None):
+    def __init__(self, user_side: Side, item_side: Side, y_range: tuple[float, float] | None = None):
         super().__init__()
-        if n_users < 2 or n_items < 2:
-            raise ValueError(f"tables need the unknown row and at least one more, got {n_users=} and {n_items=}")
-        self.n_users, self.n_items, self.y_range = n_users, n_items, check_y_range(y_range)
-        self.users: Vocab | None = None
-        self.items: Vocab | None = None
+        self.needs = check_needs(self.needs)
+        self.user_side, self.item_side, self.y_range = user_side, item_side, check_y_range(y_range)
         self.id_dropout = 0.0
-        self.user_features: FeatureRows | None = None
-        self.item_features: FeatureRows | None = None
+        self._steps = 0
+
+    def name_rows(self, users: Vocab, items: Vocab) -> Model:
+        """Say whose rows the sides hold, for the methods that take ids."""
+        self.user_side.vocab, self.item_side.vocab = users, items
+        return self
+
+    @classmethod
+    def for_data(cls, data: Dataset, **options) -> Model:
+        """A model for a dataset; by default `cls(n_users, n_items, **options)`, with the side features if there are any.
+
+        Override it for a model that is made from more of the data (a graph of the interactions, say). An artefact is
+        read by `cls.for_data(data, **config)`.
+
+        Raises:
+            TypeError: side features, for a model without an argument `features`.
+        """
+        if data.features and "features" not in options:
+            if "features" not in parameters(cls):
+                raise TypeError(
+                    f"{cls.__name__} takes no side features, and the dataloaders have some: make them without"
+                )
+            options["features"] = data.features
+        return cls(data.n_users, data.n_items, **options)
+
+    def config(self) -> dict:
+        """The options of `for_data`, JSON-ready, from which the artefact makes the model again."""
+        raise NotImplementedError(
+            f"{type(self).__name__} needs config(), the options that it was made with, to be saved"
+        )
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take over the tensors of a `state_dict`, those of an artefact, without a copy."""
+        self.load_state_dict(state)  # copies: a file's tensors are not aligned, which changes last digits
 
     def add_features(self, features, id_dropout: float = 0.0, init_std: float = 0.01, sizes=None) -> None:
-        """Take side features in; called at the end of a constructor, or as soon as the tables are there.
+        """Take side features in; called at the end of a constructor, or as soon as the sides are there.
 
         Args:
             features: `(users, items)`, each a `Features` or None, row-aligned with the tables; None for none at all.
@@ -66,182 +102,290 @@ class CollabModel(nn.Module):
             raise ValueError(f"{id_dropout=} and feature_szs={sizes} are for models with side features, this has none")
         if odd := sorted(set(sizes or {}) - names):
             raise ValueError(f"feature_szs names features {odd}; there are {sorted(names)}")
-        for is_item, given in enumerate(features or ()):
-            if given is None:
-                continue
-            if getattr(self, "sparse", False):
-                raise ValueError("sparse=True is for tables alone: the weights of features have dense gradients")
-            tables = self.tables(bool(is_item))
-            if len(given) != len(tables[0]):
-                raise ValueError(f"features of {len(given)} rows for tables of {len(tables[0])}: they belong to others")
-            self.id_dropout = float(id_dropout)
-            widths = [table.shape[1] for table in tables]
-            rows = FeatureRows(given, widths, joins=self.joins, init_std=init_std, sizes=sizes)
-            setattr(self, "item_features" if is_item else "user_features", rows)
+        self.id_dropout = float(id_dropout)
+        options = {"joins": self.joins, "id_dropout": id_dropout, "init_std": init_std, "sizes": sizes}
+        for side, given in zip(self.sides, features or (None, None), strict=True):
+            if given is not None:
+                side.add_features(given, **options)
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        """The user side and the item side."""
+        return self.user_side, self.item_side
+
+    u_weight = property(lambda self: self.user_side.tables[0], doc="The users' first embedding, by fastai's name.")
+    i_weight = property(lambda self: self.item_side.tables[0], doc="The items' first embedding, by fastai's name.")
+
+    @property
+    def users(self) -> Vocab | None:
+        """The users' ids, where they are known."""
+        return self.user_side.vocab
+
+    @property
+    def items(self) -> Vocab | None:
+        """The items' ids, where they are known."""
+        return self.item_side.vocab
+
+    def side(self, name: str) -> Side:
+        """The `'user'` or the `'item'` side."""
+        if name not in ("user", "item"):
+            raise ValueError(f"side must be 'user' or 'item', got {name!r}")
+        return self.user_side if name == "user" else self.item_side
+
+    @property
+    def n_users(self) -> int | None:
+        """Rows of the user side; None where they are computed."""
+        return self.user_side.n
+
+    @property
+    def n_items(self) -> int:
+        """Rows of the item side."""
+        return self.item_side.n
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next((t.device for t in (*self.parameters(), *self.buffers())), torch.device("cpu"))
 
     @property
     def features(self) -> SideFeatures:
         """The side features of users and items, each `Features` or None."""
-        sides = (self.features_of(is_item) for is_item in (False, True))
-        return SideFeatures(*(None if side is None else side.features for side in sides))
+        return SideFeatures(*(None if side.features is None else side.features.features for side in self.sides))
 
     def refuse_features(self, what: str) -> None:
         """Raise `TypeError` where the model has side features, which `what` knows nothing of."""
         if self.features:
             raise TypeError(f"{what} without side features; make the model or the dataloaders without them")
 
-    def features_of(self, is_item: bool) -> FeatureRows | None:
-        """The features' part of one side's rows, or None."""
-        return self.item_features if is_item else self.user_features
+    def version(self) -> tuple:
+        """What changes when a weight does: what was computed from the weights is good as long as it is the same.
 
-    def user_rows(self, idx: Tensor) -> tuple[Tensor, ...]:
-        """The user side's parts `(..., d)` for `idx` `(...)`."""
-        return self.join(False, idx, tuple(table(idx) for table in self.embeddings(False)))
+        torch counts the changes of a tensor, but not those that a fused optimiser makes: so training steps count too.
+        """
+        return self._steps, *((t.data_ptr(), t._version, t.dtype) for t in (*self.parameters(), *self.buffers()))
+
+    def user_rows(self, query: Tensor | Query) -> tuple[Tensor, ...]:
+        """The user side's parts `(..., d)` for a query."""
+        return self.user_side.rows(query)
 
     def item_rows(self, idx: Tensor) -> tuple[Tensor, ...]:
         """The item side's parts `(..., d)` for `idx` `(...)`."""
-        return self.join(True, idx, tuple(table(idx) for table in self.embeddings(True)))
+        return self.item_side.rows(idx)
 
-    def join(self, is_item: bool, idx: Tensor, rows: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """What `interact` takes: an id's own `rows` `[(..., d), ...]` with the features of `idx` `(...)`."""
-        features = self.features_of(is_item)
-        if features is None:
-            return rows
-        if self.training and self.id_dropout > 0:
-            keep = torch.rand(idx.shape, device=idx.device)[..., None] >= self.id_dropout
-            rows = tuple(part * keep for part in rows)
-        return features.join(idx, rows)
+    def user_vectors(self, query: Tensor | Query) -> Tensor:
+        """Vectors `(..., d)` whose dot products with the items' are the logits, where the model has such."""
+        raise TypeError(f"the score of {type(self).__name__} is no dot product")
 
-    def embeddings(self, is_item: bool) -> list[nn.Embedding]:
-        """The embeddings of one side, in the order of `user_rows` or `item_rows`."""
-        raise NotImplementedError
+    def item_vectors(self, idx: Tensor) -> Tensor:
+        """The items' vectors `(..., d)`."""
+        raise TypeError(f"the score of {type(self).__name__} is no dot product")
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether the score is the dot product of `user_vectors` and `item_vectors`."""
+        return type(self).item_vectors is not Model.item_vectors
 
     def interact(self, user_rows: tuple[Tensor, ...], item_rows: tuple[Tensor, ...]) -> Tensor:
         """Logits of the broadcast shape of the leading dimensions of the two sides' parts."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not say how rows of users and items meet")
 
-    def tables(self, is_item: bool) -> list[nn.Parameter]:
-        """The embedding tables `(n, d)` of one side: the ids' own rows, without what features add."""
-        return [table.weight for table in self.embeddings(is_item)]
-
-    @torch.no_grad()
-    def set_rows(self, is_item: bool, idx: Tensor, rows) -> None:
-        """Put `rows` `[(m, d), ...]` (or `(d,)`, the same for all) into one side's tables at `idx` `(m,)`."""
-        for table, values in zip(self.tables(is_item), rows, strict=True):
-            table[idx.to(table.device)] = values.to(table.dtype)
-
-    def row_widths(self, is_item: bool) -> list[int]:
-        """Width of each of the parts that `user_rows` or `item_rows` gives."""
-        widths = [table.shape[1] for table in self.tables(is_item)]
-        features = self.features_of(is_item)
-        return widths if features is None else features.joined_widths(widths)
-
-    def floats_per_pair(self) -> int:
-        """Floats that `score` holds at once for each (user, item) pair, so that callers can bound their memory."""
-        return 3 * sum(sum(self.row_widths(is_item)) for is_item in (False, True))
-
-    @torch.no_grad()
-    def parts(self, is_item: bool) -> tuple[Tensor, ...]:
-        """The parts `[(n, d), ...]` of all of one side's ids, with what features add; on the CPU and detached."""
-        idx = torch.arange(len(self.tables(is_item)[0]), device=device_of(self))
-        with evaluating(self):
-            return tuple(part.cpu() for part in (self.item_rows if is_item else self.user_rows)(idx))
-
-    def factors(self, is_item: bool) -> Tensor:
-        """The factors `(n, d)` of all of one side's ids: the first of their `parts`."""
-        return self.parts(is_item)[0]
-
-    def config(self) -> dict:
-        """The constructor's arguments as JSON-ready values, from which the artefact rebuilds the model."""
-        raise NotImplementedError
-
-    def score(self, user_idx: Tensor, item_idx: Tensor) -> Tensor:
-        """Logits of the broadcast shape of `user_idx` and `item_idx`."""
-        return self.interact(self.user_rows(user_idx), self.item_rows(item_idx))
+    def score(self, query: Tensor | Query, item_idx: Tensor) -> Tensor:
+        """Logits of the broadcast shape of users and items; a `Query` of `b` meets items `(b,)`, `(b, n)` or `(1, n)`."""
+        rows = self.user_rows(query)
+        if not isinstance(query, Tensor) and item_idx.ndim == 2:
+            rows = tuple(part[:, None] for part in rows)
+        return self.interact(rows, self.item_rows(item_idx))
 
     def activation(self, logits: Tensor) -> Tensor:
         """Logits on the rating scale: `sigmoid(logits) * (high - low) + low`; unchanged without `y_range`."""
         return logits if self.y_range is None else sigmoid_range(logits, *self.y_range)
 
-    def forward(self, user_idx: Tensor, item_idx: Tensor | None = None, negative_idx=None, group=None):
-        """Ratings (or logits without `y_range`) of the broadcast shape of two index tensors.
+    def forward(self, query: Tensor | Query, item_idx: Tensor | None = None, negative_idx=None, group=None):
+        """Ratings (or logits without `y_range`) of a query and items, or of two index tensors that broadcast.
 
         One tensor `x` `(..., 2)` with users in column 0 and items in column 1, fastai's batch form, does the same.
-        Three tensors, users `(bs,)`, their positives `(bs,)` and the negatives, give `rank_scores`.
+        Three, a query of `bs`, their positives `(bs,)` and the negatives, give `rank_scores`.
         """
+        if self.training:
+            self.__dict__["_steps"] += 1  # past nn.Module's slow __setattr__
         if group is not None:
-            return self.group_scores(user_idx, item_idx, negative_idx, group)
+            return self.group_scores(query, item_idx, negative_idx, group)
         if negative_idx is not None:
-            return self.rank_scores(user_idx, item_idx, negative_idx)
+            return self.rank_scores(query, item_idx, negative_idx)
         if item_idx is None:
-            user_idx, item_idx = user_idx[..., 0], user_idx[..., 1]
-        return self.activation(self.score(user_idx, item_idx))
+            query, item_idx = query[..., 0], query[..., 1]
+        return self.activation(self.score(query, item_idx))
 
-    def rank_scores(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Logits `(bs, 1 + n)` of each user's positive, in column 0, and negatives.
+    def rank_scores(self, query: Tensor | Query, positives: Tensor, negatives: Tensor) -> Tensor:
+        """Logits `(bs, 1 + n)` of each row's positive, in column 0, and negatives.
 
         Args:
-            users, positives: `(bs,)` indices.
+            query: of `bs`.
+            positives: `(bs,)` indices.
             negatives: `(bs, n)` items, each row its own, or `(n,)` that all rows share.
         """
-        if not hasattr(self, "item_vectors"):
-            items = torch.cat([positives[:, None], negatives.expand(len(users), -1)], dim=1)
-            return self.score(users[:, None], items)
-        vectors = self.user_vectors(users)  # (bs, d)
+        if not self.has_vectors:
+            items = torch.cat([positives[:, None], negatives.expand(len(query), -1)], dim=1)
+            return self.score(query[:, None] if isinstance(query, Tensor) else query, items)
+        vectors = self.user_vectors(query)  # (bs, d)
         if negatives.ndim == 1:
             own = (vectors * self.item_vectors(positives)).sum(-1, keepdim=True)
             return torch.cat([own, vectors @ self.item_vectors(negatives).T], dim=1)
         items = torch.cat([positives[:, None], negatives], dim=1)
-        if getattr(self, "sparse", False) or items.numel() < self.n_items:  # a few rows of a large table
+        if self.sparse or items.numel() < self.n_items:  # a few rows of a large table
             return torch.einsum("bd,bnd->bn", vectors, self.item_vectors(items))
         return row_dots(vectors, self.item_vectors(torch.arange(self.n_items, device=items.device)), items)
 
     def group_scores(
-        self, users: Tensor, positives: Tensor, negatives: Tensor, group: Tensor
+        self, query: Tensor | Query, positives: Tensor, negatives: Tensor, group: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Logits `(r,)` of several positives a user, `(g, m)` of negatives that all users share, and `group`.
 
         Args:
-            users: `(g,)` indices.
-            positives: `(r,)` items; positive j belongs to `users[group[j]]`.
+            query: of `g`.
+            positives: `(r,)` items; positive j belongs to user `group[j]` of the query.
             negatives: `(m,)` items.
             group: `(r,)`.
         """
-        if not hasattr(self, "item_vectors"):
-            own = self.score(users[group], positives)
-            return own, self.score(users[:, None], negatives[None, :]), group
-        vectors = self.user_vectors(users)  # (g, d)
+        if not self.has_vectors:
+            every = query[:, None] if isinstance(query, Tensor) else query
+            return self.score(query[group], positives), self.score(every, negatives[None, :]), group
+        vectors = self.user_vectors(query)  # (g, d)
         own = (vectors[group] * self.item_vectors(positives)).sum(-1)
         return own, vectors @ self.item_vectors(negatives).T, group
 
-    def rows_of(self, ids, is_item: bool = True) -> tuple[Tensor, ...]:
-        """Rows `[(n, d), ...]`, on the CPU and detached, of items (or users) with external `ids` `(n,)`."""
-        idx = self.row_indices(ids, is_item)
-        with torch.no_grad(), evaluating(self):
-            return tuple(part.cpu() for part in (self.item_rows if is_item else self.user_rows)(idx))
+    def floats_per_pair(self) -> int:
+        """Floats that `score` holds at once for each (user, item) pair, so that callers can bound their memory."""
+        return 3 * sum(sum(side.row_widths) for side in self.sides)
 
-    def row_indices(self, ids, is_item: bool = True) -> Tensor:
-        """Rows `(n,)` int64 of external `ids` `(n,)` of items (or users); an unknown id raises `KeyError`."""
-        vocab = self.items if is_item else self.users
+    @torch.no_grad()
+    def scorer(self, candidates: Tensor, max_memory: int | str = "512MB") -> Scorer:
+        """A function from a query of `b` to the logits `(b, c)` of the items `candidates` `(c,)`."""
+        if not self.has_vectors:
+            return PairScorer(self, candidates, max_memory)
+        return DotScorer(self, ItemTable(self.item_vectors(candidates.to(self.device))))
+
+    def score_pairs(
+        self, query: Tensor | Query, rows: Tensor, item_idx: Tensor, max_memory: int | str = "512MB"
+    ) -> Tensor:
+        """Logits `(n,)` on the CPU of the questions at `rows` `(n,)` and items `(n,)`, in batches under the bound."""
+        size = min(2**16, max(1, parse_memory(max_memory) // 2 // (4 * self.floats_per_pair())))
+        parts = [
+            self.score(query[part].to(self.device), items.to(self.device)).float().cpu()
+            for part, items in zip(rows.split(size), item_idx.split(size), strict=True)
+        ]
+        return torch.cat(parts) if parts else torch.zeros(0)
+
+    def item_similarity(self, idx: Tensor) -> Tensor:
+        """Similarities `(b, n_items)` of items `(b,)` to all items, of a model that has a measure of its own."""
+        raise TypeError(f"{type(self).__name__} has no measure of its own; items are compared by the cosine of factors")
+
+    @property
+    def has_similarity(self) -> bool:
+        """Whether the model has an `item_similarity` of its own."""
+        return type(self).item_similarity is not Model.item_similarity
+
+    def factor_tables(self) -> tuple[Tensor, Tensor]:
+        """The user and the item factors `(n, d)`, to be solved for in place, where the score is their dot product."""
+        raise TypeError(
+            "alternating least squares needs the factors of a dot product (CollFilter, or TwoTower without layers), "
+            f"got {type(self).__name__}"
+        )
+
+    def drop_user_bias(self, reset: bool = False) -> None:
+        """Leave out of training what shifts all scores of a user alike, and set it to zero where it is new.
+
+        A loss of differences says nothing of it.
+        """
+
+    @torch.no_grad()
+    def parts(self, side: str, query: Tensor | Query | None = None) -> tuple[Tensor, ...]:
+        """The parts `[(n, d), ...]` of a side's rows, with what features add, default of all ids; on the CPU."""
+        query = torch.arange(self.side(side).n, device=self.device) if query is None else query
+        with evaluating(self):
+            return tuple(part.cpu() for part in (self.user_rows if side == "user" else self.item_rows)(query))
+
+    def factors(self, side: str, query: Tensor | Query | None = None) -> Tensor:
+        """The factors `(n, d)` of a side's ids: the first of their `parts`."""
+        return self.parts(side, query)[0]
+
+    def rows_of(self, ids, side: str = "item") -> tuple[Tensor, ...]:
+        """Rows `[(n, d), ...]`, on the CPU and detached, of items (or users) with external `ids` `(n,)`."""
+        vocab = self.side(side).vocab
         if vocab is None:
             raise ValueError("the model has no vocabulary: make it with collab_learner, or set its users and items")
-        return torch.from_numpy(vocab.encode(ids, unknown="raise")).to(self.tables(is_item)[0].device)
+        return self.parts(side, torch.from_numpy(vocab.encode(ids, unknown="raise")).to(self.device))
 
 
-def device_of(model) -> torch.device:
-    """Where a model's tables are; baselines, which have none, work on the CPU."""
-    return model.tables(True)[0].device if isinstance(model, CollabModel) else torch.device("cpu")
+class DotModel(Model):
+    """A model whose logit is the dot product of the two sides' factors, plus their biases where they have any.
+
+    The first part of a side's rows are its factors, a second one of width 1 its bias.
+    """
+
+    def interact(self, user_rows, item_rows) -> Tensor:
+        (p, *own), (q, *other) = user_rows, item_rows
+        logits = (p * q).sum(-1)
+        for bias in (*own, *other):
+            logits = logits + bias.squeeze(-1)
+        return logits  # (...)
+
+    def user_vectors(self, query: Tensor | Query) -> Tensor:
+        """`(..., d + 2)` vectors `[p_u, b_u, 1]`, without what the sides do not have."""
+        p, *own = self.user_rows(query)
+        ones = [torch.ones_like(p[..., :1])] * (len(self.item_side.widths) - 1)
+        return torch.cat([p, *own, *ones], dim=-1) if own or ones else p
+
+    def item_vectors(self, idx: Tensor) -> Tensor:
+        """`(..., d + 2)` vectors `[q_i, 1, b_i]`, likewise."""
+        q, *own = self.item_rows(idx)
+        ones = [torch.ones_like(q[..., :1])] * (len(self.user_side.widths) - 1)
+        return torch.cat([q, *ones, *own], dim=-1) if own or ones else q
+
+
+def as_model(model) -> Model | None:
+    """`model` where it is one of this library's, or written for it; None for any other module."""
+    return model if isinstance(model, Model) else None
+
+
+def make_for(cls, data: Dataset, **options) -> nn.Module:
+    """A `cls` for a dataset: `Model.for_data`, or of any other class or function `cls(n_users, n_items, **options)`."""
+    if isinstance(cls, type) and issubclass(cls, Model):
+        return cls.for_data(data, **options)
+    if data.features:
+        raise TypeError(f"{cls.__name__} takes no side features, and the dataloaders have some: make them without")
+    return cls(data.n_users, data.n_items, **options)
+
+
+def option_names(cls) -> list[str]:
+    """The options of a model's class: those of its `for_data` and, where that hands them on, of its constructor."""
+    names = parameters(cls)
+    if isinstance(cls, type) and issubclass(cls, Model):
+        own = inspect.signature(cls.for_data).parameters.values()
+        handed_on = any(p.kind is p.VAR_KEYWORD for p in own)
+        names = [p.name for p in own if p.kind is not p.VAR_KEYWORD] + (names if handed_on else [])
+    return [name for name in dict.fromkeys(names) if name not in ("data", "n_users", "n_items")]
+
+
+def parameters(cls) -> list[str]:
+    """Names of a constructor's parameters, those that it hands on to its base class by `**kwargs` included."""
+    given = inspect.signature(cls).parameters.values()
+    names = [p.name for p in given if p.kind is not p.VAR_KEYWORD]
+    handed_on = isinstance(cls, type) and len(names) < len(given)
+    return [*names, *(name for name in parameters(cls.__mro__[1]) if name not in names)] if handed_on else names
 
 
 @contextmanager
 def evaluating(model: nn.Module):
     """Within it the model is in evaluation mode; after it, in the mode it was in."""
     was_training = model.training
-    model.eval()
+    if was_training:
+        model.eval()
     try:
         yield model
     finally:
-        model.train(was_training)
+        if was_training:
+            model.train()
 
 
 def sigmoid_range(x: Tensor, low: float, high: float) -> Tensor:

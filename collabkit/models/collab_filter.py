@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from collabkit.models.base import CollabModel
-from collabkit.models.table import embedding
+from collabkit.models.base import DotModel
+from collabkit.models.sides import TableSide
 
 __all__ = ["CollFilter"]
 
 
-class CollFilter(CollabModel):
+class CollFilter(DotModel):
     """Matrix factorisation with biases: `y_range` of `u_weight[u] . i_weight[i] + u_bias[u] + i_bias[i]`.
 
     The biased model of Koren, Bell and Volinsky, "Matrix factorization techniques for recommender systems" (2009),
@@ -26,7 +26,7 @@ class CollFilter(CollabModel):
         sparse: sparse gradients for the tables, so that a step costs what its batch touches; needs an optimiser
             that takes them (`torch.optim.SparseAdam`).
         features: `(users, items)` side features, each a `Features` or None (`dls.features`).
-        id_dropout: with features, see `CollabModel.add_features`.
+        id_dropout: with features, see `Model.add_features`.
 
     Example:
         >>> model = CollFilter(n_users=4, n_items=6, n_factors=3, y_range=(0, 5.5))
@@ -47,43 +47,28 @@ class CollFilter(CollabModel):
         features=None,
         id_dropout: float = 0.0,
     ):
-        super().__init__(n_users, n_items, y_range)
         if n_factors < 1:
             raise ValueError(f"n_factors must be at least 1, got {n_factors}")
+        options = {"std": init_std, "sparse": sparse}
+        users, items = (TableSide(*side, [n_factors, 1], **options) for side in (("user", n_users), ("item", n_items)))
+        super().__init__(users, items, y_range)
         self.n_factors, self.init_std, self.sparse = n_factors, init_std, sparse
-        self.u_weight = embedding(n_users, n_factors, std=init_std, sparse=sparse)
-        self.i_weight = embedding(n_items, n_factors, std=init_std, sparse=sparse)
-        self.u_bias = embedding(n_users, 1, std=init_std, sparse=sparse)
-        self.i_bias = embedding(n_items, 1, std=init_std, sparse=sparse)
         self.add_features(features, id_dropout, init_std)
 
-    def embeddings(self, is_item: bool) -> list[nn.Embedding]:
-        return [self.i_weight, self.i_bias] if is_item else [self.u_weight, self.u_bias]  # (n, d), (n, 1)
+    u_bias = property(lambda self: self.user_side.tables[1], doc="The users' biases, an embedding `(n_users, 1)`.")
+    i_bias = property(lambda self: self.item_side.tables[1], doc="The items' biases, an embedding `(n_items, 1)`.")
 
     def interact(self, user_rows, item_rows) -> Tensor:
         (p, b_u), (q, b_i) = user_rows, item_rows
         return (p * q).sum(-1) + (b_u + b_i).squeeze(-1)  # (...)
 
     def config(self) -> dict:
-        return {
-            "n_users": self.n_users,
-            "n_items": self.n_items,
-            "n_factors": self.n_factors,
-            "y_range": self.y_range,
-            "init_std": self.init_std,
-            "sparse": self.sparse,
-            "id_dropout": self.id_dropout,
-        }
+        return {name: getattr(self, name) for name in ("n_factors", "y_range", "init_std", "sparse", "id_dropout")}
 
-    def user_vectors(self, idx: Tensor) -> Tensor:
-        """`(n, d + 2)` vectors `[p_u, b_u, 1]`; their dot products with `item_vectors` are the logits."""
-        p, b = self.user_rows(idx)
-        return torch.cat([p, b, torch.ones_like(b)], dim=-1)
-
-    def item_vectors(self, idx: Tensor) -> Tensor:
-        """`(n, d + 2)` vectors `[q_i, 1, b_i]`."""
-        q, b = self.item_rows(idx)
-        return torch.cat([q, torch.ones_like(b), b], dim=-1)
+    def drop_user_bias(self, reset: bool = False) -> None:
+        self.u_bias.weight.requires_grad_(False)
+        if reset:
+            self.u_bias.weight.zero_()
 
     @torch.no_grad()
     def factor_tables(self) -> tuple[Tensor, Tensor]:
@@ -97,8 +82,8 @@ class CollFilter(CollabModel):
 
     def bias(self, ids, is_item: bool = True) -> Tensor:
         """Biases `(n,)`, on the CPU and detached, of the items (or users) with external `ids` `(n,)`."""
-        return self.rows_of(ids, is_item)[1].squeeze(-1)
+        return self.rows_of(ids, "item" if is_item else "user")[1].squeeze(-1)
 
     def weight(self, ids, is_item: bool = True) -> Tensor:
         """Factors `(n, d)`, on the CPU and detached, of the items (or users) with external `ids` `(n,)`."""
-        return self.rows_of(ids, is_item)[0]
+        return self.rows_of(ids, "item" if is_item else "user")[0]

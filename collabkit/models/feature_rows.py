@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from collabkit.features import Bag, Features, Field
-from collabkit.models.sparse_dot import csr
+from collabkit.data.features import Features, Field
+from collabkit.data.runs import Runs
 from collabkit.models.table import init_rows, lookup
 
 __all__ = ["FeatureRows", "FieldRows"]
@@ -30,11 +30,11 @@ class FeatureRows(nn.Module):
         widths: width d of each of the side's tables.
         joins: `'sum'` or `'concat'` (one table).
         init_std: standard deviation of the initial weights.
-        sizes: with `'concat'`, widths by the fields' names; default `field_width`.
+        sizes: with `'concat'`, widths by the fields' names; default `Kind.part_width`.
 
     Example:
         >>> import pandas as pd
-        >>> from collabkit.vocab import Vocab
+        >>> from collabkit.data.vocab import Vocab
         >>> films = pd.DataFrame({'title': ['Alien', 'Brazil'], 'genre': ['Horror', 'Comedy']})
         >>> rows = FeatureRows(Features.from_df(films, Vocab(['Alien', 'Brazil'], 'title')), [4, 1])
         >>> [part.shape for part in rows(torch.tensor([1, 2, 2]))]
@@ -48,7 +48,7 @@ class FeatureRows(nn.Module):
             per_field = [self.widths] * len(features.fields)
         else:
             sizes = sizes or {}
-            per_field = [[int(sizes.get(field.name, field_width(field)))] for field in features.fields]
+            per_field = [[int(sizes.get(field.name, field.by_kind.part_width(field)))] for field in features.fields]
         pairs = zip(features.fields, features.rows, per_field, strict=True)
         self.fields = nn.ModuleList(FieldRows(field, rows, width, init_std) for field, rows, width in pairs)
         self.register_buffer("cold", torch.zeros(features.n_columns + 1, sum(self.widths)))
@@ -94,21 +94,21 @@ class FieldRows(nn.Module):
 
     Args:
         field: what it is.
-        rows: a `Bag` or numbers `(n, w)`.
+        rows: `Runs` of codes or numbers `(n, w)`.
         widths: of the parts it gives, side by side.
         init_std: standard deviation of the initial weights.
     """
 
-    def __init__(self, field: Field, rows: Bag | Tensor, widths: list[int], init_std: float):
+    def __init__(self, field: Field, rows: Runs | Tensor, widths: list[int], init_std: float):
         super().__init__()
         self.field, self.width = field, sum(widths)
         self.weights = nn.ParameterList(init_rows(field.size, width, init_std, field.is_bag) for width in widths)
         self.set_rows(rows)
 
-    def set_rows(self, rows: Bag | Tensor) -> None:
+    def set_rows(self, rows: Runs | Tensor) -> None:
         """Hold `rows` as buffers on the weights' device."""
         device = self.weights[0].device
-        tensors = {"values": rows} if isinstance(rows, Tensor) else {"start": rows.start, "codes": rows.codes}
+        tensors = {"values": rows} if isinstance(rows, Tensor) else {"start": rows.start, "codes": rows.values}
         for name, value in tensors.items():
             self.register_buffer(name, value.to(device), persistent=False)  # the artefact has them on their own
         self._matrices = None
@@ -129,8 +129,8 @@ class FieldRows(nn.Module):
         """For ids `idx` `(m,)`: the mean of their codes' rows of `weight` `(size, d)`, or their numbers by it."""
         if not self.field.is_bag:
             return self.values[idx].to(weight.dtype) @ weight
-        bag = Bag(self.start, self.codes).take(idx)
-        return F.embedding_bag(bag.codes, weight, bag.start[:-1], mode="mean")
+        codes = Runs(self.start, self.codes).of(idx)
+        return F.embedding_bag(codes.values, weight, codes.start[:-1], mode="mean")
 
     def _all_rows(self, weight: Tensor) -> Tensor:
         if weight.device.type != "cpu" or weight.dtype != torch.float32:
@@ -147,27 +147,12 @@ class FieldRows(nn.Module):
         return super()._apply(fn, *args, **kwargs)
 
 
-def field_width(field: Field) -> int:
-    """Width of a field's part where each has its own: fastai's rule for categories, at most 32 of a dense vector.
-
-    Example:
-        >>> field_width(Field('genre', 'multi', ('Comedy', 'Drama'))), field_width(Field('year', 'numeric', width=1))
-        (3, 1)
-    """
-    if field.is_bag:
-        return min(600, round(1.6 * field.size**0.56))
-    return field.width if field.kind == "numeric" else min(32, field.width)
-
-
 def _sparse_pair(start: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """The `(n, size)` matrix of the shares of codes, and its transpose, as sparse rows."""
-    n = len(start) - 1
-    counts = start.diff()
-    row = torch.repeat_interleave(torch.arange(n), counts)
-    share = (1.0 / counts.float())[row]
-    order = torch.argsort(codes, stable=True)
-    ends = torch.searchsorted(codes[order], torch.arange(size + 1))
-    return csr(start, codes, share, (n, size)), csr(ends, row[order], share[order], (size, n))
+    rows = Runs(start, codes, size)
+    share = (1.0 / rows.lengths.float())[rows.rows]
+    columns = rows.transposed()
+    return rows.matrix(share), columns.matrix(share[torch.argsort(codes, stable=True)])
 
 
 class _SparseProduct(torch.autograd.Function):

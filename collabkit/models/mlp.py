@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from collabkit.models.base import CollabModel
-from collabkit.models.table import embedding
+from collabkit.data.dataset import Dataset
+from collabkit.models.base import Model
+from collabkit.models.sides import TableSide
 
 __all__ = ["EmbeddingNN", "NCF", "emb_sz_rule", "pair_layer", "hidden_layers"]
 
 
-class EmbeddingNN(CollabModel):
+class EmbeddingNN(Model):
     """Embedding network: `[user embedding, item embedding] -> layers -> one output`, as fastai's `EmbeddingNN`.
 
     Each hidden layer is Linear -> ReLU -> BatchNorm -> Dropout, in fastai's order. Users and items have their own
@@ -29,8 +30,9 @@ class EmbeddingNN(CollabModel):
         use_bn: batch normalisation after each hidden layer.
         bn_final: and on the output.
         features: `(users, items)` side features, each a `Features` or None (`dls.features`).
-        id_dropout: with features, see `CollabModel.add_features`.
-        feature_szs: embedding sizes by feature name; default `feature_rows.field_width`.
+        id_dropout: with features, see `Model.add_features`.
+        feature_szs: embedding sizes by feature name; default `features.Kind.part_width`.
+        init_std: standard deviation of the initial embeddings.
 
     Raises:
         ValueError: sizes or dropouts of the wrong number or range.
@@ -56,15 +58,18 @@ class EmbeddingNN(CollabModel):
         features=None,
         id_dropout: float = 0.0,
         feature_szs: Mapping[str, int] | None = None,
+        init_std: float = 0.01,
     ):
         (n_users, d_user), (n_items, d_item) = emb_szs
-        super().__init__(n_users, n_items, y_range)
         layers = [int(width) for width in layers]
         if not layers or min(layers) < 1 or min(d_user, d_item) < 1:
             raise ValueError(f"layers and embedding sizes must be positive, got {layers=} and emb_szs={list(emb_szs)}")
         ps = [float(ps)] * len(layers) if not isinstance(ps, Sequence) else [float(p) for p in ps]
         if len(ps) != len(layers) or not all(0 <= p < 1 for p in [*ps, embed_p]):
             raise ValueError(f"dropouts must lie in [0, 1), one a layer ({len(layers)}), got {ps=}, {embed_p=}")
+        sides = (TableSide("user", n_users, [d_user], std=init_std), TableSide("item", n_items, [d_item], std=init_std))
+        super().__init__(*sides, y_range)
+        self.init_std = init_std
         self._config = {
             "layers": layers,
             "ps": ps,
@@ -73,15 +78,24 @@ class EmbeddingNN(CollabModel):
             "bn_final": bn_final,
             "feature_szs": dict(feature_szs or {}),
         }
-        self.embeds = nn.ModuleList([embedding(n_users, d_user), embedding(n_items, d_item)])
         self.emb_drop = nn.Dropout(embed_p)
         self.add_features(features, id_dropout, sizes=feature_szs)
-        blocks = hidden_layers(sum(self.row_widths(False) + self.row_widths(True)), layers, ps, use_bn)
+        blocks = hidden_layers(sum(self.user_side.row_widths + self.item_side.row_widths), layers, ps, use_bn)
         final = nn.Linear(layers[-1], 1, bias=not bn_final)
         self.layers = nn.Sequential(*blocks, nn.Sequential(final, nn.BatchNorm1d(1)) if bn_final else final)
 
-    def embeddings(self, is_item: bool) -> list[nn.Embedding]:
-        return [self.embeds[int(is_item)]]  # (n, d_user) or (n, d_item)
+    @classmethod
+    def for_data(cls, data: Dataset, **options) -> EmbeddingNN:
+        if "emb_szs" in options:  # the numbers of rows are the data's
+            sizes = [size[-1] for size in options.pop("emb_szs")]
+            options["emb_szs"] = list(zip((data.n_users, data.n_items), sizes, strict=True))
+            return cls(features=options.pop("features", data.features or None), **options)
+        return super().for_data(data, **options)
+
+    @property
+    def embeds(self) -> list[nn.Embedding]:
+        """The embeddings of users and of items."""
+        return [side.tables[0] for side in self.sides]
 
     def interact(self, user_rows, item_rows) -> Tensor:
         (p,), (q,) = user_rows, item_rows
@@ -98,16 +112,17 @@ class EmbeddingNN(CollabModel):
         return x.reshape(shape)  # (...)
 
     def floats_per_pair(self) -> int:
-        widths = [sum(self.row_widths(False) + self.row_widths(True)), *self._config["layers"]]
+        widths = [sum(self.user_side.row_widths + self.item_side.row_widths), *self._config["layers"]]
         return 3 * max(widths) + sum(sorted(widths)[-2:])  # a layer's input, output and their copies
 
     def config(self) -> dict:
-        emb_szs = [[len(table), table.shape[1]] for side in (False, True) for table in self.tables(side)]
-        return {"emb_szs": emb_szs, **self._config, "y_range": self.y_range, "id_dropout": self.id_dropout}
+        emb_szs = [[side.n, side.widths[0]] for side in self.sides]
+        options = {"y_range": self.y_range, "id_dropout": self.id_dropout, "init_std": self.init_std}
+        return {"emb_szs": emb_szs, **self._config, **options}
 
     def weight(self, ids, is_item: bool = True) -> Tensor:
         """Embeddings `(n, d)`, on the CPU and detached, of the items (or users) with external `ids` `(n,)`."""
-        return self.rows_of(ids, is_item)[0]
+        return self.rows_of(ids, "item" if is_item else "user")[0]
 
 
 class NCF(EmbeddingNN):
@@ -143,9 +158,8 @@ class NCF(EmbeddingNN):
         **kwargs,
     ):
         sizes = [(n_users, n_factors), (n_items, n_factors)]
-        super().__init__(sizes, layers, ps=ps, embed_p=embed_p, use_bn=False, **kwargs)
-        self.n_factors, self.init_std = n_factors, init_std
-        self.embeds = nn.ModuleList(embedding(n, n_factors, std=init_std) for n in (n_users, n_items))
+        super().__init__(sizes, layers, ps=ps, embed_p=embed_p, use_bn=False, init_std=init_std, **kwargs)
+        self.n_factors = n_factors
 
     @property
     def out(self) -> nn.Linear:
@@ -153,7 +167,7 @@ class NCF(EmbeddingNN):
         return self.layers[-1]
 
     def config(self) -> dict:
-        names = ("n_users", "n_items", "n_factors", "init_std", "id_dropout")
+        names = ("n_factors", "init_std", "id_dropout")
         options = {name: self._config[name] for name in ("layers", "ps", "embed_p", "feature_szs")}
         return {**{name: getattr(self, name) for name in names}, **options}
 

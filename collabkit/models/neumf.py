@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from collabkit.models.base import CollabModel
+from collabkit.models.base import Model
 from collabkit.models.mlp import NCF, hidden_layers, pair_layer
-from collabkit.models.table import embedding
+from collabkit.models.sides import TableSide
 
 __all__ = ["GMF", "NeuMF"]
 
 
-class GMF(CollabModel):
+class GMF(Model):
     """Generalised matrix factorisation: a weighted dot product, `sum_k h_k p_uk q_ik + bias`.
 
     He et al., "Neural collaborative filtering" (2017), section 3.2.
@@ -24,7 +24,7 @@ class GMF(CollabModel):
         n_factors: length d of the embeddings.
         init_std: standard deviation of the initial embeddings; the weights h start at 1, an ordinary dot product.
         features: `(users, items)` side features, each a `Features` or None (`dls.features`).
-        id_dropout: with features, see `CollabModel.add_features`.
+        id_dropout: with features, see `Model.add_features`.
 
     Example:
         >>> GMF(4, 6, n_factors=8)(torch.tensor([1, 2]), torch.tensor([5, 1])).shape
@@ -41,19 +41,16 @@ class GMF(CollabModel):
         features=None,
         id_dropout: float = 0.0,
     ):
-        super().__init__(n_users, n_items)
         if n_factors < 1:
             raise ValueError(f"n_factors must be at least 1, got {n_factors}")
+        sides = (("user", n_users), ("item", n_items))
+        super().__init__(*(TableSide(*side, [n_factors], std=init_std) for side in sides))
         self.n_factors, self.init_std = n_factors, init_std
-        self.u_weight, self.i_weight = (embedding(n, n_factors, std=init_std) for n in (n_users, n_items))
         self.out = nn.Linear(n_factors, 1)
         with torch.no_grad():
             self.out.weight.fill_(1.0)
             self.out.bias.zero_()
         self.add_features(features, id_dropout, init_std)
-
-    def embeddings(self, is_item: bool) -> list[nn.Embedding]:
-        return [self.i_weight if is_item else self.u_weight]  # (n, d)
 
     def interact(self, user_rows, item_rows) -> Tensor:
         (p,), (q,) = user_rows, item_rows
@@ -70,10 +67,10 @@ class GMF(CollabModel):
         return torch.cat([q, q.new_ones(*q.shape[:-1], 1)], dim=-1)
 
     def config(self) -> dict:
-        return {name: getattr(self, name) for name in ("n_users", "n_items", "n_factors", "init_std", "id_dropout")}
+        return {name: getattr(self, name) for name in ("n_factors", "init_std", "id_dropout")}
 
 
-class NeuMF(CollabModel):
+class NeuMF(Model):
     """Neural matrix factorisation: GMF's products and an MLP's last hidden layer, concatenated, to one output.
 
     He et al., "Neural collaborative filtering" (2017), section 3.4. The two parts have embeddings of their own.
@@ -86,7 +83,7 @@ class NeuMF(CollabModel):
         layers: widths of the MLP's hidden layers.
         init_std: standard deviation of the initial embeddings.
         features: `(users, items)` side features, each a `Features` or None (`dls.features`).
-        id_dropout: with features, see `CollabModel.add_features`.
+        id_dropout: with features, see `Model.add_features`.
 
     Example:
         >>> NeuMF(4, 6, n_factors=8, mlp_factors=4, layers=[8, 4])(torch.tensor([[1, 5], [2, 1]])).shape
@@ -105,14 +102,13 @@ class NeuMF(CollabModel):
         features=None,
         id_dropout: float = 0.0,
     ):
-        super().__init__(n_users, n_items)
         mlp_factors = n_factors if mlp_factors is None else mlp_factors
         layers = [int(width) for width in layers]
         if not layers or min(n_factors, mlp_factors, *layers) < 1:
             raise ValueError(f"factors and layers must be positive, got {n_factors=}, {mlp_factors=}, {layers=}")
+        sides = (("user", n_users), ("item", n_items))
+        super().__init__(*(TableSide(*side, [n_factors, mlp_factors], std=init_std) for side in sides))
         self._config = {"n_factors": n_factors, "mlp_factors": mlp_factors, "layers": layers, "init_std": init_std}
-        self.u_weight, self.i_weight = (embedding(n, n_factors, std=init_std) for n in (n_users, n_items))
-        self.u_mlp, self.i_mlp = (embedding(n, mlp_factors, std=init_std) for n in (n_users, n_items))
         self.mlp = hidden_layers(2 * mlp_factors, layers)
         self.out = nn.Linear(n_factors + layers[-1], 1)
         with torch.no_grad():  # the GMF part starts as an ordinary dot product
@@ -139,18 +135,14 @@ class NeuMF(CollabModel):
         sizes = {"mlp_factors": ncf.n_factors, "layers": ncf.config()["layers"]}
         model = cls(gmf.n_users, gmf.n_items, gmf.n_factors, **sizes)
         with torch.no_grad():
-            mine = [*model.tables(False), *model.tables(True), *model.mlp.parameters()]
-            gmf_part, ncf_part = ([part.tables(side) for side in (False, True)] for part in (gmf, ncf))
-            tables = [table for side in zip(gmf_part, ncf_part, strict=True) for part in side for table in part]
-            for own, theirs in zip(mine, [*tables, *ncf.layers[:-1].parameters()], strict=True):
-                own.copy_(theirs)
+            for own, *theirs in zip(model.sides, gmf.sides, ncf.sides, strict=True):
+                for table, part in zip(own.tables, theirs, strict=True):
+                    table.weight.copy_(part.tables[0].weight)
+            for own, part in zip(model.mlp.parameters(), ncf.layers[:-1].parameters(), strict=True):
+                own.copy_(part)
             model.out.weight.copy_(torch.cat([alpha * gmf.out.weight, (1 - alpha) * ncf.out.weight], dim=1))
             model.out.bias.copy_(alpha * gmf.out.bias + (1 - alpha) * ncf.out.bias)
-        model.users, model.items = gmf.users, gmf.items
-        return model
-
-    def embeddings(self, is_item: bool) -> list[nn.Embedding]:
-        return [self.i_weight, self.i_mlp] if is_item else [self.u_weight, self.u_mlp]  # (n, d), (n, d_mlp)
+        return model.name_rows(gmf.users, gmf.items)
 
     def interact(self, user_rows, item_rows) -> Tensor:
         (p, x), (q, y) = user_rows, item_rows
@@ -165,4 +157,4 @@ class NeuMF(CollabModel):
         return 3 * (max(widths) + self._config["n_factors"]) + sum(sorted(widths)[-2:])
 
     def config(self) -> dict:
-        return {"n_users": self.n_users, "n_items": self.n_items, **self._config, "id_dropout": self.id_dropout}
+        return {**self._config, "id_dropout": self.id_dropout}

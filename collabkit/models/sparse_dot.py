@@ -7,13 +7,13 @@ sampled product, and both gradients one sparse-dense product each.
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["row_dots", "csr"]
+from collabkit.data.runs import Runs
+
+__all__ = ["row_dots"]
 
 
 def row_dots(vectors: Tensor, table: Tensor, items: Tensor) -> Tensor:
@@ -36,19 +36,11 @@ def row_dots(vectors: Tensor, table: Tensor, items: Tensor) -> Tensor:
     return torch.einsum("bd,bnd->bn", vectors, table[items])
 
 
-def csr(start: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
-    """A sparse matrix in compressed rows, without torch's notice that they are in beta."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(start, columns, values, shape, check_invariants=False)
-
-
 class _RowDots(torch.autograd.Function):
     @staticmethod
     def forward(ctx, vectors: Tensor, table: Tensor, items: Tensor) -> Tensor:
         (b, n), m = items.shape, len(table)
-        start = torch.arange(0, b * n + 1, n)
-        pattern = csr(start, items.reshape(-1), vectors.new_zeros(b * n), (b, m))
+        pattern = Runs(torch.arange(0, b * n + 1, n), items.reshape(-1), m).matrix(vectors.new_zeros(b * n))
         scores = torch.sparse.sampled_addmm(pattern, vectors.contiguous(), table.T, beta=0.0).values()
         ctx.save_for_backward(vectors, table, items)
         return scores.view(b, n)
@@ -69,5 +61,5 @@ def _add_rows(grad: Tensor, vectors: Tensor, items: Tensor, m: int) -> Tensor:
     """`(m, d)`: for each row of the table, the sum of `grad[b, n] * vectors[b]` over the places where it stands."""
     columns, order = torch.sort(items.reshape(-1))
     start = torch.searchsorted(columns, torch.arange(m + 1))
-    transposed = csr(start, order // items.shape[1], grad.view(-1)[order], (m, len(vectors)))
-    return transposed @ vectors
+    transposed = Runs(start, order // items.shape[1], len(vectors))
+    return transposed.matrix(grad.view(-1)[order]) @ vectors

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from collabkit.models.base import CollabModel
-from collabkit.models.table import embedding
+from collabkit.models.base import Model
+from collabkit.models.sides import TableSide
 
 __all__ = ["TwoTower"]
 
 
-class TwoTower(CollabModel):
+class TwoTower(Model):
     """Two towers: an embedding, with those of side features added, optionally through a perceptron, on each side.
 
     Positives and negatives pass through the same item tower, so that with a pairwise loss it is a siamese network. The
@@ -32,7 +32,7 @@ class TwoTower(CollabModel):
         init_std: standard deviation of the initial embeddings.
         sparse: sparse gradients for the tables; see `CollFilter`.
         features: `(users, items)` side features, each a `Features` or None (`dls.features`).
-        id_dropout: with features, see `CollabModel.add_features`.
+        id_dropout: with features, see `Model.add_features`.
 
     Raises:
         ValueError: sizes, similarity or temperature out of range.
@@ -59,7 +59,6 @@ class TwoTower(CollabModel):
         features=None,
         id_dropout: float = 0.0,
     ):
-        super().__init__(n_users, n_items)
         layers = [int(width) for width in layers or ()]
         if n_factors < 1 or min(layers, default=1) < 1:
             raise ValueError(f"n_factors and layers must be positive, got {n_factors=} and {layers=}")
@@ -69,18 +68,18 @@ class TwoTower(CollabModel):
             raise ValueError(f"sparse=True is for tables alone; a tower with {layers=} has dense gradients too")
         if not temperature > 0:
             raise ValueError(f"temperature must be above 0, got {temperature!r}")
-        self.n_factors, self.layers, self.similarity = n_factors, layers, similarity
+        options = {"std": init_std, "sparse": sparse}
+        items = TableSide("item", n_items, [n_factors, 1] if item_bias else [n_factors], **options)
+        super().__init__(TableSide("user", n_users, [n_factors], **options), items)
+        self.n_factors, self.layers, self.similarity, self.item_bias = n_factors, layers, similarity, item_bias
         self.temperature, self.init_std, self.sparse = float(temperature), init_std, sparse
-        self.u_weight = embedding(n_users, n_factors, std=init_std, sparse=sparse)
-        self.i_weight = embedding(n_items, n_factors, std=init_std, sparse=sparse)
-        self.i_bias = embedding(n_items, 1, std=init_std, sparse=sparse) if item_bias else None
         self.u_tower, self.i_tower = (_tower([n_factors, *layers]) for _ in range(2))
         self.add_features(features, id_dropout, init_std)
 
-    def embeddings(self, is_item: bool) -> list[nn.Embedding]:
-        if not is_item:
-            return [self.u_weight]  # (n, d)
-        return [self.i_weight] if self.i_bias is None else [self.i_weight, self.i_bias]  # (n, d), (n, 1)
+    @property
+    def i_bias(self):
+        """The items' biases, an embedding `(n_items, 1)`, or None."""
+        return self.item_side.tables[1] if self.item_bias else None
 
     def interact(self, user_rows, item_rows) -> Tensor:
         return (self._user_vectors(*user_rows) * self._item_vectors(*item_rows)).sum(-1)  # (...)
@@ -96,7 +95,7 @@ class TwoTower(CollabModel):
     def _user_vectors(self, rows: Tensor) -> Tensor:
         vectors = self._vectors(self.u_tower, rows)
         vectors = vectors if self.temperature == 1 else vectors / self.temperature
-        return vectors if self.i_bias is None else F.pad(vectors, (0, 1), value=1.0)  # times the item's bias
+        return F.pad(vectors, (0, 1), value=1.0) if self.item_bias else vectors  # times the item's bias
 
     def _item_vectors(self, rows: Tensor, bias: Tensor | None = None) -> Tensor:
         vectors = self._vectors(self.i_tower, rows)
@@ -108,18 +107,17 @@ class TwoTower(CollabModel):
 
     def factor_tables(self) -> tuple[Tensor, Tensor]:
         """The two embedding tables `(n, d)`, to be solved for in place, where the score is their plain dot product."""
-        if self.layers or self.similarity != "dot" or self.temperature != 1 or self.i_bias is not None:
+        if self.layers or self.similarity != "dot" or self.temperature != 1 or self.item_bias:
             raise TypeError(
                 "factors can be solved for only where the score is their dot product: TwoTower without layers "
                 f"and item bias, with similarity 'dot' and temperature 1, got {self.config()}"
             )
         self.refuse_features("factors are solved for")
-        return self.u_weight.weight.data, self.i_weight.weight.data
+        return tuple(side.tables[0].weight.data for side in self.sides)
 
     def config(self) -> dict:
-        names = ("n_users", "n_items", "n_factors", "layers", "similarity", "temperature", "init_std", "sparse")
-        names = (*names, "id_dropout")
-        return {**{name: getattr(self, name) for name in names}, "item_bias": self.i_bias is not None}
+        names = ("n_factors", "layers", "similarity", "temperature", "item_bias", "init_std", "sparse", "id_dropout")
+        return {name: getattr(self, name) for name in names}
 
 
 def _tower(widths: list[int]) -> nn.Sequential:

@@ -1,0 +1,196 @@
+"""The `collabkit` command: demo, train, recommend, similar, evaluate."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import collabkit
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Recommender systems from the command line: train on a table of ratings, recommend, evaluate.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_TABLE = "Ratings: .csv, .tsv, .parquet, or MovieLens .dat/.data."
+_ENDS = "Low and high end of predictions; default by the ratings."
+_SOURCE = "A MovieLens folder (100k, 1m or latest-small); default the generated sample."
+Table = Annotated[Path, typer.Argument(help=_TABLE, show_default=False)]
+Plots = Annotated[Path, typer.Option("--out", "-o", help="Folder for the plots and the artefact.")]
+Users = Annotated[list[str] | None, typer.Option("--user", "-u", help="User id; repeat for more. Default all.")]
+Seed = Annotated[int, typer.Option(help="Of the split, the weights and the training.")]
+Artefact = Annotated[Path, typer.Argument(help="Artefact folder, as written by `train`.", show_default=False)]
+Top = Annotated[int, typer.Option("-k", help="How many.", min=1)]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Write the table to this .csv or .parquet file.")]
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        print(f"collabkit {collabkit.__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    data: Annotated[Path | None, typer.Option(help=_SOURCE)] = None, out: Plots = Path("demo-output"), seed: Seed = 42
+) -> None:
+    """Train a model and show what it learned: losses, metrics, recommendations, biases, neighbours, plots."""
+    from collabkit.cli.demo import run_demo
+
+    run_demo(data, out, seed=seed)
+
+
+@app.command()
+def train(
+    ratings: Table,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the artefact.")],
+    user: Annotated[str | None, typer.Option(help="User column; default by name, else the first.")] = None,
+    item: Annotated[str | None, typer.Option(help="Item column; default by name, else the second.")] = None,
+    rating: Annotated[str | None, typer.Option(help="Rating column; default by name, else the third.")] = None,
+    time: Annotated[str | None, typer.Option(help="Time column, for --split time and last.")] = None,
+    split: Annotated[str, typer.Option(help="random, time (latest share) or last (last row of each user).")] = "random",
+    valid_pct: Annotated[float, typer.Option(help="Share of the rows for validation (random, time).")] = 0.2,
+    factors: Annotated[int | None, typer.Option(help="Length of the factor vectors.", min=1)] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the data.", min=1)] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate of the one-cycle schedule.")] = None,
+    wd: Annotated[float | None, typer.Option(help="Weight decay of the factors.")] = None,
+    bs: Annotated[int | None, typer.Option(help="Rows a batch.", min=1)] = None,
+    y_range: Annotated[tuple[float, float] | None, typer.Option(help=_ENDS)] = None,
+    seed: Seed = 42,
+) -> None:
+    """Train a rating model on a file and write the artefact.
+
+    Options of the training that are not given come from the recipe for the number of ratings.
+    """
+    import pandas as pd
+
+    from collabkit.cli.console import print_evaluation
+    from collabkit.cli.demo import fit_on_console
+    from collabkit.serve.artefact import check_target
+    from collabkit.train.recipes import rating_recipe
+
+    df = collabkit.datasets.read_interactions(ratings)
+    given = {"n_factors": factors, "n_epoch": epochs, "lr": lr, "wd": wd, "bs": bs}
+    recipe = replace(rating_recipe(len(df)), **{k: v for k, v in given.items() if v is not None})
+    check_target(out.resolve())
+    user, item, rating = _columns(df, user, item, rating)
+    if time in df.columns and pd.api.types.is_string_dtype(df[time].dtype):  # dates in a CSV file
+        df[time] = pd.to_datetime(df[time])
+    print(f"columns: user {user!r}, item {item!r}, rating {rating!r}")
+    names = {"user_name": user, "item_name": item, "rating_name": rating, "time_name": time}
+    splitter = _splitter(split, valid_pct, seed)
+    dls = collabkit.CollabDataLoaders.from_df(df, **names, seed=seed, splitter=splitter, bs=recipe.bs)
+    print(f"{dls.train.dataset}\n{recipe}")
+    learn = fit_on_console(dls, recipe, y_range)
+    print_evaluation(learn.evaluate())
+    print(f"artefact written to {learn.export(out.resolve())}")
+
+
+@app.command()
+def recommend(
+    artefact: Artefact,
+    user: Users = None,
+    k: Top = 10,
+    out: Out = None,
+    include_seen: Annotated[bool, typer.Option("--include-seen", help="Keep items the user has rated.")] = False,
+) -> None:
+    """The top items of one, several or all users."""
+    rec = collabkit.Recommender.load(artefact)
+    users = None if not user else [_id(rec.users, text) for text in user]
+    _show(rec.recommend(users, k, filter_seen=not include_seen), f"Top {k}", out)
+
+
+@app.command()
+def similar(
+    artefact: Artefact,
+    item: Annotated[str, typer.Argument(help="Item id, e.g. a title.", show_default=False)],
+    k: Top = 10,
+    out: Out = None,
+) -> None:
+    """The nearest neighbours of an item."""
+    rec = collabkit.Recommender.load(artefact)
+    _show(rec.similar_items(_id(rec.items, item), k), f"Nearest to {item}", out)
+
+
+@app.command()
+def evaluate(
+    artefact: Artefact,
+    ratings: Annotated[Path | None, typer.Argument(help="Test ratings; default the validation part.")] = None,
+    k: Top = 10,
+    out: Out = None,
+) -> None:
+    """Rating errors and ranking metrics on held-out rows, with intervals and baselines."""
+    from collabkit.cli.console import print_evaluation
+
+    rec = collabkit.Recommender.load(artefact)
+    table = rec.evaluate("valid" if ratings is None else collabkit.datasets.read_interactions(ratings), k=k)
+    if out is None:
+        print_evaluation(table)
+    else:
+        _show(table.reset_index(), "Evaluation", out)
+
+
+def main() -> None:
+    """Entry point of the `collabkit` command: errors end in one line and exit status 2, without a traceback."""
+    warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
+    try:
+        app()
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"collabkit: {text}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def _columns(df, *given: str | None) -> list:
+    """User, item and rating columns: as given, else by their usual names, else the first, second and third."""
+    usual = (("user", "userId", "user_id"), ("item", "title", "movieId", "itemId", "item_id"), ("rating", "stars"))
+    found = [[name for name in names if name in df.columns][:1] for names in usual]
+    if all(found):
+        return [name or known[0] for name, known in zip(given, found, strict=True)]
+    if len(df.columns) < 3:
+        raise ValueError(f"a table of ratings needs a user, an item and a rating column; it has {list(df.columns)}")
+    return [name or df.columns[j] for j, name in enumerate(given)]
+
+
+def _splitter(split: str, share: float, seed: int):
+    if split == "random":
+        return collabkit.splits.random_split(share, seed=seed)
+    if split == "time":
+        return collabkit.splits.time_split(share)
+    if split == "last":
+        return collabkit.splits.leave_last_out(1)
+    raise ValueError(f"--split must be one of random, time, last, got {split!r}")
+
+
+def _id(vocab, text: str):
+    """A command-line word as an id of the vocabulary's type."""
+    import pandas as pd
+
+    if pd.api.types.is_integer_dtype(vocab.ids.dtype):
+        if not text.lstrip("-").isdigit():
+            raise ValueError(f"{vocab.name} ids are whole numbers (e.g. {vocab[1]}), got {text!r}")
+        return int(text)
+    kind = type(vocab[1])
+    return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+
+
+def _show(table, title: str, out: Path | None) -> None:
+    from collabkit.cli.console import print_table
+
+    if out is None:
+        print_table(table, title)
+        return
+    if out.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"--out must end in .csv or .parquet, got {out}")
+    (table.to_csv if out.suffix == ".csv" else table.to_parquet)(out, index=False)
+    print(f"{len(table):,} rows written to {out}")

@@ -1,0 +1,43 @@
+"""Tables and headings in a terminal, for the command line."""
+
+from __future__ import annotations
+
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+__all__ = ["print_table", "print_evaluation", "print_heading"]
+
+
+def print_table(table: pd.DataFrame, title: str) -> None:
+    """Print a DataFrame under a title, numbers to four significant digits."""
+    rich = Table(title=escape(title), title_justify="left", title_style="bold", header_style="bold")
+    for name in table.columns:
+        numeric = pd.api.types.is_numeric_dtype(table[name].dtype)
+        rich.add_column(escape(str(name)), justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
+    for row in table.itertuples(index=False):
+        rich.add_row(*(_cell(value) for value in row))
+    Console().print(rich)
+
+
+def print_evaluation(table: pd.DataFrame) -> None:
+    """Print the result of `evaluate`, rating errors and ranking metrics apart, each beside its own baselines."""
+    errors = table.index.isin(["RMSE", "MAE"])
+    note = " (trained to predict ratings, not to rank)" if errors.any() else ""
+    titles = ("Rating prediction (95 % interval over users)", f"Ranking of all items{note}")
+    for part, title in zip((table[errors], table[~errors]), titles, strict=True):
+        if len(part):
+            part = part.drop(columns=["diff_low", "diff_high"], errors="ignore")  # they would not fit in a terminal
+            print_table(part.dropna(axis="columns", how="all").reset_index(), title)
+
+
+def print_heading(text: str) -> None:
+    """Print a line that starts a section."""
+    Console().print(f"\n[bold cyan]{text}[/]", highlight=False)
+
+
+def _cell(value) -> str:
+    if isinstance(value, float):
+        return "" if pd.isna(value) else f"{value:.4g}"
+    return escape(str(value))

@@ -1,0 +1,196 @@
+"""What an id without training data predicts: the row of each side's tables that fits an "average stranger" best."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from collabkit.coldstart.cold_rows import fit_cold_head, own_rows
+from collabkit.data.dataset import Dataset
+from collabkit.data.interactions import Interactions
+from collabkit.data.query import Query
+from collabkit.models.base import Model, as_model, evaluating
+from collabkit.models.sides import Side
+
+__all__ = ["zero_cold_rows", "fit_default_rows", "fill_cold_items", "settle_default_rows"]
+
+RIDGE = 30.0  # in units of one rating's squared error; 10 to 100 did equally well on held-out users of ML-100k
+
+
+@torch.no_grad()
+def zero_cold_rows(model: Model, train: Interactions) -> None:
+    """Set the rows of ids without a training row, the unknown row 0 among them, to zero: no opinion yet."""
+    for side in _written(model):
+        side.write(_cold(train, side), [torch.zeros(width) for width in side.widths])
+
+
+def fit_default_rows(model: Model, data: Dataset, *, max_rows: int = 100_000) -> None:
+    """Give every id of which nothing is known, the unknown row 0 among them, the best no-information answer.
+
+    That is every id without a training row and without side features. Those with features get what these tell beyond;
+    see `cold_rows.fit_cold_head`. Sides whose rows are computed have nothing to be given.
+
+    Where nothing is known, one row must serve all: the row that predicts the training ratings best when put in the
+    place of every user (or item) at once, the other side held fixed. Its error depends on the data only through each
+    item's mean rating and count, `sum_i n_i (mean_i - pred_i)**2 + constant`, so that the fit (L-BFGS from the mean of
+    the trained rows) costs one small regression over the items, whatever the number of ratings. A ridge holds the row
+    near that mean: `RIDGE` times its squared distance in standard deviations of the trained rows.
+
+    Args:
+        model: the trained model, changed in place.
+        data: what it was trained on. Without ratings (implicit feedback) the user's row is the one under which the
+            items' popularity is most likely, in a softmax over the items, so that the list of a user of whom nothing is
+            known is about the popular items; for items see `fill_cold_items`.
+        max_rows: use at most this many of the other side's most frequent ids.
+    """
+    if not data.rated:
+        fill_cold_items(model, data.train, always=True)
+    with evaluating(model):
+        for side in _written(model):
+            if side.name == "item" and not data.rated:
+                continue
+            row = _fit_row(model, side, data, max_rows)
+            side.write(_bare(data.train, side), row)
+            _fill_by_features(model, data.train, side, centred=True)
+
+
+@torch.no_grad()
+def fill_cold_items(model: Model, train: Interactions, *, always: bool = False) -> None:
+    """For implicit feedback: items without a training row and without features get the mean row of the rarest tenth.
+
+    An item nobody has met is most like those that few have met. A row of zeros would not do: its score of 0 lies above
+    those of most trained negatives.
+
+    Args:
+        model, train: as of `fit_default_rows`.
+        always: fit what features foretell even where no such item is there yet.
+    """
+    side = model.item_side
+    if not side.can_write:
+        return
+    counts = train.counts("item")
+    warm = (counts > 0).nonzero().squeeze(1)
+    rarest = warm[counts[warm].argsort(stable=True)[: max(1, len(warm) // 10)]]
+    with evaluating(model):
+        rows = _unfeatured_rows(side, rarest)
+    side.write(_bare(train, side), [values.mean(0) for values in rows])
+    if side.features is not None and (always or bool(side.given[_cold(train, side)].any())):
+        _fill_by_features(model, train, side, centred=False)
+
+
+def settle_default_rows(model, dls) -> None:
+    """`fit_default_rows` where it is due: a model of this library whose rows of unknown ids are still zero.
+
+    They are after training, after an interrupted one, and in a checkpoint that was saved during it.
+
+    Args:
+        model: any module; others than `Model` are left alone.
+        dls: dataloaders, whose `data` is a `Dataset`.
+    """
+    model, data = as_model(model), getattr(dls, "data", None)
+    if model is None or not isinstance(data, Dataset):
+        return
+    sides = _written(model)
+    if sides and not any(bool(part.any()) for part in sides[0].read(torch.zeros(1, dtype=torch.int64))):
+        fit_default_rows(model, data)
+
+
+def _written(model: Model) -> list[Side]:
+    """The sides whose rows can be written, the users' first."""
+    return [side for side in model.sides if side.can_write]
+
+
+def _fit_row(model: Model, side: Side, data: Dataset, max_rows: int) -> list[Tensor]:
+    """One row `[(d,), ...]` of a side's tables, fitted to the other side's mean ratings."""
+    train, by_user = data.train, side.name == "user"
+    counts, means = _count_and_mean(train, "item" if by_user else "user")
+    other = torch.argsort(counts, descending=True)[:max_rows]
+    other = other[counts[other] > 0]
+    counts, means = counts[other].to(model.device), means[other].to(model.device)
+    ask = data.asker(model.needs)
+    unknown = torch.zeros(len(other), dtype=torch.int64)
+    with torch.no_grad():
+        fixed = model.item_rows(other.to(model.device)) if by_user else model.user_rows(ask(other).to(model.device))
+        warm = torch.ones(side.n, dtype=torch.bool)
+        warm[_cold(train, side)] = False
+        trained = _unfeatured_rows(side, warm.nonzero().squeeze(1))
+        start = [rows.mean(0) for rows in trained]
+        spread = [rows.std(0, correction=0).mean().clamp(min=1e-6) for rows in trained]
+    row = [value.clone().requires_grad_() for value in start]
+    weights = counts / counts.sum()
+    optimiser = torch.optim.LBFGS(row, max_iter=50, line_search_fn="strong_wolfe")
+
+    def loss():
+        optimiser.zero_grad()
+        query = _as_query(ask(unknown) if by_user else unknown).to(model.device)
+        query = replace(query, rows=tuple(value.expand(len(other), -1) for value in row))
+        own = model.user_rows(query) if by_user else model.item_rows(query)
+        logits = model.interact(own, fixed) if by_user else model.interact(fixed, own)
+        if train.rating is None:
+            value = -(weights * F.log_softmax(logits, dim=0)).sum()
+        else:
+            value = (weights * F.mse_loss(model.activation(logits), means, reduction="none")).sum()
+        for own_row, centre, sd in zip(row, start, spread, strict=True):
+            value = value + RIDGE / counts.sum() * ((own_row - centre) / sd).square().sum()
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        if loss().isfinite():  # else the training diverged and there is nothing to fit
+            optimiser.step(loss)
+    model.zero_grad()
+    finite = all(bool(value.isfinite().all()) for value in row)
+    return [value.detach() for value in row] if finite else start
+
+
+def _as_query(query: Tensor | Query) -> Query:
+    return Query(query) if isinstance(query, Tensor) else query
+
+
+@torch.no_grad()
+def _fill_by_features(model: Model, train: Interactions, side: Side, *, centred: bool) -> None:
+    """Give the ids without a training row but with features the rows that these foretell.
+
+    With `centred` an id of average features gets the no-information answer, which stands in row 0.
+    """
+    if side.features is None:
+        return
+    unknown = torch.zeros(1, dtype=torch.int64)
+    fit_cold_head(model, train, side, [part[0] for part in own_rows(side, unknown)] if centred else None)
+    cold = _cold(train, side)
+    cold = cold[side.given[cold]]
+    side.write(cold, side.features.cold_rows(cold))
+
+
+def _unfeatured_rows(side: Side, idx: Tensor) -> list[Tensor]:
+    """What stands in the tables for `idx` `(m,)`, or would if the features of each were those of the unknown id."""
+    rows = own_rows(side, idx)
+    if side.features is None or side.joins != "sum":
+        return rows
+    none = side.features(torch.zeros(1, dtype=torch.int64, device=rows[0].device))
+    return [part - shift for part, shift in zip(rows, none, strict=True)]
+
+
+def _bare(train: Interactions, side: Side) -> Tensor:
+    """Rows `(m,)` of which nothing is known: no training row and no side features."""
+    cold = _cold(train, side)
+    return cold[~side.given[cold]]
+
+
+def _count_and_mean(train: Interactions, side: str) -> tuple[Tensor, Tensor]:
+    """Number and mean of the ratings of each item (or user), `(n,)` float32 each; means of 0 without ratings."""
+    counts = train.counts(side)
+    if train.rating is None:
+        return counts.float(), torch.zeros(len(counts))
+    sums = torch.bincount(train.indices(side), weights=train.rating.double(), minlength=len(counts))
+    return counts.float(), (sums / counts.clamp(min=1)).float()
+
+
+def _cold(train: Interactions, side: Side) -> Tensor:
+    """Rows `(m,)` of ids without a training row, the unknown one among them."""
+    cold = train.counts(side.name) == 0
+    cold[0] = True
+    return cold.nonzero().squeeze(1)

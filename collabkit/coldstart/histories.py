@@ -1,0 +1,142 @@
+"""What a caller says of new users, checked and encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from collabkit.data.dataset import Dataset
+from collabkit.data.interactions import Interactions, check_ratings
+from collabkit.data.notices import say
+from collabkit.data.runs import Runs
+from collabkit.data.vocab import check_ids
+
+__all__ = ["NewUsers", "read_histories"]
+
+
+@dataclass(frozen=True, eq=False)
+class NewUsers:
+    """New users and what each has rated or clicked, every item once.
+
+    Args:
+        ids: `(b,)` external ids; None for one user without an id.
+        histories: `b` runs of items, in the order given, with their ratings as `weight`.
+    """
+
+    ids: pd.Index | None
+    histories: Runs
+
+    def __len__(self) -> int:
+        return len(self.histories)
+
+    def interactions(self, like: Interactions, user_idx: Tensor) -> Interactions:
+        """The histories as interactions of the users at `user_idx` `(b,)`, without times and context."""
+        rows, users = self.histories, user_idx[self.histories.rows]
+        context = {name: torch.zeros_like(users) for name in like.context}
+        events = {"user_idx": users, "item_idx": rows.values, "rating": rows.weight, "time": None, "weight": None}
+        return replace(like, **events, context=context)
+
+
+def read_histories(history, data: Dataset, *, rated: bool, y_range=None) -> NewUsers:
+    """Check and encode histories.
+
+    Args:
+        history: of one user a dict from items to ratings, or where the model knows no ratings a list of items; of many
+            a DataFrame with the model's user, item and rating columns. In a DataFrame, rows of unknown items are left
+            out and repeated pairs count once, the last one; both are counted in a `CollabWarning`.
+        data: of the model.
+        rated: whether the model takes ratings; one that does not takes the items of a dict.
+        y_range: of the ratings, where the model has one.
+
+    Raises:
+        KeyError: a dict or list names an unknown item; a column is missing.
+        ValueError: a history is empty, or has no item that the model knows; a rating is missing or out of range.
+        TypeError: ratings where the model knows none, or none where it needs them.
+    """
+    if isinstance(history, pd.DataFrame):
+        columns = replace(data.columns, time=None, rating=data.columns.rating if rated else None, context=())
+        missing = [name for name in columns.present if name not in history.columns]
+        if missing:
+            raise KeyError(f"the history lacks the column(s) {missing} of the model; it has {list(history.columns)}")
+        columns.check(history)
+        code, ids = pd.factorize(check_ids(history[columns.user], columns.user))
+        items = data.items.encode(history[columns.item])
+        ratings = check_ratings(history[columns.rating]) if rated else None
+    else:
+        items, ratings = _one_history(history, data, rated)
+        code, ids = np.zeros(len(items), dtype=np.int64), None
+    if rated:
+        _check_range(ratings, y_range)
+    rows = _kept(code, items)
+    _say_left_out(items, len(rows))
+    counts = np.bincount(code[rows], minlength=1 if ids is None else len(ids))
+    if (counts == 0).any():
+        who = (
+            f"{(counts == 0).sum():,} user(s) have no item that the model knows, e.g. {ids[counts == 0].tolist()[0]!r}"
+        )
+        raise ValueError(f"{who}; leave them out, or add_items first")
+    weight = ratings[torch.from_numpy(rows)] if rated else None
+    histories = Runs.group(code[rows], items[rows], len(counts), width=data.n_items, weight=weight)
+    return NewUsers(ids, histories)
+
+
+def _one_history(history, data: Dataset, rated: bool) -> tuple[np.ndarray, Tensor | None]:
+    if rated and not isinstance(history, (Mapping, pd.Series)):
+        raise TypeError(
+            "the model was trained on ratings: history must be a dict from items to ratings, e.g. "
+            f"{{{data.items[1]!r}: 4}}, or a DataFrame with columns {data.columns.present}; got {history!r}"
+        )
+    if not rated and not data.rated and isinstance(history, (Mapping, pd.Series)):
+        raise TypeError("the model was trained on events without ratings: history must be a list of items, got a dict")
+    if isinstance(history, (str, bytes)):
+        raise TypeError(f"history must be a list of items, got the text {history!r}; for one item pass [{history!r}]")
+    named = dict(history) if rated else list(history)
+    if len(named) == 0:
+        raise ValueError(
+            "the history is empty: give at least one item; default_list() is for users of whom nothing is known"
+        )
+    items = data.items.encode(list(named), unknown="raise")
+    if not rated:
+        return items, None
+    odd = [item for item, rating in named.items() if not _is_rating(rating)]
+    if odd:
+        raise ValueError(f"the history's ratings must be finite numbers; that of {odd[0]!r} is {named[odd[0]]!r}")
+    return items, torch.tensor([float(rating) for rating in named.values()])
+
+
+def _is_rating(value) -> bool:
+    return isinstance(value, (int, float, np.number)) and bool(np.isfinite(value))
+
+
+def _kept(code: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """The rows `(k,)` of known items, the last one of each pair, by their users `code` `(m,)`, else as they were."""
+    last = ~pd.Series(code * (items.max() + 1) + items).duplicated(keep="last").to_numpy()
+    rows = np.flatnonzero(last & (items > 0))
+    return rows[np.argsort(code[rows], kind="stable")]
+
+
+def _say_left_out(items: np.ndarray, n_kept: int) -> None:
+    unknown, parts = int((items == 0).sum()), []
+    if unknown:
+        parts.append(f"{unknown:,} name items that the model does not know and are left out")
+    if repeated := len(items) - unknown - n_kept:
+        parts.append(f"{repeated:,} repeat a (user, item) pair, of which the last one counts")
+    if parts:
+        say(f"of {len(items):,} rows of history {'; '.join(parts)}")
+
+
+def _check_range(ratings: Tensor, y_range) -> None:
+    if y_range is None or len(ratings) == 0:
+        return
+    low, high = y_range
+    outside = int(((ratings < low) | (ratings > high)).sum())
+    if outside:
+        raise ValueError(
+            f"{outside:,} rating(s) of the history lie outside y_range={tuple(y_range)}: they run from "
+            f"{ratings.min():g} to {ratings.max():g}"
+        )

@@ -1,0 +1,95 @@
+"""`questionnaire`: which items to ask a new user about, so that the answers tell most about the user's taste."""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from collabkit.coldstart.fold_in import FoldIn
+
+__all__ = ["BY", "questionnaire", "next_questions"]
+
+BY = ("information", "popularity", "spread")
+
+
+def next_questions(
+    slope: Tensor, known: Tensor, n: int, *, noise: float, by: str = "information"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Items to ask about, one after the other, under a Gaussian belief about the user.
+
+    The user's unknown `y` is standard normal and an answer about item i is `slope[i] . y + N(0, noise)`; i is known to
+    the user with probability `known[i]`. An answer is worth `log(1 + v_i / noise) / 2` nats, v_i being what is still
+    unknown of the answer: the mutual information, whose greedy choice is within 63 % of the best set (Krause and
+    Guestrin, "Near-optimal nonmyopic value of information in graphical models", 2005). The value of a question is
+    that times the chance that it is answered; after it the belief narrows by as much as is to be expected. So the
+    items are popular, divisive (v_i is large) and spread over the space of tastes (they do not tell the same).
+
+    Args:
+        slope: `(m, k)`.
+        known: `(m,)` chances in [0, 1].
+        n: how many, at most m.
+        noise: variance of an answer.
+        by: `'information'`, `'popularity'` (the best known) or `'spread'` (as if all were known).
+
+    Returns:
+        Positions `(n,)`, the information `(n,)` in nats that each answer was worth when it was chosen, and the standard
+        deviations `(n,)` of the answers before the first one.
+
+    Example:
+        >>> slope = torch.tensor([[2.0, 0.0], [1.9, 0.0], [0.0, 1.0]])
+        >>> next_questions(slope, torch.ones(3), 2, noise=1.0)[0]  # the second one would tell the same as the first
+        tensor([0, 2])
+    """
+    slope, known = slope.double(), known.double()
+    directions = slope.clone()  # (m, k), in coordinates in which the belief is standard normal
+    first = directions.square().sum(1)
+    free = torch.ones(len(slope), dtype=torch.bool)
+    chosen, worth = [], []
+    for _ in range(n):
+        gain = torch.log1p(directions.square().sum(1) / noise) / 2
+        value = {"information": known * gain, "popularity": known, "spread": gain}[by]
+        best = int(torch.where(free, value, -torch.inf).argmax())
+        chosen.append(best)
+        worth.append(float(gain[best]))
+        free[best] = False
+        chance = 1.0 if by == "spread" else float(known[best])
+        # The variance along the item's own direction falls from v to v - chance * v^2 / (v + noise).
+        own = directions[best].clone()
+        variance = own.square().sum()
+        if variance > 0:
+            shrink = 1 - (1 - chance * variance / (variance + noise)).sqrt()
+            directions -= shrink * (directions @ own)[:, None] * own / variance
+    chosen = torch.tensor(chosen)
+    return chosen, torch.tensor(worth), first[chosen].sqrt()
+
+
+def questionnaire(fold: FoldIn, n: int = 10, *, by: str = "information", items=None) -> pd.DataFrame:
+    """Items to ask a new user about, the most telling first; see `Recommender.questionnaire`."""
+    if by not in BY:
+        raise ValueError(f"by must be one of {', '.join(map(repr, BY))}, got {by!r}")
+    if int(n) != n or n < 1:
+        raise ValueError(f"n must be a whole number of at least 1, got {n!r}")
+    train = fold.data.train
+    # Repeated rows count once: it is asked how many users know the item.
+    counts = torch.bincount(train.pairs.values, minlength=train.n_items)
+    asked = counts > 0
+    if items is not None:
+        allowed = torch.zeros(train.n_items, dtype=torch.bool)
+        allowed[torch.from_numpy(train.items.encode(items, unknown="raise"))] = True
+        asked &= allowed
+    idx = asked.nonzero().squeeze(1)
+    if n > len(idx):
+        raise ValueError(f"n={n} questions need as many items with training rows, there are {len(idx):,}")
+    slope, noise = fold.belief(idx)
+    known = counts[idx] / (train.counts("user") > 0).sum()
+    chosen, worth, spread = next_questions(slope, known, int(n), noise=noise, by=by)
+    rows = idx[chosen]
+    return pd.DataFrame(
+        {
+            train.columns.item: train.items.decode(rows.numpy()),
+            "known_by": known[chosen].numpy(),
+            "spread": spread.numpy(),
+            "information": worth.numpy(),
+        }
+    )

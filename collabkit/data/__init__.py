@@ -1,0 +1,3 @@
+"""Tables of interactions and of side information as encoded, validated data."""
+
+__all__ = []

@@ -1,0 +1,168 @@
+"""`Dataset`: the data of one problem, with one owner for all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from collabkit.data.features import Features, SideFeatures
+from collabkit.data.interactions import Columns, Interactions
+from collabkit.data.query import Query
+from collabkit.data.runs import Runs
+from collabkit.data.vocab import Vocab
+
+__all__ = ["Dataset"]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """The training, validation and folded-in interactions of one problem, their ids and side features.
+
+    Dataloaders, learner and recommender hold the same one. It never changes: taking ids in gives a new one.
+
+    Args:
+        train: what models learn from.
+        valid: what is held out while training, if anything.
+        folded: the rows of users who were folded in after training, if any: hidden and saved, never trained on.
+        features: side features of users and of items, row-aligned with the vocabularies.
+
+    Example:
+        >>> import pandas as pd
+        >>> df = pd.DataFrame({'user': [1, 1, 2], 'title': ['Alien', 'Brazil', 'Alien']})
+        >>> data = Dataset(Interactions.from_df(df, Columns('user', 'title')))
+        >>> data.n_users, data.items[1], [run.tolist() for run in data.known]
+        (3, 'Alien', [[], [1, 2], [1]])
+    """
+
+    train: Interactions
+    valid: Interactions | None = None
+    folded: Interactions | None = None
+    features: SideFeatures = field(default_factory=SideFeatures)
+
+    @classmethod
+    def of(cls, data) -> Dataset:
+        """The dataset of dataloaders, a learner, a recommender, or interactions: a training part or `(train, valid)`.
+
+        Raises:
+            TypeError: `data` is something else.
+        """
+        for owner in (data, getattr(data, "dls", None)):
+            if isinstance(found := getattr(owner, "data", None), Dataset):
+                return found
+        if isinstance(data, Dataset):
+            return data
+        parts = data if isinstance(data, (tuple, list)) else (data,)
+        if len(parts) in (1, 2) and all(isinstance(part, Interactions) for part in parts):
+            return cls(*parts)
+        raise TypeError(f"expected CollabDataLoaders, a learner or Interactions, got {type(data).__name__}")
+
+    @property
+    def users(self) -> Vocab:
+        """The users' ids."""
+        return self.train.users
+
+    @property
+    def items(self) -> Vocab:
+        """The items' ids."""
+        return self.train.items
+
+    @property
+    def columns(self) -> Columns:
+        """The column names in the caller's tables."""
+        return self.train.columns
+
+    @property
+    def n_users(self) -> int:
+        """Rows of a user table."""
+        return len(self.users)
+
+    @property
+    def n_items(self) -> int:
+        """Rows of an item table."""
+        return len(self.items)
+
+    @property
+    def rated(self) -> bool:
+        """Whether the events have ratings."""
+        return self.train.rating is not None
+
+    @property
+    def parts(self) -> tuple[Interactions | None, ...]:
+        """`(train, valid, folded)`."""
+        return self.train, self.valid, self.folded
+
+    @cached_property
+    def every_item(self) -> Tensor:
+        """The indices of all items but the unknown one."""
+        return torch.arange(1, self.n_items)
+
+    @cached_property
+    def known(self) -> Runs:
+        """The items that each user was trained on or folded in by, ascending and each once."""
+        return self.train.pairs if self.folded is None else self.train.pairs.union(self.folded.pairs)
+
+    @cached_property
+    def seen(self) -> Runs:
+        """Those, and the items of the validation rows."""
+        return self.known if self.valid is None else self.known.union(self.valid.pairs)
+
+    @cached_property
+    def histories(self) -> Runs:
+        """The items that each user was trained on or folded in by, the latest last."""
+        if self.folded is None:
+            return self.train.histories
+        joined = [torch.cat([getattr(part.histories, name) for part in self.parts[::2]]) for name in ("rows", "values")]
+        return Runs.group(*joined, self.n_users, width=self.n_items)
+
+    def asker(
+        self, needs: Sequence[str], context: dict[str, Tensor] | None = None
+    ) -> Callable[[Tensor], Tensor | Query]:
+        """A function from users `(b,)` to a query that has the parts `needs`.
+
+        Args:
+            needs: of the model that is asked.
+            context: by column, `(n_users,)` codes, or one for all; default unknown.
+        """
+        if tuple(needs) == ("users",):
+            return lambda users: users
+        names = self.columns.context if "context" in needs else ()
+        codes = {name: (context or {}).get(name, torch.zeros(1, dtype=torch.int64)) for name in names}
+
+        def ask(users: Tensor) -> Query:
+            history = self.histories.of(users) if "history" in needs else None
+            every = {name: code.expand(users.shape) if len(code) == 1 else code[users] for name, code in codes.items()}
+            return Query(users, history, every)
+
+        return ask
+
+    def query_of(self, rows: Interactions, needs: Sequence[str]) -> Tensor | Query:
+        """The query of the users of `rows`, each at the moment of its row, with the parts `needs`."""
+        if tuple(needs) == ("users",):
+            return rows.user_idx
+        history = self.histories.of(rows.user_idx) if "history" in needs else None
+        return Query(rows.user_idx, history, dict(rows.context) if "context" in needs else {})
+
+    def with_ids(self, side: str, vocab: Vocab, features: Features | None = None) -> Dataset:
+        """The same with more ids at the end of one side's vocabulary, and the features of all of them."""
+        extend = lambda part: None if part is None else replace(part, **{f"{side}s": vocab})  # noqa: E731
+        both = self.features if features is None else self.features._replace(**{f"{side}s": features})
+        return Dataset(*map(extend, self.parts), both)
+
+    def with_folded(self, events: Interactions) -> Dataset:
+        """The same with the rows of folded-in users; of a repeated (user, item) pair the last row counts."""
+        if self.folded is not None:
+            events = _last_of_each(Interactions.concat(self.folded, events))
+        return replace(self, folded=events)
+
+
+def _last_of_each(events: Interactions) -> Interactions:
+    """The last row of each (user, item) pair."""
+    keys = events.pair_keys()
+    order = torch.argsort(keys, stable=True)
+    last = torch.ones(len(keys), dtype=torch.bool)
+    last[:-1] = keys[order].diff() != 0
+    return events.take(order[last].sort().values)

@@ -1,0 +1,9 @@
+"""Side information of users and items: `Features`, tensors that are row-aligned with a vocabulary.
+
+`fields` has the kinds of columns, what is fitted and how values are encoded; `table` puts a side's fields together.
+"""
+
+from collabkit.data.features.fields import KINDS, Field, Kind
+from collabkit.data.features.table import Features, SideFeatures
+
+__all__ = ["Features", "SideFeatures", "Field", "Kind", "KINDS"]

@@ -1,0 +1,362 @@
+"""The kinds of side information: what is fitted on the training ids, and how a column's values become tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from collabkit.data.runs import Runs
+
+__all__ = ["KINDS", "Kind", "Field", "bag", "infer_kind", "one_hot_lists", "says_nothing"]
+
+N_BINS = 20
+FEW = 20  # whole numbers of at most so many values are categories, fastai's rule in `cont_cat_split`
+
+
+@dataclass(frozen=True)
+class Field:
+    """One column of side information, as the training ids fix it.
+
+    Args:
+        name: the column's name.
+        kind: one of `KINDS`, which says how the others are used.
+        categories: the text of code 1, 2, ...; code 0 stands for "missing, none, or unseen in training".
+        edges: numbers at which one bin ends and the next begins.
+        centre, scale: what numbers are taken less of, and then divided by.
+        means: likewise of vectors.
+        width: columns of its values, where it has numbers rather than categories.
+        columns: the names of the 0/1 columns that a multi-valued field was put together from, if so.
+    """
+
+    name: str
+    kind: str
+    categories: tuple[str, ...] = ()
+    edges: tuple[float, ...] = ()
+    centre: float = 0.0
+    scale: float = 1.0
+    means: tuple[float, ...] = ()
+    width: int = 0
+    columns: tuple[str | int, ...] = ()
+
+    @property
+    def by_kind(self) -> Kind:
+        """What its kind knows of it."""
+        if self.kind not in KINDS:
+            raise ValueError(
+                f"feature {self.name!r} is of kind {self.kind!r}, of which nothing is known: put it into KINDS first, "
+                f"beside {', '.join(map(repr, KINDS))}"
+            )
+        return KINDS[self.kind]
+
+    @property
+    def is_bag(self) -> bool:
+        """Whether an id has codes of categories rather than numbers."""
+        return self.by_kind.is_bag
+
+    @property
+    def size(self) -> int:
+        """Rows of the field's weights: one a category and code 0, or one a number."""
+        return len(self.categories) + 1 if self.is_bag else self.width
+
+    @property
+    def value_names(self) -> list[str]:
+        """What each row of the field's weights belongs to, `(size,)`."""
+        return ["(none)", *self.categories] if self.is_bag else self.by_kind.number_names(self)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.kind}, {self.by_kind.describe(self)}"
+
+
+class Kind:
+    """A kind of column. A new one is a subclass, put into `KINDS` under its name.
+
+    Its ids have codes of categories, `Runs` of them (`is_bag`), or numbers `(n, width)`.
+    """
+
+    is_bag = False
+
+    def fit(self, name: str, values: pd.Series, columns: Sequence[str] = ()) -> Field:
+        """The field that the values `(m,)` of the training ids fix; at least one is there.
+
+        Raises:
+            ValueError: they tell no two ids apart, numbers are infinite, or vectors are of unequal length or have NaN.
+            TypeError: values of another kind.
+        """
+        raise NotImplementedError
+
+    def encode(self, field: Field, values: pd.Series) -> tuple[Runs | Tensor, int, list[str]]:
+        """Values `(m,)` as the field's codes or numbers `(m, width)` float32.
+
+        Returns:
+            What the values became; how many are missing; those that are categories unseen in training, which count as
+            none.
+
+        Raises:
+            ValueError, TypeError: as of `fit`.
+        """
+        raise NotImplementedError
+
+    def missing(self, field: Field, n: int) -> Tensor:
+        """The numbers `(n, width)` of ids of which nothing is known."""
+        return torch.zeros(n, field.width)
+
+    def describe(self, field: Field) -> str:
+        """The field in words."""
+        return f"{len(field.categories):,} categories" if self.is_bag else f"{field.width:,} numbers"
+
+    def number_names(self, field: Field) -> list[str]:
+        """What each number stands for, `(width,)`."""
+        return [str(j) for j in range(field.width)]
+
+    def part_width(self, field: Field) -> int:
+        """Width of its part where each field has its own: fastai's rule for categories, at most 32 numbers."""
+        return min(600, round(1.6 * field.size**0.56)) if self.is_bag else min(32, field.width)
+
+
+class Categories(Kind):
+    """One category an id, or with `many` any number of them: lists, or texts with `|` between the values."""
+
+    is_bag = True
+
+    def __init__(self, many: bool):
+        self.many = many
+
+    def fit(self, name: str, values: pd.Series, columns: Sequence[str] = ()) -> Field:
+        texts = [text for row in self._lists(name, values) for text in row]
+        kind = "multi" if self.many else "categorical"
+        field = Field(name, kind, tuple(sorted(set(texts))), columns=tuple(columns))
+        if len({tuple(codes.tolist()) for codes in self.encode(field, values)[0]}) < 2:
+            raise says_nothing(name, f"the only value is {texts[0]!r}" if texts else "all are missing")
+        return field
+
+    def encode(self, field: Field, values: pd.Series) -> tuple[Runs, int, list[str]]:
+        lists = self._lists(field.name, values)
+        lengths = np.array([len(row) for row in lists], dtype=np.int64)
+        flat = [text for row in lists for text in row]
+        codes = pd.Index(field.categories, dtype=object).get_indexer(pd.Index(flat, dtype=object)) + 1
+        rows, known = np.repeat(np.arange(len(lists)), lengths), codes > 0
+        unseen = [flat[j] for j in np.flatnonzero(~known)]
+        return bag(rows[known], codes[known], len(lists)), int((lengths == 0).sum()), unseen
+
+    def _lists(self, name: str, values: pd.Series) -> list[list[str]]:
+        """Each row's categories as texts, each once; a missing value has none."""
+        if self.many:
+            return [_multi(name, value) for value in values]
+        odd = next((v for v in values if isinstance(v, (list, tuple, set, frozenset, np.ndarray))), None)
+        if odd is not None:
+            raise TypeError(f"feature {name!r} is categorical, but holds {odd!r}; its kind is 'multi' or 'dense'")
+        return [[] if pd.isna(value) else [_text(value)] for value in values]
+
+
+class Binned(Kind):
+    """A number by the twentieth of the training ids that it lies in."""
+
+    is_bag = True
+
+    def fit(self, name: str, values: pd.Series, columns: Sequence[str] = ()) -> Field:
+        numbers = _numbers(name, values)
+        known = numbers[~np.isnan(numbers)]
+        if len(known) == 0:
+            raise says_nothing(name, "all are missing")
+        quantiles = np.quantile(known, np.arange(1, N_BINS) / N_BINS, method="inverted_cdf")
+        edges = np.array(sorted({edge for edge in quantiles.tolist() if edge > known.min()}))
+        if len(edges) == 0 and len(known) == len(numbers):
+            raise says_nothing(name, f"nearly all are {np.median(known):g}")
+        ends = [f"{edge:.6g}" for edge in edges]
+        names = [f"{low} to {high}" for low, high in zip(["", *ends], [*ends, ""], strict=True)]
+        names[0], names[-1] = f"below {ends[0]}" if ends else "any", f"from {ends[-1]}" if ends else "any"
+        return Field(name, "binned", tuple(names), tuple(map(float, edges)))
+
+    def encode(self, field: Field, values: pd.Series) -> tuple[Runs, int, list[str]]:
+        numbers = _numbers(field.name, values)
+        known = np.flatnonzero(~np.isnan(numbers))
+        codes = np.searchsorted(field.edges, numbers[known], side="right") + 1
+        return bag(known, codes, len(numbers)), len(numbers) - len(known), []
+
+
+class Numeric(Kind):
+    """A number, standardised; where training has missing values, a second column marks them."""
+
+    def fit(self, name: str, values: pd.Series, columns: Sequence[str] = ()) -> Field:
+        numbers = _numbers(name, values)
+        known = numbers[~np.isnan(numbers)]
+        if len(known) == 0:
+            raise says_nothing(name, "all are missing")
+        centre, scale = float(known.mean()), float(known.std())
+        varies = scale > 1e-9 * max(1.0, abs(centre))
+        if not varies and len(known) == len(numbers):
+            raise says_nothing(name, f"all are {known[0]:g}")
+        width = 1 + (len(known) < len(numbers))
+        return Field(name, "numeric", centre=centre, scale=scale if varies else 1.0, width=width)
+
+    def encode(self, field: Field, values: pd.Series) -> tuple[Tensor, int, list[str]]:
+        numbers = _numbers(field.name, values)
+        missing = np.isnan(numbers)
+        scaled = np.where(missing, 0.0, (numbers - field.centre) / field.scale)
+        matrix = np.stack([scaled, missing], axis=1)[:, : field.width]
+        return torch.from_numpy(matrix.astype(np.float32)), int(missing.sum()), []
+
+    def missing(self, field: Field, n: int) -> Tensor:
+        return torch.tensor([[0.0, 1.0]])[:, : field.width].repeat(n, 1)
+
+    def describe(self, field: Field) -> str:
+        return f"mean {field.centre:.6g}, sd {field.scale:.4g}"
+
+    def number_names(self, field: Field) -> list[str]:
+        return ["per standard deviation", "missing"][: field.width]
+
+    def part_width(self, field: Field) -> int:
+        return field.width
+
+
+class Dense(Kind):
+    """A vector of numbers, centred and scaled by the root of the mean squared length."""
+
+    def fit(self, name: str, values: pd.Series, columns: Sequence[str] = ()) -> Field:
+        matrix, there = _vectors(name, values)
+        means = matrix[there].mean(0) if there.any() else matrix[:0].sum(0)
+        length = float(np.sqrt(np.square(matrix[there] - means).sum(1).mean())) if there.any() else 0.0
+        if not length > 1e-9 * max(1.0, float(np.abs(means).max(initial=0))):
+            raise says_nothing(name, "all vectors are the same or missing")
+        return Field(name, "dense", scale=length, means=tuple(means.tolist()), width=matrix.shape[1])
+
+    def encode(self, field: Field, values: pd.Series) -> tuple[Tensor, int, list[str]]:
+        matrix, there = _vectors(field.name, values, field.width)
+        matrix[there] -= field.means
+        return torch.from_numpy((matrix / field.scale).astype(np.float32)), int((~there).sum()), []
+
+
+KINDS: dict[str, Kind] = {
+    "categorical": Categories(many=False),
+    "multi": Categories(many=True),
+    "numeric": Numeric(),
+    "binned": Binned(),
+    "dense": Dense(),
+}
+
+
+def bag(rows: np.ndarray, codes: np.ndarray, n: int) -> Runs:
+    """The codes `(m,)` of categories at `rows` `(m,)` of `n` rows; a row without any gets code 0."""
+    return Runs.group(rows.astype(np.int64), codes.astype(np.int64), n).filled(0)
+
+
+def infer_kind(column: pd.Series) -> str:
+    """The kind of a column's values.
+
+    Sequences of numbers with a decimal point, and arrays of numbers, are dense vectors; other sequences, and texts with
+    a `|`, multi-valued; numbers and dates numeric, but for whole numbers of at most 20 different values; all else is
+    categorical.
+
+    Example:
+        >>> infer_kind(pd.Series(['Drama|Crime', 'Comedy'])), infer_kind(pd.Series([1995.5, None]))
+        ('multi', 'numeric')
+    """
+    values = column.dropna()
+    first = values.iloc[0] if len(values) else None
+    if isinstance(first, (list, tuple, set, frozenset, np.ndarray, Tensor)):
+        return "dense" if any(_is_vector(value) for value in values.head(100)) else "multi"
+    if pd.api.types.is_bool_dtype(column.dtype):
+        return "categorical"
+    if pd.api.types.is_datetime64_any_dtype(column.dtype):
+        return "numeric"
+    what = pd.api.types.infer_dtype(values)  # an object column may hold numbers, where some are None
+    if pd.api.types.is_numeric_dtype(column.dtype) or what in ("integer", "floating", "mixed-integer-float"):
+        whole = pd.api.types.is_integer_dtype(column.dtype) or what == "integer"
+        return "categorical" if whole and values.nunique() <= FEW else "numeric"
+    if any("|" in value for value in values if isinstance(value, str)):
+        return "multi"
+    return "categorical"
+
+
+def one_hot_lists(df: pd.DataFrame, name: str, columns: Sequence[str]) -> pd.Series:
+    """The names of the columns that hold a 1, `(m,)` lists, for a field given as 0/1 columns."""
+    values = df[list(columns)]
+    numbers = values.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    ones = numbers == 1
+    odd = ~(ones | (numbers == 0))
+    if odd.any():
+        row, column = np.argwhere(odd)[0]
+        raise ValueError(
+            f"feature {name!r} is made of 0/1 columns; {columns[column]!r} holds {values.iloc[row, column]} for "
+            f"{values.index[row]!r}"
+        )
+    return pd.Series([[str(columns[j]) for j in np.flatnonzero(row)] for row in ones], index=df.index, dtype=object)
+
+
+def says_nothing(name: str, why: str) -> ValueError:
+    """The error of a column that cannot tell ids apart."""
+    return ValueError(f"feature {name!r} tells no two training ids apart: {why}. Leave the column out")
+
+
+def _is_vector(value) -> bool:
+    """Whether a sequence holds numbers that are no categories: arrays of numbers, or some with a decimal point."""
+    if isinstance(value, (np.ndarray, Tensor)):
+        return isinstance(value, Tensor) or value.dtype.kind in "iuf"
+    return isinstance(value, (list, tuple)) and any(isinstance(v, (float, np.floating)) for v in value)
+
+
+def _multi(name: str, value) -> list[str]:
+    if isinstance(value, str):
+        return list(dict.fromkeys(part for part in map(str.strip, value.split("|")) if part))
+    if _is_vector(value) and (isinstance(value, Tensor) or np.asarray(value).dtype.kind == "f"):
+        raise TypeError(f"feature {name!r} is multi-valued, but holds vectors of numbers; its kind is 'dense'")
+    if isinstance(value, (list, tuple, set, frozenset, np.ndarray)):
+        parts = sorted(value, key=str) if isinstance(value, (set, frozenset)) else value
+        return list(dict.fromkeys(_text(part) for part in parts if not pd.isna(part)))
+    if pd.isna(value):
+        return []
+    raise TypeError(f"feature {name!r} is multi-valued: lists or texts with '|' between the values, got {value!r}")
+
+
+def _text(value) -> str:
+    """A category's text; whole numbers are the same whether a missing value made floats of them or not."""
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _numbers(name: str, values: pd.Series) -> np.ndarray:
+    if pd.api.types.is_datetime64_any_dtype(values.dtype):
+        years = (values.dt.tz_localize(None) - pd.Timestamp(0)) / pd.Timedelta(days=365.25)  # since 1970
+        return years.to_numpy(dtype=np.float64, na_value=np.nan)
+    odd = next((v for v in values.dropna() if isinstance(v, (str, bytes)) or np.ndim(v)), None)
+    if odd is not None:
+        advice = "convert it with pd.to_numeric" if isinstance(odd, (str, bytes)) else "its kind is 'multi' or 'dense'"
+        raise TypeError(f"feature {name!r} is numeric, but holds {odd!r}; {advice}")
+    numbers = pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan)
+    if np.isinf(numbers).any():
+        raise ValueError(f"feature {name!r} has {np.isinf(numbers).sum():,} infinite value(s); correct them first")
+    return numbers
+
+
+def _vectors(name: str, values: pd.Series, width: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors `(m, width)`, zero where missing, and which are there `(m,)`."""
+    there = np.array([not (value is None or (np.ndim(value) == 0 and pd.isna(value))) for value in values], dtype=bool)
+    given = [value.detach().cpu().numpy() if isinstance(value, Tensor) else value for value in values[there]]
+    shapes = [np.shape(value) for value in given]
+    flat = next((value for value, shape in zip(given, shapes, strict=True) if len(shape) != 1), None)
+    if flat is not None:
+        raise TypeError(f"feature {name!r} is dense: a vector of numbers each, but holds {flat!r}")
+    if width is None:  # what most of them have
+        width = max(set(shapes), key=shapes.count)[0] if shapes else 0
+    wrong = next((j for j, shape in enumerate(shapes) if shape != (width,)), None)
+    if wrong is not None:
+        raise ValueError(
+            f"feature {name!r} is dense: vectors of {width} numbers, that of {values.index[there][wrong]!r} has "
+            f"{shapes[wrong][0]}; all need the same"
+        )
+    matrix = np.zeros((len(there), width))
+    if given:
+        matrix[there] = np.asarray(given, dtype=np.float64)
+    bad = ~np.isfinite(matrix).all(1)
+    if bad.any():
+        raise ValueError(
+            f"feature {name!r} has NaN or infinite numbers in {bad.sum():,} vector(s), first of "
+            f"{values.index[np.flatnonzero(bad)[0]]!r}; correct them, or give None for a vector that is missing"
+        )
+    return matrix, there

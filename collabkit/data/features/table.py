@@ -1,0 +1,268 @@
+"""`Features`: side information of users or items as tensors, row-aligned with a `Vocab`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from collabkit.data.features.fields import KINDS, Field, bag, one_hot_lists, says_nothing
+from collabkit.data.features.sources import check_columns, check_table, feature_sources, refuse_repeated, row_indices
+from collabkit.data.interactions import Interactions
+from collabkit.data.notices import say
+from collabkit.data.runs import Runs
+from collabkit.data.vocab import Vocab
+
+__all__ = ["Features", "SideFeatures"]
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Side information of users or of items: row j of every tensor belongs to the id at index j of the vocabulary.
+
+    Make it with `Features.from_df`. `print` shows the fields, the kinds they were taken for, and what is missing.
+
+    Args:
+        vocab: the ids.
+        fields: what the columns are.
+        rows: of each field, `Runs` of codes or numbers `(n, width)`.
+        given: `(n,)` bool, which ids have a feature row; the others count as missing in every field.
+        notes: what was left out or missing, counted.
+
+    Example:
+        >>> films = pd.DataFrame({'title': ['Alien', 'Brazil', 'Cube'], 'genres': ['Horror|Sci-Fi', 'Sci-Fi', 'Horror'],
+        ...                       'year': [1979, 1985, 1997.0]})
+        >>> features = Features.from_df(films, Vocab(['Alien', 'Brazil', 'Cube'], 'title'))
+        >>> features
+        Features of 3 'title' ids
+          genres: multi, 2 categories
+          year: numeric, mean 1987, sd 7.483
+        >>> features.matrix()[1]  # Alien: half a (none), Horror, Sci-Fi; year
+        tensor([ 0.0000,  0.5000,  0.5000, -1.0690])
+    """
+
+    vocab: Vocab
+    fields: tuple[Field, ...]
+    rows: tuple[Runs | Tensor, ...]
+    given: Tensor
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_df(cls, df: pd.DataFrame | None, vocab: Vocab, columns=None, *, trained: Tensor | None = None) -> Features:
+        """Encode a table of side information, one row an id.
+
+        Args:
+            df: a table with the id column (called as the vocabulary) and columns of features; None where `columns`
+                brings its own ids.
+            vocab: the ids. Rows of ids it does not know are left out (counted); ids without a row count as missing.
+            columns: which columns: a list of names, or a dict from names to kinds (`'categorical'`, `'multi'`,
+                `'numeric'`, `'binned'`, `'dense'`; None to infer it), to a list of 0/1 columns that together are one
+                multi-valued field, or to `(ids, matrix)` of dense vectors made elsewhere. A binned number counts by the
+                twentieth of the training ids it lies in, which suits models that add parts up. Default all columns,
+                kinds inferred, less those that tell no two ids apart or every two (counted).
+            trained: `(n,)` bool, the ids with training rows: they alone fix categories, means and scales. Default all.
+
+        Raises:
+            KeyError: a column is not there.
+            ValueError: an id has several rows; a column that was named tells no two ids apart; infinite numbers;
+                vectors with NaN or of unequal length.
+            TypeError: a column does not hold what its kind says.
+        """
+        trained = np.ones(len(vocab), dtype=bool) if trained is None else trained.numpy()
+        notes: list[str] = []
+        sources = feature_sources(df, vocab, columns, notes)
+        fields, rows, given = [], [], torch.zeros(len(vocab), dtype=torch.bool)
+        for name, kind, values, one_hot, chosen in sources:
+            idx = row_indices(values.index, vocab, notes)
+            known = idx > 0
+            values, idx = values[known], idx[known]
+            try:
+                field = _fit(name, kind, values[trained[idx]], one_hot)
+            except ValueError as error:
+                if chosen or "tells no two" not in str(error):
+                    raise
+                notes.append(f"{error} (it is left out)".replace(". Leave the column out", ""))
+                continue
+            fields.append(field)
+            rows.append(_place(field, _encode(field, values, notes), idx, len(vocab)))
+            given[idx] = True
+        if not fields:
+            raise ValueError(f"no column of {vocab.name!r} features is left: {'; '.join(notes) or 'none was there'}")
+        bare = int((~given[1:]).sum())
+        if bare:
+            notes.append(f"{bare:,} of {len(vocab) - 1:,} ids have no feature row; they count as missing in each field")
+        return cls(vocab, tuple(fields), tuple(rows), given, tuple(dict.fromkeys(notes)))
+
+    def extended(self, df: pd.DataFrame | None, vocab: Vocab) -> Features:
+        """These features with those of new ids, `vocab` being this vocabulary with more ids at its end.
+
+        Args:
+            df: rows of new ids, with the id column and all fields' columns (a dense field's under its name). Ids
+                without a row count as missing in every field; None for none of them.
+            vocab: the vocabulary with the new ids.
+
+        Raises:
+            KeyError: a column is missing.
+            ValueError, TypeError: as of `from_df`.
+        """
+        if df is None:
+            columns = [column for field in self.fields for column in field.columns or (field.name,)]
+            df = pd.DataFrame({name: [] for name in [vocab.name, *columns]})
+        else:
+            check_table(df, vocab, "the table of new ids")
+            refuse_repeated(df[vocab.name])
+        idx = vocab.encode(df[vocab.name], unknown="raise") - len(self)
+        notes: list[str] = []
+        rows = []
+        for field, old in zip(self.fields, self.rows, strict=True):
+            check_columns(df, field.columns or (field.name,), "the table of new ids")
+            table = df.set_index(vocab.name)
+            values = one_hot_lists(table, field.name, field.columns) if field.columns else table[field.name]
+            new = _place(field, _encode(field, values, notes), idx, len(vocab) - len(self))
+            rows.append(_join(old, new))
+        given = torch.zeros(len(vocab) - len(self), dtype=torch.bool)
+        given[idx] = True
+        if bare := int((~given).sum()):
+            notes.append(f"{bare:,} of {len(given):,} ids have no feature row; they count as missing in each field")
+        if notes:
+            say(f"features of new {vocab.name!r} ids: {'; '.join(dict.fromkeys(notes))}")
+        return replace(self, vocab=vocab, rows=tuple(rows), given=torch.cat([self.given, given]))
+
+    def __len__(self) -> int:
+        return len(self.vocab)
+
+    def warn(self) -> Features:
+        """Say the notes in a `CollabWarning`; returns the features."""
+        if self.notes:
+            say(f"features of {self.vocab.name!r}: {'; '.join(self.notes)}")
+        return self
+
+    @property
+    def n_columns(self) -> int:
+        """Columns p of the design matrix."""
+        return sum(field.size for field in self.fields)
+
+    def matrix(self, idx: Tensor | None = None) -> Tensor:
+        """The design matrix `(m, p)` float32 of the ids at `idx` `(m,)`, default all.
+
+        For each field it has a column a category (the shares of the id's categories; the first column stands for none)
+        or a column a number.
+        """
+        idx = torch.arange(len(self)) if idx is None else idx.cpu()
+        parts = []
+        for field, rows in zip(self.fields, self.rows, strict=True):
+            if not field.is_bag:
+                parts.append(rows[idx])
+                continue
+            codes = rows.of(idx)
+            share = 1.0 / codes.lengths[codes.rows].float()
+            part = torch.zeros(len(idx), field.size)
+            parts.append(part.index_put_((codes.rows, codes.values), share, accumulate=True))
+        return torch.cat(parts, dim=1)
+
+    def spec(self) -> list[dict]:
+        """The fields as JSON-ready values."""
+        return [asdict(field) for field in self.fields]
+
+    def state(self) -> dict[str, Tensor]:
+        """The rows as tensors by name, from which `from_state` makes the features again."""
+        tensors = {"given": self.given}
+        for j, rows in enumerate(self.rows):
+            named = {"values": rows} if isinstance(rows, Tensor) else {"start": rows.start, "codes": rows.values}
+            tensors |= {f"{j}.{name}": value.contiguous() for name, value in named.items()}
+        return tensors
+
+    @classmethod
+    def from_state(cls, vocab: Vocab, spec: Sequence[Mapping], state: Mapping[str, Tensor]) -> Features:
+        """The features that `spec` and `state` describe."""
+        tuples = ("categories", "columns", "edges", "means")
+        fields = tuple(Field(**{k: tuple(v) if k in tuples else v for k, v in field.items()}) for field in spec)
+        rows = tuple(
+            Runs(state[f"{j}.start"], state[f"{j}.codes"]) if field.is_bag else state[f"{j}.values"]
+            for j, field in enumerate(fields)
+        )
+        features = cls(vocab, fields, rows, state["given"])
+        _check_state(features)
+        return features
+
+    def __repr__(self) -> str:
+        lines = [f"Features of {len(self) - 1:,} {self.vocab.name!r} ids", *map(str, self.fields)]
+        return "\n  ".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+
+class SideFeatures(NamedTuple):
+    """The side information of both sides, each `Features` or None."""
+
+    users: Features | None = None
+    items: Features | None = None
+
+    def __bool__(self) -> bool:
+        return self.users is not None or self.items is not None
+
+    @classmethod
+    def of(cls, train: Interactions, users=None, items=None, user_columns=None, item_columns=None) -> SideFeatures:
+        """The features of the ids of `train`, from tables and columns as of `Features.from_df`; the notes are warned.
+
+        Categories, means and scales are those of the ids that have training rows.
+        """
+        sides = []
+        for side, df, columns in (("user", users, user_columns), ("item", items, item_columns)):
+            if df is None and columns is None:
+                sides.append(None)
+                continue
+            trained = train.counts(side) > 0
+            sides.append(Features.from_df(df, train.vocab(side), columns, trained=trained).warn())
+        return cls(*sides)
+
+
+def _fit(name: str, kind: str, values: pd.Series, columns) -> Field:
+    """The field that the values `(m,)` of the training ids fix, or an error; see `fields.Kind`."""
+    if len(values) == 0:
+        raise says_nothing(name, "none of them has a row")
+    return KINDS[kind].fit(name, values, columns)
+
+
+def _encode(field: Field, values: pd.Series, notes: list[str]) -> Runs | Tensor:
+    encoded, missing, unseen = field.by_kind.encode(field, values)
+    if missing:
+        what = "a category of its own" if field.is_bag else "the mean"
+        notes.append(f"{field.name!r} is missing for {missing:,} of {len(values):,} ids, which get {what}")
+    if unseen:
+        shown = ", ".join(map(repr, dict.fromkeys(unseen[:3]))) + (", ..." if len(unseen) > 3 else "")
+        what = f"{len(unseen):,} value(s) of {field.name!r} are categories unseen in training"
+        notes.append(f"{what} ({shown}), which count as none")
+    return encoded
+
+
+def _place(field: Field, encoded: Runs | Tensor, idx: np.ndarray, n: int) -> Runs | Tensor:
+    """What was encoded for the rows `idx` `(m,)` as `n` rows; the others are missing."""
+    if field.is_bag:
+        return bag(idx[encoded.rows.numpy()], encoded.values.numpy(), n)
+    rows = field.by_kind.missing(field, n)
+    rows[idx] = encoded
+    return rows
+
+
+def _join(old: Runs | Tensor, new: Runs | Tensor) -> Runs | Tensor:
+    return torch.cat([old, new]) if isinstance(old, Tensor) else old.followed_by(new)
+
+
+def _check_state(features: Features) -> None:
+    """Raise `ValueError` where tensors read from a file are not those of the fields and the ids."""
+    for field, rows in zip(features.fields, features.rows, strict=True):
+        ok = len(rows) == len(features)
+        if field.is_bag:
+            inside = len(rows.values) == 0 or 0 <= int(rows.values.min()) <= int(rows.values.max()) < field.size
+            ok = ok and inside and int(rows.start[0]) == 0 and int(rows.start[-1]) == len(rows.values)
+            ok = ok and bool((rows.start.diff() > 0).all())
+        else:
+            ok = ok and rows.shape == (len(features), field.width)
+        if not ok:
+            raise ValueError(f"the rows of feature {field.name!r} do not belong to {len(features)} ids")
+    if features.given.shape != (len(features),):
+        raise ValueError("the features do not say which ids have a row")

@@ -1,0 +1,115 @@
+"""`Implicit`: how a table of events is read as implicit feedback."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from collabkit.data.interactions import Columns, Interactions
+from collabkit.data.notices import say
+from collabkit.data.tables import describe_left_out
+
+__all__ = ["Implicit", "read_feedback", "positive_rows", "check_threshold"]
+
+
+@dataclass(frozen=True)
+class Implicit:
+    """Implicit feedback: clicks, views, purchases, liked items; what is not there is sampled as a negative.
+
+    `CollabDataLoaders.from_df(..., feedback=Implicit(n_neg=8))`; the plain `feedback='implicit'` is `Implicit()`.
+
+    Args:
+        threshold: the lowest rating that is a positive; None: every row is one.
+        negatives: where negatives come from: `'uniform'` or `'popularity'` (items the user has not seen), `'shared'`,
+            `'in_batch'` or `'all'` (the same for the whole batch), or a function of the training interactions that
+            makes a sampler; see `collabkit.train.sampling`.
+        n_neg: negatives a positive.
+        by_user: with `'shared'` negatives, batches of whole users rather than of events: a softmax then costs its sum
+            once a user.
+    """
+
+    threshold: float | None = None
+    negatives: object = "uniform"
+    n_neg: int = 4
+    by_user: bool = False
+
+
+def read_feedback(feedback, **given) -> Implicit | None:
+    """`feedback` as a record, or None for explicit ratings; `given` are its fields, where they came one by one."""
+    given = {name: value for name, value in given.items() if value is not None and value is not False}
+    if isinstance(feedback, Implicit):
+        if given:
+            raise ValueError(f"give {', '.join(given)} in the Implicit record or beside it, not both")
+        return feedback
+    if feedback == "implicit":
+        return Implicit(**given)
+    if feedback != "explicit":
+        raise ValueError(f"feedback must be 'explicit', 'implicit' or an Implicit record, got {feedback!r}")
+    if "threshold" in given:
+        raise ValueError(f"rating_threshold={given['threshold']!r} is for feedback='implicit'")
+    if given:
+        options = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        raise ValueError(f"{options}: for feedback='implicit'; ratings need no negatives")
+    return None
+
+
+def check_threshold(df: pd.DataFrame, columns: Columns, threshold: float | None) -> None:
+    """Raise `ValueError` unless the ratings that a threshold is for are read."""
+    if threshold is not None and columns.rating is None:
+        raise ValueError(f"rating_threshold={threshold:g} needs rating_name=, one of the columns {list(df.columns)}")
+
+
+def positive_rows(table: Interactions, threshold: float | None = None, part: np.ndarray | None = None) -> np.ndarray:
+    """The positions `(m,)`, ascending, of the rows that are positives, each (user, item) pair once.
+
+    With `threshold` these are the rows rated at least that; without one every row is a positive, whatever its value,
+    but for counts of zero, which say that nothing happened. Of a repeated pair the first event in time stays (in table
+    order without a time column): what comes later is no news. What is left out is said, counted.
+
+    Args:
+        table: the encoded events.
+        threshold: the lowest rating that is a positive.
+        part: `(n,)`, of which of several tables each row is: an earlier one keeps the pair.
+
+    Raises:
+        ValueError: negative values without a threshold; no row is left.
+    """
+    rows = _rated_positive(table, threshold)
+    time = np.zeros(len(table)) if table.time is None else table.time.numpy()
+    order = rows[np.lexsort([time[rows], np.zeros(len(rows)) if part is None else part[rows]])]
+    first = order[~pd.Series(table.pair_keys().numpy()[order]).duplicated().to_numpy()]
+    kept = np.sort(first)
+    which = "in the table" if table.time is None else "in time"
+    return _kept(table, rows, np.isin(rows, kept), f"repeat a (user, item) pair; the first {which} stays")
+
+
+def _rated_positive(table: Interactions, threshold: float | None) -> np.ndarray:
+    rows = np.arange(len(table))
+    if table.rating is None:
+        return rows
+    values, name = table.rating.numpy(), table.columns.rating
+    if threshold is not None:
+        return _kept(table, rows, values >= threshold, f"rated below {threshold:g}, no positive")
+    if (values < 0).any():
+        raise ValueError(
+            f"column {name!r} has {(values < 0).sum():,} negative value(s), first at row "
+            f"{np.flatnonzero(values < 0)[0]}: a count cannot be negative. For ratings pass rating_threshold=, "
+            "the lowest one that is a positive"
+        )
+    rows = _kept(table, rows, values > 0, f"count of zero in {name!r}, nothing happened")
+    say(
+        f"feedback='implicit': every row is a positive, whatever its {name!r}; pass rating_threshold= "
+        "to count only high values"
+    )
+    return rows
+
+
+def _kept(table: Interactions, rows: np.ndarray, keep: np.ndarray, reason: str) -> np.ndarray:
+    if not keep.any():
+        raise ValueError(f"no row of {len(rows):,} is left: all are {reason}; relax the filter")
+    if not keep.all():
+        users, items = table.user_idx.numpy()[rows], table.item_idx.numpy()[rows]
+        say(describe_left_out(keep, users, items, reason))
+    return rows[keep]

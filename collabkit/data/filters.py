@@ -1,0 +1,143 @@
+"""Filters: functions DataFrame -> DataFrame that leave rows out before the data is split.
+
+Each says in a `CollabWarning` how many rows, users and items it left out and why. `user_name` and `item_name` default
+to the first and second column, as in `CollabDataLoaders.from_df`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from collabkit.data.feedback import check_threshold, positive_rows
+from collabkit.data.interactions import Columns, Interactions, check_ratings
+from collabkit.data.notices import say
+from collabkit.data.tables import describe_left_out, id_codes, name_columns
+
+__all__ = ["min_count", "k_core", "min_rating", "sample_users", "drop_duplicates", "positive_events"]
+
+
+def min_count(
+    df: pd.DataFrame, *, users: int = 1, items: int = 1, user_name: str | None = None, item_name: str | None = None
+) -> pd.DataFrame:
+    """Keep users with at least `users` rows and items with at least `items` rows, both counted once on the input.
+
+    After it a user may have fewer rows than asked, because some of their items went; `k_core` repeats until none has.
+
+    Example:
+        >>> df = pd.DataFrame({'user': [1, 1, 2], 'item': ['a', 'b', 'a']})
+        >>> min_count(df, users=2)
+           user item
+        0     1    a
+        1     1    b
+    """
+    columns = name_columns(df, user_name, item_name)
+    keep = _count_mask(df, columns, users, items)
+    return _kept(df, keep, columns, f"users with fewer than {users} or items with fewer than {items} rows")
+
+
+def k_core(
+    df: pd.DataFrame, k: int | tuple[int, int] = 5, *, user_name: str | None = None, item_name: str | None = None
+) -> pd.DataFrame:
+    """Repeat `min_count` until every user and every item has at least `k` rows (`k` may be `(users, items)`).
+
+    Example:
+        >>> df = pd.DataFrame({'user': [1, 1, 2, 2, 3], 'item': ['a', 'b', 'a', 'b', 'c']})
+        >>> len(k_core(df, 2))
+        4
+    """
+    columns = name_columns(df, user_name, item_name)
+    k_users, k_items = k if isinstance(k, tuple) else (k, k)
+    rows = np.arange(len(df))
+    while True:
+        keep = _count_mask(df.iloc[rows], columns, k_users, k_items)
+        if keep.all():
+            break
+        rows = rows[keep]
+    return _kept(df, np.isin(np.arange(len(df)), rows), columns, f"outside the ({k_users}, {k_items})-core")
+
+
+def min_rating(
+    df: pd.DataFrame,
+    threshold: float,
+    *,
+    rating_name: str | None = None,
+    user_name: str | None = None,
+    item_name: str | None = None,
+) -> pd.DataFrame:
+    """Keep the rows rated at least `threshold`; `rating_name` defaults to the third column."""
+    columns = name_columns(df, user_name, item_name)
+    rating_name = df.columns[2] if rating_name is None else rating_name
+    Columns(columns.user, columns.item, rating_name).check(df)
+    check_ratings(df[rating_name])
+    return _kept(df, (df[rating_name] >= threshold).to_numpy(dtype=bool), columns, f"rated below {threshold:g}")
+
+
+def sample_users(
+    df: pd.DataFrame,
+    frac: float,
+    *,
+    seed: int | None = None,
+    user_name: str | None = None,
+    item_name: str | None = None,
+) -> pd.DataFrame:
+    """Keep all rows of a random share `frac` (0 < frac <= 1) of the users; the same seed keeps the same users."""
+    columns = name_columns(df, user_name, item_name)
+    if not 0 < frac <= 1:
+        raise ValueError(f"frac must lie in (0, 1], got {frac!r}")
+    users = df[columns.user].unique()
+    chosen = np.random.default_rng(seed).permutation(len(users))[: max(1, round(frac * len(users)))]
+    keep = df[columns.user].isin(users[np.sort(chosen)]).to_numpy()
+    return _kept(df, keep, columns, f"users outside the sample of {frac:.0%}")
+
+
+def drop_duplicates(
+    df: pd.DataFrame, *, keep: str = "last", user_name: str | None = None, item_name: str | None = None
+) -> pd.DataFrame:
+    """Keep one row, the `'first'` or the `'last'` in table order, of each (user, item) pair.
+
+    Example:
+        >>> df = pd.DataFrame({'user': [1, 1], 'item': ['a', 'a'], 'rating': [2, 5]})
+        >>> drop_duplicates(df)['rating'].tolist()
+        [5]
+    """
+    columns = name_columns(df, user_name, item_name)
+    if keep not in ("first", "last"):
+        raise ValueError(f"keep must be 'first' or 'last', got {keep!r}")
+    mask = ~df.duplicated([columns.user, columns.item], keep=keep).to_numpy()
+    return _kept(df, mask, columns, "repeat a (user, item) pair")
+
+
+def positive_events(df: pd.DataFrame, columns: Columns, threshold: float | None = None) -> pd.DataFrame:
+    """The rows that count as positives of implicit feedback, each (user, item) pair once.
+
+    With `threshold` these are the rows rated at least that; without one every row is a positive, whatever its value,
+    but for counts of zero, which say that nothing happened. Of a repeated pair the first event in time stays (in table
+    order without a time column): what comes later is no news.
+
+    Args:
+        df: a row an event.
+        columns: its columns; `columns.rating` may be None.
+        threshold: the lowest rating that is a positive.
+
+    Raises:
+        ValueError: `threshold` without a rating column; negative values without a threshold; no row is left.
+    """
+    check_threshold(df, columns, threshold)
+    return df.iloc[positive_rows(Interactions.from_df(df, columns), threshold)]
+
+
+def _count_mask(df: pd.DataFrame, columns: Columns, k_users: int, k_items: int) -> np.ndarray:
+    enough = np.ones(len(df), dtype=bool)
+    for name, k in ((columns.user, k_users), (columns.item, k_items)):
+        codes = id_codes(df, name)
+        enough &= np.bincount(codes)[codes] >= k
+    return enough
+
+
+def _kept(df: pd.DataFrame, keep: np.ndarray, columns: Columns, reason: str) -> pd.DataFrame:
+    if not keep.any():
+        raise ValueError(f"no row of {len(df):,} is left: all are {reason}; relax the filter")
+    if not keep.all():
+        say(describe_left_out(keep, id_codes(df, columns.user), id_codes(df, columns.item), reason))
+    return df[keep]

@@ -1,0 +1,333 @@
+"""`Interactions`: validated, encoded events (user, item, rating?, time?), the form in which the library reads data."""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from collabkit.data.notices import say
+from collabkit.data.runs import Runs, sorted_unique
+from collabkit.data.vocab import Vocab
+
+__all__ = ["Columns", "Interactions", "SIDES", "check_ratings", "check_seed", "check_times"]
+
+SIDES = ("user", "item")
+
+# Columns that tables of results have beside the user's and the item's.
+RESERVED = {
+    *("rank", "score", "similarity", "bias", "effect", "n_ratings", "mean_rating"),
+    *("end", "value", "prediction", "loss"),
+}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns of an interactions table; `rating` and `time` are None where the table has none.
+
+    `context` names the columns that say something of the moment: the device, the hour, the page.
+
+    Example:
+        >>> Columns('user', 'title', 'rating').present
+        ['user', 'title', 'rating']
+    """
+
+    user: str
+    item: str
+    rating: str | None = None
+    time: str | None = None
+    context: tuple[str, ...] = ()
+
+    @property
+    def present(self) -> list[str]:
+        """The names that are set, in the order user, item, rating, time, context."""
+        return [name for name in (self.user, self.item, self.rating, self.time, *self.context) if name is not None]
+
+    def check(self, df: pd.DataFrame) -> None:
+        """Raise unless `df` is a non-empty DataFrame that holds these columns, each once."""
+        if not isinstance(df, pd.DataFrame):
+            raise TypeError(f"expected a pandas DataFrame of interactions, got {type(df).__name__}")
+        missing = [name for name in self.present if name not in df.columns]
+        if missing:
+            raise KeyError(
+                f"column(s) {missing} not found; the table has {list(df.columns)}. "
+                "Name them with user_name=, item_name=, rating_name=, time_name="
+            )
+        if len(set(self.present)) < len(self.present):
+            raise ValueError(f"user, item, rating, time and context must be different columns, got {self.present}")
+        odd = [name for name in self.present if not isinstance(name, (str, int, np.integer))]
+        if odd:
+            raise TypeError(f"column names must be texts or whole numbers, got {odd}; rename the columns")
+        taken = [name for name in (self.user, self.item) if name in RESERVED]
+        taken += [name for name in (self.rating,) if name in ("prediction", "loss")]
+        if taken:
+            raise ValueError(f"column name(s) {taken} are taken by result tables; rename, e.g. to {taken[0] + '_id'!r}")
+        repeated = [name for name in self.present if (df.columns == name).sum() > 1]
+        if repeated:
+            raise ValueError(f"column(s) {repeated} occur more than once in the table; rename or drop the others")
+        if len(df) == 0:
+            raise ValueError(f"the table of interactions is empty (0 rows, columns {list(df.columns)})")
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Encoded events: row j says that user `user_idx[j]` met item `item_idx[j]`.
+
+    Build it with `Interactions.from_df`. Index 0 stands for an id that the vocabulary does not know.
+
+    Args:
+        user_idx, item_idx: `(n,)` int64 rows of the user and item tables.
+        rating: `(n,)` float32, or None for events without a value.
+        time: `(n,)` int64 (nanoseconds for timestamps, else the column's own unit), or None.
+        users, items: the vocabularies.
+        columns: the column names in the caller's table.
+        weight: `(n,)` float32, how much each row counts in the training loss, or None: all the same. It belongs to the
+            training, like the loss: it is in neither `to_df`, `data_hash` nor the artefact.
+        context: by column, `(n,)` int64 codes of what is known of the moment; 0 is unknown.
+        contexts: by column, the vocabulary of these codes.
+
+    Example:
+        >>> df = pd.DataFrame({'user': [1, 1, 2], 'title': ['Alien', 'Brazil', 'Alien'], 'rating': [4, 5, 3]})
+        >>> data = Interactions.from_df(df, Columns('user', 'title', 'rating'))
+        >>> data
+        Interactions: 3 rows, 2 users, 2 items, density 75.0%, rating 3 to 5 (mean 4.000)
+        >>> data.user_idx, data.items[2]
+        (tensor([1, 1, 2]), 'Brazil')
+    """
+
+    user_idx: Tensor
+    item_idx: Tensor
+    rating: Tensor | None
+    time: Tensor | None
+    users: Vocab
+    items: Vocab
+    columns: Columns
+    weight: Tensor | None = None
+    context: Mapping[str, Tensor] = field(default_factory=dict)
+    contexts: Mapping[str, Vocab] = field(default_factory=dict)
+
+    @classmethod
+    def from_df(
+        cls,
+        df: pd.DataFrame,
+        columns: Columns,
+        *,
+        users: Vocab | None = None,
+        items: Vocab | None = None,
+        contexts: Mapping[str, Vocab] | None = None,
+    ) -> Interactions:
+        """Validate and encode a table.
+
+        Args:
+            df: one row an event.
+            columns: which columns hold what.
+            users, items, contexts: vocabularies to encode with (ids they do not know become index 0 and are counted in
+                a `CollabWarning`); by default they are made from `df`.
+
+        Raises:
+            KeyError: a column is missing.
+            ValueError: the table is empty; an id or rating is missing or infinite.
+            TypeError: ratings are not numbers; ids are of mixed types or another type than the vocabulary's.
+        """
+        columns.check(df)
+        rating = None if columns.rating is None else check_ratings(df[columns.rating])
+        time = None if columns.time is None else _encode_times(df[columns.time])
+        given = {columns.user: users, columns.item: items, **(contexts or {})}
+        vocabs, idx = {}, {}
+        for name in (columns.user, columns.item, *columns.context):
+            vocab = given.get(name)
+            vocabs[name], codes = Vocab.factorize(df[name], name) if vocab is None else (vocab, vocab.encode(df[name]))
+            if vocab is not None and (unknown := int((codes == 0).sum())):
+                say(
+                    f"{unknown:,} of {len(df):,} rows have {vocab.name!r} ids that the model does not know; "
+                    "they get the answer for an unknown id"
+                )
+            idx[name] = torch.from_numpy(codes)
+        users, items = vocabs.pop(columns.user), vocabs.pop(columns.item)
+        return cls(idx.pop(columns.user), idx.pop(columns.item), rating, time, users, items, columns, None, idx, vocabs)
+
+    def encode(self, df: pd.DataFrame, columns: Columns | None = None) -> Interactions:
+        """A table with the same columns, or others, by these vocabularies; see `from_df`."""
+        columns = self.columns if columns is None else columns
+        return self.from_df(df, columns, users=self.users, items=self.items, contexts=self.contexts)
+
+    def __len__(self) -> int:
+        return len(self.user_idx)
+
+    @property
+    def n_users(self) -> int:
+        """Rows of a user table: the known users and the unknown one."""
+        return len(self.users)
+
+    @property
+    def n_items(self) -> int:
+        """Rows of an item table: the known items and the unknown one."""
+        return len(self.items)
+
+    def vocab(self, side: str) -> Vocab:
+        """The ids of the `'user'` or `'item'` side."""
+        return self.users if side == "user" else self.items
+
+    def indices(self, side: str) -> Tensor:
+        """`user_idx` or `item_idx`."""
+        return self.user_idx if side == "user" else self.item_idx
+
+    def counts(self, side: str) -> Tensor:
+        """Number of rows `(n_users,)` or `(n_items,)` int64 of each user or item."""
+        return self._counts[SIDES.index(side)]
+
+    @cached_property
+    def _counts(self) -> tuple[Tensor, ...]:
+        return tuple(torch.bincount(self.indices(side), minlength=len(self.vocab(side))) for side in SIDES)
+
+    @cached_property
+    def pairs(self) -> Runs:
+        """The distinct (user, item) pairs, but those of the unknown item."""
+        users, items = self.user_idx.numpy(), self.item_idx.numpy()
+        if not (items > 0).all():
+            users, items = users[items > 0], items[items > 0]
+        return Runs.pairs(users, items, self.n_users, self.n_items)
+
+    @cached_property
+    def by_user(self) -> Runs:
+        """The positions of each user's rows, in the order of their times, or of the table."""
+        rows = torch.arange(len(self)) if self.time is None else torch.argsort(self.time, stable=True)
+        return Runs.group(self.user_idx[rows], rows, self.n_users, width=len(self))
+
+    @cached_property
+    def histories(self) -> Runs:
+        """Each user's items in the order of their times, or of the table."""
+        rows = self.by_user
+        return Runs(rows.start, self.item_idx[rows.values], self.n_items)
+
+    def take(self, rows) -> Interactions:
+        """The interactions at the positions `rows` `(m,)`, or where a mask `rows` `(n,)` holds, with the same ids."""
+        if not isinstance(rows, Tensor):
+            rows = np.asarray(rows)
+            rows = torch.from_numpy((np.flatnonzero(rows) if rows.dtype == bool else rows).astype(np.int64, copy=False))
+        pick = lambda column: None if column is None else column[rows]  # noqa: E731
+        columns = {name: pick(getattr(self, name)) for name in _COLUMNS}
+        return replace(self, **columns, context={name: codes[rows] for name, codes in self.context.items()})
+
+    @classmethod
+    def concat(cls, *parts: Interactions) -> Interactions:
+        """The rows of all `parts`, which share their vocabularies and columns, one part after the other.
+
+        Ratings, times and weights are kept if every part has them.
+        """
+        columns = {name: [getattr(part, name) for part in parts] for name in _COLUMNS}
+        joined = {k: None if any(v is None for v in values) else torch.cat(values) for k, values in columns.items()}
+        context = {name: torch.cat([part.context[name] for part in parts]) for name in parts[0].context}
+        return replace(parts[0], **joined, context=context)
+
+    def sorted_by_user(self) -> Interactions:
+        """The same rows in the order of their users, each user's by time, otherwise as they were."""
+        rows = self.by_user.values
+        return self if bool((rows.diff() == 1).all()) else self.take(rows)
+
+    def unweighted(self) -> Interactions:
+        """The same rows without weights."""
+        return self if self.weight is None else replace(self, weight=None)
+
+    def new_empty(self) -> Interactions:
+        """No rows, the same vocabularies (fastai's `Learner.export` asks for it)."""
+        return self.take([])
+
+    def n_duplicates(self) -> int:
+        """Number of rows whose (user, item) pair occurred in an earlier row."""
+        return len(self) - len(sorted_unique(self.pair_keys().numpy()))
+
+    def pair_keys(self) -> Tensor:
+        """One number `(n,)` int64 for each row's (user, item) pair, `user_idx * n_items + item_idx`."""
+        return self.user_idx * self.n_items + self.item_idx
+
+    def data_hash(self) -> str:
+        """SHA-256 of the encoded columns, so that an artefact can say which data it was trained on."""
+        digest = hashlib.sha256()
+        for column in (self.user_idx, self.item_idx, self.rating, self.time, *self.context.values()):
+            if column is not None:
+                digest.update(column.numpy().tobytes())
+        return digest.hexdigest()
+
+    def to_df(self) -> pd.DataFrame:
+        """The interactions as a DataFrame with the caller's ids and column names; unknown ids show as `#na#`."""
+        data = {}
+        for name, vocab, idx in (
+            (self.columns.user, self.users, self.user_idx),
+            (self.columns.item, self.items, self.item_idx),
+            *((name, self.contexts[name], codes) for name, codes in self.context.items()),
+        ):
+            data[name] = vocab.decode(idx) if bool((idx > 0).all()) else vocab[idx.numpy()]
+        for name, column in ((self.columns.rating, self.rating), (self.columns.time, self.time)):
+            if column is not None:
+                data[name] = column.numpy()
+        return pd.DataFrame(data)
+
+    def __repr__(self) -> str:
+        n_users, n_items = (int((self.counts(side) > 0).sum()) for side in SIDES)
+        text = f"Interactions: {len(self):,} rows, {n_users:,} users, {n_items:,} items"
+        if len(self):
+            text += f", density {len(self) / (n_users * n_items):.1%}"
+        if self.rating is not None and len(self):
+            r = self.rating
+            text += f", rating {r.min():g} to {r.max():g} (mean {r.double().mean():.3f})"
+        return text
+
+
+_COLUMNS = ("user_idx", "item_idx", "rating", "time", "weight")
+
+
+def check_seed(seed) -> int:
+    """`seed` as a Python int, or an error."""
+    try:
+        return operator.index(seed)
+    except TypeError:
+        raise TypeError(f"seed must be a whole number, got {seed!r}") from None
+
+
+def check_ratings(column: pd.Series) -> Tensor:
+    """Ratings `(n,)` float32, or an error that names the rows at fault."""
+    if column.dtype.kind not in "iuf":
+        raise TypeError(
+            f"ratings must be numbers; column {column.name!r} is {column.dtype} (e.g. {column.iloc[0]!r}). "
+            f"Convert it, e.g. pd.to_numeric(df[{column.name!r}])"
+        )
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
+        values = column.to_numpy(dtype=np.float64, na_value=np.nan).astype(np.float32)
+    for bad, what in ((np.isnan(values), "missing (NaN)"), (np.isinf(values), "infinite")):
+        if bad.any():
+            rows = np.flatnonzero(bad)
+            raise ValueError(
+                f"column {column.name!r} has {len(rows):,} {what} rating(s), first at row {rows[0]}; "
+                "drop or correct them first"
+            )
+    return torch.from_numpy(values)
+
+
+def check_times(column: pd.Series) -> None:
+    """Raise unless the column holds timestamps or numbers, none missing."""
+    if column.isna().any():
+        raise ValueError(f"column {column.name!r} has {column.isna().sum():,} missing time(s); drop or fill them first")
+    if column.dtype.kind not in "iufM":
+        raise TypeError(
+            f"times must be timestamps or numbers; column {column.name!r} is {column.dtype} (e.g. {column.iloc[0]!r}). "
+            f"Convert it, e.g. pd.to_datetime(df[{column.name!r}])"
+        )
+
+
+def _encode_times(column: pd.Series) -> Tensor:
+    """Times `(n,)` int64, or an error."""
+    check_times(column)
+    values = (column.dt.as_unit("ns").astype("int64") if column.dtype.kind == "M" else column).to_numpy()
+    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.floor(values)).all()):
+        raise ValueError(f"column {column.name!r} holds infinite or fractional times; use whole numbers or timestamps")
+    if len(values) and not -(2.0**63) <= float(values.min()) <= float(values.max()) < 2.0**63:
+        raise ValueError(f"column {column.name!r} holds times outside the range of int64, up to {values.max()}")
+    return torch.from_numpy(values.astype(np.int64))

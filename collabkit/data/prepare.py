@@ -1,0 +1,131 @@
+"""`prepare`: the one way from the caller's tables to a `Dataset`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from collabkit.data.dataset import Dataset
+from collabkit.data.features import SideFeatures
+from collabkit.data.feedback import Implicit, check_threshold, positive_rows
+from collabkit.data.interactions import Columns, Interactions
+from collabkit.data.notices import say
+from collabkit.data.runs import sorted_unique
+from collabkit.data.splits import Split, Splitter
+from collabkit.data.tables import name_columns
+from collabkit.data.vocab import Vocab
+from collabkit.data.weights import check_weight_column, weighted
+
+__all__ = ["prepare", "table_columns", "say_duplicates"]
+
+
+def prepare(
+    table: pd.DataFrame,
+    columns: Columns,
+    *,
+    splitter,
+    feedback: Implicit | None = None,
+    weights: str | None = None,
+    users: pd.DataFrame | None = None,
+    items: pd.DataFrame | None = None,
+    user_features=None,
+    item_features=None,
+) -> Dataset:
+    """Check the columns, encode them once, keep what is a positive, split, weigh, and add the side features.
+
+    The vocabularies cover the rows that are used.
+
+    Args:
+        table: a row an event.
+        columns: its columns.
+        splitter: makes two parts of it: one of `collabkit.data.splits`, or a function of the table.
+        valid: or the second part, where the caller has split.
+        feedback: None for ratings.
+        weights, users, items, user_features, item_features: as of `CollabDataLoaders.from_df`.
+
+    Raises:
+        KeyError, ValueError, TypeError: as of `CollabDataLoaders.from_df`.
+    """
+    check_weight_column(table, weights)
+    if feedback is not None:
+        check_threshold(table, columns, feedback.threshold)
+    given, n_first, is_split = table, len(table), isinstance(splitter, pd.DataFrame)
+    if is_split:
+        columns.check(splitter)
+        table = pd.concat([table[columns.present], splitter[columns.present]], ignore_index=True)
+    events = Interactions.from_df(table, columns)  # before the split, so that errors name the caller's rows
+    rows = None
+    if feedback is not None:
+        part = np.arange(len(table)) >= n_first if is_split else None
+        rows = positive_rows(events, feedback.threshold, part)
+        rows = None if len(rows) == len(table) else rows
+        events = replace(events, rating=None, columns=replace(columns, rating=None))
+    if not is_split:
+        first, second = split_rows(table if rows is None else table.iloc[rows], columns, splitter)
+        first, second = (first, second) if rows is None else (rows[first], rows[second])
+    else:
+        rows = np.arange(len(table)) if rows is None else rows
+        first, second = rows[rows < n_first], rows[rows >= n_first]
+        for name, part in (("training", first), ("validation", second)):
+            if len(part) == 0:
+                raise ValueError(f"no row of the {name} table is left: none is a positive that is new")
+    train, held_out = _only_used_ids(events.take(first), events.take(second))
+    del events
+    train = weighted(train, weights, given, first)
+    return Dataset(train, held_out, features=SideFeatures.of(train, users, items, user_features, item_features))
+
+
+def table_columns(df, user_name, item_name, rating_name, time_name, context, feedback: Implicit | None) -> Columns:
+    """The columns of a table, by fastai's places where they are not named."""
+    if rating_name is None and feedback is None and isinstance(df, pd.DataFrame):
+        if len(df.columns) < 3:
+            raise KeyError(
+                f"a table of ratings needs a user, an item and a rating column; it has {list(df.columns)}. For events "
+                "without ratings pass feedback='implicit'"
+            )
+        rating_name = df.columns[2]
+    return name_columns(df, user_name, item_name, rating_name, time_name, context)
+
+
+def split_rows(df: pd.DataFrame, columns: Columns, splitter) -> Split:
+    """The split that a splitter, or a function of the table alone as in fastai, makes; its notes are warned."""
+    if not callable(splitter):
+        raise TypeError(f"splitter must be one of collabkit.splits or a function of the table, got {splitter!r}")
+    if getattr(splitter, "__module__", "").startswith("collabkit.data.splits") and not isinstance(splitter, Splitter):
+        raise TypeError(f"splitter={splitter.__name__} makes a splitter: call it, splitter={splitter.__name__}()")
+    if not isinstance(splitter, Splitter):  # fastai's form: a function of the table alone
+        plain = splitter
+        splitter = Splitter("the splitter", lambda df, _: (*plain(df), []))
+    split = splitter(df, columns)
+    for note in split.notes:
+        say(f"{split.by}: {note}")
+    return split
+
+
+def say_duplicates(train: Interactions, valid: Interactions) -> None:
+    """Warn of repeated pairs, counted."""
+    pairs = torch.cat([part.pair_keys() for part in (train, valid)]).numpy()
+    repeated = len(pairs) - len(sorted_unique(pairs))
+    if repeated:
+        say(
+            f"{repeated:,} of {len(pairs):,} rows repeat a (user, item) pair; all are kept. "
+            "filters.drop_duplicates keeps one of each"
+        )
+
+
+def _only_used_ids(train: Interactions, valid: Interactions) -> tuple[Interactions, Interactions]:
+    """Both parts with vocabularies of the ids that occur in them."""
+    for side in ("user", "item"):
+        used = (train.counts(side) + valid.counts(side))[1:] > 0
+        if bool(used.all()):
+            continue
+        vocab = train.vocab(side)
+        place = torch.cat([torch.zeros(1, dtype=torch.int64), used.cumsum(0) * used])
+        new = Vocab(vocab.ids[used.numpy()], vocab.name)
+        train, valid = (
+            replace(part, **{f"{side}_idx": place[part.indices(side)], f"{side}s": new}) for part in (train, valid)
+        )
+    return train, valid

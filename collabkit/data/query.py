@@ -1,0 +1,76 @@
+"""`Query`: what the user side of a model is asked with; and the ways to make queries from data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from collabkit.data.runs import Runs
+
+__all__ = ["Query", "PARTS", "check_needs"]
+
+PARTS = ("users", "history", "context")  # what a model may need of a query
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """Who asks `b` questions, and with what: the parts that a model says it needs are there.
+
+    Where a model needs no more than users, their indices `(b,)` themselves are a query: every method that takes a
+    query takes such a tensor.
+
+    Args:
+        users: `(b,)` int64 user indices, 0 for somebody who has none.
+        history: `b` runs of item indices, the latest last.
+        context: by name, `(b,)` int64 codes of what is known of the moment; 0 is unknown.
+        rows: `[(b, d), ...]` what would stand in the user tables: of users who are not in them.
+
+    Example:
+        >>> query = Query(torch.tensor([3, 5]), context={'device': torch.tensor([1, 2])})
+        >>> len(query), query[1:].users, query[1:].context
+        (2, tensor([5]), {'device': tensor([2])})
+    """
+
+    users: Tensor
+    history: Runs | None = None
+    context: Mapping[str, Tensor] = field(default_factory=dict)
+    rows: tuple[Tensor, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def __getitem__(self, at) -> Query:
+        """The questions at the positions `at` `(k,)`, or in a slice."""
+        at = torch.arange(len(self), device=self.users.device)[at] if isinstance(at, slice) else at
+        return Query(
+            self.users[at],
+            None if self.history is None else self.history.of(at),
+            {name: codes[at] for name, codes in self.context.items()},
+            None if self.rows is None else tuple(part[at] for part in self.rows),
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        return self.users.device
+
+    def to(self, device) -> Query:
+        """The same on `device`."""
+        return replace(
+            self,
+            users=self.users.to(device),
+            history=None if self.history is None else self.history.to(device),
+            context={name: codes.to(device) for name, codes in self.context.items()},
+            rows=None if self.rows is None else tuple(part.to(device) for part in self.rows),
+        )
+
+
+def check_needs(needs) -> tuple[str, ...]:
+    """What a model says that it needs, or an error where there is no such part."""
+    odd = [name for name in needs if name not in PARTS]
+    if odd:
+        raise ValueError(f"a model may need {', '.join(map(repr, PARTS))} of a query, got {odd}")
+    return tuple(needs)

@@ -1,0 +1,21 @@
+"""Splits of a table of interactions into a training and a validation part.
+
+Each function makes a `Splitter`, for `CollabDataLoaders.from_df(..., splitter=...)` or to be called on a DataFrame:
+
+    >>> import pandas as pd
+    >>> df = pd.DataFrame({'user': [1, 1, 1, 2], 'item': ['a', 'b', 'c', 'a'], 'time': [3, 1, 2, 9]})
+    >>> leave_last_out(time_name='time')(df)
+    Split: 3 train and 1 valid rows by leave_last_out(n=1)
+      1 of 2 users have no row in valid: 1 row or fewer
+
+`splitter` holds what they share, `rows` the splits by rows and times, `cold` those that hold whole ids out.
+"""
+
+from collabkit.data.splits.cold import cold_items, cold_users
+from collabkit.data.splits.rows import column_split, k_fold, leave_last_out, random_split, time_split
+from collabkit.data.splits.splitter import Split, Splitter
+
+__all__ = [
+    "Split", "Splitter", "random_split", "leave_last_out", "time_split", "k_fold", "column_split", "cold_items",
+    "cold_users",
+]  # fmt: skip

@@ -1,0 +1,132 @@
+"""`Splitter`: a way to split a table, and `Split`, what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from collabkit.data.interactions import Columns
+from collabkit.data.tables import describe_left_out, id_codes, name_columns
+
+__all__ = ["Split", "Splitter"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row positions of the two parts, and what was left out of them.
+
+    Args:
+        train, valid: int64 positions `(n,)` in the table, disjoint.
+        by: how the split was made.
+        notes: one line for each kind of rows left out, with its counts and the reason.
+    """
+
+    train: np.ndarray
+    valid: np.ndarray
+    by: str
+    notes: tuple[str, ...] = field(default=())
+
+    def __iter__(self):
+        return iter((self.train, self.valid))
+
+    def __repr__(self) -> str:
+        head = f"Split: {len(self.train):,} train and {len(self.valid):,} valid rows by {self.by}"
+        return "\n  ".join([head, *self.notes])
+
+
+@dataclass(frozen=True)
+class Splitter:
+    """A way to split: called on a DataFrame it returns a `Split`.
+
+    Args:
+        by: what it is called in reports.
+        rows: function `(df, columns) -> (train rows, valid rows, notes)`.
+        cold: what happens to validation rows whose user or item has no training row: `'keep'` or `'drop'` (counted).
+        time_name: column of the event times, for splits that need it; `from_df` fills it in.
+        min_rating: validation rows rated below it are left out (counted): what is to be found is what was liked.
+    """
+
+    by: str
+    rows: Callable[[pd.DataFrame, Columns], tuple[np.ndarray, np.ndarray, list[str]]]
+    cold: str = "keep"
+    time_name: str | None = None
+    min_rating: float | None = None
+
+    def __post_init__(self):
+        if self.cold not in ("keep", "drop"):
+            raise ValueError(f"cold must be 'keep' or 'drop', got {self.cold!r}")
+
+    def __call__(self, df: pd.DataFrame, columns: Columns | None = None) -> Split:
+        if columns is None:
+            columns = name_columns(df, time_name=self.time_name)
+        elif self.time_name is not None:
+            columns = name_columns(df, columns.user, columns.item, columns.rating, self.time_name)
+        train, valid, notes = self.rows(df, columns)
+        train, valid = _positions(train, len(df), self.by), _positions(valid, len(df), self.by)
+        _check_parts(train, valid, len(df), self.by)
+        used = np.zeros(len(df), dtype=bool)
+        used[train] = used[valid] = True
+        if len(train) + len(valid) > used.sum():
+            raise ValueError(
+                f"{self.by} gives {len(train) + len(valid) - used.sum():,} row positions twice; a row belongs to one "
+                "part, once"
+            )
+        notes = [*notes, *_left_out(df, columns, slice(None), used, "in neither part")]
+        if self.min_rating is not None:
+            high = _rated_at_least(df.iloc[valid], columns, self.min_rating)
+            notes += _left_out(df, columns, valid, high, f"rated below {self.min_rating:g}", "valid: ")
+            valid = valid[high]
+        if self.cold == "drop":
+            warm = _warm(df, columns, train, valid)
+            notes += _left_out(df, columns, valid, warm, "user or item without a training row (cold)", "valid: ")
+            valid = valid[warm]
+        _check_parts(train, valid, len(df), self.by)
+        return Split(train, valid, self.by, tuple(notes))
+
+
+def _left_out(df: pd.DataFrame, columns: Columns, rows, keep: np.ndarray, reason: str, part: str = "") -> list[str]:
+    """A note of the `rows` that are not kept, if there are any."""
+    if keep.all():
+        return []
+    users, items = (id_codes(df, name)[rows] for name in (columns.user, columns.item))
+    return [part + describe_left_out(keep, users, items, reason)]
+
+
+def _rated_at_least(df: pd.DataFrame, columns: Columns, threshold: float) -> np.ndarray:
+    """Which rows `(n,)` bool are rated at least `threshold`."""
+    if columns.rating is None:
+        raise ValueError(f"min_rating={threshold:g} needs the ratings: pass rating_name=, one of {list(df.columns)}")
+    return (df[columns.rating] >= threshold).to_numpy(dtype=bool)
+
+
+def _warm(df: pd.DataFrame, columns: Columns, train: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Which validation rows `(n_valid,)` bool have a user and an item that training has met."""
+    warm = np.ones(len(valid), dtype=bool)
+    for name in (columns.user, columns.item):
+        codes = id_codes(df, name)
+        met = np.zeros(codes.max() + 1, dtype=bool)
+        met[codes[train]] = True
+        warm &= met[codes[valid]]
+    return warm
+
+
+def _positions(rows, n_rows: int, by: str) -> np.ndarray:
+    """`rows` as int64 positions `(m,)` in a table of `n_rows`, or an error."""
+    rows = np.asarray(rows)
+    if len(rows) and rows.dtype.kind not in "iu":
+        raise TypeError(f"{by} must give row positions (whole numbers), got {rows.dtype}; use np.flatnonzero on a mask")
+    if len(rows) and (rows.min() < 0 or rows.max() >= n_rows):
+        raise ValueError(f"{by} gives row positions from {rows.min()} to {rows.max()}; the table has {n_rows:,} rows")
+    return rows.astype(np.int64)
+
+
+def _check_parts(train: np.ndarray, valid: np.ndarray, n_rows: int, by: str) -> None:
+    for name, part in (("training", train), ("validation", valid)):
+        if len(part) == 0:
+            raise ValueError(
+                f"{by} leaves the {name} part empty ({len(train):,} training and {len(valid):,} validation of "
+                f"{n_rows:,} rows); use more data or another split"
+            )

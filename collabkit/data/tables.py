@@ -1,0 +1,54 @@
+"""The caller's tables: which columns hold what, ids as numbers, and what was left out, in words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from collabkit.data.interactions import Columns
+
+__all__ = ["name_columns", "id_codes", "describe_left_out"]
+
+
+def name_columns(
+    df: pd.DataFrame,
+    user_name: str | None = None,
+    item_name: str | None = None,
+    rating_name: str | None = None,
+    time_name: str | None = None,
+    context=(),
+) -> Columns:
+    """The `Columns` of `df`, checked; user and item default to its first two columns."""
+    if not isinstance(df, pd.DataFrame):
+        raise TypeError(f"expected a pandas DataFrame of interactions, got {type(df).__name__}")
+    if len(df.columns) < 2:
+        raise KeyError(f"a table of interactions needs a user and an item column; it has {list(df.columns)}")
+    columns = Columns(
+        df.columns[0] if user_name is None else user_name,
+        df.columns[1] if item_name is None else item_name,
+        rating_name,
+        time_name,
+        (context,) if isinstance(context, str) else tuple(context or ()),
+    )
+    columns.check(df)
+    return columns
+
+
+def id_codes(df: pd.DataFrame, name: str) -> np.ndarray:
+    """The ids in a column as numbers `(n,)` from 0 in order of appearance; a missing id raises `ValueError`."""
+    codes = pd.factorize(df[name])[0]
+    if (codes < 0).any():
+        raise ValueError(
+            f"{name!r} has {(codes < 0).sum():,} missing (NaN) id(s), first at row {np.flatnonzero(codes < 0)[0]}; "
+            f"drop or fill them first, e.g. df.dropna(subset=[{name!r}])"
+        )
+    return codes
+
+
+def describe_left_out(keep: np.ndarray, users: np.ndarray, items: np.ndarray, reason: str) -> str:
+    """'left out 3 of 10 rows, 1 of 4 users, 0 of 5 items: reason', for rows `(n,)` of which `keep` are kept."""
+    parts = [f"{(~keep).sum():,} of {len(keep):,} rows"]
+    for codes, what in ((users, "users"), (items, "items")):
+        before, after = (int((np.bincount(part) > 0).sum()) for part in (codes, codes[keep]))
+        parts.append(f"{before - after:,} of {before:,} {what}")
+    return f"left out {', '.join(parts)}: {reason}"

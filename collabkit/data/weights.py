@@ -1,0 +1,92 @@
+"""Weights of the rows in the training loss: from a word or a column, checked and scaled to mean 1."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from collabkit.data.interactions import Interactions
+
+__all__ = ["INVERSE", "check_weight_column", "scale_weights", "weighted", "only_training_weights"]
+
+INVERSE = ("inverse_user", "inverse_item")  # weights that need no column
+
+
+def check_weight_column(df: pd.DataFrame, weights) -> None:
+    """Raise unless `weights` is None, one of `INVERSE`, or a column of finite numbers of at least 0."""
+    if weights is None:
+        return
+    words = f"{INVERSE[0]!r}, {INVERSE[1]!r}"
+    if not isinstance(weights, (str, int, np.integer)):
+        raise TypeError(f"weights must be {words} or the name of a column, got {type(weights).__name__}")
+    if weights in INVERSE:
+        return
+    found = int((df.columns == weights).sum())
+    if found == 0:
+        raise KeyError(f"weights={weights!r} is neither {words} nor a column; the table has {list(df.columns)}")
+    if found > 1:
+        raise ValueError(f"column {weights!r} occurs more than once in the table; rename or drop the others")
+    if df[weights].dtype.kind not in "iuf":
+        raise TypeError(f"weights must be numbers; column {weights!r} is {df[weights].dtype}")
+    check_weights(_numbers(df[weights]), f"column {weights!r}")
+
+
+def _numbers(column: pd.Series) -> np.ndarray:
+    return column.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def weighted(train: Interactions, weights, df: pd.DataFrame, rows) -> Interactions:
+    """`train` with weights; its rows are those at the positions `rows` of the caller's table `df`."""
+    if weights is None:
+        return train
+    if weights in INVERSE:
+        side = weights.removeprefix("inverse_")
+        values = 1 / train.counts(side)[train.indices(side)].double()
+    else:
+        values = _numbers(df[weights])[rows]
+    return replace(train, weight=scale_weights(values, f"column {weights!r}"))
+
+
+def only_training_weights(train: Interactions, valid: Interactions) -> tuple[Interactions, Interactions]:
+    """Both parts, with weights of mean 1 in `train`, if it has any, and none in `valid`."""
+    if train.weight is not None:
+        if train.weight.shape != (len(train),):
+            raise ValueError(f"train.weight must be one a row, ({len(train)},), got {tuple(train.weight.shape)}")
+        train = replace(train, weight=scale_weights(train.weight, "train.weight"))
+    return train, valid if valid.weight is None else replace(valid, weight=None)
+
+
+def check_weights(values, name: str) -> np.ndarray:
+    """Weights `(n,)` float64: finite and not negative, or a `ValueError` that counts and names the rows at fault."""
+    values = np.asarray(values, dtype=np.float64)
+    bad = ((np.isnan(values), "missing (NaN)"), (np.isinf(values), "infinite"), (values < 0, "negative"))
+    for mask, what in bad:
+        if mask.any():
+            rows = np.flatnonzero(mask)
+            shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+            raise ValueError(
+                f"{name} has {len(rows):,} {what} weight(s) in {len(values):,} rows, at row {shown}; weights must be "
+                "numbers of at least 0: drop or correct them first"
+            )
+    return values
+
+
+def scale_weights(values, name: str) -> Tensor:
+    """Weights `(n,)` float32 of mean 1, from any `check_weights` accepts: so learning rates keep their meaning.
+
+    Raises:
+        ValueError: as of `check_weights`; all are 0.
+
+    Example:
+        >>> scale_weights([1, 2, 3], 'importance')
+        tensor([0.5000, 1.0000, 1.5000])
+    """
+    values = check_weights(values, name)
+    if not values.any():
+        raise ValueError(f"{name} has a weight of 0 in all {len(values):,} training rows: nothing would be learned")
+    values = values / values.max()  # the sum of huge ones would be infinite
+    return torch.from_numpy((values / values.mean()).astype(np.float32))

@@ -1,0 +1,127 @@
+"""`compare`: several models on one task, with paired differences to the first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from collabkit.data.dataset import Dataset
+from collabkit.evaluate.tables import interval_columns
+from collabkit.evaluate.task import RankingTask, check_ks, check_metrics
+from collabkit.models.base import Model, as_model, evaluating
+from collabkit.models.closed_form import ClosedForm
+
+__all__ = ["compare"]
+
+
+def compare(
+    models: Sequence,
+    *,
+    names: Sequence[str] | None = None,
+    k: int | Iterable[int] = 10,
+    metrics: Iterable[str] | None = None,
+    candidates=None,
+    on="valid",
+    **kwargs,
+) -> pd.DataFrame:
+    """Ranking metrics of several models on the same users, relevant items and candidates.
+
+    Args:
+        models: learners, `Recommender`s and baselines; a baseline that is not fitted is fitted on the training part of
+            the first model that is.
+        names: what to call them; default the class names, numbered where several are alike.
+        k, metrics, candidates, on: as of `Recommender.evaluate`.
+        **kwargs: `threshold`, `n_boot`, `seed`, `max_memory`, as there.
+
+    Returns:
+        DataFrame with index `(metric, model)` and columns `value`, `low`, `high` (95 %), `difference` (to the first
+        model, by user), `diff_low`, `diff_high`, `n` (users). An interval that holds 0 tells no difference.
+
+    Raises:
+        ValueError: models with other users, items, training or validation rows; no model is fitted; names that repeat.
+        TypeError: something in `models` is no model; an unknown argument.
+
+    Example:
+        >>> compare([learn, Popularity(), EASE()], k=[5, 10], metrics=['NDCG'])  # doctest: +SKIP
+    """
+    options = {"threshold": None, "n_boot": 1000, "seed": 0, "max_memory": "512MB"}
+    odd = sorted(set(kwargs) - set(options))
+    if odd:
+        raise TypeError(f"compare() has no argument {', '.join(odd)}; it takes {', '.join(options)} besides")
+    options.update(kwargs)
+    metric_names, ks = check_metrics(metrics), check_ks(k)
+    given = _with_data(list(models))
+    labels = _labels(models, names)
+    task = RankingTask.make(given[0][1], on, candidates=candidates, threshold=options["threshold"])
+    if len(task) == 0:
+        raise ValueError("the evaluated rows hold no relevant item of a known user; there is nothing to compare on")
+    tables, first = [], None
+    for label, (model, _) in zip(labels, given, strict=True):
+        with evaluating(model):
+            answer = task.rank(model, metric_names, ks, options["max_memory"])
+        values = answer.measure(metric_names, ks, task.facts)
+        first = values if first is None else first
+        boot = {"n_boot": options["n_boot"], "seed": options["seed"]}
+        table = interval_columns(values, first, len(answer.n_candidates), **boot)
+        tables.append(table.assign(metric=[task.name(*key) for key in values], model=label))
+    table = pd.concat(tables)
+    table[["difference", "diff_low", "diff_high"]] = table[["difference", "diff_low", "diff_high"]].mask(
+        np.tile(table["model"].eq(labels[0]).to_numpy()[:, None], (1, 3))
+    )
+    order = {task.name(*key): j for j, key in enumerate(first)}
+    table = table.iloc[np.argsort(table["metric"].map(order).to_numpy(), kind="stable")]
+    return table.set_index(["metric", "model"])
+
+
+def _with_data(models: list) -> list[tuple[Model, Dataset]]:
+    """Each model and its data, closed-form ones fitted, all on the same data."""
+    if not models:
+        raise ValueError("compare() needs at least one model, got an empty list")
+    found = [_one(given) for given in models]
+    fitted = next((data for _, data in found if data is not None), None)
+    if fitted is None:
+        raise ValueError("no model is fitted: fit one of the baselines first, e.g. Popularity().fit(dls)")
+    found = [(model, data) if data is not None else (model.fit(fitted), fitted) for model, data in found]
+    for j, (_, data) in enumerate(found[1:], start=2):
+        for what, same in (
+            ("users", data.users == fitted.users),
+            ("items", data.items == fitted.items),
+            ("training rows", _same_rows(data.train, fitted.train)),
+            ("validation rows", _same_rows(data.valid, fitted.valid)),
+        ):
+            if not same:
+                raise ValueError(
+                    f"model {j} of compare() ({type(models[j - 1]).__name__}) has other {what} than the first; "
+                    "train all of them on the same CollabDataLoaders"
+                )
+    return found
+
+
+def _one(given) -> tuple[Model, Dataset | None]:
+    """The model and the data of a learner, a recommender or a closed-form model, which may have no data yet."""
+    if isinstance(given, ClosedForm):
+        return given, given.data
+    model = as_model(getattr(given, "model", None))
+    try:
+        return model, Dataset.of(given if model is not None else None)
+    except TypeError:
+        raise TypeError(f"compare() takes learners, Recommenders and baselines, got {type(given).__name__}") from None
+
+
+def _same_rows(a, b) -> bool:
+    """Whether two parts hold the same (user, item) pairs, in any order."""
+    if a is b or a is None or b is None:
+        return a is b
+    return len(a) == len(b) and torch.equal(a.pair_keys().sort().values, b.pair_keys().sort().values)
+
+
+def _labels(models: Sequence, names: Sequence[str] | None) -> list[str]:
+    if names is not None:
+        if len(names) != len(models) or len(set(names)) < len(names):
+            raise ValueError(f"names must be {len(models)} different texts, one a model, got {list(names)!r}")
+        return list(names)
+    plain = [getattr(model, "name", None) or type(getattr(model, "model", model)).__name__ for model in models]
+    return [f"{name} {plain[: j + 1].count(name)}" if plain.count(name) > 1 else name for j, name in enumerate(plain)]

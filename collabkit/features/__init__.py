@@ -1,9 +1,0 @@
-"""Side information of users and items: `Features`, tensors that are row-aligned with a vocabulary.
-
-`fields` has the kinds of columns, what is fitted and how values are encoded; `table` puts a side's fields together.
-"""
-
-from collabkit.features.fields import Bag, Field
-from collabkit.features.table import Features, SideFeatures
-
-__all__ = ["Features", "SideFeatures", "Field", "Bag"]

@@ -1,0 +1,156 @@
+"""What side features contribute: to the score of one pair, to scores in general, and to the quality of predictions."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from collabkit.data.runs import Runs
+from collabkit.interpret.plots import plot_bars
+from collabkit.models import CollFilter
+from collabkit.models.base import evaluating
+from collabkit.models.feature_rows import FeatureRows, FieldRows
+
+__all__ = ["feature_effects", "plot_feature_effects", "feature_parts", "feature_importance"]
+
+# The methods of `CollabInterpretation` that are about side features.
+
+
+def feature_effects(interp, *, side: str = "item") -> pd.DataFrame:
+    """What each value of the items' (or users') features adds to the score, largest first.
+
+    Returns:
+        DataFrame with `feature`, `value`, `n` (trained ids that have it), `effect` (in logits, for an average user,
+        relative to the feature's mean; of a number, per standard deviation) and `strength` (length of its factors:
+        how much it divides the users).
+
+    Raises:
+        TypeError: the model is no `CollFilter`, or has no such features.
+    """
+    rows, other = _features(interp, side), "user" if side == "item" else "item"
+    others = interp.model.factors(other)[interp._trained(other)].mean(0)
+    known, tables = interp.train.counts(side) > 0, []
+    for field in rows.fields:
+        vector, bias = (weight.detach().cpu() for weight in field.weights)  # (p, d), (p, 1)
+        effect, n = vector @ others + bias[:, 0], _uses(field, known)
+        if field.field.is_bag:  # a field's mean effect is part of the average score
+            effect = effect - (effect * n).sum() / n.sum().clamp(min=1)
+        table = pd.DataFrame({"feature": field.field.name, "value": field.field.value_names, "n": n.numpy()})
+        table = table.assign(effect=effect.numpy(), strength=vector.norm(dim=1).numpy())
+        tables.append(table[(n > 0).numpy()])
+    return pd.concat(tables, ignore_index=True).sort_values("effect", ascending=False, ignore_index=True)
+
+
+def plot_feature_effects(interp, n: int = 10, *, side: str = "item", ax: Axes | None = None) -> Axes:
+    """Bars of the `n` largest and the `n` smallest effects of `feature_effects`."""
+    table = interp.feature_effects(side=side)
+    half = min(n, len(table) // 2)  # no value at both ends
+    table = pd.concat([table.head(half), table.tail(half)])
+    return plot_bars(table.assign(value=table["feature"] + ": " + table["value"]), "effect", "value", ax=ax)
+
+
+def feature_parts(interp, user, item) -> pd.DataFrame:
+    """What each of an item's features adds to its score for a user, compared with an average item.
+
+    Args:
+        user, item: one external id each.
+
+    Returns:
+        DataFrame with `part` (the features, `the item itself`, and their `sum`) and `value` in logits. Of an item
+        without ratings, `the item itself` is what its features foretell of its own row; see `coldstart.cold_rows`.
+
+    Raises:
+        TypeError: the model is no `CollFilter`, or has no item features.
+        KeyError: an unknown id.
+    """
+    model, rows, warm = interp.model, _features(interp, "item"), interp._trained("item")
+    u, i = interp._pair(user, item)
+    with torch.no_grad(), evaluating(model):
+        p = model.user_rows(u.to(model.device))[0].cpu()  # (1, d)
+        parts = {}  # rows [q, b] (1, d + 1) of the item, and those of all items with ratings
+        for field in rows.fields:
+            parts[field.field.name] = [field(idx.to(model.device)).cpu() for idx in (i, warm)]
+        own = torch.cat([table.weight.cpu() for table in model.item_side.tables], dim=1)
+        parts["the item itself"] = [own[i], own[warm]]
+        more = {name: mine - every.mean(0) for name, (mine, every) in parts.items()}
+        worth = {name: float((p * row[:, :-1]).sum() + row[:, -1].sum()) for name, row in more.items()}
+    return pd.DataFrame({"part": [*worth, "sum"], "value": [*worth.values(), sum(worth.values())]})
+
+
+def feature_importance(
+    interp, on="valid", *, metric: str | None = None, n_repeats: int = 5, seed: int = 0
+) -> pd.DataFrame:
+    """How much worse the predictions get when a feature's rows are shuffled among the ids (Breiman 2001).
+
+    Args:
+        on: as of `Recommender.evaluate`.
+        metric: one of its metrics; default RMSE, or NDCG (at 10) without ratings.
+        n_repeats, seed: shuffles of each feature.
+
+    Returns:
+        DataFrame with `side`, `feature`, the metric as it is, `loss_when_shuffled` (positive: the feature helps)
+        and its standard deviation `sd` over the shuffles.
+
+    Raises:
+        TypeError: the model has no features.
+    """
+    metric = ("NDCG" if interp.train.rating is None else "RMSE") if metric is None else metric
+    of_errors = metric in ("RMSE", "MAE")
+
+    def score() -> float:
+        table = interp.recommender.evaluate(on, metrics=None if of_errors else [metric], n_boot=1)
+        return float(table.loc[metric if metric in table.index else f"{metric}@10", "value"])
+
+    generator, rows, base = torch.Generator().manual_seed(seed), [], score()
+    for side in interp.model.sides:
+        for field in [] if side.features is None else side.features.fields:
+            values = []
+            for _ in range(n_repeats):
+                with _shuffled(field, side.features, generator):
+                    values.append(score())
+            worse = torch.tensor(values).double() - base
+            row = {"side": side.name, "feature": field.field.name, metric: base}
+            row["loss_when_shuffled"] = float(worse.mean() if of_errors else -worse.mean())
+            rows.append({**row, "sd": float(worse.std(correction=1)) if n_repeats > 1 else float("nan")})
+    if not rows:
+        raise TypeError("the model has no side features")
+    return pd.DataFrame(rows).sort_values("loss_when_shuffled", ascending=False, ignore_index=True)
+
+
+def _features(interp, side: str) -> FeatureRows:
+    """The features of a side of a `CollFilter`, whose parts add up to its scores."""
+    if not isinstance(interp.model, CollFilter):
+        raise TypeError(
+            f"parts of a score add up in a CollFilter, this model is {type(interp.model).__name__}; "
+            "feature_importance works for every model"
+        )
+    rows = interp.model.side(side).features
+    if rows is None:
+        raise TypeError(f"the model has no {side} features")
+    return rows
+
+
+@contextmanager
+def _shuffled(field: FieldRows, side: FeatureRows, generator: torch.Generator):
+    """Within it the field's rows belong to other ids, among those that have features."""
+    given = side.features.given.nonzero().squeeze(1)
+    order = torch.arange(len(side.features))
+    order[given] = given[torch.randperm(len(given), generator=generator)]
+    rows = side.features.rows[list(side.fields).index(field)]
+    try:
+        field.set_rows(rows[order] if isinstance(rows, Tensor) else rows.of(order))
+        yield
+    finally:
+        field.set_rows(rows)
+
+
+def _uses(field: FieldRows, among: Tensor) -> Tensor:
+    """How many of the ids `among` `(n,)` bool have each value `(p,)`; of numbers, all of them."""
+    if not field.field.is_bag:
+        return torch.full((field.field.size,), float(among.sum()))
+    codes = Runs(field.start.cpu(), field.codes.cpu())
+    return torch.bincount(codes.values[among[codes.rows]], minlength=field.field.size).float()

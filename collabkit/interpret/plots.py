@@ -1,0 +1,90 @@
+"""Pictures of tables of numbers, as matplotlib Axes; nothing here knows a model."""
+
+from __future__ import annotations
+
+import re
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from adjustText import adjust_text
+from matplotlib.axes import Axes
+
+__all__ = ["plot_map", "plot_bars", "plot_losses"]
+
+
+def plot_map(points: pd.DataFrame, x: str, y: str, label: str, *, ax: Axes | None = None, max_chars: int = 32) -> Axes:
+    """A labelled scatter plot whose labels are moved apart until they do not collide.
+
+    Args:
+        points: one row a point, with the columns `x`, `y` (numbers) and `label`.
+        ax: where to draw; a new figure by default.
+        max_chars: longer labels are cut, with an ellipsis.
+    """
+    ax = ax or plt.subplots(figsize=(12, 9), layout="constrained")[1]
+    ax.scatter(points[x], points[y], s=18, color="#4c72b0", alpha=0.8, zorder=2)
+    ax.axhline(0, color="0.85", lw=0.8, zorder=0)
+    ax.axvline(0, color="0.85", lw=0.8, zorder=0)
+    ax.margins(0.12)
+    ax.set(xlabel=x, ylabel=y)
+    texts = [
+        ax.text(px, py, _short(text, max_chars), fontsize=8, color="0.15")
+        for px, py, text in zip(points[x], points[y], points[label], strict=True)
+    ]
+    ax.figure.canvas.draw()  # the layout must stand before label sizes mean anything
+    if len(texts) > 1:
+        adjust_text(
+            texts,
+            x=points[x].to_numpy(),
+            y=points[y].to_numpy(),
+            ax=ax,
+            expand=(1.08, 1.25),
+            iter_lim=min(300, 20_000 // len(texts)),  # steps, not seconds: the same data gives the same picture
+            arrowprops={"arrowstyle": "-", "color": "0.6", "lw": 0.5},
+        )
+    return ax
+
+
+def plot_bars(table: pd.DataFrame, value: str, label: str, *, ax: Axes | None = None, max_chars: int = 40) -> Axes:
+    """A horizontal bar for each row, in the table's order from the top; negative bars have another colour.
+
+    Args:
+        table: one row a bar, with the columns `value` (a number) and `label`.
+        ax: where to draw; a new figure by default.
+    """
+    ax = ax or plt.subplots(figsize=(8, 1 + 0.28 * len(table)), layout="constrained")[1]
+    values, where = table[value].to_numpy(), np.arange(len(table))
+    ax.barh(where, values, color=np.where(values < 0, "#c44e52", "#4c72b0"))
+    ax.set_yticks(where, [_short(text, max_chars) for text in table[label]])
+    ax.invert_yaxis()
+    ax.axvline(0, color="0.3", lw=0.8)
+    ax.set_xlabel(value)
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def plot_losses(history: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Training and validation loss by epoch.
+
+    Args:
+        history: one row an epoch, with the columns `epoch` (counted from 1), `train_loss`, `valid_loss`.
+        ax: where to draw; a new figure by default.
+    """
+    ax = ax or plt.subplots(figsize=(7, 4.5), layout="constrained")[1]
+    for name in ("train_loss", "valid_loss"):
+        ax.plot(history["epoch"], history[name], marker="o", ms=4, label=name.replace("_", " "))
+    ax.set(xlabel="epoch", ylabel="loss")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False)
+    return ax
+
+
+def _short(text, max_chars: int) -> str:
+    """`text` cut to `max_chars` in the middle, so that a year in parentheses at its end stays."""
+    text = str(text)
+    if len(text) <= max_chars:
+        return text
+    tail = (re.findall(r" ?\([^()]{1,8}\)$", text) or [""])[0]
+    tail = tail if len(tail) < max_chars - 1 else ""
+    return text[: max_chars - 1 - len(tail)].rstrip() + "…" + tail

@@ -1,0 +1,127 @@
+"""`ClosedForm`: models that are fitted in one go: popularity, neighbours, EASE. They answer a history of items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from collabkit.data.dataset import Dataset
+from collabkit.data.query import Query
+from collabkit.data.runs import Runs
+from collabkit.models.base import Model
+from collabkit.models.scorers import Scorer
+from collabkit.models.sides import Side
+
+__all__ = ["ClosedForm", "together"]
+
+
+class ClosedForm(Model):
+    """What these models share: `fit`, then `recommend`, `evaluate`, `similar_items` and `export` as of a learner.
+
+    A subclass defines `_fit(train)`, which registers what it learns as buffers, and `scores(history)`. Training rows
+    count as events, whatever their rating, and each (user, item) pair once.
+    """
+
+    needs = ("history",)
+    predicts_ratings = False
+    name = ""  # in tables of results
+
+    def __init__(self):
+        super().__init__(Side("user"), Side("item"))
+        self.register_buffer("counts", torch.zeros(0))  # of the training rows of each item (n_items,)
+        self.data: Dataset | None = None
+        self.eval()
+
+    @classmethod
+    def for_data(cls, data: Dataset, **options) -> ClosedForm:
+        """A model that is not fitted yet."""
+        return cls(**options)
+
+    def fit(self, data) -> ClosedForm:
+        """Fit to the training part of `data`, and return itself.
+
+        Args:
+            data: a `CollabDataLoaders`, a learner, a `Recommender`, a `Dataset`, or Interactions: a training part, or
+                a pair `(train, valid)`.
+
+        Raises:
+            TypeError: `data` is something else.
+        """
+        self.data = Dataset.of(data)
+        pairs = self.data.train.pairs
+        self.counts = torch.bincount(pairs.values, minlength=self.data.n_items).float()
+        self.item_side.n = self.data.n_items
+        self._fit(pairs)
+        return self
+
+    def _fit(self, pairs: Runs) -> None:
+        """Learn from the training pairs `(n_users, n_items)`."""
+
+    def scores(self, history: Runs) -> Tensor:
+        """Scores `(b, n_items)` of all items for `b` histories, 0 where nothing speaks for an item."""
+        raise NotImplementedError
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        for name, value in state.items():
+            self.register_buffer(name, value)
+        self.item_side.n = len(self.counts)
+
+    def scorer(self, candidates: Tensor, max_memory: int | str = "512MB") -> Scorer:
+        popular = 1e-9 * self.counts / self.counts.max().clamp(min=1)  # leads where scores are 0, for want of evidence
+
+        def scores(query: Query) -> Tensor:
+            found = self.scores(query.history.unique())
+            return torch.where(found == 0, popular, found)[:, candidates]
+
+        return scores
+
+    def score_pairs(self, query: Query, rows: Tensor, item_idx: Tensor, max_memory: int | str = "512MB") -> Tensor:
+        scores, size = torch.empty(len(rows)), max(1, 2**22 // len(self.counts))
+        scorer = self.scorer(torch.arange(len(self.counts)))
+        for at in range(0, len(query), size):
+            mine = ((rows >= at) & (rows < at + size)).nonzero().squeeze(1)
+            scores[mine] = scorer(query[at : at + size])[rows[mine] - at, item_idx[mine]].float()
+        return scores
+
+    def parts(self, side: str, query=None) -> tuple[Tensor, ...]:
+        raise TypeError(f"{type(self).__name__} knows no similar {side}s")
+
+    @property
+    def recommender(self):
+        """The `Recommender` on this model and the data that it was fitted to."""
+        if self.data is None:
+            raise ValueError(f"this {type(self).__name__} is not fitted; call .fit(dls) first")
+        # Not imported above: what serves a model lies below the models.
+        return import_module("collabkit.serve").Recommender(self, self.data)
+
+    def recommend(self, users=None, k: int = 10, **kwargs) -> pd.DataFrame:
+        """The top `k` items of each user, or by `history=` of anybody; see `Recommender.recommend`."""
+        return self.recommender.recommend(users, k, **kwargs)
+
+    def evaluate(self, on="valid", **kwargs) -> pd.DataFrame:
+        """Ranking metrics with intervals; see `Recommender.evaluate`."""
+        return self.recommender.evaluate(on, **kwargs)
+
+    def similar_items(self, item, k: int = 10) -> pd.DataFrame:
+        """The `k` items most similar to `item` (one id or several), where the model knows any."""
+        return self.recommender.similar_items(item, k)
+
+    def export(self, folder="export"):
+        """Write the artefact that `Recommender.load` reads; see `serve.save_artefact`."""
+        return self.recommender.save(folder)
+
+
+def together(pairs: Runs) -> Iterator[tuple[Tensor, Tensor]]:
+    """`(items (b,), counts (b, n_items))`: users who have both items, by block."""
+    by_item = pairs.transposed()
+    everybody, n_items = by_item.matrix(), len(by_item)
+    step = max(1, 2**25 // max(by_item.width, n_items))  # blocks of 128 MB
+    for part in torch.arange(n_items).split(step):
+        have = torch.zeros(by_item.width, len(part))
+        block = by_item.of(slice(int(part[0]), int(part[-1]) + 1))
+        have[block.values, block.rows] = 1
+        yield part, (everybody @ have).T.contiguous()

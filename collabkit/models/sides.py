@@ -1,0 +1,181 @@
+"""`Side`: where the rows of one side of a model, its users or its items, come from."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from collabkit.data.features import Features
+from collabkit.data.query import Query
+from collabkit.data.vocab import Vocab
+from collabkit.models.feature_rows import FeatureRows
+from collabkit.models.table import embedding
+
+__all__ = ["Side", "TableSide", "HistorySide"]
+
+
+class Side(nn.Module):
+    """One side of a model: the parts `[(b, d), ...]` that the interaction takes, for a query or for indices.
+
+    Everything that gives rows to ids (default rows, new ids, fold-in) and everything that shows them speaks to this
+    interface. A side of its own defines `rows`; one whose rows stand somewhere defines `read`, `write` and `grow` too.
+
+    Args:
+        name: `'user'` or `'item'`.
+        n: number of rows, the unknown one at 0; None where rows are computed for anybody.
+        widths: of the parts.
+    """
+
+    can_write = False  # rows of single ids can be put in, and room be made for more
+    joins = "sum"
+
+    def __init__(self, name: str, n: int | None = None, widths=()):
+        super().__init__()
+        self.name, self.n, self.widths = name, n, [int(width) for width in widths]
+        self.vocab: Vocab | None = None  # the ids of the rows, where the model is to answer by ids
+        self.features: FeatureRows | None = None
+        self.tables: tuple | nn.ModuleList = ()  # embeddings `(n, d)` that hold the ids' own rows, one a part
+
+    def rows(self, query: Tensor | Query) -> tuple[Tensor, ...]:
+        """The parts `[(..., d), ...]` of indices `(...)`, or of a query of `b`."""
+        raise TypeError(f"{self._what} have no rows of their own")
+
+    def read(self, idx: Tensor) -> list[Tensor]:
+        """What stands for the ids `idx` `(m,)` themselves, without what features add, `[(m, d), ...]`."""
+        raise self._refusal("read")
+
+    def write(self, idx: Tensor, rows) -> None:
+        """Put `rows` `[(m, d), ...]` (or `(d,)`, the same for all) in at `idx` `(m,)`."""
+        raise self._refusal("written")
+
+    def grow(self, vocab: Vocab, features: Features | None = None) -> None:
+        """Room for the ids that `vocab` has at its end beyond the present ones; rows of zeros, or by `features`."""
+        raise self._refusal("added")
+
+    def state(self) -> tuple:
+        """What `put_back` takes to undo a growth."""
+        return (self.vocab,)
+
+    def put_back(self, state: tuple) -> None:
+        """Make the side as it was when `state` was taken."""
+        (self.vocab,) = state
+
+    @property
+    def given(self) -> Tensor:
+        """Which ids `(n,)` have side features."""
+        return torch.zeros(self.n, dtype=torch.bool) if self.features is None else self.features.features.given
+
+    @property
+    def row_widths(self) -> list[int]:
+        """Width of each of the parts that `rows` gives."""
+        return self.widths if self.features is None else self.features.joined_widths(self.widths)
+
+    @property
+    def _what(self) -> str:
+        return f"the {self.name}s of this model"
+
+    def _refusal(self, done: str) -> TypeError:
+        return TypeError(f"{self._what} are computed ({type(self).__name__}): single rows cannot be {done}")
+
+
+class TableSide(Side):
+    """Rows from embedding tables, with what side features add to them or put beside them.
+
+    Args:
+        name: `'user'` or `'item'`.
+        n: rows of the tables, at least 2.
+        widths: of the tables; one of width 1 is a bias.
+        std: standard deviation of the initial rows.
+        sparse: sparse gradients.
+
+    Raises:
+        ValueError: fewer than two rows.
+
+    Example:
+        >>> side = TableSide('item', 6, [3, 1])
+        >>> [part.shape for part in side.rows(torch.tensor([5, 1]))]
+        [torch.Size([2, 3]), torch.Size([2, 1])]
+    """
+
+    can_write = True
+
+    def __init__(self, name: str, n: int, widths, *, std: float = 0.01, sparse: bool = False):
+        if n < 2:
+            raise ValueError(f"tables need the unknown row and at least one more, got {n} rows of {name}s")
+        super().__init__(name, n, widths)
+        self.tables = nn.ModuleList(embedding(n, width, std=std, sparse=sparse) for width in self.widths)
+        self.sparse, self.id_dropout = sparse, 0.0
+
+    def add_features(self, features: Features, *, joins: str, id_dropout: float, init_std: float, sizes=None) -> None:
+        """Take in the side features of the ids; see `Model.add_features`."""
+        if self.sparse:
+            raise ValueError("sparse=True is for tables alone: the weights of features have dense gradients")
+        if len(features) != self.n:
+            raise ValueError(f"features of {len(features)} rows for tables of {self.n}: they belong to others")
+        self.joins, self.id_dropout = joins, float(id_dropout)
+        self.features = FeatureRows(features, self.widths, joins=joins, init_std=init_std, sizes=sizes)
+
+    def rows(self, query: Tensor | Query) -> tuple[Tensor, ...]:
+        """The tables' rows, or those that the query brings, joined with the features of its ids."""
+        idx, own = (query, None) if isinstance(query, Tensor) else (query.users, query.rows)
+        own = tuple([table(idx) for table in self.tables]) if own is None else own
+        return own if self.features is None else self._join(idx, own)
+
+    def _join(self, idx: Tensor, own: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if self.training and self.id_dropout > 0:
+            keep = torch.rand(idx.shape, device=idx.device)[..., None] >= self.id_dropout
+            own = tuple(part * keep for part in own)
+        return self.features.join(idx, own)
+
+    def read(self, idx: Tensor) -> list[Tensor]:
+        return [table.weight.detach()[idx.to(table.weight.device)] for table in self.tables]
+
+    @torch.no_grad()
+    def write(self, idx: Tensor, rows) -> None:
+        for table, values in zip(self.tables, rows, strict=True):
+            table.weight[idx.to(table.weight.device)] = values.to(table.weight.dtype)
+
+    @torch.no_grad()
+    def grow(self, vocab: Vocab, features: Features | None = None) -> None:
+        first = self.n
+        for table in self.tables:
+            new = table.weight.new_zeros(len(vocab) - first, table.weight.shape[1])
+            self._hold(table, torch.cat([table.weight, new]))
+        self.n, self.vocab = len(vocab), vocab
+        if self.features is not None:
+            self.features.extend(features)
+            known = torch.arange(first, self.n)[features.given[first:]]
+            self.write(known, self.features.cold_rows(known))
+
+    def state(self) -> tuple:
+        features = None if self.features is None else self.features.features
+        return [table.weight.data for table in self.tables], self.n, self.vocab, features
+
+    def put_back(self, state: tuple) -> None:
+        rows, self.n, self.vocab, features = state
+        for table, values in zip(self.tables, rows, strict=True):
+            self._hold(table, values)
+        if features is not None:
+            self.features.extend(features)
+
+    @staticmethod
+    def _hold(table: nn.Embedding, rows: Tensor) -> None:
+        """Put `rows` in the place of a table's, whose parameter stays the same object: weight decay goes by it."""
+        table.weight.data, table.weight.grad = rows, None
+        table.num_embeddings = len(rows)
+
+
+class HistorySide(Side):
+    """Rows computed from what somebody has met: an encoder over a query's history. For whoever has one, known or not.
+
+    Args:
+        width: of the rows.
+        encode: function from `Runs` of `b` histories to rows `(b, width)`; a bound method of the model, say.
+    """
+
+    def __init__(self, width: int, encode):
+        super().__init__("user", None, [width])
+        self.encode = encode
+
+    def rows(self, query: Query) -> tuple[Tensor, ...]:
+        return (self.encode(query.history),)

@@ -1,0 +1,220 @@
+"""Ranking: the only place that scores candidates, hides seen items and takes the top k or the exact rank.
+
+Works in blocks of users, so that the users x items matrix is never built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from collabkit.data.query import Query
+from collabkit.data.runs import Runs
+from collabkit.models.scorers import parse_memory, refuse_nan
+
+__all__ = ["Asked", "FullCatalogue", "block_size", "top_k", "exact_ranks", "rank_pairs"]
+
+
+class Asked:
+    """A scorer of users, by number, rather than of queries.
+
+    Args:
+        scorer: of queries.
+        ask: function from users `(b,)` to a query.
+    """
+
+    def __init__(self, scorer: Callable, ask: Callable[[Tensor], Tensor | Query]):
+        self.scorer, self.ask = scorer, ask
+
+    def __call__(self, users: Tensor) -> Tensor:
+        return self.scorer(self.ask(users))
+
+    @property
+    def finite(self) -> bool:
+        """Whether the last scores are known to hold no NaN."""
+        return getattr(self.scorer, "finite", False)
+
+
+class FullCatalogue:
+    """Each user's candidates are the same `candidates` `(c,)`, less the `hidden` pairs.
+
+    Args:
+        scorer: function from users `(b,)` to scores `(b, c)` of the candidates.
+        candidates: `(c,)` item indices, unique and without 0.
+        n_items: rows of the item table.
+        hidden: pairs that are not candidates.
+    """
+
+    def __init__(self, scorer: Callable, candidates: Tensor, n_items: int, hidden: Runs | None):
+        self.scorer, self.candidates, self.hidden = scorer, candidates, hidden
+        self.column = _columns(candidates, n_items)
+
+    def check(self, items: Tensor) -> None:
+        """Raise unless all `items` `(n,)` are candidates."""
+        foreign = int((items < 1 if self.column is None else self.column[items] < 0).sum())
+        if foreign:
+            raise ValueError(f"{foreign:,} of {len(items):,} items to rank are not candidates")
+
+    def logits(self, users: Tensor) -> Tensor:
+        """Scores `(b, c)` of a block, -inf where hidden, on the scorer's device; NaN raises `ValueError`."""
+        logits = self.scorer(users).float()
+        if not getattr(self.scorer, "finite", False):
+            refuse_nan(logits.amax(1))  # a NaN is the largest of its row
+        return _hide(logits, users, self.column, self.hidden)
+
+    def columns(self, users: Tensor, items: Tensor) -> Tensor:
+        """The column `(n,)` of each (user, item) pair in its user's row of `logits`."""
+        return items - 1 if self.column is None else self.column[items]
+
+    def items(self, users: Tensor, position: Tensor) -> Tensor:
+        """The items at columns `position` `(b, k)` of a block."""
+        return self.candidates[position]
+
+
+@torch.inference_mode()
+def top_k(
+    scorer: Callable, users: Tensor, candidates: Tensor, k: int, *, n_items: int, hidden: Runs | None = None, block: int
+) -> tuple[Tensor, Tensor]:
+    """The `k` best candidates of each user.
+
+    Args:
+        scorer, candidates, n_items, hidden: as of `FullCatalogue`.
+        users: `(n,)` user indices.
+        k: how many.
+        block: users scored at once.
+
+    Returns:
+        Item indices `(n, min(k, c))`, 0 where fewer are left, and their logits, -inf there.
+
+    Raises:
+        ValueError: a score is NaN, as after diverged training.
+    """
+    k = min(k, len(candidates))
+    column = _columns(candidates, n_items)
+    items, scores = torch.empty(len(users), k, dtype=torch.int64), torch.empty(len(users), k)
+    for start in range(0, len(users), block):
+        rows = users[start : start + block]
+        logits = _hide(scorer(rows).float(), rows, column, hidden)
+        best, position = logits.topk(k, dim=1)
+        items[start : start + block] = candidates[position.cpu()]
+        scores[start : start + block] = best.cpu()
+    refuse_nan(scores)  # topk sorts NaN first, so one look at the winners finds any
+    items[scores == -torch.inf] = 0
+    return items, scores
+
+
+def exact_ranks(
+    scorer: Callable, users: Tensor, items: Tensor, candidates: Tensor, *, n_items: int, hidden: Runs | None, block: int
+) -> np.ndarray:
+    """Exact rank `(n,)` int64 of each (user, item) pair among the user's candidates that are not hidden.
+
+    As `rank_pairs` on `FullCatalogue(scorer, candidates, n_items, hidden)`.
+    """
+    return rank_pairs(FullCatalogue(scorer, candidates, n_items, hidden), users, items, block=block)[0]
+
+
+@torch.inference_mode()
+def rank_pairs(
+    source: FullCatalogue, users: Tensor, items: Tensor, *, block: int, k: int | None = None, list_k: int = 0
+) -> tuple[np.ndarray, Tensor | None]:
+    """The rank of each (user, item) pair among the user's candidates, and each user's top list, in one pass.
+
+    The rank is 1 + number of better candidates + number of tied others (pessimistic).
+
+    Args:
+        source: `FullCatalogue`, or `evaluate.candidates.Lists`, which has the same methods.
+        users, items: `(n,)` indices of the pairs, in any order; each item must be a candidate and not hidden.
+        block: users scored at once.
+        k: exact ranks are needed up to here; beyond it any number above `k` may stand. None: all exact.
+        list_k: length of the lists.
+
+    Returns:
+        Ranks `(n,)` int64 in the order of the pairs, and item indices `(n_users, list_k)` of the users in order, 0
+        where fewer are left (None for `list_k=0`).
+
+    Raises:
+        ValueError: an item is not a candidate, or a score is NaN.
+    """
+    source.check(items)
+    ranks, lists = torch.empty(len(users), dtype=torch.int64), []
+    order = torch.argsort(users, stable=True)
+    unique, counts = torch.unique_consecutive(users[order], return_counts=True)
+    ends = torch.cumsum(counts, 0)
+    for start in range(0, len(unique), block):
+        rows = unique[start : start + block]
+        pairs = order[int(ends[start] - counts[start]) : int(ends[min(start + block, len(unique)) - 1])]
+        logits = source.logits(rows)
+        if list_k:
+            best, position = logits.topk(min(list_k, logits.shape[1]), dim=1)
+            found = source.items(rows, position.cpu()).masked_fill_(best.cpu() == -torch.inf, 0)
+            lists.append(torch.nn.functional.pad(found, (0, list_k - found.shape[1])))
+        row = torch.from_numpy(np.repeat(np.arange(len(rows)), counts[start : start + block].numpy()))
+        column = source.columns(users[pairs], items[pairs])
+        ranks[pairs] = _ranks(logits, row.to(logits.device), column.to(logits.device), k).cpu()
+    return ranks.numpy(), torch.cat(lists) if lists else None
+
+
+def _ranks(logits: Tensor, row: Tensor, column: Tensor, k: int | None) -> Tensor:
+    """Ranks `(n,)` of the cells (row, column) of `logits` `(b, c)`, which may be overwritten."""
+    own = logits[row, column]
+    if len(row) == len(logits):  # one pair a user: comparing all in place is cheaper than finding the k best
+        return logits.ge_(own[:, None]).sum(1).long()
+    if k is None or 4 * k >= logits.shape[1]:
+        return _count(logits, row, own)
+    best = logits.topk(k, dim=1).values  # (b, k)
+    ranks = (best[row] >= own[:, None]).sum(1)  # exact for what is better than the k-th: all that is ahead is in `best`
+    ranks[own < best[row, -1]] = k + 1
+    tied = (own == best[row, -1]).nonzero().squeeze(1)  # others that tie with it may be outside
+    ranks[tied] = _count(logits, row[tied], own[tied])
+    return ranks
+
+
+def _count(logits: Tensor, row: Tensor, own: Tensor) -> Tensor:
+    """How many of each pair's row of `logits` are at least `own`, a bounded number of rows at once."""
+    step = max(1, len(logits) // 4)
+    parts = zip(row.split(step), own.split(step), strict=True)
+    counts = [(logits[rows] >= mine[:, None]).sum(1) for rows, mine in parts]
+    return torch.cat(counts) if counts else row.new_empty(0)
+
+
+def block_size(n_candidates: int, max_memory: int | str, device: torch.device | None = None) -> int:
+    """Users that fit in half of `max_memory` (bytes, or '512MB') when each is scored against `n_candidates`."""
+    bytes_a_user = 4.0 * 3.0 * max(n_candidates, 1)  # a score, its copy and topk's workspace
+    # Larger blocks fall out of a CPU's cache before the scores are read again; smaller ones slow the product down.
+    on_cpu = device is None or device.type == "cpu"
+    most = max(64, 2**20 // max(n_candidates, 1)) if on_cpu else 2**31
+    return min(most, max(1, int(parse_memory(max_memory) / 2 / bytes_a_user)))
+
+
+def _columns(candidates: Tensor, n_items: int) -> Tensor | None:
+    """Column `(n_items,)` of each item among the candidates, -1 for those that are none.
+
+    None where the candidates are all items, in order, so that item i is column i - 1.
+    """
+    if len(candidates) == n_items - 1:
+        return None
+    column = torch.full((n_items,), -1, dtype=torch.int64)
+    column[candidates] = torch.arange(len(candidates))
+    return column
+
+
+def _hide(logits: Tensor, users: Tensor, column: Tensor | None, hidden: Runs | None) -> Tensor:
+    """Set the logits `(b, c)` of hidden pairs to -inf, in place."""
+    if hidden is None or len(users) == 0:
+        return logits
+    first, last = int(users[0]), int(users[-1])
+    in_order = last - first == len(users) - 1 and bool((users.diff() == 1).all())  # block by block: a plain slice
+    runs = hidden.of(slice(first, last + 1) if in_order else users)
+    columns = runs.values - 1 if column is None else column[runs.values]
+    index = (runs.rows * logits.shape[1] + columns).numpy()
+    if column is not None:
+        index = index[columns.numpy() >= 0]
+    flat = logits.view(-1)
+    if logits.device.type == "cpu":
+        flat.numpy()[index] = -np.inf  # twice as fast as torch's indexed assignment
+    else:
+        flat[torch.from_numpy(index).to(logits.device)] = -torch.inf
+    return logits

@@ -1,0 +1,409 @@
+"""The artefact: a folder with weights (safetensors), config.json and tables (Parquet); no pickle, no code run on load.
+
+    model.safetensors     the model's tensors
+    users.parquet         one column `id`: the id of row 1, 2, ... of the user table
+    items.parquet         likewise
+    interactions.parquet  user_idx, item_idx, rating?, time?, part (0 training, 1 validation, 2 of users folded in),
+                          and context_0, ... where the events have a context
+    context_0.parquet     likewise, the values of each context column
+    features.safetensors  the side features of users and items, if the model has any
+    config.json           format and version, model class and arguments, column names, data hash, metrics, checksums
+
+It is written to a sibling folder that is renamed at the end, so that an interrupted write leaves the old one intact.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import re
+import shutil
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from collabkit import __version__
+from collabkit.data.dataset import Dataset
+from collabkit.data.features import Features, SideFeatures
+from collabkit.data.interactions import Columns, Interactions
+from collabkit.data.vocab import Vocab
+from collabkit.models import (
+    EASE,
+    GMF,
+    NCF,
+    CollFilter,
+    ContentKNN,
+    EmbeddingNN,
+    ItemKNN,
+    Model,
+    NeuMF,
+    Popularity,
+    TwoTower,
+)  # fmt: skip
+from collabkit.models.table import uninitialised
+
+__all__ = ["save_artefact", "load_artefact", "Artefact", "BundleError", "FORMAT_VERSION"]
+
+FORMAT_VERSION = 3  # 1 had no side features and no users folded in, 2 other names of tensors and no context
+MODELS = (CollFilter, EmbeddingNN, NCF, GMF, NeuMF, TwoTower, Popularity, ItemKNN, ContentKNN, EASE)
+FILES = ("model.safetensors", "users.parquet", "items.parquet", "interactions.parquet")
+FEATURES = "features.safetensors"
+
+# Formats 1 and 2: the tables were the model's, not its sides'.
+_OLD_NAMES = (
+    (r"^u_weight\.", "user_side.tables.0."),
+    (r"^(u_bias|u_mlp)\.", "user_side.tables.1."),
+    (r"^i_weight\.", "item_side.tables.0."),
+    (r"^(i_bias|i_mlp)\.", "item_side.tables.1."),
+    (r"^embeds\.0\.", "user_side.tables.0."),
+    (r"^embeds\.1\.", "item_side.tables.0."),
+    (r"^(user|item)_features\.", r"\1_side.features."),
+)
+
+
+class BundleError(ValueError):
+    """A folder is not an artefact that this version can load; the message says why and what to do."""
+
+
+class Artefact(NamedTuple):
+    """What an artefact holds.
+
+    Args:
+        model: in evaluation mode on the CPU.
+        data: its training, validation and folded-in interactions and features.
+        config: the content of config.json.
+    """
+
+    model: Model
+    data: Dataset
+    config: dict
+
+
+def save_artefact(folder: str | Path, model: Model, data: Dataset, *, metrics: dict | None = None) -> Path:
+    """Write the artefact, replacing an older one at the same place as the very last step.
+
+    Args:
+        folder: where; made with its parents. An existing folder must be empty or an artefact.
+        model: a model of this library, or one written for it, which `load_artefact(models=[...])` then needs.
+        data: its data, whose items it will hide from recommendations.
+        metrics: JSON-ready figures to keep with it.
+
+    Returns:
+        The folder as an absolute path.
+
+    Raises:
+        TypeError: the model is no `Model`, or the ids' type cannot be stored.
+        ValueError: the model has NaN or infinite weights, or other ids than the interactions.
+        FileExistsError: the folder holds something else.
+        OSError: the place cannot be written to.
+    """
+    folder = Path(folder).expanduser().resolve()
+    if not isinstance(model, Model):
+        raise TypeError(f"only models of collabkit can be exported, got {type(model).__name__}; use learn.save instead")
+    check_target(folder)
+    _check_sizes(model, data)
+    if not all(bool(value.isfinite().all()) for value in model.state_dict().values()):
+        raise ValueError("the model has NaN or infinite weights: its training diverged; train again before exporting")
+    new = folder.with_name(f".{folder.name}.new-{uuid.uuid4().hex[:8]}")
+    try:
+        new.mkdir(parents=True)
+        _write(new, model, data, metrics or {})
+        _swap(new, folder)
+    except OSError as error:
+        why = error.strerror or error
+        raise type(error)(error.errno, f"cannot write the artefact to {folder}: {why}") from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return folder
+
+
+def _check_sizes(model: Model, data: Dataset) -> None:
+    for side, n in zip(model.sides, (data.n_users, data.n_items), strict=True):
+        if side.n not in (None, n):
+            raise ValueError(
+                f"the model has {side.n} rows of {side.name}s, the interactions {n} ids: they do not belong together"
+            )
+
+
+def check_target(folder: Path) -> None:
+    """Raise `FileExistsError` where an artefact at `folder` would replace anything but an artefact."""
+    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or _is_bundle(folder))):
+        raise FileExistsError(f"{folder} exists and is no collabkit artefact; choose another folder or remove it")
+    own = {*FILES, FEATURES, "config.json"}
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    extra = {name for name in names if name not in own and not re.fullmatch(r"context_\d+\.parquet", name)}
+    if extra:
+        raise FileExistsError(f"{folder} also holds {sorted(extra)}, which replacing it would delete; move them first")
+
+
+def load_artefact(folder: str | Path, models: Sequence[type[Model]] = ()) -> Artefact:
+    """Read and check an artefact.
+
+    Args:
+        folder: where it is.
+        models: classes beside the library's own; the artefact says by name which one it needs.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        BundleError: it is damaged, written by a newer version, of an unknown model, or no artefact at all.
+    """
+    folder = _find(Path(folder).expanduser().resolve())
+    config = _read_config(folder)
+    specs, known = config.get("features", {}), {cls.__name__: cls for cls in (*MODELS, *models)}
+    try:
+        name = config["model"]["class"]
+        if name not in known:
+            raise BundleError(
+                f"artefact {folder} is of a model class {name!r}; this version knows {', '.join(known)}. Pass the "
+                f"class: models=[{name}]"
+            )
+        contexts = [f"context_{j}.parquet" for j in range(len(config["columns"].get("context", ())))]
+        for file in (*FILES, *([FEATURES] if specs else []), *contexts):
+            if not (folder / file).is_file():
+                raise BundleError(f"artefact {folder} is damaged: {file} is missing; export it again")
+            if _sha256(folder / file) != config["sha256"].get(file):
+                raise BundleError(f"artefact {folder} is damaged: {file} does not match its checksum; export it again")
+        data = _read_data(folder, config)
+        if specs:
+            data = replace(data, features=_read_features(folder / FEATURES, specs, data.users, data.items))
+        model = _read_model(folder, known[name], config, data)
+        _check_sizes(model, data)
+    except BundleError:
+        raise
+    except Exception as error:
+        raise BundleError(f"artefact {folder} cannot be read: {type(error).__name__}: {error}") from error
+    model.name_rows(data.users, data.items)
+    return Artefact(model.eval(), data, config)
+
+
+def _write(folder: Path, model: Model, data: Dataset, metrics: dict) -> None:
+    train, kinds = data.train, {}
+    _write_tensors(folder / "model.safetensors", model.state_dict())
+    features = {name: side for name, side in model.features._asdict().items() if side is not None}
+    if features:
+        states = {f"{name}.{key}": v for name, side in features.items() for key, v in side.state().items()}
+        _write_tensors(folder / FEATURES, states)
+    vocabs = {"users": train.users, "items": train.items}
+    vocabs |= {f"context_{j}": train.contexts[name] for j, name in enumerate(train.columns.context)}
+    for name, vocab in vocabs.items():
+        kinds[name] = _write_vocab(folder / f"{name}.parquet", vocab)
+    frames = [_part_frame(part, number, train) for number, part in enumerate(data.parts) if part is not None]
+    pd.concat(frames, ignore_index=True).to_parquet(folder / "interactions.parquet", index=False)
+    config = {
+        "format": "collabkit",
+        "version": FORMAT_VERSION,
+        "written_by": __version__,
+        "model": {"class": type(model).__name__, "arguments": model.config()},
+        "features": {name: side.spec() for name, side in features.items()},
+        "columns": asdict(train.columns),
+        "id_kinds": kinds,
+        "data_hash": train.data_hash(),
+        "metrics": metrics,
+        "sha256": {path.name: _sha256(path) for path in sorted(folder.iterdir())},
+    }
+    config["sha256"]["config.json"] = _config_digest(config)
+    (folder / "config.json").write_text(json.dumps(config, indent=2, default=_plain) + "\n", encoding="utf-8")
+
+
+def _write_tensors(path: Path, tensors: dict) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:  # a full disk, for one
+        raise OSError(errno.EIO, str(error)) from error
+
+
+def _swap(new: Path, folder: Path) -> None:
+    """Put `new` in the place of `folder`; the old one waits under another name until the new one is there."""
+    previous = _previous(folder)
+    if folder.exists():  # else a crash left the previous one alone: keep it until the new one is there
+        shutil.rmtree(previous, ignore_errors=True)
+        folder.rename(previous)
+    try:
+        new.rename(folder)
+    except OSError:
+        if previous.exists():
+            previous.rename(folder)
+        raise
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _previous(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.previous")
+
+
+def _find(folder: Path) -> Path:
+    """`folder`, or the previous artefact where a crash fell between the two renames of a swap."""
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise BundleError(f"{folder} is a file; an artefact is the folder that learn.export writes")
+    if _previous(folder).is_dir():
+        return _previous(folder)
+    raise FileNotFoundError(f"there is no artefact folder {folder}")
+
+
+def _is_bundle(folder: Path) -> bool:
+    try:
+        return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("format") == "collabkit"
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _read_config(folder: Path) -> dict:
+    if not (folder / "config.json").is_file():
+        raise BundleError(f"{folder} is no collabkit artefact: it has no config.json")
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BundleError(f"artefact {folder} is damaged: config.json is not valid JSON ({error})") from error
+    if not isinstance(config, dict) or config.get("format") != "collabkit":
+        raise BundleError(f"{folder} is no collabkit artefact: its config.json was written by something else")
+    version = config.get("version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise BundleError(
+            f"artefact {folder} has format version {version!r}, this collabkit ({__version__}) reads up to "
+            f"{FORMAT_VERSION}; update collabkit"
+        )
+    missing = {"model", "columns", "id_kinds", "sha256"} - set(config)
+    if missing or not isinstance(config["sha256"], dict):
+        raise BundleError(f"artefact {folder} is damaged: config.json lacks {sorted(missing) or 'checksums'}")
+    if config["sha256"].get("config.json") != _config_digest(config):
+        raise BundleError(f"artefact {folder} is damaged: config.json does not match its checksum; export it again")
+    return config
+
+
+def _read_features(path: Path, specs: dict, users: Vocab, items: Vocab) -> SideFeatures:
+    from safetensors.torch import load_file
+
+    tensors, sides = load_file(path), {}
+    for name, vocab in (("users", users), ("items", items)):
+        if name in specs:
+            state = {key.partition(".")[2]: v for key, v in tensors.items() if key.startswith(f"{name}.")}
+            sides[name] = Features.from_state(vocab, specs[name], state)
+    return SideFeatures(**sides)
+
+
+def _read_model(folder: Path, cls: type[Model], config: dict, data: Dataset) -> Model:
+    from safetensors.torch import load_file
+
+    arguments, state = dict(config["model"]["arguments"]), load_file(folder / "model.safetensors")
+    if config["version"] < 3:
+        for name in ("n_users", "n_items"):
+            arguments.pop(name, None)
+        state = {_new_name(name): value for name, value in state.items()}
+    with uninitialised():
+        model = cls.for_data(data, **arguments)
+    model.restore(state)
+    return model
+
+
+def _new_name(name: str) -> str:
+    for old, new in _OLD_NAMES:
+        name = re.sub(old, new, name)
+    return name
+
+
+def _write_vocab(path: Path, vocab: Vocab) -> str:
+    """Write the ids and return their kind: 'plain' for what Parquet stores, 'uuid' for UUIDs (stored as text)."""
+    ids, kind = vocab.ids, "plain"
+    if ids.dtype == object:
+        first = ids[0]
+        if isinstance(first, uuid.UUID):
+            ids, kind = pd.Index([str(v) for v in ids], dtype="str"), "uuid"
+        elif not isinstance(first, str):
+            raise _unstorable(vocab)
+    try:
+        pd.DataFrame({"id": ids}).to_parquet(path, index=False)
+    except NotImplementedError as error:  # pyarrow has no such type
+        raise _unstorable(vocab) from error
+    return kind
+
+
+def _unstorable(vocab: Vocab) -> TypeError:
+    return TypeError(
+        f"ids of type {type(vocab[1]).__name__} (column {vocab.name!r}) cannot be stored; train on "
+        f"df[{vocab.name!r}].astype(str)"
+    )
+
+
+def _read_vocab(path: Path, kind: str, name: str) -> Vocab:
+    ids = pd.read_parquet(path)["id"]
+    if kind == "uuid":
+        ids = pd.Series([uuid.UUID(v) for v in ids], dtype=object)
+    return Vocab(ids, name)
+
+
+def _part_frame(part: Interactions, number: int, train: Interactions) -> pd.DataFrame:
+    columns = {name: getattr(part, name) for name in ("user_idx", "item_idx", "rating", "time")}
+    if part.time is None and train.time is not None:  # histories have no times; a column with gaps would become floats
+        columns["time"] = torch.zeros_like(part.user_idx)
+    columns |= {f"context_{j}": part.context[name] for j, name in enumerate(train.columns.context)}
+    data = {name: value.numpy() for name, value in columns.items() if value is not None}
+    return pd.DataFrame({**data, "part": np.full(len(part), number, dtype=np.int8)})
+
+
+def _read_data(folder: Path, config: dict) -> Dataset:
+    """The interactions with their vocabularies; the parts that are there."""
+    columns = Columns(**{**config["columns"], "context": tuple(config["columns"].get("context", ()))})
+    names = {"user_idx": "users", "item_idx": "items"} | {
+        f"context_{j}": f"context_{j}" for j in range(len(columns.context))
+    }
+    titles = dict(zip(names, (columns.user, columns.item, *columns.context), strict=True))
+    vocabs = {
+        name: _read_vocab(folder / f"{file}.parquet", config["id_kinds"][file], titles[name])
+        for name, file in names.items()
+    }
+    table = pd.read_parquet(folder / "interactions.parquet")
+    for name, vocab in vocabs.items():
+        if len(table) == 0 or table[name].min() < 0 or table[name].max() >= len(vocab):
+            raise ValueError(f"interactions.parquet has {name} outside 0..{len(vocab) - 1}")
+    tensor: dict[str, Tensor] = {name: torch.from_numpy(table[name].to_numpy().copy()) for name in table.columns}
+    contexts = {name: f"context_{j}" for j, name in enumerate(columns.context)}
+    every = Interactions(
+        tensor["user_idx"], tensor["item_idx"], tensor.get("rating"), tensor.get("time"),
+        vocabs["user_idx"], vocabs["item_idx"], columns,
+        context={name: tensor[key] for name, key in contexts.items()},
+        contexts={name: vocabs[key] for name, key in contexts.items()},
+    )  # fmt: skip
+    train, valid, folded = (every.take(np.flatnonzero(table["part"] == number)) for number in range(3))
+    folded = replace(folded, time=None)
+    return Dataset(train, *(part if len(part) else None for part in (valid, folded)))
+
+
+def _config_digest(config: dict) -> str:
+    """Checksum of all of config.json but this checksum."""
+    files = {name: value for name, value in config["sha256"].items() if name != "config.json"}
+    text = json.dumps({**config, "sha256": files}, sort_keys=True, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value):
+    """A NumPy number (in a column name or a metric) as JSON can hold it."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"config.json cannot hold {value!r}, a {type(value).__name__}")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file) -> str:
+    """`hashlib.file_digest` for Python 3.10."""
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()

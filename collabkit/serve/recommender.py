@@ -1,0 +1,502 @@
+"""`Recommender`: a trained model with its ids, for recommendations; loads an artefact without fastai."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from collabkit.coldstart.fold_in import FoldIn
+from collabkit.coldstart.histories import read_histories
+from collabkit.coldstart.new_ids import add_ids, fold_in_users, refold, takes_ratings
+from collabkit.coldstart.questionnaire import questionnaire
+from collabkit.data.dataset import Dataset
+from collabkit.data.interactions import Interactions
+from collabkit.data.notices import say
+from collabkit.data.query import Query
+from collabkit.data.runs import Runs
+from collabkit.data.vocab import Vocab, check_ids
+from collabkit.evaluate import evaluate, evaluate_fold_in
+from collabkit.evaluate.candidates import known_pairs
+from collabkit.evaluate.tables import predict_ratings
+from collabkit.evaluate.task import RankingTask, held_out
+from collabkit.models.base import Model, evaluating
+from collabkit.models.scorers import DotScorer, ItemTable, Scorer
+from collabkit.retrieval.index import Index, judged_index
+from collabkit.retrieval.neighbours import check_k, cosine_rows, nearest, unit_rows
+from collabkit.retrieval.ranking import Asked, block_size, top_k
+from collabkit.serve.artefact import load_artefact, save_artefact
+
+__all__ = ["Recommender"]
+
+
+class Recommender:
+    """Predictions, recommendations, neighbours and evaluation of a trained model, by external ids.
+
+    `learn.recommend` and its kin are this class on the learner's model; `Recommender.load(folder)` is the same from an
+    artefact. What was computed from the weights alone (item vectors, unit vectors, the prior of the fold-in) is kept
+    until a weight changes.
+
+    Args:
+        model: a model whose sides are row-aligned with the data's vocabularies.
+        data: a `Dataset`, training interactions, or whatever else `Dataset.of` takes; `recommend` hides the training
+            and the validation part.
+        valid: the validation interactions, where `data` is the training part.
+        config: the artefact's config, where it came from one.
+
+    Example:
+        >>> rec = Recommender.load(folder)                             # doctest: +SKIP
+        >>> rec.recommend(['ann', 'bob'], k=5)                         # doctest: +SKIP
+    """
+
+    def __init__(self, model: Model, data, valid: Interactions | None = None, *, config: dict | None = None):
+        self.model, self.config = model, config or {}
+        self.data = Dataset.of(data if valid is None else (data, valid))
+        self._kept: dict[str, tuple] = {}  # by what it is: the model's version, and what was computed from it
+        self._index: tuple | None = None  # the arguments of `use_index`
+
+    users = property(lambda self: self.data.users, doc="The users' ids.")
+    items = property(lambda self: self.data.items, doc="The items' ids.")
+    columns = property(lambda self: self.data.columns, doc="The column names in the caller's tables.")
+    train = property(lambda self: self.data.train, doc="The training interactions.")
+    valid = property(lambda self: self.data.valid, doc="The validation interactions, or None.")
+
+    @classmethod
+    def load(cls, folder: str | Path, models: Sequence[type[Model]] = ()) -> Recommender:
+        """The recommender in an artefact folder written by `learn.export`; see `serve.load_artefact` for errors.
+
+        Args:
+            folder: the artefact.
+            models: the class of its model, where that is not one of the library's.
+        """
+        artefact = load_artefact(folder, models)
+        return cls(artefact.model, artefact.data, config=artefact.config)
+
+    def save(self, folder: str | Path, *, metrics: dict | None = None) -> Path:
+        """Write the artefact; see `serve.save_artefact`."""
+        return save_artefact(folder, self.model, self.data, metrics=metrics)
+
+    def predict(self, users, items, *, unknown: str = "raise", context=None) -> float | np.ndarray:
+        """Predicted rating of each (user, item) pair.
+
+        Args:
+            users, items: external ids, scalars or arrays `(n,)`; a scalar is paired with every id of the other.
+            unknown: `'raise'` for an unknown id, or `'default'` for the no-information answer.
+            context: of a model with a context, `{column: value}`; what is not given is unknown.
+
+        Returns:
+            A float for two scalars, else `(n,)` float32.
+
+        Raises:
+            KeyError: an id is unknown and `unknown='raise'`.
+            ValueError: arrays of different lengths.
+        """
+        user_idx, item_idx = self._encode(self.users, users, unknown), self._encode(self.items, items, unknown)
+        if len(user_idx) != len(item_idx) and 1 not in (len(user_idx), len(item_idx)):
+            raise ValueError(f"users and items must pair up, got {len(user_idx)} users and {len(item_idx)} items")
+        user_idx, item_idx = torch.broadcast_tensors(user_idx, item_idx)
+        with evaluating(self.model):
+            query = self.data.asker(self.model.needs, self._context(context))(user_idx)
+            if self.model.predicts_ratings:
+                ratings = predict_ratings(self.model, query, item_idx).numpy()
+            else:
+                ratings = self.model.score_pairs(query, torch.arange(len(query)), item_idx).numpy()
+        return float(ratings[0]) if _is_one(self.users, users) and _is_one(self.items, items) else ratings
+
+    def recommend(
+        self,
+        users=None,
+        k: int = 10,
+        *,
+        history=None,
+        filter_seen: bool = True,
+        items=None,
+        exclude=None,
+        unknown: str = "raise",
+        context=None,
+        max_memory: int | str = "512MB",
+    ) -> pd.DataFrame:
+        """The top `k` items of each user.
+
+        Args:
+            users: external ids, one or many; None for all users.
+            history: in the place of `users`, what somebody has rated or clicked: `{'Alien (1979)': 5, ...}` or, of a
+                model without ratings, a list of items, for one; a DataFrame with the model's columns for many. Models
+                that look at histories take it as it is; of the others the person is folded in for this call.
+            k: items a user; where fewer are left a user gets fewer rows, counted in a `CollabWarning`.
+            filter_seen: hide the items of the user's training and validation rows, or of the history.
+            items: allow list: recommend these item ids only.
+            exclude: deny list: item ids, or a DataFrame with the user and item columns for pairs to hide.
+            unknown: `'raise'` for an unknown user, or `'default'` for the list of a user of whom nothing is known.
+            context: of a model with a context, `{column: value}` of the moment; what is not given is unknown.
+            max_memory: bound of the score block, in bytes or as `'512MB'`; users are scored in blocks under it.
+
+        Returns:
+            DataFrame with the user column (not for one history), the item column, `rank` (1 is best) and `score`
+            (predicted rating).
+
+        Raises:
+            KeyError: unknown users or items.
+            ValueError: `k` < 1, no candidate is left, or a history is empty or has a rating out of range.
+            TypeError: a history, for a model that can neither look at one nor fold it in.
+        """
+        candidates, moment = self._candidates(items, exclude), self._context(context)
+        if history is not None:
+            if users is not None or isinstance(exclude, pd.DataFrame):
+                raise ValueError("history= stands for new users: leave users= out, and give exclude= as item ids")
+            query, ids, runs = self._new_query(history, moment)
+            seen = runs.unique() if filter_seen else None
+            return self._lists(ids, torch.arange(len(query)), lambda at: query[at], candidates, k, seen, max_memory)
+        chosen = torch.arange(1, len(self.users)) if users is None else self._encode(self.users, users, unknown)
+        ask, seen = self.data.asker(self.model.needs, moment), self._hidden(filter_seen, exclude)
+        return self._lists(self._asked(users), chosen, ask, candidates, k, seen, max_memory)
+
+    def default_list(self, k: int = 10, *, items=None, exclude=None, context=None) -> pd.DataFrame:
+        """The top `k` items of a user of whom nothing is known; arguments as of `recommend`."""
+        ask = self.data.asker(self.model.needs, self._context(context))
+        return self._lists(None, torch.zeros(1, dtype=torch.int64), ask, self._candidates(items, exclude), k)
+
+    def similar_items(self, item, k: int = 10) -> pd.DataFrame:
+        """The `k` items whose factors have the largest cosine with those of `item` (one id or several).
+
+        Returns:
+            DataFrame with columns `item` (asked; only for several), the item column, `rank`, `similarity` (-1 to 1).
+        """
+        return self._similar(item, k, "item")
+
+    def similar_users(self, user, k: int = 10) -> pd.DataFrame:
+        """The `k` users whose factors have the largest cosine with those of `user` (one id or several)."""
+        return self._similar(user, k, "user")
+
+    def use_index(
+        self, make: Callable[[Tensor], Index] | None, *, k: int = 10, min_recall: float = 0.95, n_queries: int = 1000
+    ) -> float:
+        """Search with an index rather than exactly, if it finds enough of what exact search finds.
+
+        Args:
+            make: function from the items' vectors `(n_items, d)` to an `Index`; None for exact search again. After more
+                training it is called, and judged, again.
+            k, n_queries: the recall of the top `k` is measured on the vectors of so many users.
+            min_recall: below it the index is refused.
+
+        Returns:
+            Its recall against exact search on this model's own vectors.
+
+        Raises:
+            TypeError: the model's score is no dot product.
+            ValueError: the recall is too low.
+        """
+        self._kept.pop("index", None)
+        self._index = None if make is None else (make, k, min_recall, n_queries)
+        try:
+            return 1.0 if make is None else self._judged_index()[1]
+        except BaseException:
+            self._index = None
+            raise
+
+    def evaluate(
+        self,
+        on="valid",
+        *,
+        k=10,
+        metrics=None,
+        candidates=None,
+        by: str | None = None,
+        threshold: float | None = None,
+        n_boot: int = 1000,
+        seed: int = 0,
+        max_memory: int | str = "512MB",
+    ) -> pd.DataFrame:
+        """Rating errors and ranking metrics on held-out rows, with intervals and baselines.
+
+        Args:
+            on: `'valid'`, or a DataFrame with the model's columns (a final test).
+            k: cut-off of the ranking metrics, or several: `[5, 10, 20]`.
+            metrics: names; default HitRate, Precision, Recall, NDCG, MAP, MRR. Besides there are AUC, and of the lists
+                Coverage, Novelty, Diversity, ARP and Gini. A function of ranks, groups and k is one too; see
+                `collabkit.metrics`.
+            candidates: what the relevant items compete with: None for all unseen items, item ids for those of them (say
+                the new ones; relevant pairs with other items are left out, counted), `SampledCandidates(99)`, or a
+                DataFrame of user-item pairs; all but None are said in the metrics' names.
+            by: `'user_activity'` or `'item_popularity'`: ranking metrics by decile; `'cold'`: all apart for rows whose
+                user and item have training rows (`'warm'`) and whose item, user or both have none (`'cold item'`,
+                `'cold user'`, `'cold both'`), indexed by part and metric; see `evaluate.evaluate_ranking`.
+            threshold: a held-out item rated at least this is relevant; default the median training rating. Without
+                ratings all are.
+            n_boot, seed: bootstrap over users for the 95 % intervals.
+            max_memory: as in `recommend`.
+
+        Returns:
+            DataFrame indexed by metric: `value`, `low`, `high`, the baselines (NaN where one has no such metric), the
+            paired `difference` to popularity with `diff_low` and `diff_high`, and `n`, the number of ratings or users.
+            RMSE and MAE come first where there are ratings, `metrics` is None and `by` is None or `'cold'`. Items seen
+            in training are not candidates, nor, in a final test, those of the validation part, unless the test holds
+            them. Ties count against a model: popularity, which knows nothing of items without training rows, has 0
+            among them, less than a random order.
+
+        Raises:
+            KeyError: unknown ids in a list of `candidates`.
+            ValueError, TypeError: `on`, `k`, `metrics`, `by` or `candidates` are none of the above, or leave nothing.
+        """
+        options = {"k": k, "metrics": metrics, "candidates": candidates, "by": by, "threshold": threshold}
+        common = {"n_boot": n_boot, "seed": seed, "max_memory": max_memory}
+        return evaluate(self.model, self.data, on, **options, **common)
+
+    def evaluate_fold_in(self, on="valid", *, n_given=(1, 3, 5, 10, 20), k: int = 10, seed: int = 0) -> pd.DataFrame:
+        """What is said of new users when n of their rows become known; see `evaluate.fold_in.evaluate_fold_in`.
+
+        Args:
+            on: as of `evaluate`; its users without training rows are the new ones, see `splits.cold_users`.
+            n_given, k, seed: rows given, cut-off of the ranking metrics, and the draw of the rows.
+
+        Returns:
+            DataFrame indexed by `n_given`, 0 included: RMSE, or HitRate, NDCG and Recall at `k` without ratings, beside
+            baselines.
+        """
+        return evaluate_fold_in(self.fold, held_out(self.data, on), n_given=n_given, k=k, seed=seed)
+
+    def task(self, on="valid", *, candidates=None, threshold: float | None = None) -> RankingTask:
+        """The `RankingTask` that `evaluate` with these arguments sets."""
+        return RankingTask.make(self.data, on, candidates=candidates, threshold=threshold)
+
+    def questionnaire(self, n: int = 10, *, by: str = "information", items=None) -> pd.DataFrame:
+        """Items to ask a new user about, whose answers `recommend(history=...)` or `fold_in` takes.
+
+        Args:
+            n: how many.
+            by: `'information'`: the most telling ones, popular, divisive and spread over the space of tastes; see
+                `coldstart.questionnaire.next_questions`. `'popularity'`: the best known; `'spread'`: as if all
+                were known.
+            items: ids to choose from; default all with training rows.
+
+        Returns:
+            DataFrame with the item column, `known_by` (share of the users with a training row of it), `spread`
+            (standard deviation of the answer before anything is known, in ratings or logits) and `information` (nats
+            that the answer was expected to be worth, after those above it).
+
+        Raises:
+            KeyError: an unknown item.
+            ValueError: `n` below 1 or above the number of items; an unknown `by`.
+        """
+        return questionnaire(self.fold, n, by=by, items=items)
+
+    def add_items(self, items: pd.DataFrame) -> Recommender:
+        """Take in new items, known by their features alone; nothing is trained, and the other ids stay as they are.
+
+        Args:
+            items: a row an item: the item column and the columns of the model's item features. Categories that training
+                has not seen count as none (counted in a `CollabWarning`).
+
+        Returns:
+            This recommender.
+
+        Raises:
+            TypeError: the model has no item features.
+            KeyError: a column is missing.
+            ValueError: an item exists already or has two rows; a vector of another length, with NaN.
+        """
+        self.data = add_ids(self.model, self.data, items, "item")
+        return self
+
+    def add_users(self, users: pd.DataFrame) -> Recommender:
+        """Take in new users, known by their features alone; see `add_items`, and `fold_in` for users with ratings."""
+        return self._take_in(lambda _: add_ids(self.model, self.data, users, "user"))
+
+    def fold_in(self, ratings: pd.DataFrame, users: pd.DataFrame | None = None) -> Recommender:
+        """Take in new users by what they have rated or clicked, the items as they are; nothing is trained again.
+
+        Each gets the row of the user table under which the history is most likely, given how the training users are
+        distributed; see `fold_in.FoldIn`. Their histories are hidden from their recommendations and saved with the
+        model. Users who are there without training rows (added, folded in before, or in the validation part alone)
+        may come again with more.
+
+        Args:
+            ratings: rows of the new users, with the model's user, item and rating columns. Unknown items are left out
+                (counted).
+            users: features of users who are not there yet, as for `add_users`.
+
+        Returns:
+            This recommender.
+
+        Raises:
+            KeyError: a column is missing.
+            ValueError: a user has training rows, or no item that the model knows; a rating out of range.
+            TypeError: the model's users are computed from the training data alone.
+        """
+        return self._take_in(lambda solver: fold_in_users(self.model, self.data, ratings, users, solver))
+
+    def refold(self) -> None:
+        """Solve for the rows of the folded-in users again, e.g. after more training."""
+        self._take_in(lambda solver: refold(self.model, self.data, solver) or self.data)
+
+    @property
+    def fold(self) -> FoldIn:
+        """The fold-in for the model as it is now; kept until a weight changes."""
+        return self._keep("fold", lambda: FoldIn(self.model, self.data))
+
+    def _take_in(self, change: Callable[[Callable[[Dataset], FoldIn]], Dataset]) -> Recommender:
+        """Take users in. They change nothing of how the trained ones are distributed: the prior stays."""
+        version, data, fold = self._kept.get("fold", (None, None, None))
+        folds = [fold] if version == self.model.version() and data is self.data else []
+
+        def solver(data: Dataset) -> FoldIn:
+            if not folds:
+                folds.append(FoldIn(self.model, data))
+            return folds[0]
+
+        self.data = change(solver)
+        if folds:
+            self._kept["fold"] = (self.model.version(), self.data, folds[0])
+        return self
+
+    def _keep(self, name: str, compute: Callable):
+        """What `compute` gives, kept as long as weights and data are the same."""
+        state = self.model.version(), self.data
+        kept = self._kept.get(name)
+        if kept is None or kept[0] != state[0] or kept[1] is not state[1]:
+            kept = self._kept[name] = (*state, compute())
+        return kept[2]
+
+    @torch.no_grad()
+    def _judged_index(self) -> tuple[Index, float]:
+        """The index that `use_index` asked for, on the weights as they are, and its recall."""
+        (make, k, min_recall, n_queries), model = self._index, self.model
+        every, users = torch.arange(len(self.items), device=model.device), torch.arange(1, len(self.users))[:n_queries]
+
+        def compute() -> tuple[Index, float]:
+            vectors = model.item_vectors(every).cpu()
+            queries = model.user_vectors(self.data.asker(model.needs)(users).to(model.device)).cpu()
+            return judged_index(make, vectors, queries, k, self.data.seen.of(users), min_recall)
+
+        with evaluating(model):
+            return self._keep("index", compute)
+
+    def _scorer(self, candidates: Tensor, max_memory: int | str) -> Scorer:
+        """A scorer of `candidates` `(c,)`, ascending; the vectors of all items are kept."""
+        if not self.model.has_vectors:
+            return self.model.scorer(candidates, max_memory)
+        n, device = len(self.items), self.model.device
+        table = self._keep("items", lambda: ItemTable(self.model.item_vectors(torch.arange(1, n, device=device))))
+        return DotScorer(self.model, table if len(candidates) == n - 1 else table.take(candidates - 1))
+
+    def _new_query(self, history, context: dict[str, Tensor]) -> tuple[Query, pd.Index | None, Runs]:
+        """The query of somebody with a history, their ids, and the histories."""
+        looks = "history" in self.model.needs
+        fold = None if looks else self.fold
+        options = {"rated": takes_ratings(self.model, self.data), "y_range": self.model.y_range}
+        new = read_histories(history, self.data, **options)
+        nobody = torch.zeros(len(new), dtype=torch.int64)
+        query = self.data.asker([name for name in self.model.needs if name != "history"], context)(nobody)
+        query = Query(query) if isinstance(query, Tensor) else query
+        if looks:
+            return replace(query, history=new.histories), new.ids, new.histories
+        return replace(query, rows=tuple(fold.rows(new.histories))), new.ids, new.histories
+
+    def _context(self, context) -> dict[str, Tensor]:
+        """The codes of a moment, given as `{column: value}`."""
+        names = self.columns.context if "context" in self.model.needs else ()
+        odd = sorted(set(context or {}) - set(names))
+        if odd:
+            raise ValueError(f"context= names {odd}; the model knows {list(names)}")
+        return {
+            name: torch.from_numpy(self.train.contexts[name].encode([value])) for name, value in (context or {}).items()
+        }
+
+    def _candidates(self, items, exclude) -> Tensor:
+        chosen = self.data.every_item if items is None else self._encode(self.items, items, "raise").unique()
+        if exclude is not None and not isinstance(exclude, pd.DataFrame):
+            chosen = chosen[~torch.isin(chosen, self._encode(self.items, exclude, "raise"))]
+        if len(chosen) == 0:
+            raise ValueError("no item is left to recommend; check items= and exclude=")
+        return chosen
+
+    def _hidden(self, filter_seen: bool, exclude) -> Runs | None:
+        if not isinstance(exclude, pd.DataFrame) or len(exclude) == 0:
+            return self.data.seen if filter_seen else None
+        pairs, unknown = known_pairs(exclude, self.train)
+        if unknown:
+            say(f"{unknown:,} of {len(exclude):,} pairs in exclude= name unknown ids; they hide nothing")
+        return self.data.seen.union(pairs) if filter_seen else pairs
+
+    def _encode(self, vocab: Vocab, ids, unknown: str) -> Tensor:
+        if unknown not in ("raise", "default"):
+            raise ValueError(f"unknown must be 'raise' or 'default', got {unknown!r}")
+        idx = vocab.encode([ids] if _is_one(vocab, ids) else ids, unknown="raise" if unknown == "raise" else "zero")
+        return torch.from_numpy(idx)
+
+    def _asked(self, users) -> pd.Index:
+        """The ids that were asked for, `(b,)`; all for None."""
+        one = users is not None and _is_one(self.users, users)
+        return self.users.ids if users is None else check_ids([users] if one else users, self.columns.user)
+
+    def _lists(
+        self, ids: pd.Index | None, chosen: Tensor, ask, candidates: Tensor, k: int, hidden: Runs | None = None,
+        max_memory: int | str = "512MB",
+    ) -> pd.DataFrame:  # fmt: skip
+        """The lists of the users at `chosen` `(b,)`, of whom `ask` makes queries, as a table."""
+        if int(k) != k or k < 1:
+            raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
+        with evaluating(self.model), torch.inference_mode():
+            if self._index is None:
+                block = block_size(len(candidates), max_memory, self.model.device)
+                options = {"n_items": len(self.items), "hidden": hidden, "block": block}
+                scorer = Asked(self._scorer(candidates, max_memory), ask)
+                best, logits = top_k(scorer, chosen, candidates, int(k), **options)
+            else:
+                vectors = self.model.user_vectors(ask(chosen).to(self.model.device)).cpu()
+                allowed = None if len(candidates) == len(self.items) - 1 else candidates
+                seen = None if hidden is None else hidden.of(chosen)
+                best, logits = self._judged_index()[0].search(vectors, int(k), seen, allowed)
+            scores = self.model.activation(logits)
+        return self._frame(ids, best, scores, int(k))
+
+    def _frame(self, ids: pd.Index | None, best: Tensor, scores: Tensor, k: int) -> pd.DataFrame:
+        """The lists `best` `(b, k)` of the users `ids`, or of one without an id, as a table."""
+        left = best > 0  # (b, k)
+        counts = left.sum(1)
+        short = int((counts < k).sum())
+        if short:
+            say(
+                f"fewer than k={k} items are left for {short:,} of {len(best):,} users, who get fewer rows "
+                f"(at least {int(counts.min())})"
+            )
+        rows = torch.repeat_interleave(torch.arange(len(best)), counts).numpy()
+        data = {} if ids is None else {self.columns.user: ids.take(rows)}
+        data[self.columns.item] = self.items.decode(best[left].numpy())
+        return pd.DataFrame({**data, "rank": left.cumsum(1)[left].numpy(), "score": scores[left].numpy()})
+
+    def _similar(self, ids, k: int, side: str) -> pd.DataFrame:
+        vocab = getattr(self, f"{side}s")
+        rows, n = self._encode(vocab, ids, "raise"), len(vocab)
+        k, own = check_k(k, n), side == "item" and self.model.has_similarity
+        similarity = self.model.item_similarity if own else cosine_rows(self._unit(side))
+        found, best = nearest(similarity, rows, k, n)
+        data = {} if _is_one(vocab, ids) else {f"similar_to_{vocab.name}": vocab.decode(rows.numpy()).repeat(k)}
+        data[vocab.name] = vocab.decode(found.flatten().numpy())
+        data |= {"rank": np.tile(np.arange(1, k + 1), len(rows)), "similarity": best.flatten().numpy()}
+        table = pd.DataFrame(data)
+        return table[table["similarity"] > -np.inf].reset_index(drop=True)  # a model may know few neighbours
+
+    def _unit(self, side: str) -> Tensor:
+        """The factors of all of a side's ids, scaled to length 1."""
+        every = torch.arange(len(getattr(self, f"{side}s")))
+        query = self.data.asker(self.model.needs)(every) if side == "user" else every
+        return self._keep(f"unit_{side}", lambda: unit_rows(self.model.factors(side, query.to(self.model.device))))
+
+    def __repr__(self) -> str:
+        return (
+            f"Recommender: {type(self.model).__name__}, {len(self.users) - 1:,} users, {len(self.items) - 1:,} items, "
+            f"{len(self.train):,} training rows"
+        )
+
+
+def _is_one(vocab: Vocab, ids) -> bool:
+    """Whether `ids` is one id rather than a sequence of them; a tuple is, where the vocabulary holds it."""
+    if isinstance(ids, tuple):
+        return ids in vocab
+    return isinstance(ids, (str, bytes)) or np.ndim(ids) == 0

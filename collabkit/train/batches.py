@@ -1,0 +1,349 @@
+"""Batches: what a loader's rows become. Ratings as they are, positives with negatives, whole users, or single pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from copy import copy
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from collabkit.data.interactions import Interactions
+from collabkit.data.query import Query
+from collabkit.data.runs import Runs
+from collabkit.train.sampling import AllItems, InBatchNegatives
+
+__all__ = ["Batch", "Rated", "Ranked", "ByUser", "Pointwise"]
+
+HISTORY = 100  # items that a training query looks back at most
+DRAWS = 2**23  # negatives drawn at once
+
+
+class Batch(tuple):
+    """A batch: the tuple that fastai takes, inputs before targets, whose parts also have names.
+
+    Example:
+        >>> batch = Batch(query=torch.tensor([1]), positives=torch.tensor([2]), weight=None)
+        >>> len(batch), batch.positives, batch.weight
+        (2, tensor([2]), None)
+    """
+
+    def __new__(cls, unnamed=(), /, **parts):  # fastai makes a new one of a list
+        batch = super().__new__(cls, [*unnamed, *(part for part in parts.values() if part is not None)])
+        batch.__dict__.update(parts)
+        return batch
+
+
+class _Rows:
+    """Rows of interactions on a device, and the queries that they make.
+
+    Args:
+        data: the interactions.
+        known: the items that each user had before these rows; None where the rows themselves tell, in their order.
+    """
+
+    needs: tuple[str, ...] = ("users",)
+    shares_negatives = False  # among the rows of a batch
+
+    def __init__(self, data: Interactions, known: Runs | None = None):
+        self.data, self.known = data, known
+        self.to(None)
+
+    def __len__(self) -> int:
+        """Number of rows that a loader puts in an order."""
+        return len(self.data)
+
+    def to(self, device) -> None:
+        """Move the columns to `device` (None is the CPU)."""
+        self.device, data = torch.device("cpu" if device is None else device), self.data
+        self.users, self.items = data.user_idx.to(self.device), data.item_idx.to(self.device)
+        self.rating = None if data.rating is None else data.rating.to(self.device)
+        self.weight = None if data.weight is None else data.weight.to(self.device)
+
+    def on(self, data: Interactions):
+        """The same of other interactions."""
+        new = copy(self)
+        new.data = data
+        new.to(self.device)
+        return new
+
+    def asking(self, needs: Sequence[str]):
+        """The same with queries that have the parts `needs`.
+
+        Raises:
+            ValueError: the batches cannot have them.
+        """
+        new = copy(self)
+        new.needs = tuple(needs)
+        if "history" in needs and self.known is None:
+            self.data.histories  # noqa: B018  # made here, not in the first batch
+        return new
+
+    def query(self, rows: Tensor) -> Tensor | Query:
+        """The query of the users of `rows` `(b,)`, each at the moment of its row."""
+        users = self.users[rows]
+        if self.needs == ("users",):
+            return users
+        history = self._history(rows.cpu()) if "history" in self.needs else None
+        codes = self.data.context if "context" in self.needs else {}
+        query = Query(users.cpu(), history, {name: code[rows.cpu()] for name, code in codes.items()})
+        return query.to(self.device)
+
+    def _history(self, rows: Tensor) -> Runs:
+        """What the users of `rows` had met before them."""
+        users = self.data.user_idx[rows]
+        if self.known is not None:
+            return self.known.of(users).last(HISTORY)
+        mine = self.data.histories  # of rows in the order of their users and times: a row's place is its own number
+        return mine.spans(torch.maximum(mine.start[users], rows - HISTORY), rows)
+
+
+class Rated(_Rows):
+    """Ratings: `(x (bs, 2), y (bs, 1))`, users and items in the columns of `x`; without ratings `(x,)`.
+
+    Of a model that needs more than users `(query, items (bs,), y (bs, 1))`. Weights `(bs, 1)` come last, as a further
+    target that a `losses.FlatLoss` takes.
+    """
+
+    ragged = False
+    n_negatives = 0
+
+    @property
+    def n_inp(self) -> int:
+        """Number of inputs in a batch."""
+        return 1 if self.needs == ("users",) else 2
+
+    @property
+    def n_plain(self) -> int:
+        """Number of tensors in a batch without its weights."""
+        return self.n_inp + (self.rating is not None)
+
+    def asking(self, needs: Sequence[str]) -> Rated:
+        if "history" in needs and self.known is None:
+            raise ValueError("a model that looks at histories learns from events: make dls with feedback='implicit'")
+        return super().asking(needs)
+
+    def make(self, rows: Tensor, sizes: list[int], generator: torch.Generator | None) -> Iterator[tuple]:
+        """The batches of `rows` `(m,)`, of so many `sizes` each."""
+        targets = [] if self.rating is None else [self.rating[rows][:, None].split(sizes)]
+        if targets and self.weight is not None:  # without ratings they would be taken for the target
+            targets.append(self.weight[rows][:, None].split(sizes))
+        if self.needs == ("users",):
+            inputs = [torch.stack([self.users[rows], self.items[rows]], 1).split(sizes)]
+        else:
+            inputs = [map(self.query, rows.split(sizes)), self.items[rows].split(sizes)]
+        yield from zip(*inputs, *targets, strict=True)
+
+    def decode(self, batch, max_n: int) -> pd.DataFrame:
+        """The first `max_n` rows with the caller's ids and column names."""
+        columns, n_inp = self.data.columns, self.n_inp
+        if n_inp == 1:
+            users, items = batch[0][:max_n].cpu().unbind(1)
+        else:
+            users, items = batch[0].users[:max_n].cpu(), batch[1][:max_n].cpu()
+        table = {columns.user: self.data.users[users], columns.item: self.data.items[items]}
+        if len(batch) > n_inp:
+            name = columns.rating if columns.rating is not None else "rating"
+            table[name] = batch[n_inp][:max_n].flatten().cpu().numpy()
+        return pd.DataFrame(table)
+
+    def results(self, batch, out, max_n: int) -> pd.DataFrame:
+        """The same with the predictions `out` `(bs,)`."""
+        table = self.decode(batch, max_n)
+        out = out[0] if isinstance(out, (tuple, list)) else out
+        rating = self.data.columns.rating
+        table[f"{'rating' if rating is None else rating}_pred"] = out.flatten()[:max_n].float().cpu().numpy()
+        return table
+
+
+class Ranked(_Rows):
+    """Positives with negatives: `(query, positives (bs,), negatives, log_counts)`.
+
+    The query is the users `(bs,)` themselves where the model needs no more. The negatives are `(bs, n_neg)` items that
+    each row's user has not seen, or `(n,)` that the batch shares, as the sampler has it; `log_counts` is the target
+    that a `losses.RankingLoss` takes. Events with weights have a fifth tensor `(bs,)`.
+
+    Args:
+        data: the events, in the order of their users.
+        sampler: one of `collabkit.train.sampling`.
+        n_neg: negatives for each positive, drawn with replacement.
+        known: as of `_Rows`.
+
+    Raises:
+        ValueError: `n_neg` < 1.
+    """
+
+    n_inp, n_plain = 3, 4
+
+    def __init__(self, data: Interactions, sampler, n_neg: int = 4, known: Runs | None = None):
+        if int(n_neg) != n_neg or n_neg < 1:
+            raise ValueError(f"n_neg must be a whole number of at least 1, got {n_neg!r}")
+        self.sampler, self.n_negatives, self.shares_negatives = sampler, int(n_neg), sampler.shared
+        super().__init__(data, known)
+
+    @property
+    def ragged(self) -> bool:
+        """Whether batches differ in their number of negatives, so that their scores make no table."""
+        return self.sampler.shared and not isinstance(self.sampler, AllItems)
+
+    def to(self, device) -> None:
+        super().to(device)
+        self.sampler.to(device)
+
+    def make(self, rows: Tensor, sizes: list[int], generator: torch.Generator | None) -> Iterator[Batch]:
+        """The batches of `rows` `(m,)`, of so many `sizes` each."""
+        sampler, n_neg, per_row = self.sampler, self.n_negatives, not self.sampler.shared
+        if per_row:
+            # All rows in the order of the users: their part of the search stays in the cache.
+            every = len(rows) == len(self)
+            drawn = sampler.draw(self.users, n_neg, generator)[rows] if every else None
+            drawn = (sampler.draw(self.users[rows], n_neg, generator) if drawn is None else drawn).split(sizes)
+        plain = self.needs == ("users",)
+        queries = self.users[rows].split(sizes) if plain else map(self.query, rows.split(sizes))
+        weights = [None] * len(sizes) if self.weight is None else self.weight[rows].split(sizes)
+        columns = zip(queries, self.items[rows].split(sizes), weights, strict=True)
+        for j, (query, positives, weight) in enumerate(columns):
+            users = query if plain else query.users
+            if per_row:
+                negatives = drawn[j]
+                log_counts = sampler.log_counts(users, negatives)
+            else:
+                negatives = sampler.draw(positives, n_neg, generator)
+                log_counts = sampler.log_counts(users, positives, negatives, n_neg)
+            parts = {"query": query, "positives": positives, "negatives": negatives}
+            yield Batch(**parts, log_counts=log_counts, weight=weight)
+
+    def decode(self, batch, max_n: int, max_negatives: int = 5) -> pd.DataFrame:
+        """The first rows with the caller's ids: the user, the positive, and up to five of the negatives."""
+        users = batch[0] if isinstance(batch[0], Tensor) else batch[0].users
+        return self._table(users.cpu(), *(part.cpu() for part in batch[1:3]), max_n, max_negatives)
+
+    def _table(self, users: Tensor, positives: Tensor, negatives: Tensor, max_n: int, most: int) -> pd.DataFrame:
+        columns, items = self.data.columns, self.data.items
+        users, positives = users[:max_n], positives[:max_n]
+        negatives = negatives.expand(len(users), -1) if negatives.ndim == 1 else negatives[:max_n]
+        table = {columns.user: self.data.users[users], columns.item: items[positives]}
+        n = negatives.shape[1]
+        table |= {f"negative {j + 1} of {n}": items[negatives[:, j]] for j in range(min(n, most))}
+        return pd.DataFrame(table)
+
+    def results(self, batch, out, max_n: int) -> pd.DataFrame:
+        """Users with their positive, the negative that scores best, and both scores `out` `(bs, 1 + n)`."""
+        scores = (out[0] if isinstance(out, (tuple, list)) else out)[:max_n].float().cpu()
+        out_of_it = batch[3].cpu()[: len(scores)] == torch.inf  # the row's own positive, or none at all
+        best, at = scores[:, 1:].masked_fill(out_of_it, -torch.inf).max(1)
+        negatives = batch[2].cpu().expand(len(batch[0]), -1)[: len(scores)]
+        table = self.decode(batch, max_n, max_negatives=0)
+        table["score"] = scores[:, 0].numpy()
+        table["best negative"] = self.data.items[negatives[torch.arange(len(at)), at]]
+        table["its score"] = best.numpy()
+        return table
+
+
+class ByUser(Ranked):
+    """Whole users: `(users (g,), positives (r,), negatives (m,), group (r,), log_counts (m,), hits (2, h))`.
+
+    All events of so many users and negatives that the batch shares. What a softmax costs, the sum over the negatives,
+    is then computed once a user rather than once an event: with 30 events a user, a thirtieth. `group` says which of
+    the batch's users each positive belongs to, `hits` at which places of the `(g, m)` scores a user has seen the item.
+    Events with weights have a seventh tensor `(r,)`.
+
+    Args:
+        data: the events, in the order of their users.
+        sampler: one of shared negatives that masks what a user has seen.
+        n_neg: as of `Ranked`.
+
+    Raises:
+        ValueError: another kind of sampler; events out of the order of their users.
+    """
+
+    n_inp, n_plain, ragged = 4, 6, True
+
+    def __init__(self, data: Interactions, sampler, n_neg: int = 4):
+        if not (sampler.shared and sampler.mask_seen) or isinstance(sampler, InBatchNegatives):
+            raise ValueError(
+                "batches of users need negatives that they share, without what each has seen: negatives='shared' or "
+                f"partial(AllItems, mask_seen=True), got {type(sampler).__name__}"
+            )
+        if (data.user_idx.diff() < 0).any():
+            raise ValueError("batches of users need the events in their order: pass data.sorted_by_user()")
+        super().__init__(data, sampler, n_neg)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def to(self, device) -> None:
+        super().to(device)
+        members = self.data.counts("user").nonzero().squeeze(1)
+        self.members = members.to(self.device)  # (n,) users who have events
+        self.rows = Runs.group(self.data.user_idx, torch.arange(len(self.data)), self.data.n_users).to(self.device)
+
+    def asking(self, needs: Sequence[str]) -> ByUser:
+        if tuple(needs) != ("users",):
+            raise ValueError(f"batches of whole users have no {needs[-1]}: leave by_user=True out for this model")
+        return self
+
+    def make(self, rows: Tensor, sizes: list[int], generator: torch.Generator | None) -> Iterator[Batch]:
+        for chosen in rows.split(sizes):
+            users = self.members[chosen]
+            mine = self.rows.of(users)
+            positives = self.items[mine.values]
+            negatives = self.sampler.draw(positives, self.n_negatives, generator)
+            parts = {"query": users, "positives": positives, "negatives": negatives, "group": mine.rows}
+            log_counts = self.sampler.log_expected(negatives, self.n_negatives)
+            hits = torch.stack(self.sampler.hits(users, None, negatives))
+            weight = None if self.weight is None else self.weight[mine.values]
+            yield Batch(**parts, log_counts=log_counts, hits=hits, weight=weight)
+
+    def decode(self, batch, max_n: int, max_negatives: int = 5) -> pd.DataFrame:
+        """As of `Ranked`; the negatives of a row are those of the batch, seen ones included."""
+        users, positives, negatives, group = (part.cpu() for part in batch[:4])
+        return self._table(users[group], positives, negatives, max_n, max_negatives)
+
+    def results(self, batch, out, max_n: int) -> pd.DataFrame:
+        """Users with their positives and their scores."""
+        table = self.decode(batch, max_n, max_negatives=0)
+        table["score"] = out[0][: len(table)].float().cpu().numpy()
+        return table
+
+
+class Pointwise(Rated):
+    """The pairs of `Ranked` batches one a row: `(x (m, 2), y (m, 1))`, y 1 for a positive and 0 for a negative.
+
+    For a module that takes `x (m, 2)` and a pointwise loss, in a plain fastai `Learner`. A batch has so many positives
+    and their negatives, `m = bs * (1 + n_neg)` rows, less the negatives of users who have seen everything.
+
+    Args:
+        ranked: the batches.
+
+    Raises:
+        ValueError: a sampler of shared negatives; events with weights.
+    """
+
+    n_inp, n_plain = 1, 2
+
+    def __init__(self, ranked: Ranked):
+        if ranked.sampler.shared:
+            raise ValueError("pairs one a row need negatives of each row's own: negatives='uniform' or 'popularity'")
+        if ranked.data.weight is not None:
+            raise ValueError("pairs one a row carry no weights: make the dataloaders without weights=")
+        self.ranked = ranked
+        self.n_negatives = ranked.n_negatives
+        super().__init__(ranked.data)
+
+    def on(self, data: Interactions) -> Pointwise:
+        return Pointwise(self.ranked.on(data))
+
+    def to(self, device) -> None:
+        super().to(device)
+        self.ranked.to(device)
+
+    def make(self, rows: Tensor, sizes: list[int], generator: torch.Generator | None) -> Iterator[tuple]:
+        for user, positive, negatives, _ in self.ranked.make(rows, sizes, generator):
+            items = torch.cat([positive[:, None], negatives], dim=1)  # (bs, 1 + n_neg)
+            x = torch.stack([user[:, None].expand_as(items), items], dim=-1).reshape(-1, 2)
+            y = torch.zeros(items.shape, device=items.device)
+            y[:, 0] = 1
+            there = x[:, 1] > 0
+            yield x[there], y.reshape(-1, 1)[there]

@@ -1,0 +1,206 @@
+"""Callbacks: cheaper versions of fastai's per-batch ones, cold rows, and mixed precision on any device."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+from fastai.callback.core import Callback, CancelTrainException
+from fastai.callback.fp16 import AMPMode, MixedPrecision
+from fastai.callback.schedule import ParamScheduler
+from fastai.learner import AvgSmoothLoss, Recorder
+from tqdm import tqdm
+
+from collabkit.coldstart.default_rows import fill_cold_items, settle_default_rows, zero_cold_rows
+from collabkit.models.base import as_model
+from collabkit.train.als import ALSSolver
+
+__all__ = [
+    "LeanRecorder", "LeanScheduler", "ColdRows", "AlternatingLeastSquares", "DeviceMixedPrecision", "ConsoleProgress",
+    "cosine", "piecewise",
+]  # fmt: skip
+
+
+class LeanRecorder(Recorder):
+    """fastai's `Recorder` with the same records; a training batch costs it three small tensor operations."""
+
+    name = "recorder"
+
+    def __init__(self, beta: float = 0.98, **kwargs):
+        super().__init__(beta=beta, **kwargs)
+        self.smooth_loss = _LeanSmoothLoss(beta=beta)
+
+    def after_batch(self):
+        """Record the learning rate and the smoothed loss of a training batch; validation as fastai."""
+        learn = self.learn
+        if not learn.training or self.train_metrics or not learn.yb:
+            super().after_batch()
+            return
+        self.smooth_loss.accumulate(learn)
+        self.lrs.append(learn.opt.param_groups[-1]["lr"])
+        learn.smooth_loss = self.smooth_loss.value
+        self.losses.append(learn.smooth_loss)
+
+
+class _LeanSmoothLoss(AvgSmoothLoss):
+    def accumulate(self, learn):
+        self.count += 1
+        loss = learn.loss.detach()
+        loss = loss.mean() if loss.ndim else loss
+        self.val = torch.lerp(loss, self.val.to(loss.device), self.beta)
+
+
+class LeanScheduler(ParamScheduler):
+    """fastai's `ParamScheduler` for schedules made by `cosine` and `piecewise`: plain Python, no tensors a step."""
+
+    name = "param_scheduler"
+
+    def before_batch(self):
+        """Set each hyper-parameter to its value at this point of the training."""
+        for name, schedule in self.scheds.items():
+            self.learn.opt.set_hyper(name, schedule(self.learn.pct_train))
+
+
+def cosine(start, end) -> Callable:
+    """Half a cosine from `start` to `end` (numbers or arrays) over a position in [0, 1]."""
+    return lambda pos: start + (1 + math.cos(math.pi * (1 - pos))) * (end - start) / 2
+
+
+def piecewise(shares: Sequence[float], schedules: Sequence[Callable]) -> Callable:
+    """Run `schedules` one after the other, each over its share of [0, 1].
+
+    Example:
+        >>> f = piecewise([0.25, 0.75], [cosine(0.0, 1.0), cosine(1.0, 0.0)])
+        >>> [round(f(pos), 3) for pos in (0.0, 0.125, 0.25, 0.625, 1.0)]
+        [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    if abs(sum(shares) - 1) > 1e-6 or len(shares) != len(schedules):
+        raise ValueError(f"shares must add up to 1, one a schedule, got {list(shares)} for {len(schedules)} schedules")
+    starts = [sum(shares[:i]) for i in range(len(shares))]
+
+    def at(pos):
+        i = max(j for j, start in enumerate(starts) if pos >= start or j == 0)
+        return schedules[i](min((pos - starts[i]) / shares[i], 1.0) if shares[i] else 1.0)
+
+    return at
+
+
+class ColdRows(Callback):
+    """Rows of ids without training data: zero while training, at its end the best no-information answer.
+
+    Runs after callbacks that restore weights (`SaveModelCallback`). Only a training pass zeroes the rows: validation
+    and predictions on their own leave them as they are.
+    """
+
+    order = 90
+
+    def before_train(self):
+        """Zero the rows, so that validation in the fit sees no untrained random ones."""
+        if as_model(self.learn.model) is not None:
+            zero_cold_rows(self.learn.model, self.learn.dls.data.train)
+
+    def after_train(self):
+        """Of implicit feedback, give cold items a low score for the validation that follows."""
+        if as_model(self.learn.model) is not None and not self.learn.dls.data.rated:
+            fill_cold_items(self.learn.model, self.learn.dls.data.train)
+
+    def after_fit(self):
+        """Fit the rows, if they are zero; see `models.default_rows.fit_default_rows`."""
+        settle_default_rows(self.learn.model, self.learn.dls)
+
+
+class AlternatingLeastSquares(Callback):
+    """A sweep of alternating least squares in the place of an epoch's batches; `learn.fit_als` adds it.
+
+    The training loss that is shown is the objective a training event.
+
+    Args:
+        **options: of `als.ALSSolver`.
+    """
+
+    order = 1000  # after the others have begun the epoch
+
+    def __init__(self, **options):
+        self.options = options
+
+    def before_fit(self):
+        """Check the model and the data, and lay the events out as sparse matrices."""
+        model, train = self.learn.model, self.learn.dls.data.train
+        if as_model(model) is None:
+            raise TypeError(f"alternating least squares needs one of collabkit's models, got {type(model).__name__}")
+        tables = model.factor_tables
+        if train.rating is not None:
+            raise ValueError("alternating least squares is for implicit feedback; these are ratings")
+        if train.weight is not None:
+            raise ValueError(
+                "alternating least squares ignores the weights of the rows: make the dataloaders without weights=, or "
+                "train by gradient, e.g. learn.fit_one_cycle"
+            )
+        self.both_tables = tables()
+        self.solver = ALSSolver(train, device=self.both_tables[0].device, **self.options)
+
+    def before_train(self):
+        """Solve for the users, then for the items."""
+        self.solver.solve_users(*self.both_tables)
+        self.solver.solve_items(*self.both_tables)
+        shown = self.learn.recorder.smooth_loss
+        shown.val = torch.tensor(self.solver.objective(*self.both_tables) / len(self.learn.dls.data.train))
+        shown.count = 2**31  # as after many batches: nothing of the smoothing's start is left
+        raise CancelTrainException
+
+    def after_cancel_train(self):
+        """The epoch was not cancelled: there is a loss to record."""
+        self.learn.recorder.cancel_train = False
+
+
+class DeviceMixedPrecision(MixedPrecision):
+    """fastai's mixed precision, with autocast for the model's own device rather than always for CUDA."""
+
+    name = "mixed_precision"
+
+    def before_fit(self):
+        """Make the autocast context, and the gradient scaler that float16 needs."""
+        device = next(self.learn.model.parameters()).device.type
+        dtype = torch.bfloat16 if self.amp_mode == AMPMode.BF16 else torch.float16
+        if device == "cpu":
+            warnings.warn("mixed precision on a CPU saves no time for embedding models", UserWarning, stacklevel=2)
+        self.kwargs["enabled"] = dtype == torch.float16
+        self.autocast = torch.autocast(device, dtype=dtype)
+        self.learn.scaler, self.scales = torch.amp.GradScaler(device, **self.kwargs), []
+
+
+class ConsoleProgress(Callback):
+    """For the command line: a bar over the batches of an epoch, and one line with the losses when it is over.
+
+    The bar is not drawn where standard error is no terminal.
+    """
+
+    order = 61
+
+    def before_fit(self):
+        """Print the header of the table of losses."""
+        print(f"{'epoch':>5}  {'train loss':>10}  {'valid loss':>10}  {'seconds':>7}", flush=True)
+
+    def before_train(self):
+        """Start the bar and the clock."""
+        self.started = time.perf_counter()
+        title = f"epoch {self.learn.epoch + 1}/{self.learn.n_epoch}"
+        self.bar = tqdm(total=len(self.learn.dls.train), desc=title, unit="batch", leave=False, disable=None)
+
+    def after_batch(self):
+        """Move the bar."""
+        if self.learn.training:
+            self.bar.update()
+
+    def after_train(self):
+        """Remove the bar."""
+        self.bar.close()
+
+    def after_epoch(self):
+        """Print the epoch's losses."""
+        train, valid, *_ = self.learn.final_record
+        seconds = time.perf_counter() - self.started
+        print(f"{self.learn.epoch + 1:>5}  {train:>10.4f}  {valid:>10.4f}  {seconds:>7.1f}", flush=True)

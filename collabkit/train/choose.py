@@ -1,0 +1,153 @@
+"""What `collab_learner` puts together: the model and the loss for some batches, from arguments in fastai's form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from fastai.losses import BaseLoss
+from torch import nn
+
+from collabkit.losses import FlatLoss, RankingLoss
+from collabkit.models import NCF, CollFilter, EmbeddingNN, Model
+from collabkit.models.base import as_model, check_y_range, make_for, option_names
+from collabkit.models.mlp import emb_sz_rule
+
+N_FACTORS = 50  # fastai's default
+
+__all__ = ["N_FACTORS", "rating_model", "other_model", "choose_loss", "check_ratings"]
+
+
+def choose_loss(dls, loss_func):
+    """The loss in the form that the batches want: mean squared error for ratings, else by default `bce`.
+
+    Raises:
+        ValueError: a ranking loss for ratings, or a loss of predictions and targets for implicit feedback.
+    """
+    if getattr(dls, "feedback", "explicit") != "implicit":
+        if isinstance(loss_func, (str, RankingLoss)):
+            needed = "make the dataloaders with feedback='implicit'"
+            raise ValueError(f"loss_func={loss_func!r} ranks positives above negatives: {needed}")
+        if isinstance(loss_func, BaseLoss) and getattr(dls.train.dataset, "weight", None) is not None:
+            raise ValueError(
+                f"{loss_func!r} takes no weights: pass a torch loss, e.g. nn.MSELoss(), or make dls without"
+            )
+        return loss_func
+    if dls.n_inp == 1:  # pairs one a row
+        return FlatLoss(nn.BCEWithLogitsLoss()) if loss_func is None else loss_func
+    if isinstance(loss_func, (BaseLoss, FlatLoss, nn.modules.loss._Loss)):
+        raise ValueError(
+            f"{loss_func!r} compares predictions with targets, and implicit feedback has none: pass the name of a "
+            "ranking loss ('bce', 'bpr', ...) or a function of pos (bs,) and neg (bs, n)"
+        )
+    return loss_func if isinstance(loss_func, RankingLoss) else RankingLoss("bce" if loss_func is None else loss_func)
+
+
+def rating_model(dls, n_factors, use_nn, *, emb_szs, layers, config, y_range, options: dict) -> Model:
+    """fastai's choice: `CollFilter`, or `EmbeddingNN` with `use_nn`; what they take is taken out of `options`."""
+    names = ("ps", "embed_p", "use_bn", "bn_final", "init_std", "sparse", "id_dropout", "feature_szs")
+    if config and not use_nn:
+        raise ValueError(f"config= is for use_nn=True; the dot-product model has no {sorted(config)}")
+    _only(config or {}, ("ps", "embed_p", "use_bn", "bn_final", "y_range"), "config=")
+    own = {name: value for name, value in (config or {}).items() if value is not None}
+    own |= {name: options.pop(name) for name in names if name in options}
+    features = dls_features(dls)
+    in_config = own.pop("y_range", None)
+    y_range = check_y_range(in_config if y_range is None else y_range)
+    if use_nn:
+        _only(own, ("ps", "embed_p", "use_bn", "bn_final", "id_dropout", "feature_szs"), "use_nn=True")
+        layers = [n_factors] if layers is None else layers
+        return EmbeddingNN(_emb_szs(dls, emb_szs), layers, y_range=y_range, features=features, **own)
+    given = {**own, **({"layers": layers} if layers else {}), **({"emb_szs": emb_szs} if emb_szs else {})}
+    _only(given, ("init_std", "sparse", "id_dropout"), "the dot-product model (use_nn=False)")
+    return CollFilter(*_table_rows(dls), n_factors, y_range, features=features, **own)
+
+
+def other_model(dls, model, n_factors, use_nn, *, emb_szs, layers, config, y_range, options: dict) -> nn.Module:
+    """`model`, made for the data if it is a class; default `CollFilter`, or `NCF` with `use_nn`."""
+    made = isinstance(model, nn.Module)
+    if model is not None:
+        beside = {"use_nn": use_nn or None, "emb_szs": emb_szs, "config": config}
+        beside |= {"layers": layers, "y_range": y_range} if made else {}
+        odd = [name for name, value in beside.items() if value is not None]
+        if odd:
+            name = type(model).__name__ if made else getattr(model, "__name__", repr(model))
+            raise ValueError(
+                f"model={name} leaves {', '.join(odd)} without effect: leave it out, or give it to the model"
+            )
+    elif (y_range, config, emb_szs) != (None, None, None):
+        raise ValueError("scores of implicit feedback are logits: leave y_range=, config= and emb_szs= out")
+    if made:
+        return _check_made(dls, model)
+    given = {"n_factors": n_factors, "layers": layers, "y_range": y_range}
+    given = {name: value for name, value in given.items() if value is not None}
+    cls = model or (NCF if use_nn else CollFilter)
+    known = [name for name in option_names(cls) if name != "features"]
+    if n_factors == N_FACTORS and "n_factors" not in known:
+        del given["n_factors"]  # the default, which a class without factors has no use for
+    _only(given, known, cls.__name__)
+    given |= {name: options.pop(name) for name in known if name in options}
+    return make_for(cls, dls.data, **given)
+
+
+def _check_made(dls, model: nn.Module) -> nn.Module:
+    if as_model(model) is None:
+        return model
+    rows, needed = (model.n_users, model.n_items), _table_rows(dls)
+    if any(n not in (None, m) for n, m in zip(rows, needed, strict=True)):
+        raise ValueError(
+            f"the model has tables of {rows} rows, the data needs {needed} (users and items, #na# included)"
+        )
+    if dls_features(dls) and not model.features:
+        raise ValueError(
+            "the dataloaders have side features and the model was made without: make it with features=dls.features, "
+            "or the dataloaders without"
+        )
+    return model
+
+
+def dls_features(dls):
+    """The side features of the batches, or None."""
+    return getattr(dls, "features", None) or None
+
+
+def _table_rows(dls) -> tuple[int, int]:
+    n_users, n_items = (len(vocab) for vocab in dls.classes.values())
+    return n_users, n_items
+
+
+def _only(options: Mapping, allowed: Sequence[str], where: str) -> None:
+    odd = sorted(set(options) - set(allowed))
+    if odd:
+        raise ValueError(f"{where} has no option {', '.join(odd)}; it takes {', '.join(allowed)}")
+
+
+def check_ratings(dls, y_range) -> None:
+    """Raise `ValueError` unless all ratings lie within `y_range`, where there is one."""
+    for name, data in (("training", dls.train.dataset), ("validation", dls.valid.dataset)):
+        if data.rating is None or y_range is None:
+            continue
+        outside = int(((data.rating < y_range[0]) | (data.rating > y_range[1])).sum())
+        if outside:
+            raise ValueError(
+                f"{outside:,} {name} ratings lie outside y_range={tuple(y_range)}: they run from {data.rating.min():g} "
+                f"to {data.rating.max():g}. Widen y_range or correct the ratings"
+            )
+
+
+def _emb_szs(dls, emb_szs) -> list[tuple[int, int]]:
+    """`[(n_users, d_user), (n_items, d_item)]` from sizes in any of the accepted forms."""
+    names, counts = dls.cat_names, [len(vocab) for vocab in dls.classes.values()]
+    if emb_szs is None or isinstance(emb_szs, Mapping):
+        odd = sorted(map(str, set(emb_szs or {}) - set(names)))
+        if odd:
+            raise ValueError(f"emb_szs names columns {odd}; the user and item columns are {names}")
+        emb_szs = [(emb_szs or {}).get(name, emb_sz_rule(n)) for name, n in zip(names, counts, strict=True)]
+    if len(emb_szs) != 2:
+        raise ValueError(f"emb_szs needs a user and an item entry, got {emb_szs!r}")
+    sizes = zip(counts, emb_szs, strict=True)
+    pairs = [(n, int(size)) if np.ndim(size) == 0 else tuple(map(int, size)) for n, size in sizes]
+    rows = [n for n, _ in pairs]
+    if rows != counts:
+        raise ValueError(f"emb_szs has tables of {rows} rows, the data needs {counts}")
+    return pairs

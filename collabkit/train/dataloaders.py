@@ -1,0 +1,351 @@
+"""`CollabDataLoaders`: a table of ratings or events -> batches for a fastai `Learner`, with fastai's signature."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+from fastai.data.core import DataLoaders
+from fastai.torch_core import default_device
+from fastcore.meta import delegates
+
+from collabkit.data.dataset import Dataset
+from collabkit.data.features import SideFeatures
+from collabkit.data.feedback import Implicit, read_feedback
+from collabkit.data.interactions import Interactions, check_seed
+from collabkit.data.notices import CollabWarning
+from collabkit.data.prepare import prepare, say_duplicates, table_columns
+from collabkit.data.splits import random_split
+from collabkit.data.vocab import Vocab
+from collabkit.data.weights import only_training_weights
+from collabkit.evaluate.audit import audit
+from collabkit.train.batches import ByUser, Pointwise, Ranked, Rated
+from collabkit.train.loader import Loader, auto_bs
+from collabkit.train.sampling import make_sampler
+
+__all__ = ["CollabDataLoaders"]
+
+
+class CollabDataLoaders(DataLoaders):
+    """Training and validation batches of a table of interactions; takes the place of fastai's `CollabDataLoaders`.
+
+    Make it with `from_df`, `from_dfs`, `from_csv` or `from_parquet`.
+
+    Example:
+        >>> from collabkit import datasets
+        >>> ratings = datasets.synthetic(seed=1).ratings
+        >>> dls = CollabDataLoaders.from_df(ratings, user_name='user', item_name='title', seed=42)
+        >>> x, y = dls.one_batch()
+        >>> x.shape, y.shape, dls.classes['title'][0]
+        (torch.Size([64, 2]), torch.Size([64, 1]), '#na#')
+    """
+
+    _needs: tuple[str, ...] = ("users",)
+    weights: str | None = None  # which weights the training rows have, as given to `from_df`
+
+    @classmethod
+    def from_df(
+        cls,
+        ratings: pd.DataFrame,
+        valid_pct: float = 0.2,
+        user_name: str | None = None,
+        item_name: str | None = None,
+        rating_name: str | None = None,
+        seed: int | None = None,
+        path: str | Path = ".",
+        *,
+        time_name: str | None = None,
+        context: Sequence[str] = (),
+        splitter=None,
+        feedback: str | Implicit = "explicit",
+        rating_threshold: float | None = None,
+        n_neg: int | None = None,
+        negatives=None,
+        by_user: bool = False,
+        weights: str | None = None,
+        users: pd.DataFrame | None = None,
+        items: pd.DataFrame | None = None,
+        user_features=None,
+        item_features=None,
+        bs: int | None = 64,
+        val_bs: int | None = None,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        device=None,
+    ) -> CollabDataLoaders:
+        """Batches from one table, which is split here.
+
+        With `feedback='implicit'` every event is a positive, or those rated at least `rating_threshold`; a repeated
+        pair counts once (see `filters.positive_events`), and the batches are positives with sampled negatives.
+
+        With `weights` the loss of a training row counts so many times, e.g. where a few items have most of the rows.
+        They are scaled to mean 1, so that learning rates keep their meaning, and are the last tensor of a training
+        batch. Validation losses and metrics, predictions and `learn.fit_als` know no weights, and the artefact keeps
+        none, as it keeps no loss.
+
+        Args:
+            ratings: a row an event; its first three columns are user, item and rating unless named. With implicit
+                feedback only a named rating column is read.
+            valid_pct: share of the rows, drawn at random, that is validation; ignored with a `splitter`.
+            user_name, item_name, rating_name, time_name: columns, in any order.
+            context: columns of what is known of the moment (device, hour, page), for models that look at it.
+            seed: of the split, the order of the batches and, by default, the learner; the split is then fastai's.
+            path: where the learner saves.
+            splitter: one of `collabkit.splits`, any function DataFrame -> (training rows, validation rows), or the
+                validation table itself.
+            feedback: `'explicit'` (ratings) or `'implicit'` (clicks, views, purchases, liked items), or the record
+                `Implicit(threshold=, negatives=, n_neg=, by_user=)` in the place of the next four arguments.
+            rating_threshold: with implicit feedback, the lowest rating that is a positive.
+            n_neg: with implicit feedback, negatives a positive; default 4.
+            negatives: and where they come from: `'uniform'` (default) or `'popularity'` (items the user has not seen),
+                `'shared'`, `'in_batch'` or `'all'` (the same for the whole batch), or a function of the training
+                interactions that makes a sampler; see `collabkit.sampling`.
+            by_user: with implicit feedback and `'shared'` negatives, batches of `bs` whole users rather than `bs`
+                events: a softmax then costs its sum once a user; see `batches.ByUser`.
+            weights: of the rows in the training loss: `'inverse_user'` or `'inverse_item'`, 1 / the number of training
+                rows of the row's user or item, so that all of them count the same; or the name of a column of numbers
+                of at least 0, of which a repeated pair's row that stays has its own (a column that is called as one
+                of the two words must be renamed).
+            users, items: side information, a row a user (item): tables with the user (item) column of `ratings`.
+            user_features, item_features: their columns to use: names, or a dict from names to kinds; see
+                `features.Features.from_df`. Default all that tell something. The kinds that were inferred are shown by
+                `print(dls.features.items)`.
+            bs: rows a training batch; None picks one from the number of rows, see `auto_bs`.
+            val_bs: rows a validation batch (memory only); default the larger of `bs` and 8,192.
+            shuffle: a new permutation each epoch.
+            drop_last: leave out an incomplete last training batch.
+            device: default fastai's `default_device()`.
+
+        Raises:
+            KeyError: a column is missing.
+            ValueError, TypeError: ids, ratings or weights are missing, infinite or of the wrong type; weights are
+                negative, or 0 in all training rows; a part would be empty.
+        """
+        given = {"threshold": rating_threshold, "n_neg": n_neg, "negatives": negatives, "by_user": by_user}
+        feedback = read_feedback(feedback, **given)
+        columns = table_columns(ratings, user_name, item_name, rating_name, time_name, context, feedback)
+        splitter = random_split(valid_pct, seed=seed) if splitter is None else splitter
+        sides = {"users": users, "items": items, "user_features": user_features, "item_features": item_features}
+        data = prepare(ratings, columns, splitter=splitter, feedback=feedback, weights=weights, **sides)
+        options = {"path": path, "seed": seed, "bs": bs, "val_bs": val_bs, "shuffle": shuffle, "drop_last": drop_last}
+        return cls.from_dataset(data, feedback=feedback, device=device, weights=weights, **options)
+
+    @classmethod
+    @delegates(from_df.__func__, but=["ratings", "valid_pct", "splitter"])
+    def from_dfs(
+        cls, train: pd.DataFrame, valid: pd.DataFrame, user_name: str | None = None, item_name: str | None = None,
+        rating_name: str | None = None, seed: int | None = None, path: str | Path = ".", **kwargs,
+    ) -> CollabDataLoaders:  # fmt: skip
+        """Batches from two tables, split by the caller; the vocabularies cover both. Arguments as in `from_df`.
+
+        With implicit feedback a pair of the validation part that training holds too is left out of it (counted). A
+        column of `weights` need be in `train` alone.
+        """
+        if not isinstance(valid, pd.DataFrame):
+            raise TypeError(f"valid must be a pandas DataFrame of interactions, got {type(valid).__name__}")
+        if odd := sorted({"valid_pct", "splitter"} & set(kwargs)):
+            raise TypeError(f"from_dfs() got {', '.join(odd)}, but the tables are split already")
+        names = {"user_name": user_name, "item_name": item_name, "rating_name": rating_name}
+        return cls.from_df(train, splitter=valid, seed=seed, path=path, **names, **kwargs)
+
+    @classmethod
+    @delegates(from_df.__func__, but="ratings")
+    def from_csv(cls, csv: str | Path, **kwargs) -> CollabDataLoaders:
+        """`from_df` of `pandas.read_csv(csv)`."""
+        return cls.from_df(pd.read_csv(csv), **kwargs)
+
+    @classmethod
+    @delegates(from_df.__func__, but="ratings")
+    def from_parquet(cls, file: str | Path, **kwargs) -> CollabDataLoaders:
+        """`from_df` of `pandas.read_parquet(file)`."""
+        return cls.from_df(pd.read_parquet(file), **kwargs)
+
+    @classmethod
+    def from_interactions(
+        cls,
+        train: Interactions,
+        valid: Interactions,
+        *,
+        feedback: str | Implicit = "explicit",
+        n_neg: int | None = None,
+        negatives=None,
+        by_user: bool = False,
+        features: SideFeatures | None = None,
+        **options,
+    ) -> CollabDataLoaders:
+        """Batches from two encoded parts that share their vocabularies. Arguments as in `from_df`.
+
+        `features` are the side features of users and items, row-aligned with the vocabularies.
+        Weights are those of `train.weight`, scaled to mean 1; those of `valid` are left out.
+        """
+        feedback = read_feedback(feedback, n_neg=n_neg, negatives=negatives, by_user=by_user)
+        train, valid = only_training_weights(train, valid)
+        if feedback is not None:
+            if train.rating is not None or valid.rating is not None:
+                raise ValueError("implicit feedback has no ratings: from_df and from_dfs make events of them")
+        data = Dataset(train, valid, features=SideFeatures() if features is None else features)
+        return cls.from_dataset(data, feedback=feedback, **options)
+
+    @classmethod
+    def from_dataset(
+        cls,
+        data: Dataset,
+        *,
+        feedback: Implicit | None = None,
+        path: str | Path = ".",
+        seed: int | None = None,
+        bs: int | None = 64,
+        val_bs: int | None = None,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        device=None,
+        weights: str | None = None,
+    ) -> CollabDataLoaders:
+        """Batches of a `Dataset` with a validation part. Arguments as in `from_df`, `feedback` None for ratings."""
+        if data.valid is None:
+            raise ValueError("the dataset has no validation part, which dataloaders need")
+        if feedback is not None:  # negatives are drawn, and histories read, in the order of users and times
+            data = replace(data, train=data.train.sorted_by_user(), valid=data.valid.sorted_by_user())
+        say_duplicates(data.train, data.valid)
+        bs = auto_bs(len(data.train)) if bs is None else bs
+        order = int(torch.randint(2**31, ())) if seed is None else check_seed(seed)
+        first, second = _batches(data, feedback)
+        if val_bs is None:  # where negatives are shared, a validation batch has as large a matrix of scores
+            val_bs = bs if first.shares_negatives else max(bs, 8192)
+        loaders = (
+            Loader(first, bs=bs, shuffle=shuffle, drop_last=drop_last, seed=order),
+            Loader(second, bs=val_bs, seed=order),
+        )
+        dls = cls(*loaders, path=path, device=default_device() if device is None else torch.device(device))
+        dls.seed, dls._data, dls.weights = order, data, weights
+        return dls
+
+    def with_data(self, data: Dataset) -> CollabDataLoaders:
+        """The same batches with data that has more ids; another learner may hold these, with a model of its own."""
+        dls = copy(self)
+        parts = (data.train, data.valid)
+        dls.loaders = [loader.new(part) for loader, part in zip(self.loaders, parts, strict=True)]
+        dls._data = data
+        return dls
+
+    def asking(self, needs: Sequence[str]) -> CollabDataLoaders:
+        """The same batches with what a model needs of a query; see `Model.needs`."""
+        if tuple(needs) == self._needs:
+            return self
+        dls = copy(self)
+        dls.loaders = [loader.new(batches=loader.batches.asking(needs)) for loader in self.loaders]
+        dls._needs = tuple(needs)
+        return dls
+
+    def __repr__(self) -> str:
+        parts = "\n  ".join(
+            f"{name}: {dl.dataset!r}, bs {dl.bs:,}" for name, dl in zip(("train", "valid"), self, strict=True)
+        )
+        weight = self.train.dataset.weight
+        if weight is not None:
+            name = "given" if self.weights is None else self.weights
+            parts += f"\n  weights: {name}, {weight.min():.3g} to {weight.max():.3g} (mean 1)"
+        for side in self.features:
+            parts += "" if side is None else "\n  " + repr(side).replace("\n", "\n  ")
+        return f"CollabDataLoaders on {self.device}\n  {parts}"
+
+    @property
+    def data(self) -> Dataset:
+        """What the batches are made of, also where another loader was put in `loaders`."""
+        train, valid = (loader.dataset for loader in self.loaders[:2])
+        if train is not self._data.train or valid is not self._data.valid:
+            self._data = replace(self._data, train=train, valid=valid)
+        return self._data
+
+    @property
+    def features(self) -> SideFeatures:
+        """The side features of users and of items, each `Features` or None."""
+        return self.data.features
+
+    @property
+    def classes(self) -> dict[str, Vocab]:
+        """`{user column: users, item column: items}`; each `Vocab` has `#na#` at index 0 and an `o2i` mapping."""
+        data = self.train.dataset
+        return {data.columns.user: data.users, data.columns.item: data.items}
+
+    @property
+    def cat_names(self) -> list[str]:
+        """The user and the item column, for fastai's `get_emb_sz(dls)`."""
+        return list(self.classes)
+
+    @property
+    def feedback(self) -> str:
+        """`'explicit'`, or `'implicit'` where the batches have sampled negatives."""
+        return "explicit" if isinstance(self.train.batches, Rated) and self.data.rated else "implicit"
+
+    @property
+    def n_inp(self) -> int:
+        """Number of inputs in a batch: one, `x` `(bs, 2)`; three, users, positives and negatives, if implicit."""
+        return self.train.n_inp
+
+    def pointwise(self) -> CollabDataLoaders:
+        """The same implicit data as single pairs, `x (m, 2)` and `y (m, 1)`; see `batches.Pointwise`.
+
+        For a module that takes `x` alone and a plain fastai `Learner`. There is none of data with weights.
+        """
+        if self.feedback != "implicit":
+            raise ValueError("explicit feedback has batches x (bs, 2), y (bs, 1) already; pointwise() is for implicit")
+        dls = copy(self)
+        dls.loaders = [loader.new(batches=Pointwise(loader.batches)) for loader in self.loaders]
+        return dls
+
+    def audit(self, k: int = 10) -> pd.DataFrame:
+        """What is in the data, and what to beware of before training; see `collabkit.evaluate.audit.audit`."""
+        return audit(self.data.train, self.data.valid, k=k)
+
+    def test_dl(
+        self,
+        test_items: pd.DataFrame,
+        *,
+        with_labels: bool = False,
+        bs: int | None = None,
+        rm_type_tfms=None,
+        num_workers: int = 0,
+        process: bool = True,
+    ) -> Loader:
+        """A loader of new rows for `learn.get_preds(dl=...)`; unknown ids become index 0, counted in a `CollabWarning`.
+
+        Args:
+            test_items: a table with the user and item columns, and the rating column for `with_labels=True`.
+            with_labels: batches `(x, y)` rather than `(x,)`.
+            bs: rows a batch; default the validation loader's.
+            rm_type_tfms, num_workers, process: taken for fastai's sake; there is nothing to remove, no worker, and
+                ids are always encoded.
+        """
+        data = self.data.train
+        columns = replace(data.columns, time=None, rating=data.columns.rating if with_labels else None)
+        known = self.data.histories if "history" in self._needs else None
+        rows = Rated(data.encode(test_items, columns), known).asking(self._needs)
+        return Loader(rows, bs=self.valid.bs if bs is None else bs, seed=self.seed, device=self.device)
+
+
+def _batches(data: Dataset, feedback: Implicit | None) -> tuple[Rated | Ranked, Rated | Ranked]:
+    """What the training and the validation rows become."""
+    if feedback is None:
+        return Rated(data.train), Rated(data.valid)
+    first, second = _samplers(feedback.negatives, data.train, data.valid)
+    if feedback.by_user:
+        return ByUser(data.train, first, feedback.n_neg), ByUser(data.valid, second, feedback.n_neg)
+    known = data.histories  # what validation users had met before
+    return Ranked(data.train, first, feedback.n_neg), Ranked(data.valid, second, feedback.n_neg, known)
+
+
+def _samplers(negatives, train: Interactions, valid: Interactions) -> tuple:
+    """Samplers of the training and of the validation batches; in the latter validation events are no negatives."""
+    first = make_sampler(negatives, train)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CollabWarning)  # said of the training part
+        try:
+            return first, make_sampler(negatives, Interactions.concat(train, valid))
+        except ValueError:  # between both parts everybody has met everything
+            return first, make_sampler(negatives, train)

@@ -1,0 +1,155 @@
+"""Ranking metrics of the validation part beside the loss, epoch by epoch: `collab_learner(metrics=[HitRate(10)])`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+from fastai.learner import Metric
+
+from collabkit.data.dataset import Dataset
+from collabkit.data.interactions import Interactions
+from collabkit.evaluate.candidates import SampledCandidates
+from collabkit.evaluate.task import CUT_METRICS, RankingTask, check_ks
+from collabkit.models.base import as_model, evaluating
+
+__all__ = ["RankingMetric", "HitRate", "Precision", "Recall", "NDCG", "MAP", "MRR", "is_ranking_function"]
+
+
+def is_ranking_function(metric) -> bool:
+    """Whether a metric is a plain function of `ranks`, `groups` and `k`, like those of `collabkit.metrics`."""
+    return inspect.isfunction(metric) and list(inspect.signature(metric).parameters)[:3] == ["ranks", "groups", "k"]
+
+
+class RankingMetric(Metric):
+    """A metric of the ranks of the validation part's relevant items: one of its subclasses, or of a function.
+
+    All of a learner's metrics with the same candidates share one ranking pass a validation, at their largest k. The
+    value is that of `learn.evaluate`, without an interval and a baseline. Callbacks monitor it by its name, e.g.
+    `SaveModelCallback(monitor='ndcg@10')`.
+
+    Args:
+        k: cut-off.
+        candidates: None for all unseen items, or `SampledCandidates(n, seed)`, which the name then says; its items are
+            drawn once, the same in every epoch.
+        threshold: a validation item rated at least this is relevant; default the median training rating. Without
+            ratings all are.
+        function: of `ranks` `(n,)`, `groups` `(n,)` and `k`, with a value a user; see `collabkit.metrics`. A learner
+            makes `RankingMetric(function=mine)` of such a function among its metrics.
+
+    Raises:
+        ValueError: `k` < 1.
+        TypeError: `candidates` is neither; in validation, the model is not one of collabkit's.
+
+    Example:
+        >>> learn = collab_learner(dls, metrics=[HitRate(10), NDCG(10)])   # doctest: +SKIP
+    """
+
+    metric, title = "", ""
+
+    def __init__(
+        self, k: int = 10, candidates: SampledCandidates | None = None, threshold: float | None = None,
+        function: Callable | None = None,
+    ):  # fmt: skip
+        if not isinstance(candidates, (SampledCandidates, type(None))):
+            raise TypeError(f"candidates must be None or SampledCandidates(99), got {type(candidates).__name__}")
+        (self.k,) = check_ks([k])
+        self.candidates, self.threshold = candidates, threshold
+        self.function = CUT_METRICS.get(self.metric) if function is None else function
+        if self.function is None:
+            raise TypeError("RankingMetric needs a function of ranks, groups and k; or take HitRate(10) and its kin")
+        if function is not None:
+            self.title = function.__name__
+        self._task: tuple[Dataset, Interactions, RankingTask] | None = None
+        self.reset()
+
+    def reset(self):
+        """Forget the last validation."""
+        self._learn, self._answer = None, None
+
+    def accumulate(self, learn):
+        """Note which learner validates; a batch adds nothing, as ranks need no batches."""
+        if not learn.training:
+            self._learn = learn
+
+    @property
+    def name(self) -> str:
+        """For example `'ndcg@10'`, or `'ndcg@10 (99 negatives)'`."""
+        return f"{self.title}@{self.k}" + (f" {self.candidates.label}" if self.candidates else "")
+
+    @property
+    def value(self) -> float | None:
+        """The mean over users; NaN if none has a relevant item, None before a validation."""
+        if self._answer is None:
+            if self._learn is None:
+                return None
+            if isinstance(self._learn.dl, list):  # a single batch, as in show_results: no part to rank
+                return float("nan")
+            self._rank()
+        if len(self._answer.ranks) == 0:
+            return float("nan")
+        return float(self.function(self._answer.ranks, self._answer.groups, self.k).mean())
+
+    def _rank(self) -> None:
+        """One pass, for this metric and all others of the learner that ask the same of it."""
+        learn, key = self._learn, (self.candidates, self.threshold)
+        alike = [m for m in learn.metrics if isinstance(m, RankingMetric) and (m.candidates, m.threshold) == key]
+        alike = alike if any(m is self for m in alike) else [*alike, self]
+        task = self._find_task(alike)
+        with evaluating(learn.model):
+            answer = task.rank(learn.model, [self.title], [max(m.k for m in alike)]) if len(task) else task.no_answer()
+        for metric in alike:
+            metric._answer = answer
+
+    def _find_task(self, alike: list[RankingMetric]) -> RankingTask:
+        """The task of the validated rows, made once for all metrics `alike`."""
+        learn = self._learn
+        data, rows = learn.dls.data, getattr(learn.dl, "dataset", None)
+        if as_model(learn.model) is None or not isinstance(rows, Interactions):
+            raise TypeError(
+                f"{self.name} needs one of collabkit's models and loaders, got {type(learn.model).__name__}"
+            )
+        for metric in alike:
+            if metric._task is not None and metric._task[0] is data and metric._task[1] is rows:
+                return metric._task[2]
+        options = {"candidates": self.candidates, "threshold": self.threshold, "test": rows}
+        task = RankingTask.make(Dataset(data.train, folded=data.folded), **options)
+        for metric in alike:
+            metric._task = (data, rows, task)
+        return task
+
+
+class HitRate(RankingMetric):
+    """`metrics.hit_rate` of the validation part; arguments as of `RankingMetric`."""
+
+    metric, title = "HitRate", "hit_rate"
+
+
+class Precision(RankingMetric):
+    """`metrics.precision` of the validation part; arguments as of `RankingMetric`."""
+
+    metric, title = "Precision", "precision"
+
+
+class Recall(RankingMetric):
+    """`metrics.recall` of the validation part; arguments as of `RankingMetric`."""
+
+    metric, title = "Recall", "recall"
+
+
+class NDCG(RankingMetric):
+    """`metrics.ndcg` of the validation part; arguments as of `RankingMetric`."""
+
+    metric, title = "NDCG", "ndcg"
+
+
+class MAP(RankingMetric):
+    """`metrics.average_precision` of the validation part; arguments as of `RankingMetric`."""
+
+    metric, title = "MAP", "map"
+
+
+class MRR(RankingMetric):
+    """`metrics.reciprocal_rank` of the validation part; arguments as of `RankingMetric`."""
+
+    metric, title = "MRR", "mrr"

@@ -1,0 +1,291 @@
+"""`collab_learner` and `CollabLearner`: a fastai `Learner` that recommends, evaluates and exports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from fastcore.foundation import L
+from fastcore.meta import delegates
+
+from collabkit.data.feedback import Implicit, read_feedback
+from collabkit.data.interactions import check_seed
+from collabkit.losses import RankingLoss
+from collabkit.models.base import Model, as_model, check_y_range
+from collabkit.serve import Recommender, load_artefact
+from collabkit.train.callbacks import AlternatingLeastSquares
+from collabkit.train.choose import N_FACTORS, check_ratings, choose_loss, other_model, rating_model
+from collabkit.train.dataloaders import CollabDataLoaders
+from collabkit.train.loop import LeanLearner
+
+__all__ = ["collab_learner", "CollabLearner", "load_learner"]
+
+
+class CollabLearner(LeanLearner):
+    """A fastai `Learner` for the models of this library; make it with `collab_learner`.
+
+    On top of fastai's methods it has `predict`, `recommend`, `similar_items`, `similar_users`, `evaluate` and `export`,
+    all by external ids. Arguments as of `training.LeanLearner`.
+    """
+
+    def __init__(self, *args, **kwargs):
+        self._recommender: Recommender | None = None
+        self._given = None  # the data that the recommender was given, or that was taken over from it
+        self._metrics_of_fit: dict[str, float] = {}
+        super().__init__(*args, **kwargs)
+        if as_model(self.model) is not None and _of_differences(self.loss_func):
+            self.model.drop_user_bias()
+
+    def __repr__(self) -> str:
+        if as_model(self.model) is None:
+            return super().__repr__()
+        return repr(self.recommender).replace("Recommender", "CollabLearner", 1)
+
+    def fit(self, n_epoch, *args, **kwargs):
+        """fastai's `fit`; see `LeanLearner.fit`. Users who were folded in are folded into the model that comes out."""
+        try:
+            super().fit(n_epoch, *args, **kwargs)
+            self._keep_metrics()
+        finally:  # an interrupted fit leaves a model that can be used too
+            self._refold()
+
+    def load(self, *args, **kwargs):
+        """fastai's `load`; folded-in users are folded into the model that was loaded.
+
+        Raises:
+            ValueError: the checkpoint has tables of other sizes; the model stays as it was.
+        """
+        kept = deepcopy(self.model.state_dict())
+        try:
+            super().load(*args, **kwargs)
+        except RuntimeError as error:
+            if "size mismatch" not in str(error):
+                raise
+            self.model.load_state_dict(kept)
+            raise ValueError(
+                "the checkpoint has tables of other sizes: other data, or ids were added since it was saved; "
+                f"learn.export keeps a model with its ids ({str(error).splitlines()[-1].strip()})"
+            ) from error
+        self._refold()
+        return self
+
+    def _refold(self):
+        if as_model(self.model) is not None and self.dls.data.folded is not None:
+            self.recommender.refold()
+
+    def fit_als(
+        self,
+        n_sweeps: int = 12,
+        *,
+        reg: float = 0.007,
+        unobserved_weight: float = 0.3,
+        nu: float = 1.0,
+        n_cg: int = 3,
+        cbs=None,
+    ):
+        """Implicit alternating least squares for a dot-product model: the quickest way to a strong ranking.
+
+        Each sweep solves for all users and then for all items, and counts as an epoch: progress, validation metrics,
+        `SaveModelCallback` and early stopping work as in `fit`. Biases are set to zero. Gradient training may follow.
+
+        Args:
+            n_sweeps: how many.
+            reg, unobserved_weight, nu, n_cg: the objective and the steps of conjugate gradients; see `als.ALSSolver`.
+            cbs: further callbacks.
+
+        Raises:
+            TypeError: the model's score is not the dot product of two tables.
+            ValueError: explicit feedback, or an argument out of range.
+        """
+        options = {"reg": reg, "unobserved_weight": unobserved_weight, "nu": nu, "n_cg": n_cg}
+        self.fit(n_sweeps, cbs=[AlternatingLeastSquares(**options), *L(cbs)])
+
+    def _keep_metrics(self):
+        """Remember the last epoch's figures for `export`: `validate` and `get_preds` overwrite the recorder's."""
+        recorder = getattr(self, "recorder", None)
+        row = recorder.values[-1] if recorder is not None and recorder.values else []
+        names = [] if recorder is None else [name for name in recorder.metric_names if name not in ("epoch", "time")]
+        if len(row) == len(names) and all(value is not None for value in row):  # lr_find has no validation loss
+            self._metrics_of_fit = dict(zip(names, map(float, row), strict=True))
+
+    @property
+    def recommender(self) -> Recommender:
+        """The `Recommender` on this learner's model and data."""
+        if as_model(self.model) is None:
+            raise TypeError(f"this needs one of collabkit's models, got {type(self.model).__name__}")
+        if self._recommender is None or self._recommender.model is not self.model:
+            self._recommender = Recommender(self.model, self.dls.data)
+        elif self._recommender.data is not self._given:  # it took ids in on its own
+            self._extended(self._recommender)
+        self._recommender.data = self._given = self.dls.data
+        return self._recommender
+
+    @delegates(Recommender.predict)
+    def predict(self, users, items, **kwargs) -> float | np.ndarray:
+        """Predicted rating of each (user, item) pair; see `Recommender.predict`."""
+        return self.recommender.predict(users, items, **kwargs)
+
+    @delegates(Recommender.recommend)
+    def recommend(self, users=None, k: int = 10, **kwargs) -> pd.DataFrame:
+        """The top `k` items of each user, or by `history=` of new ones; see `Recommender.recommend`."""
+        return self.recommender.recommend(users, k, **kwargs)
+
+    def add_items(self, items: pd.DataFrame) -> CollabLearner:
+        """Take in new items by their features, without training; see `Recommender.add_items`. Returns the learner."""
+        return self._extended(self.recommender.add_items(items))
+
+    def add_users(self, users: pd.DataFrame) -> CollabLearner:
+        """Take in new users by their features, without training; see `Recommender.add_users`. Returns the learner."""
+        return self._extended(self.recommender.add_users(users))
+
+    def fold_in(self, ratings: pd.DataFrame, users: pd.DataFrame | None = None) -> CollabLearner:
+        """Take in new users by their ratings or clicks, without training; see `Recommender.fold_in`.
+
+        Their rows are no training data: `fit` leaves them out, and folds these users in again at its end. Returns the
+        learner.
+        """
+        return self._extended(self.recommender.fold_in(ratings, users))
+
+    @delegates(Recommender.questionnaire)
+    def questionnaire(self, n: int = 10, **kwargs) -> pd.DataFrame:
+        """Items to ask a new user about; see `Recommender.questionnaire`."""
+        return self.recommender.questionnaire(n, **kwargs)
+
+    def _extended(self, recommender: Recommender) -> CollabLearner:
+        """Take over the data of the recommender after it took new ids in."""
+        self.dls, self._given = self.dls.with_data(recommender.data), recommender.data
+        self.opt = None  # it holds the tables as they were
+        return self
+
+    def similar_items(self, item, k: int = 10) -> pd.DataFrame:
+        """The `k` nearest items by cosine; see `Recommender.similar_items`."""
+        return self.recommender.similar_items(item, k)
+
+    def similar_users(self, user, k: int = 10) -> pd.DataFrame:
+        """The `k` nearest users by cosine; see `Recommender.similar_users`."""
+        return self.recommender.similar_users(user, k)
+
+    @delegates(Recommender.evaluate)
+    def evaluate(self, on="valid", **kwargs) -> pd.DataFrame:
+        """Rating and ranking metrics with intervals, beside baselines; see `Recommender.evaluate`."""
+        return self.recommender.evaluate(on, **kwargs)
+
+    @delegates(Recommender.evaluate_fold_in)
+    def evaluate_fold_in(self, on="valid", **kwargs) -> pd.DataFrame:
+        """What is said of new users when n of their rows become known; see `Recommender.evaluate_fold_in`."""
+        return self.recommender.evaluate_fold_in(on, **kwargs)
+
+    def export(self, folder: str | Path = "export") -> Path:
+        """Write the artefact (no pickle) that `load_learner` and `Recommender.load` read; see `serve.save_artefact`.
+
+        A relative `folder` lies under `self.path`.
+        """
+        return self.recommender.save(Path(self.path) / folder, metrics=self._metrics_of_fit)
+
+
+def collab_learner(
+    dls: CollabDataLoaders,
+    n_factors: int = N_FACTORS,
+    use_nn: bool = False,
+    emb_szs=None,
+    layers=None,
+    config: Mapping | None = None,
+    y_range: tuple[float, float] | None = None,
+    loss_func=None,
+    *,
+    model=None,
+    seed: int | None = None,
+    wd_on: str = "factors",
+    **kwargs,
+) -> CollabLearner:
+    """A learner for ratings or for implicit feedback, with fastai's signature and defaults.
+
+    Args:
+        dls: batches from `CollabDataLoaders`.
+        n_factors: factors of a dot-product model, embedding size of the others; with `use_nn` on ratings, as in fastai,
+            the hidden layer's width.
+        use_nn: an embedding network rather than the dot product with biases (`CollFilter`): `EmbeddingNN` for ratings,
+            `NCF` for implicit feedback.
+        emb_szs: with `use_nn` on ratings, embedding sizes: `{column: size}`, or a user and an item entry, each a size
+            or `(n, size)` as from fastai's `get_emb_sz`. Default `emb_sz_rule`.
+        layers: widths of the hidden layers, for models that have them; default `[n_factors]` with `use_nn` on ratings.
+        config: with `use_nn`, a dict of `ps`, `embed_p`, `use_bn`, `bn_final`, `y_range` as from `tabular_config`.
+        y_range: `(low, high)` of predicted ratings, a little wider than the ratings, e.g. `(0, 5.5)`.
+        loss_func: for ratings default mean squared error. For implicit feedback a name in `losses.LOSSES` (`'bce'`, the
+            default, `'bpr'`, `'hinge'`, `'softmax'`, `'sampled_softmax'`, ...) or a function of the positives' scores
+            `(bs,)` and the negatives' `(bs, n)`, -inf where one does not count.
+        model: another model: a class, e.g. `TwoTower`, or one that is made already.
+        seed: of the initial weights and of training; default the dataloaders' seed.
+        wd_on: `'factors'`: weight decay spares biases; `'all'`: it touches every table, as in fastai.
+        **kwargs: options of the model (`ps`, `embed_p`, `init_std`, `sparse`, `similarity`, ...), and fastai's
+            `Learner` arguments (`metrics`, `cbs`, `lr`, `wd`, `opt_func`, `path`, ...).
+
+    Raises:
+        ValueError: ratings outside `y_range`; sizes that do not fit the data; options of another model or feedback.
+        TypeError: an unknown argument.
+    """
+    seed = check_seed(getattr(dls, "seed", 0) if seed is None else seed)
+    y_range = check_y_range(y_range)
+    implicit = getattr(dls, "feedback", "explicit") == "implicit"
+    loss_func, is_new = choose_loss(dls, loss_func), not isinstance(model, torch.nn.Module)
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        given = {"emb_szs": emb_szs, "layers": layers, "config": config, "y_range": y_range}
+        if model is None and not implicit:
+            model = rating_model(dls, n_factors, use_nn, **given, options=kwargs)
+        else:
+            model = other_model(dls, model, n_factors, use_nn, **given, options=kwargs)
+    if as_model(model) is not None:
+        check_ratings(dls, model.y_range)
+        model.name_rows(*dls.classes.values())
+        if is_new and _of_differences(loss_func):
+            model.drop_user_bias(reset=True)
+    return CollabLearner(dls, model, loss_func, seed=seed, wd_on=wd_on, **kwargs)
+
+
+def _of_differences(loss_func) -> bool:
+    """Whether the loss stays the same when all scores of a user are shifted, so that it tells nothing of user biases."""
+    return isinstance(loss_func, RankingLoss) and loss_func.of_differences
+
+
+def load_learner(
+    folder: str | Path,
+    *,
+    models: Sequence[type[Model]] = (),
+    path: str | Path = ".",
+    bs: int | None = 64,
+    val_bs: int | None = None,
+    device=None,
+    n_neg: int | None = None,
+    negatives=None,
+    by_user: bool = False,
+    loss_func=None,
+    **kwargs,
+) -> CollabLearner:
+    """The learner in an artefact folder written by `learn.export`, ready to recommend or to train on.
+
+    Args:
+        folder: the artefact. For a pickle exported by fastai use `fastai.learner.load_learner`.
+        models: the class of its model, where that is not one of the library's.
+        path: where the learner saves.
+        bs, val_bs, device: of the dataloaders, for training on.
+        n_neg, negatives, by_user: likewise, for implicit feedback; the artefact keeps none of them.
+        loss_func: likewise; by default that of `collab_learner`.
+        **kwargs: other arguments of `CollabLearner`.
+
+    Raises:
+        FileNotFoundError, BundleError: see `serve.load_artefact`.
+        ValueError: it was saved without a validation part.
+    """
+    model, data, _ = load_artefact(folder, models)
+    if data.valid is None:
+        raise ValueError(f"the artefact {folder} has no validation part, which a learner needs; use Recommender.load")
+    word = "explicit" if data.rated else "implicit"
+    feedback: Implicit | None = read_feedback(word, n_neg=n_neg, negatives=negatives, by_user=by_user)
+    options = {"path": path, "seed": 0, "bs": bs, "val_bs": val_bs, "device": device}
+    dls = CollabDataLoaders.from_dataset(data, feedback=feedback, **options)
+    return CollabLearner(dls, model.to(dls.device), choose_loss(dls, loss_func), **kwargs)

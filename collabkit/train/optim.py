@@ -1,0 +1,125 @@
+"""Optimisers for embedding tables behind fastai's interface, and which tables weight decay touches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+
+import torch
+from fastai.optimizer import OptimWrapper
+from fastcore.foundation import L
+from torch import nn
+
+from collabkit.models.base import as_model
+
+__all__ = ["TableAdamW", "TableSparseAdam", "decay_groups", "undecayed", "feature_weights"]
+
+FEATURE_WD = 10.0
+
+
+def undecayed(model: nn.Module, wd_on: str = "factors") -> set[int]:
+    """`id`s of the parameters that weight decay leaves alone.
+
+    Args:
+        wd_on: `'factors'` spares tables of width 1 (the biases of `CollFilter`), layer biases and batch norms, which
+            gave the best ratings; `'all'` decays every parameter, as fastai does for embeddings.
+    """
+    if wd_on not in ("factors", "all"):
+        raise ValueError(f"wd_on must be 'factors' or 'all', got {wd_on!r}")
+    if wd_on == "all":
+        return set()
+    biases = {id(table.weight) for side in _sides(model) for table in side.tables if table.embedding_dim == 1}
+    return {id(p) for p in model.parameters() if p.ndim < 2 or id(p) in biases}
+
+
+def feature_weights(model: nn.Module) -> set[int]:
+    """`id`s of the weights of side features."""
+    return {id(p) for side in _sides(model) if side.features is not None for p in side.features.parameters()}
+
+
+def _sides(model: nn.Module) -> tuple:
+    """The sides of a model of this library; none of another module."""
+    return () if as_model(model) is None else model.sides
+
+
+def decay_groups(params: Iterable[nn.Parameter], spared: set[int], features: set[int] = frozenset()) -> list[dict]:
+    """Torch parameter groups of `params`, none empty: those with weight decay, the features' with more, the spared.
+
+    Each has its factor as `wd_scale`: 1, `FEATURE_WD`, 0.
+    """
+    groups: dict[float, list] = {1.0: [], FEATURE_WD: [], 0.0: []}
+    for p in params:  # frozen ones too: they may be unfrozen later
+        groups[FEATURE_WD if id(p) in features else 0.0 if id(p) in spared else 1.0].append(p)
+    return [{"params": own, "wd_scale": scale, "weight_decay": 0.0} for scale, own in groups.items() if own]
+
+
+class TableAdamW(OptimWrapper):
+    """torch's fused AdamW behind fastai's optimiser interface, with fastai's betas and epsilon.
+
+    Weight decay is decoupled, `p *= 1 - lr * wd` a step, and leaves the parameters in `spared` alone; they share every
+    other hyper-parameter with the group they came from. The weights of side features decay `FEATURE_WD` times as fast:
+    each has the data of many ids, and follows what these have in common by chance.
+
+    Args:
+        params: parameters, or lists of them, one a fastai parameter group.
+        spared: `id`s of parameters without weight decay, see `undecayed`.
+        features: and of weights of features, see `feature_weights`.
+        lr, mom, sqr_mom, eps, wd: hyper-parameters; `mom` and `sqr_mom` are Adam's betas.
+    """
+
+    def __init__(
+        self, params, lr=1e-3, *, spared=frozenset(), features=frozenset(), mom=0.9, sqr_mom=0.99, eps=1e-5, wd=0.01
+    ):
+        lists = [list(p) for p in params] if isinstance(params[0], (list, L)) else [list(params)]
+        groups = [{**g, "fai_group": i} for i, p in enumerate(lists) for g in decay_groups(p, spared, features)]
+        super().__init__(opt=torch.optim.AdamW(groups, lr=lr, betas=(mom, sqr_mom), eps=eps, fused=True))
+        self.set_hyper("wd", wd)
+
+    def _groups(self) -> list[list[dict]]:
+        """Torch parameter groups by fastai parameter group."""
+        return [list(part) for _, part in groupby(self.opt.param_groups, key=lambda g: g["fai_group"])]
+
+    @property
+    def hypers(self) -> list[dict]:
+        """Hyper-parameters by fastai parameter group, under fastai's names."""
+        return [
+            {"wd": g["weight_decay"], "lr": g["lr"], "mom": g["betas"][0], "sqr_mom": g["betas"][1], "eps": g["eps"]}
+            for g, *_ in self._groups()  # the first is the one with weight decay, if there is any
+        ]
+
+    @property
+    def param_lists(self) -> list[list[nn.Parameter]]:
+        """Parameters by fastai parameter group."""
+        return [[p for g in part for p in g["params"]] for part in self._groups()]
+
+    def set_hyper(self, k, v):
+        """Set a hyper-parameter for all groups (a number), or one value a group (an array, a list or a slice)."""
+        if isinstance(v, (int, float)):
+            self._set_hyper(k, [v] * len(self._groups()))
+        else:
+            super().set_hyper(k, v)
+
+    def _set_hyper(self, k, v):
+        for group in self.opt.param_groups:
+            value = float(v[group["fai_group"]])
+            if k == "wd":
+                group["weight_decay"] = value * group["wd_scale"]
+            elif k in ("mom", "sqr_mom"):
+                group["betas"] = (value, group["betas"][1]) if k == "mom" else (group["betas"][0], value)
+            else:
+                group[k] = value
+
+
+class TableSparseAdam(OptimWrapper):
+    """torch's SparseAdam behind fastai's optimiser interface; it has no weight decay."""
+
+    def __init__(self, params, lr=1e-3, **kwargs):
+        super().__init__(params, opt=torch.optim.SparseAdam, lr=lr, **kwargs)
+
+    def set_hyper(self, k, v):
+        if k == "wd" and v:
+            raise ValueError(
+                f"sparse=True trains with SparseAdam, which has no weight decay, got wd={v!r}; leave wd= out"
+            )
+        if k != "wd":
+            super().set_hyper(k, v)

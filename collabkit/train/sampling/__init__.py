@@ -1,0 +1,53 @@
+"""Negative sampling: which items a user has not met stand beside each positive in training.
+
+A sampler is made from the training interactions and draws item indices. Two kinds share one interface:
+
+- *per row* (`shared = False`): `UniformNegatives`, `PopularityNegatives` draw `(b, n)` items that the row's user has
+  not seen in training, exactly, with replacement;
+- *shared* (`shared = True`): `SharedNegatives`, `InBatchNegatives`, `AllItems` give items `(m,)` for the whole batch,
+  so that the scores are one matrix product; what a row's user has seen, its own positive at the least, is masked.
+
+`log_counts` says how often an item was to be expected among a row's negatives, for the correction of the sampled
+softmax; `inf` there marks a negative that does not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from collabkit.data.interactions import Interactions
+from collabkit.train.sampling.rows import PopularityNegatives, UniformNegatives
+from collabkit.train.sampling.shared import AllItems, InBatchNegatives, SharedNegatives
+
+__all__ = [
+    "UniformNegatives", "PopularityNegatives", "SharedNegatives", "InBatchNegatives", "AllItems", "SAMPLERS",
+    "make_sampler",
+]  # fmt: skip
+
+SAMPLERS: dict[str, Callable] = {
+    "uniform": UniformNegatives,
+    "popularity": PopularityNegatives,
+    "shared": SharedNegatives,
+    "in_batch": InBatchNegatives,
+    "all": AllItems,
+}
+
+
+def make_sampler(negatives, train: Interactions):
+    """The sampler that `negatives` names, or makes: one of `SAMPLERS`, or a function of the training interactions.
+
+    Example:
+        >>> make_sampler("unifrom", None)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        ValueError: negatives must be one of 'uniform', 'popularity', ..., got 'unifrom'
+    """
+    if isinstance(negatives, str) and negatives in SAMPLERS:
+        return SAMPLERS[negatives](train)
+    if callable(negatives):
+        return negatives(train)
+    names = ", ".join(map(repr, SAMPLERS))
+    raise ValueError(
+        f"negatives must be one of {names}, or a function of the training interactions such as "
+        f"partial(PopularityNegatives, alpha=0.5), got {negatives!r}"
+    )

@@ -1,0 +1,122 @@
+"""Negatives of each row's own, which its user has not seen."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from collabkit.data.interactions import Interactions
+from collabkit.data.notices import say
+from collabkit.train.sampling.weights import item_weights
+
+__all__ = ["PopularityNegatives", "UniformNegatives"]
+
+
+class PopularityNegatives:
+    """Items that the user has not seen, with probability proportional to `n_events ** alpha`; exact, without rejection.
+
+    Each item owns an interval of whole numbers, as long as its weight, on one line. Taking the intervals of a user's
+    seen items s_0 < s_1 < ... out of it moves what lies after them to the left, so that s_j would begin at
+    `key_j = begin(s_j) - (weights of s_0 .. s_{j-1})`. For r uniform in [0, weight of the unseen items) the point
+    `r + (weights of the s_j with key_j <= r)` lies in an unseen item's interval, each with its own share. Counting the
+    keys is one `searchsorted` for a whole batch, because the keys of user u are offset by `u * total`.
+
+    Items without a training row, the unknown item 0 among them, are never drawn.
+
+    Args:
+        train: training interactions.
+        alpha: 0 is uniform; 0.75 is the word2vec choice (Mikolov et al. 2013), 1 draws by popularity.
+        device: where it draws.
+
+    Raises:
+        ValueError: `alpha` is negative, or nobody has an unseen item.
+
+    Example:
+        >>> import pandas as pd
+        >>> from collabkit.data.interactions import Columns
+        >>> df = pd.DataFrame({'user': [1, 1, 2, 2, 3, 3], 'item': list('abbcca')})
+        >>> sampler = PopularityNegatives(Interactions.from_df(df, Columns('user', 'item')))
+        >>> sampler.draw(torch.tensor([1, 2, 3]), 2)  # one unseen item each
+        tensor([[3, 3],
+                [1, 1],
+                [2, 2]])
+    """
+
+    shared = False
+
+    def __init__(self, train: Interactions, alpha: float = 0.75, *, device=None):
+        self.n_users = train.n_users
+        self.weight = item_weights(train, alpha)  # (n_items,) whole numbers
+        end = self.weight.cumsum(0)
+        self.total = int(end[-1])
+        users, items, self.start = train.pairs.rows, train.pairs.values, train.pairs.start
+        seen = self.weight[items].cumsum(0)  # of all users, one after the other
+        before = torch.cat([seen.new_zeros(1), seen])
+        own = before[:-1] - before[self.start[users]]  # weight of the user's seen items before this one
+        self.keys = users * self.total + (end - self.weight)[items] - own
+        self.taken = before  # taken[position in keys] - taken[start of the user] is what was skipped
+        self.left = self.total - (before[self.start[1:]] - before[self.start[:-1]])  # (n_users,) unseen weight
+        self.end = end
+        # Where all weights are 1, a point on the line is a place among the items that can be drawn; the place after
+        # the last one, which a user who has seen everything ends at, is the unknown item.
+        self.drawable = torch.cat([self.weight.nonzero().squeeze(1), end.new_zeros(1)])
+        self._flat = bool((self.weight <= 1).all())
+        self._some_full = bool((self.left == 0).any())
+        if self._some_full:
+            self._say_full(train)
+        self.to(device)
+
+    def _say_full(self, train: Interactions) -> None:
+        full = (self.left == 0) & (train.counts("user") > 0)
+        if full.any():
+            if not (self.left[train.user_idx] > 0).any():
+                raise ValueError("every user has seen every item: there is nothing to draw negatives from")
+            say(f"{int(full.sum()):,} users have seen every item: their rows are trained without negatives")
+
+    def to(self, device):
+        """Move the tables to `device` (None is the CPU)."""
+        self.device = torch.device("cpu" if device is None else device)
+        small = (self.n_users + 1) * self.total < 2**31
+        for name in ("keys", "start", "left", "taken", "end", "weight", "drawable"):
+            setattr(self, name, getattr(self, name).to(self.device))
+        if small:  # half the memory to search through
+            self.keys = self.keys.int()
+        self._log_left = self.left.double().log().float()
+        self._log_weight = self.weight.double().log().float()
+        return self
+
+    def draw(self, users: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """`(b, n)` int64 items that `users` `(b,)` have not seen; 0 for a user who has seen everything."""
+        left = self.left[users]  # (b,)
+        point = torch.rand(len(users), n, generator=generator, device=self.device, dtype=torch.float64)
+        point = point.mul_(left[:, None]).long()  # uniform in [0, left)
+        key = (users * self.total)[:, None] + point
+        at = torch.searchsorted(self.keys, key.to(self.keys.dtype), right=True)
+        if self._flat:  # the number of keys passed is the weight skipped
+            return self.drawable[point.add_(at).sub_(self.start[users][:, None])]
+        point += self.taken[at] - self.taken[self.start[users]][:, None]
+        items = torch.searchsorted(self.end, point, right=True)
+        return items.masked_fill_((left == 0)[:, None], 0) if self._some_full else items
+
+    def log_prob(self, users: Tensor, items: Tensor) -> Tensor:
+        """Log-probability `(b, n)` of drawing `items` `(b, n)` for `users` `(b,)`, given that they are unseen."""
+        return self._log_weight[items] - self._log_left[users][:, None]
+
+    def log_counts(self, users: Tensor, items: Tensor) -> Tensor:
+        """Log of the expected number of times `(b, n)` each of the `n` drawn items occurs in its row; inf: no
+        negative."""
+        return (self.log_prob(users, items) + math.log(items.shape[1])).masked_fill(items == 0, torch.inf)
+
+
+class UniformNegatives(PopularityNegatives):
+    """Items that the user has not seen, all equally likely; `PopularityNegatives` with `alpha=0`."""
+
+    def __init__(self, train: Interactions, *, device=None):
+        super().__init__(train, 0.0, device=device)
+
+    def log_counts(self, users: Tensor, items: Tensor) -> Tensor:
+        """`(b, 1)`, the same for all items of a row; see `PopularityNegatives.log_counts`."""
+        left = self._log_left[users][:, None]  # -inf where nothing is unseen
+        return math.log(items.shape[1]) - left

@@ -1,0 +1,130 @@
+"""Negatives that the rows of a batch share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from collabkit.data.interactions import Interactions
+from collabkit.train.sampling.weights import item_weights
+
+__all__ = ["SharedNegatives", "InBatchNegatives", "AllItems"]
+
+
+class SharedNegatives:
+    """Items for the whole batch, drawn by `n_events ** alpha` from those with training rows, each at most once.
+
+    `n` draws are made, and what comes up twice counts once. In a row whose user has seen an item in training it is no
+    negative: it is masked, the row's own positive (an accidental hit) among them.
+
+    Args:
+        train: training interactions.
+        alpha: 0 is uniform, 1 by popularity.
+        mask_seen: mask all that the user has seen; else the row's own positive alone.
+        device: where it draws.
+
+    Raises:
+        ValueError: `alpha` is negative.
+    """
+
+    shared = True
+
+    def __init__(self, train: Interactions, alpha: float = 0.0, *, mask_seen: bool = True, device=None):
+        weight = item_weights(train, alpha).double()
+        self.share = weight.cumsum(0) / weight.sum()
+        self.log_share = (weight / weight.sum()).log().float()
+        self.mask_seen = mask_seen
+        self.seen = train.pairs
+        self.to(device)
+
+    def to(self, device):
+        """Move the tables to `device` (None is the CPU)."""
+        self.device = torch.device("cpu" if device is None else device)
+        for name in ("share", "log_share", "seen"):
+            setattr(self, name, getattr(self, name).to(self.device))
+        return self
+
+    def draw(self, positives: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """At most `n` different items, ascending, int64, for a batch with the items `positives` `(b,)`."""
+        point = torch.rand(n, generator=generator, device=self.device, dtype=torch.float64)
+        return torch.unique(torch.searchsorted(self.share, point, right=True).clamp_(max=len(self.share) - 1))
+
+    def log_prob(self, items: Tensor) -> Tensor:
+        """Log-probability `(m,)` of each of `items` `(m,)` in a single draw."""
+        return self.log_share[items]
+
+    def log_expected(self, items: Tensor, n: int) -> Tensor:
+        """Log of how often each of `items` `(m,)` is to be expected in `n` draws, once at the most: `1 - (1 - q)^n`."""
+        never = n * torch.log1p(-self.log_prob(items).double().exp().clamp(max=1 - 1e-12))
+        return (-torch.expm1(never)).log().float()
+
+    def log_counts(self, users: Tensor, positives: Tensor, items: Tensor, n: int) -> Tensor:
+        """Log of the expected count `(b, m)` of each of `items` `(m,)` after `n` draws; inf where it is no negative."""
+        counts = self.log_expected(items, n).expand(len(users), -1).contiguous()
+        rows, columns = self.hits(users, positives, items)
+        counts[rows, columns] = torch.inf
+        return counts
+
+    def hits(self, users: Tensor, positives: Tensor | None, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows and columns `(h,)` of the items `(m,)`, all different, that are no negatives of the row's user.
+
+        Those are the row's own positive (where there are `positives` `(b,)`) and, with `mask_seen`, what the user has
+        seen.
+        """
+        rows, found = torch.arange(len(users), device=users.device)[:0], users[:0]
+        if self.mask_seen:
+            seen = self.seen.of(users)
+            rows, found = seen.rows, seen.values
+        if positives is not None:
+            rows = torch.cat([torch.arange(len(users), device=users.device), rows])
+            found = torch.cat([positives, found])
+        column = torch.full_like(self.log_share, -1, dtype=torch.int64)
+        column[items] = torch.arange(len(items), device=items.device)
+        at = column[found]
+        return rows[at >= 0], at[at >= 0]
+
+
+class InBatchNegatives(SharedNegatives):
+    """The positives of the other rows of the batch: free of charge, and drawn by popularity.
+
+    The correction for popularity is that of Yi et al., "Sampling-bias-corrected neural modeling" (2019). An item that
+    is the positive of several rows stands once among the negatives.
+
+    Args:
+        train: training interactions.
+        mask_seen: as of `SharedNegatives`.
+        device: where it draws.
+    """
+
+    def __init__(self, train: Interactions, *, mask_seen: bool = True, device=None):
+        super().__init__(train, 1.0, mask_seen=mask_seen, device=device)
+
+    def draw(self, positives: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """The different items among `positives` `(b,)`, ascending; `n` is not used."""
+        return torch.unique(positives)
+
+    def log_counts(self, users: Tensor, positives: Tensor, items: Tensor, n: int) -> Tensor:
+        """As of `SharedNegatives`, for the `b - 1` other rows; `n` is not used."""
+        return super().log_counts(users, positives, items, max(len(positives) - 1, 1))
+
+
+class AllItems(SharedNegatives):
+    """Every item with a training row: the full softmax, for catalogues where `bs x n_items` scores fit.
+
+    Args:
+        train: training interactions.
+        mask_seen: as of `SharedNegatives`; by default only the row's own positive is masked, which is the softmax over
+            all items.
+        device: where it draws.
+    """
+
+    def __init__(self, train: Interactions, *, mask_seen: bool = False, device=None):
+        super().__init__(train, 0.0, mask_seen=mask_seen, device=device)
+
+    def draw(self, positives: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """All items with a training row, ascending; `n` is not used."""
+        return self.log_share.isfinite().nonzero().squeeze(1)
+
+    def log_expected(self, items: Tensor, n: int) -> Tensor:
+        """Every item is there once: 0."""
+        return torch.zeros_like(self.log_share[items])

@@ -1,0 +1,25 @@
+"""How often items are drawn: powers of their number of events, as whole numbers."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from collabkit.data.interactions import Interactions
+
+__all__ = ["item_weights"]
+
+
+def item_weights(train: Interactions, alpha: float) -> Tensor:
+    """Weight `(n_items,)` int64 of each item: `n_events ** alpha` in whole numbers, 0 without a training row."""
+    if not 0 <= alpha < math.inf:
+        raise ValueError(f"alpha must be a number of at least 0, got {alpha!r}")
+    counts = train.counts("item").clone()
+    counts[0] = 0
+    if alpha == 0:
+        return (counts > 0).long()
+    weight = counts.double() ** alpha
+    # As fine as the keys of all users fit into 62 bits: whole numbers make the draws exact.
+    scale = 2.0 ** (62 - math.ceil(math.log2(train.n_users + 1)) - 1) / float(weight.sum() + len(weight))
+    return (weight * min(scale, 2.0**40 / float(weight.max().clamp(min=1)))).ceil().long()

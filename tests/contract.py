@@ -1,0 +1,189 @@
+"""`ModelContract`: what every model can do, or refuses before anything is touched. Subclass it to test a model.
+
+    class TestMine(ModelContract):
+        model = Mine
+        options = {"n_factors": 8}
+
+The data has a planted structure: users and items belong to one of four groups, and nearly all events are within one.
+"""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from collabkit import CollabDataLoaders, HitRate, Popularity, Recommender, collab_learner, compare, load_learner, splits
+
+N_GROUPS, N_USERS, N_ITEMS, N_EVENTS = 4, 120, 60, 10
+
+
+def planted(rated: bool = False, seed: int = 0) -> pd.DataFrame:
+    """Events in time order, nine of ten within the group; with `rated` half of them, rated 5 within and 1 without."""
+    rng, rows = np.random.default_rng(seed), []
+    for user in range(N_USERS):
+        own = np.flatnonzero(np.arange(N_ITEMS) % N_GROUPS == user % N_GROUPS)
+        n_own = N_EVENTS if rated else N_EVENTS - 1
+        others = np.setdiff1d(np.arange(N_ITEMS), own)
+        items = np.concatenate([rng.choice(own, n_own, replace=False), rng.choice(others, 2 * N_EVENTS - n_own if rated else 1)])
+        rows += [(f"u{user}", f"i{item:02d}", 5.0 if item in own else 1.0) for item in rng.permutation(items)]
+    table = pd.DataFrame(rows, columns=["user", "item", "rating"]).drop_duplicates(["user", "item"])
+    table["time"], table["device"] = np.arange(len(table)), np.where(np.arange(len(table)) % 2, "phone", "desktop")
+    return table.reset_index(drop=True)
+
+
+class ModelContract:
+    """The tests. A subclass names the model and what it is trained with.
+
+    Attributes:
+        model: the class.
+        options: of `collab_learner`, or of the constructor of a closed-form model.
+        data: further arguments of `CollabDataLoaders.from_df`.
+        rated: whether it learns from ratings rather than from events.
+        closed_form: whether it is fitted by `fit(dls)` alone.
+        n_epoch, lr: of the training.
+        folds_in: whether users can be folded in; and `histories`, whether `recommend(history=)` answers.
+        similar: whether it knows similar items.
+        personal: whether it can find the planted structure.
+    """
+
+    model = None
+    options: dict = {}
+    data: dict = {}
+    rated, closed_form, folds_in, histories, similar, personal = False, False, True, True, True, True
+    n_epoch, lr = 20, 2e-2
+
+    def dataloaders(self, table=None):
+        table = planted(self.rated) if table is None else table
+        feedback = {"rating_name": "rating"} if self.rated else {"feedback": "implicit"}
+        options = {"user_name": "user", "item_name": "item", "time_name": "time", "seed": 0, "bs": 64, "num": None}
+        options = {**options, **feedback, "splitter": splits.leave_last_out(), **self.data}
+        options.pop("num")
+        return CollabDataLoaders.from_df(table, **options)
+
+    def fitted(self, dls, **kwargs):
+        """A learner, or a closed-form model, fitted to the dataloaders."""
+        if self.closed_form:
+            return self.model(**self.options).fit(dls)
+        y_range = {"y_range": (0.5, 5.5)} if self.rated else {}
+        learn = collab_learner(dls, model=self.model, seed=1, **y_range, **self.options, **kwargs)
+        with learn.no_bar(), learn.no_logging():
+            learn.fit_one_cycle(self.n_epoch, self.lr)
+        return learn
+
+    @pytest.fixture(scope="class")
+    def dls(self):
+        return self.dataloaders()
+
+    @pytest.fixture(scope="class")
+    def learn(self, dls):
+        return self.fitted(dls)
+
+    @pytest.fixture
+    def copy(self, learn, tmp_path):
+        """A recommender of its own, to be changed."""
+        learn.recommender.save(tmp_path / "copy")
+        return Recommender.load(tmp_path / "copy", models=[self.model])
+
+    def test_it_learns_the_planted_structure(self, learn):
+        table = learn.evaluate()
+        if self.rated:
+            assert table.loc["RMSE", "value"] < 0.7 * table.loc["RMSE", "user+item bias"]
+        elif self.personal:
+            chance = 10 / (N_ITEMS - N_EVENTS + 1)
+            assert table.loc["HitRate@10", "value"] > max(2 * chance, 1.2 * table.loc["HitRate@10", "popularity"])
+        else:
+            assert 0 < table.loc["HitRate@10", "value"] <= 1
+
+    def test_one_seed_gives_one_result(self, dls, learn):
+        other = self.fitted(dls)
+        assert other.recommend(k=5).equals(learn.recommend(k=5))
+
+    def test_metrics_in_fit_are_those_of_evaluate(self, dls):
+        if self.closed_form:
+            pytest.skip("a closed-form model has no epochs")
+        learn = self.fitted(dls, metrics=[HitRate(10)])
+        shown = learn.recorder.values[-1][-1]
+        assert 0 <= shown <= 1
+        assert abs(shown - learn.evaluate(metrics=["HitRate"]).loc["HitRate@10", "value"]) < 0.1  # rows settle after it
+
+    def test_it_is_compared(self, learn):
+        table = compare([learn, Popularity()], metrics=["NDCG"], names=["mine", "popularity"])
+        assert table["value"].between(0, 1).all() and len(table) == 2
+        assert table.loc[("NDCG@10", "mine"), "value"] == learn.evaluate(metrics=["NDCG"]).iloc[0]["value"]
+
+    def test_it_recommends_to_users(self, dls, learn):
+        lists = learn.recommend(k=5)
+        seen = pd.concat([dls.train.items, dls.valid.items])[["user", "item"]]
+        assert len(lists) == 5 * N_USERS and (lists.groupby("user")["rank"].max() == 5).all()
+        assert len(lists.merge(seen)) == 0
+        one = learn.recommend("u3", k=5)  # a batch of one
+        of_all = lists[lists["user"] == "u3"].reset_index(drop=True)
+        assert one["item"].tolist() == of_all["item"].tolist()
+        assert np.allclose(one["score"], of_all["score"], atol=1e-5)
+        assert np.isfinite(learn.recommender.predict("u3", "i07"))
+
+    def test_unknown_ids_are_refused_or_answered_by_default(self, learn):
+        with pytest.raises(KeyError, match="nobody"):
+            learn.recommend("nobody")
+        assert len(learn.recommend("nobody", k=3, unknown="default")) == 3
+        assert len(learn.recommender.default_list(k=3)) == 3
+        with pytest.raises(KeyError, match="nothing"):
+            learn.recommend("u1", items=["nothing"])
+
+    def test_a_history_is_answered_or_refused(self, learn):
+        own = [f"i{item:02d}" for item in range(1, 24, N_GROUPS)]
+        history = dict.fromkeys(own, 5.0) if self.rated else own
+        if not self.histories:
+            with pytest.raises(TypeError, match="history"):
+                learn.recommend(history=history, k=5)
+            return
+        found = learn.recommend(history=history, k=5)
+        assert len(found) == 5 and not set(found["item"]) & set(own)
+        if self.personal:
+            group = found["item"].str[1:].astype(int) % N_GROUPS
+            assert (group == 1).sum() >= 3
+        with pytest.raises(KeyError, match="nothing"):
+            learn.recommend(history={"nothing": 5.0} if self.rated else ["nothing"])
+
+    def test_similar_items(self, learn):
+        if not self.similar:
+            with pytest.raises(TypeError, match="similar"):
+                learn.similar_items("i03")
+            return
+        found = learn.similar_items("i03", k=5)
+        assert len(found) == 5 and "i03" not in set(found["item"])
+        group = found["item"].str[1:].astype(int) % N_GROUPS
+        assert (group == 3).sum() >= 3
+
+    def test_an_artefact_gives_the_same_lists(self, learn, tmp_path):
+        lists = learn.recommend(k=5)
+        folder = learn.export(tmp_path / "artefact")
+        loaded = Recommender.load(folder, models=[self.model])
+        assert loaded.recommend(k=5).equals(lists)
+        if not self.closed_form:
+            again = load_learner(folder, models=[self.model])
+            assert again.recommend(k=5).equals(lists)
+            with again.no_bar(), again.no_logging():
+                again.fit(1, 1e-3)  # trains on
+
+    def test_users_are_folded_in_or_refused(self, copy):
+        rows = pd.DataFrame({"user": ["new"] * 5, "item": [f"i{j:02d}" for j in range(2, 22, N_GROUPS)], "rating": 5.0})
+        before, weights = copy.data, {name: value.clone() for name, value in copy.model.state_dict().items()}
+        if not self.folds_in:
+            with pytest.raises(TypeError, match="computed"):
+                copy.fold_in(rows)
+            assert copy.data is before
+            assert all(torch.equal(value, weights[name]) for name, value in copy.model.state_dict().items())
+            return
+        lists = copy.recommend(k=5)
+        copy.fold_in(rows)
+        found = copy.recommend("new", k=5)
+        assert len(found) == 5 and not set(found["item"]) & set(rows["item"])
+        again = copy.recommend(before.users.ids, k=5)
+        assert again["item"].tolist() == lists["item"].tolist()  # the others' lists stay
+
+    def test_new_items_without_features_are_refused(self, copy):
+        before = copy.data
+        with pytest.raises(TypeError, match="no item features"):
+            copy.add_items(pd.DataFrame({"item": ["new"], "colour": ["red"]}))
+        assert copy.data is before and copy.recommend("u1", k=3) is not None
