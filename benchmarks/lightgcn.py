@@ -10,8 +10,8 @@ from collabkit import CollabDataLoaders, collab_learner
 from .common import timed, write
 from .gowalla import NoValidation, read, scores, validation_tenth
 
-RECIPE = {"n_neg": 8192, "bs": 1024, "lr": 5e-2, "n_epoch": 16}
-CANDIDATES = [RECIPE, {**RECIPE, "lr": 2e-2}]
+RECIPE = {"n_neg": 8192, "bs": 1024, "lr": 2e-2, "n_epoch": 16}
+CANDIDATES = [{**RECIPE, "lr": 5e-2}, RECIPE]
 
 
 def lightgcn_pick() -> None:

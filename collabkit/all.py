@@ -21,6 +21,6 @@ from collabkit import (
 
 
 def load_learner(fname, *args, **kwargs):
-    """The learner in an artefact folder (`collabkit.train.learner.load_learner`), or in a pickle that fastai exported."""
+    """The learner in an artefact folder, or in a pickle that fastai exported."""
     module = fastai.learner if Path(fname).is_file() else collabkit.train.learner
     return module.load_learner(fname, *args, **kwargs)

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 LINE = "the line: above it torch, NumPy and pandas; below it fastai too"
 LAYERS = {
-    "data": "`Vocab`, `Interactions`, `Runs`, `Query`, `Dataset`; `prepare` from tables to it; filters, splits, features",
+    "data": "`Vocab`, `Interactions`, `Runs`, `Query`, `Dataset`; `prepare`; filters, splits, features",
     "datasets": "`movielens`, `synthetic`, `read_interactions`",
     "losses": "losses of ratings, and of the scores of positives and negatives",
     "metrics": "metrics as pure functions",

@@ -24,7 +24,9 @@ def planted(rated: bool = False, seed: int = 0) -> pd.DataFrame:
         own = np.flatnonzero(np.arange(N_ITEMS) % N_GROUPS == user % N_GROUPS)
         n_own = N_EVENTS if rated else N_EVENTS - 1
         others = np.setdiff1d(np.arange(N_ITEMS), own)
-        items = np.concatenate([rng.choice(own, n_own, replace=False), rng.choice(others, 2 * N_EVENTS - n_own if rated else 1)])
+        items = np.concatenate(
+            [rng.choice(own, n_own, replace=False), rng.choice(others, 2 * N_EVENTS - n_own if rated else 1)]
+        )
         rows += [(f"u{user}", f"i{item:02d}", 5.0 if item in own else 1.0) for item in rng.permutation(items)]
     table = pd.DataFrame(rows, columns=["user", "item", "rating"]).drop_duplicates(["user", "item"])
     table["time"], table["device"] = np.arange(len(table)), np.where(np.arange(len(table)) % 2, "phone", "desktop")

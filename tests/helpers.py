@@ -143,7 +143,7 @@ RANKER_OPTIONS = {
     "towers": {"model": TwoTower, "n_factors": 4},
     "cosine": {"model": TwoTower, "n_factors": 8, "layers": [16, 8], "similarity": "cosine", "temperature": 0.2},
 }
-FIT = {"dot": (15, 5e-2), "ncf": (30, 3e-2), "gmf": (12, 5e-2), "neumf": (12, 3e-2), "towers": (12, 5e-2)}
+FIT = {"dot": (15, 5e-2), "ncf": (20, 3e-2), "gmf": (12, 5e-2), "neumf": (12, 3e-2), "towers": (12, 5e-2)}
 
 
 def clicks(n_users=80, n_items=40, per_user=11, faithful=0.9, seed=0):

@@ -235,7 +235,8 @@ def recommender_of(kind, *, features, folded):
     learn.fit(1, 2e-2)
     if folded:
         rows = df.drop_duplicates("title").head(6).assign(user=[901, 901, 901, 902, 902, 902])
-        learn.recommender.fold_in(rows[["user", "title", "rating"] if rated else ["user", "title"]])
+        ages = pd.DataFrame({"user": [901, 902], "age": [2.0, 5.0]}) if features else None
+        learn.recommender.fold_in(rows[["user", "title", "rating"] if rated else ["user", "title"]], ages)
     return learn.recommender
 
 

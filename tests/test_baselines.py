@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_evaluate import interactions
 
-from collabkit import Recommender
+from collabkit import CollabWarning, Recommender, SampledCandidates
 from collabkit.data.interactions import Columns, Interactions
 from collabkit.models import EASE, ItemKNN, Popularity
 from collabkit.models.closed_form import ClosedForm
@@ -146,6 +146,25 @@ def test_ratings_are_events_and_pairs_count_once():
     rated, plain = (interactions([(1, 1, 5), (1, 2, 1), (2, 2, 3), (2, 2, 1)], rated=r) for r in (True, False))
     a, b = (EASE(1.0).fit(data).weights for data in (rated, plain))
     assert torch.equal(a, b)
+
+
+def test_popularity_counts_rows_as_its_column_does():
+    train = interactions([(1, 1, 1), (1, 1, 1), (1, 1, 1), (2, 2, 1), (3, 2, 1)], rated=False)
+    valid = interactions([(3, 1, 1), (2, 3, 1)], rated=False)
+    table = Popularity().fit((train, valid)).evaluate(k=1, n_boot=2)
+    assert table.loc["HitRate@1", ["value", "popularity"]].tolist() == [
+        0.5,
+        0.5,
+    ]  # item 1 leads, with 3 rows of one user
+
+
+def test_lists_of_candidates_score_each_user_once(monkeypatch):
+    data, asked = random_rows(5), []
+    ease, scores_of = EASE().fit((data[0], data[0].take([0, 9]))), EASE.scores
+    monkeypatch.setattr(EASE, "scores", lambda self, history: asked.append(len(history)) or scores_of(self, history))
+    with pytest.warns(CollabWarning):
+        table = ease.evaluate(candidates=SampledCandidates(4), metrics="HitRate", n_boot=2)
+    assert sum(asked) == table["n"].iloc[0] == 2
 
 
 # --- published figures -----------------------------------------------------------------------------------------------

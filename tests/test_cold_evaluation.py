@@ -10,10 +10,10 @@ from helpers import make_learner
 from test_evaluate import interactions, model_of
 
 from collabkit import CollabDataLoaders, CollabWarning, Recommender, collab_learner, splits
-from collabkit.models import EASE, Popularity
 from collabkit.evaluate import compare
 from collabkit.evaluate.candidates import SampledCandidates
 from collabkit.evaluate.references import UserItemBias
+from collabkit.models import EASE, Popularity
 
 # --- warm and cold rows apart ----------------------------------------------------------------------------------------
 

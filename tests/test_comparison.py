@@ -82,7 +82,7 @@ def test_what_is_refused():
         compare([])
     with pytest.raises(TypeError, match="takes learners, Recommenders and baselines, got str"):
         compare([learn, "popularity"])
-    with pytest.raises(TypeError, match=r"no argument thresold; it takes threshold, n_boot"):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'thresold'"):
         compare([learn], thresold=3)
     for names in (["a"], ["a", "a"]):
         with pytest.raises(ValueError, match="names must be 2 different texts"):

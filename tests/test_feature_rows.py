@@ -9,12 +9,12 @@ import torch
 from sklearn.linear_model import RidgeCV
 
 from collabkit import Vocab
+from collabkit.coldstart.cold_rows import fit_cold_head, own_rows, ridge
+from collabkit.coldstart.default_rows import fit_default_rows
 from collabkit.data.dataset import Dataset
 from collabkit.data.features import Features
 from collabkit.data.interactions import Columns, Interactions
 from collabkit.models import GMF, NCF, CollFilter, EmbeddingNN, NeuMF, TwoTower
-from collabkit.coldstart.cold_rows import fit_cold_head, own_rows, ridge
-from collabkit.coldstart.default_rows import fit_default_rows
 from collabkit.models.feature_rows import FeatureRows
 
 N = 30
@@ -205,7 +205,9 @@ def test_default_rows_serve_ids_without_features_and_the_regression_those_with()
     design = model.item_side.features.features.matrix(torch.arange(1, train.n_items - 10))
     average = design.mean(0) @ model.item_side.features.cold[:-1] + model.item_side.features.cold[-1]
     average = average[:2] + (design.mean(0) @ model.item_side.features.fields[0].weights[0].detach())
-    assert torch.allclose(average, own_rows(model.item_side, torch.tensor([0]))[0][0], atol=1e-4)  # the answer for an unknown id
+    assert torch.allclose(
+        average, own_rows(model.item_side, torch.tensor([0]))[0][0], atol=1e-4
+    )  # the answer for an unknown id
 
 
 def test_growing_keeps_rows_and_scores():

@@ -8,8 +8,6 @@ import pandas as pd
 import pytest
 import torch
 
-from collabkit.evaluate.new_users import NewUserRows, evaluate_fold_in
-from collabkit.data.features import Features
 from collabkit.coldstart.fold_in import FoldIn, events
 from collabkit.coldstart.fold_in.histories import blocks
 from collabkit.coldstart.fold_in.jackknife import rows_without
@@ -17,11 +15,13 @@ from collabkit.coldstart.fold_in.prior import Gaussian, shrunk_covariance
 from collabkit.coldstart.fold_in.ratings import histories_of
 from collabkit.coldstart.fold_in.scores import UserScores
 from collabkit.data.dataset import Dataset
+from collabkit.data.features import Features
 from collabkit.data.interactions import Columns, Interactions
-from collabkit.models import GMF, NCF, CollFilter, EmbeddingNN, NeuMF, TwoTower
 from collabkit.data.query import Query
 from collabkit.data.runs import Runs
 from collabkit.data.vocab import Vocab
+from collabkit.evaluate.new_users import NewUserRows, evaluate_fold_in
+from collabkit.models import GMF, NCF, CollFilter, EmbeddingNN, NeuMF, TwoTower
 
 N_USERS, N_ITEMS, NOISE = 120, 60, 0.3
 
@@ -406,7 +406,9 @@ def test_the_jackknife_takes_a_rating_out():
             model.i_weight.weight[item], model.i_bias.weight[item] = z[:3].float(), z[3].float()
     train = interactions(users, items, ratings, n_users, n_items)
     rows = torch.tensor([0, 77, 140, 299])
-    found = torch.cat(rows_without(UserScores(model, Dataset(train)), train, rows, lambda x: (x, torch.ones_like(x))), 1).double()
+    found = torch.cat(
+        rows_without(UserScores(model, Dataset(train)), train, rows, lambda x: (x, torch.ones_like(x))), 1
+    ).double()
     for row, z in zip(rows.tolist(), found, strict=True):
         others = ((items == items[row]) & (torch.arange(len(items)) != row)).nonzero().squeeze(1)
         own = torch.cat(model.item_side.read(items[row])).double()
@@ -468,7 +470,9 @@ def test_a_diverged_model_is_refused():
 
 
 def test_no_users_at_all(planted):
-    rows = FoldIn(planted[0], Dataset(planted[1])).rows(Runs(torch.tensor([0]), torch.zeros(0).long(), weight=torch.zeros(0)))
+    rows = FoldIn(planted[0], Dataset(planted[1])).rows(
+        Runs(torch.tensor([0]), torch.zeros(0).long(), weight=torch.zeros(0))
+    )
     assert [tuple(part.shape) for part in rows] == [(0, 3), (0, 1)]
 
 

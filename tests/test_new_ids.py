@@ -9,9 +9,9 @@ import torch
 from helpers import Y_RANGE, make_dls, silence, synthetic
 
 from collabkit import CollabDataLoaders, Recommender, collab_learner, load_learner
+from collabkit.coldstart.histories import read_histories
 from collabkit.data.notices import CollabWarning
 from collabkit.models import GMF, NCF, CollFilter, NeuMF, TwoTower
-from collabkit.coldstart.histories import read_histories
 
 ITEM_FEATURES = {"year": "binned", "genres": None}
 FILMS = synthetic().items[["title", "year", "genres"]]
@@ -301,17 +301,18 @@ def test_repeated_pairs_count_once_the_last_one():
     assert histories.weight.tolist() == [5, 5] and histories.start.tolist() == [0, 1, 2]
 
 
-def test_baselines_have_no_rows():
+def test_baselines_answer_histories_and_have_no_rows():
     from collabkit.models import Popularity
 
     popular = Popularity().fit(make_dls())
     with pytest.raises(TypeError, match="the model has no item features, so nothing is known of a new item"):
         popular.recommender.add_items(NEW_FILMS)
-    with pytest.raises(TypeError, match="questionnaire needs a model with rows for users; those of Popularity are"):
+    with pytest.raises(TypeError, match="needs a model with rows for users; those of Popularity are computed"):
         popular.recommender.questionnaire()
     rows = frame([9001], True)  # a history is all that it looks at
-    answer = popular.recommend(history=rows)
-    popular.recommender.fold_in(rows)
+    answer, rec = popular.recommend(history=rows), popular.recommender.fold_in(rows)
+    same(rec.recommend([9001]), answer)
+    assert not set(answer["title"]) & set(rows["title"])
 
 
 def test_models_that_take_no_features():

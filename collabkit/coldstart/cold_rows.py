@@ -24,8 +24,7 @@ def fit_cold_head(model: Model, train: Interactions, side: Side, centre: list[Te
     for new ids than the features' trained part alone, whose weights are fitted beside the ids' own rows.
 
     Args:
-        model: the trained model.
-        train: its training interactions.
+        model, train: the trained model, and its training interactions.
         side: with features; its `FeatureRows.cold` is set.
         centre: `[(d,), ...]` the rows that an id with average features should get; default the trained rows' mean.
     """

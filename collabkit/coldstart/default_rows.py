@@ -82,13 +82,9 @@ def fill_cold_items(model: Model, train: Interactions, *, always: bool = False) 
 
 
 def settle_default_rows(model, dls) -> None:
-    """`fit_default_rows` where it is due: a model of this library whose rows of unknown ids are still zero.
+    """`fit_default_rows` where it is due: for a `Model` whose rows of unknown ids are still zero, with `dls.data`.
 
     They are after training, after an interrupted one, and in a checkpoint that was saved during it.
-
-    Args:
-        model: any module; others than `Model` are left alone.
-        dls: dataloaders, whose `data` is a `Dataset`.
     """
     model, data = as_model(model), getattr(dls, "data", None)
     if model is None or not isinstance(data, Dataset):
@@ -106,10 +102,14 @@ def _written(model: Model) -> list[Side]:
 def _fit_row(model: Model, side: Side, data: Dataset, max_rows: int) -> list[Tensor]:
     """One row `[(d,), ...]` of a side's tables, fitted to the other side's mean ratings."""
     train, by_user = data.train, side.name == "user"
-    counts, means = _count_and_mean(train, "item" if by_user else "user")
+    fixed_side = "item" if by_user else "user"
+    counts, means = train.counts(fixed_side).float(), None
     other = torch.argsort(counts, descending=True)[:max_rows]
     other = other[counts[other] > 0]
-    counts, means = counts[other].to(model.device), means[other].to(model.device)
+    if train.rating is not None:
+        sums = torch.bincount(train.indices(fixed_side), weights=train.rating.double(), minlength=len(counts))
+        means = (sums[other] / counts[other]).float().to(model.device)
+    counts = counts[other].to(model.device)
     ask = data.asker(model.needs)
     unknown = torch.zeros(len(other), dtype=torch.int64)
     with torch.no_grad():
@@ -125,11 +125,12 @@ def _fit_row(model: Model, side: Side, data: Dataset, max_rows: int) -> list[Ten
 
     def loss():
         optimiser.zero_grad()
-        query = _as_query(ask(unknown) if by_user else unknown).to(model.device)
+        query = ask(unknown) if by_user else unknown
+        query = (Query(query) if isinstance(query, Tensor) else query).to(model.device)
         query = replace(query, rows=tuple(value.expand(len(other), -1) for value in row))
         own = model.user_rows(query) if by_user else model.item_rows(query)
         logits = model.interact(own, fixed) if by_user else model.interact(fixed, own)
-        if train.rating is None:
+        if means is None:
             value = -(weights * F.log_softmax(logits, dim=0)).sum()
         else:
             value = (weights * F.mse_loss(model.activation(logits), means, reduction="none")).sum()
@@ -146,16 +147,9 @@ def _fit_row(model: Model, side: Side, data: Dataset, max_rows: int) -> list[Ten
     return [value.detach() for value in row] if finite else start
 
 
-def _as_query(query: Tensor | Query) -> Query:
-    return Query(query) if isinstance(query, Tensor) else query
-
-
 @torch.no_grad()
 def _fill_by_features(model: Model, train: Interactions, side: Side, *, centred: bool) -> None:
-    """Give the ids without a training row but with features the rows that these foretell.
-
-    With `centred` an id of average features gets the no-information answer, which stands in row 0.
-    """
+    """Give ids with features but no training row what these foretell; `centred`: of average ones, what row 0 holds."""
     if side.features is None:
         return
     unknown = torch.zeros(1, dtype=torch.int64)
@@ -178,15 +172,6 @@ def _bare(train: Interactions, side: Side) -> Tensor:
     """Rows `(m,)` of which nothing is known: no training row and no side features."""
     cold = _cold(train, side)
     return cold[~side.given[cold]]
-
-
-def _count_and_mean(train: Interactions, side: str) -> tuple[Tensor, Tensor]:
-    """Number and mean of the ratings of each item (or user), `(n,)` float32 each; means of 0 without ratings."""
-    counts = train.counts(side)
-    if train.rating is None:
-        return counts.float(), torch.zeros(len(counts))
-    sums = torch.bincount(train.indices(side), weights=train.rating.double(), minlength=len(counts))
-    return counts.float(), (sums / counts.clamp(min=1)).float()
 
 
 def _cold(train: Interactions, side: Side) -> Tensor:

@@ -21,15 +21,10 @@ __all__ = ["NewUsers", "read_histories"]
 
 @dataclass(frozen=True, eq=False)
 class NewUsers:
-    """New users and what each has rated or clicked, every item once.
+    """New users and what each has rated or clicked, every item once."""
 
-    Args:
-        ids: `(b,)` external ids; None for one user without an id.
-        histories: `b` runs of items, in the order given, with their ratings as `weight`.
-    """
-
-    ids: pd.Index | None
-    histories: Runs
+    ids: pd.Index | None  # `(b,)` external ids; None for one user without an id
+    histories: Runs  # `b` runs of items, in the order given, with their ratings as `weight`
 
     def __len__(self) -> int:
         return len(self.histories)
@@ -70,15 +65,24 @@ def read_histories(history, data: Dataset, *, rated: bool, y_range=None) -> NewU
     else:
         items, ratings = _one_history(history, data, rated)
         code, ids = np.zeros(len(items), dtype=np.int64), None
-    if rated:
-        _check_range(ratings, y_range)
-    rows = _kept(code, items)
-    _say_left_out(items, len(rows))
+    if rated and y_range is not None:
+        low, high = y_range
+        if outside := int(((ratings < low) | (ratings > high)).sum()):
+            span = f"they run from {ratings.min():g} to {ratings.max():g}"
+            raise ValueError(f"{outside:,} rating(s) of the history lie outside y_range={tuple(y_range)}: {span}")
+    last = ~pd.Series(code * (items.max() + 1) + items).duplicated(keep="last").to_numpy()
+    rows = np.flatnonzero(last & (items > 0))  # of known items, the last one of each pair
+    rows = rows[np.argsort(code[rows], kind="stable")]  # by user, else as they were
+    unknown, parts = int((items == 0).sum()), []
+    if unknown:
+        parts.append(f"{unknown:,} name items that the model does not know and are left out")
+    if repeated := len(items) - unknown - len(rows):
+        parts.append(f"{repeated:,} repeat a (user, item) pair, of which the last one counts")
+    if parts:
+        say(f"of {len(items):,} rows of history {'; '.join(parts)}")
     counts = np.bincount(code[rows], minlength=1 if ids is None else len(ids))
-    if (counts == 0).any():
-        who = (
-            f"{(counts == 0).sum():,} user(s) have no item that the model knows, e.g. {ids[counts == 0].tolist()[0]!r}"
-        )
+    if (none := counts == 0).any():
+        who = f"{none.sum():,} user(s) have no item that the model knows, e.g. {ids[none].tolist()[0]!r}"
         raise ValueError(f"{who}; leave them out, or add_items first")
     weight = ratings[torch.from_numpy(rows)] if rated else None
     histories = Runs.group(code[rows], items[rows], len(counts), width=data.n_items, weight=weight)
@@ -87,56 +91,20 @@ def read_histories(history, data: Dataset, *, rated: bool, y_range=None) -> NewU
 
 def _one_history(history, data: Dataset, rated: bool) -> tuple[np.ndarray, Tensor | None]:
     if rated and not isinstance(history, (Mapping, pd.Series)):
-        raise TypeError(
-            "the model was trained on ratings: history must be a dict from items to ratings, e.g. "
-            f"{{{data.items[1]!r}: 4}}, or a DataFrame with columns {data.columns.present}; got {history!r}"
-        )
+        what = f"{{{data.items[1]!r}: 4}}, or a DataFrame with columns {data.columns.present}; got {history!r}"
+        raise TypeError(f"the model was trained on ratings: history must be a dict from items to ratings, e.g. {what}")
     if not rated and not data.rated and isinstance(history, (Mapping, pd.Series)):
         raise TypeError("the model was trained on events without ratings: history must be a list of items, got a dict")
     if isinstance(history, (str, bytes)):
         raise TypeError(f"history must be a list of items, got the text {history!r}; for one item pass [{history!r}]")
     named = dict(history) if rated else list(history)
     if len(named) == 0:
-        raise ValueError(
-            "the history is empty: give at least one item; default_list() is for users of whom nothing is known"
-        )
+        what = "give at least one item; default_list() is for users of whom nothing is known"
+        raise ValueError(f"the history is empty: {what}")
     items = data.items.encode(list(named), unknown="raise")
     if not rated:
         return items, None
-    odd = [item for item, rating in named.items() if not _is_rating(rating)]
-    if odd:
+    numbers = (int, float, np.number)
+    if odd := [item for item, value in named.items() if not (isinstance(value, numbers) and np.isfinite(value))]:
         raise ValueError(f"the history's ratings must be finite numbers; that of {odd[0]!r} is {named[odd[0]]!r}")
     return items, torch.tensor([float(rating) for rating in named.values()])
-
-
-def _is_rating(value) -> bool:
-    return isinstance(value, (int, float, np.number)) and bool(np.isfinite(value))
-
-
-def _kept(code: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """The rows `(k,)` of known items, the last one of each pair, by their users `code` `(m,)`, else as they were."""
-    last = ~pd.Series(code * (items.max() + 1) + items).duplicated(keep="last").to_numpy()
-    rows = np.flatnonzero(last & (items > 0))
-    return rows[np.argsort(code[rows], kind="stable")]
-
-
-def _say_left_out(items: np.ndarray, n_kept: int) -> None:
-    unknown, parts = int((items == 0).sum()), []
-    if unknown:
-        parts.append(f"{unknown:,} name items that the model does not know and are left out")
-    if repeated := len(items) - unknown - n_kept:
-        parts.append(f"{repeated:,} repeat a (user, item) pair, of which the last one counts")
-    if parts:
-        say(f"of {len(items):,} rows of history {'; '.join(parts)}")
-
-
-def _check_range(ratings: Tensor, y_range) -> None:
-    if y_range is None or len(ratings) == 0:
-        return
-    low, high = y_range
-    outside = int(((ratings < low) | (ratings > high)).sum())
-    if outside:
-        raise ValueError(
-            f"{outside:,} rating(s) of the history lie outside y_range={tuple(y_range)}: they run from "
-            f"{ratings.min():g} to {ratings.max():g}"
-        )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from collabkit.coldstart.fold_in import FoldIn
 from collabkit.coldstart.fold_in.ratings import histories_of
-from collabkit.coldstart.histories import NewUsers, read_histories
+from collabkit.coldstart.histories import read_histories
 from collabkit.data.dataset import Dataset
 from collabkit.data.features.sources import check_columns, refuse_repeated
 from collabkit.data.vocab import Vocab
@@ -39,9 +39,8 @@ def add_ids(model: Model, data: Dataset, df: pd.DataFrame, name: str) -> Dataset
     side, vocab = model.side(name), getattr(data, f"{name}s")
     if side.features is None:
         other = ", or fold_in(ratings) them" if name == "user" else ""
-        raise TypeError(
-            f"the model has no {name} features, so nothing is known of a new {name}: train with {name}s=features{other}"
-        )
+        why = f"the model has no {name} features, so nothing is known of a new {name}"
+        raise TypeError(f"{why}: train with {name}s=features{other}")
     fields = side.features.features.fields
     columns = [vocab.name, *(column for field in fields for column in field.columns or (field.name,))]
     if not isinstance(df, pd.DataFrame):
@@ -53,19 +52,13 @@ def add_ids(model: Model, data: Dataset, df: pd.DataFrame, name: str) -> Dataset
 
 
 def fold_in_users(
-    model: Model,
-    data: Dataset,
-    ratings: pd.DataFrame,
-    users: pd.DataFrame | None,
-    solver: Callable[[Dataset], FoldIn],
+    model: Model, data: Dataset, ratings: pd.DataFrame, users: pd.DataFrame | None, solver: Callable[[Dataset], FoldIn]
 ) -> Dataset:
     """Take in new users by what they have rated or clicked, the items as they are; see `Recommender.fold_in`.
 
     Args:
-        model: grows in place, or stays as it was where an error is raised.
-        data: its data.
-        ratings: rows of the new users.
-        users: their features, if any are given.
+        model, data: as of `add_ids`.
+        ratings, users: rows of the new users; their features, if any are given.
         solver: gives the `FoldIn` for the grown data.
 
     Returns:
@@ -76,12 +69,20 @@ def fold_in_users(
     if not model.user_side.can_write and "history" not in model.needs:
         raise TypeError(f"{type(model).__name__} cannot fold users in: its users are computed from the training data")
     new = read_histories(ratings, data, rated=takes_ratings(model, data), y_range=model.y_range)
-    _check_new(data, new, users)
+    idx = data.users.encode(new.ids)
+    trained = (data.train.counts("user")[idx] > 0).numpy() & (idx > 0)
+    if trained.any():
+        who = f"{trained.sum():,} user(s) have training rows, e.g. {new.ids[trained].tolist()[0]!r}"
+        raise ValueError(f"{who}: fold_in is for users without; leave them out")
+    if users is not None and data.users.name in getattr(users, "columns", ()):
+        others = users[data.users.name][~users[data.users.name].isin(new.ids)]
+        if len(others):
+            who = f"{len(others):,} of {len(users):,} rows of users= are of users without a known rating"
+            raise ValueError(f"{who}, e.g. {others.tolist()[0]!r}; add_users takes such users")
     with _undone_on_error(model):
         if users is not None:
             data = add_ids(model, data, users, "user")
-        unknown = new.ids[data.users.encode(new.ids) == 0]
-        if len(unknown):
+        if len(unknown := new.ids[data.users.encode(new.ids) == 0]):
             data = _extended(model, data, data.users.extended(unknown), "user", None)
         events = new.interactions(data.train, torch.from_numpy(data.users.encode(new.ids)))
         data = data.with_folded(events)
@@ -110,24 +111,6 @@ def _extended(model: Model, data: Dataset, vocab: Vocab, name: str, df: pd.DataF
         side.grow(vocab, features)
     side.vocab = vocab
     return data.with_ids(name, vocab, features)
-
-
-def _check_new(data: Dataset, new: NewUsers, users: pd.DataFrame | None) -> None:
-    """Raise where a user is trained already, or a row of `users` belongs to nobody of the new ones."""
-    idx = data.users.encode(new.ids)
-    trained = (data.train.counts("user")[idx] > 0).numpy() & (idx > 0)
-    if trained.any():
-        who = new.ids[trained].tolist()[0]
-        raise ValueError(
-            f"{trained.sum():,} user(s) have training rows, e.g. {who!r}: fold_in is for users without; leave them out"
-        )
-    if users is not None and data.users.name in getattr(users, "columns", ()):
-        others = users[data.users.name][~users[data.users.name].isin(new.ids)]
-        if len(others):
-            raise ValueError(
-                f"{len(others):,} of {len(users):,} rows of users= are of users without a known rating, e.g. "
-                f"{others.tolist()[0]!r}; add_users takes such users"
-            )
 
 
 @contextmanager

@@ -13,9 +13,7 @@ __all__ = ["BY", "questionnaire", "next_questions"]
 BY = ("information", "popularity", "spread")
 
 
-def next_questions(
-    slope: Tensor, known: Tensor, n: int, *, noise: float, by: str = "information"
-) -> tuple[Tensor, Tensor, Tensor]:
+def next_questions(slope: Tensor, known: Tensor, n: int, *, noise: float, by="information") -> tuple[Tensor, ...]:
     """Items to ask about, one after the other, under a Gaussian belief about the user.
 
     The user's unknown `y` is standard normal and an answer about item i is `slope[i] . y + N(0, noise)`; i is known to
@@ -26,10 +24,8 @@ def next_questions(
     items are popular, divisive (v_i is large) and spread over the space of tastes (they do not tell the same).
 
     Args:
-        slope: `(m, k)`.
-        known: `(m,)` chances in [0, 1].
-        n: how many, at most m.
-        noise: variance of an answer.
+        slope, known: `(m, k)`, and `(m,)` chances in [0, 1].
+        n, noise: how many, at most m; variance of an answer.
         by: `'information'`, `'popularity'` (the best known) or `'spread'` (as if all were known).
 
     Returns:
@@ -73,23 +69,13 @@ def questionnaire(fold: FoldIn, n: int = 10, *, by: str = "information", items=N
     train = fold.data.train
     # Repeated rows count once: it is asked how many users know the item.
     counts = torch.bincount(train.pairs.values, minlength=train.n_items)
-    asked = counts > 0
+    idx = counts.nonzero().squeeze(1)
     if items is not None:
-        allowed = torch.zeros(train.n_items, dtype=torch.bool)
-        allowed[torch.from_numpy(train.items.encode(items, unknown="raise"))] = True
-        asked &= allowed
-    idx = asked.nonzero().squeeze(1)
+        idx = idx[torch.isin(idx, torch.from_numpy(train.items.encode(items, unknown="raise")))]
     if n > len(idx):
         raise ValueError(f"n={n} questions need as many items with training rows, there are {len(idx):,}")
     slope, noise = fold.belief(idx)
     known = counts[idx] / (train.counts("user") > 0).sum()
     chosen, worth, spread = next_questions(slope, known, int(n), noise=noise, by=by)
-    rows = idx[chosen]
-    return pd.DataFrame(
-        {
-            train.columns.item: train.items.decode(rows.numpy()),
-            "known_by": known[chosen].numpy(),
-            "spread": spread.numpy(),
-            "information": worth.numpy(),
-        }
-    )
+    table = {train.columns.item: train.items.decode(idx[chosen].numpy()), "known_by": known[chosen].numpy()}
+    return pd.DataFrame({**table, "spread": spread.numpy(), "information": worth.numpy()})

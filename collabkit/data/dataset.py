@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -31,7 +32,6 @@ class Dataset:
         features: side features of users and of items, row-aligned with the vocabularies.
 
     Example:
-        >>> import pandas as pd
         >>> df = pd.DataFrame({'user': [1, 1, 2], 'title': ['Alien', 'Brazil', 'Alien']})
         >>> data = Dataset(Interactions.from_df(df, Columns('user', 'title')))
         >>> data.n_users, data.items[1], [run.tolist() for run in data.known]
@@ -155,14 +155,6 @@ class Dataset:
     def with_folded(self, events: Interactions) -> Dataset:
         """The same with the rows of folded-in users; of a repeated (user, item) pair the last row counts."""
         if self.folded is not None:
-            events = _last_of_each(Interactions.concat(self.folded, events))
+            events = Interactions.concat(self.folded, events)
+            events = events.take(~pd.Series(events.pair_keys().numpy()).duplicated(keep="last").to_numpy())
         return replace(self, folded=events)
-
-
-def _last_of_each(events: Interactions) -> Interactions:
-    """The last row of each (user, item) pair."""
-    keys = events.pair_keys()
-    order = torch.argsort(keys, stable=True)
-    last = torch.ones(len(keys), dtype=torch.bool)
-    last[:-1] = keys[order].diff() != 0
-    return events.take(order[last].sort().values)

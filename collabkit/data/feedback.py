@@ -62,27 +62,16 @@ def check_threshold(df: pd.DataFrame, columns: Columns, threshold: float | None)
 
 
 def positive_rows(table: Interactions, threshold: float | None = None, part: np.ndarray | None = None) -> np.ndarray:
-    """The positions `(m,)`, ascending, of the rows that are positives, each (user, item) pair once.
+    """The positions `(m,)`, ascending, of the positives, as of `filters.positive_events`; what is left out is said.
 
-    With `threshold` these are the rows rated at least that; without one every row is a positive, whatever its value,
-    but for counts of zero, which say that nothing happened. Of a repeated pair the first event in time stays (in table
-    order without a time column): what comes later is no news. What is left out is said, counted.
-
-    Args:
-        table: the encoded events.
-        threshold: the lowest rating that is a positive.
-        part: `(n,)`, of which of several tables each row is: an earlier one keeps the pair.
-
-    Raises:
-        ValueError: negative values without a threshold; no row is left.
+    `part` `(n,)` says of which of several tables each row is: an earlier one keeps the pair.
     """
     rows = _rated_positive(table, threshold)
     time = np.zeros(len(table)) if table.time is None else table.time.numpy()
     order = rows[np.lexsort([time[rows], np.zeros(len(rows)) if part is None else part[rows]])]
     first = order[~pd.Series(table.pair_keys().numpy()[order]).duplicated().to_numpy()]
-    kept = np.sort(first)
     which = "in the table" if table.time is None else "in time"
-    return _kept(table, rows, np.isin(rows, kept), f"repeat a (user, item) pair; the first {which} stays")
+    return _kept(table, rows, np.isin(rows, first), f"repeat a (user, item) pair; the first {which} stays")
 
 
 def _rated_positive(table: Interactions, threshold: float | None) -> np.ndarray:
@@ -93,16 +82,12 @@ def _rated_positive(table: Interactions, threshold: float | None) -> np.ndarray:
     if threshold is not None:
         return _kept(table, rows, values >= threshold, f"rated below {threshold:g}, no positive")
     if (values < 0).any():
-        raise ValueError(
-            f"column {name!r} has {(values < 0).sum():,} negative value(s), first at row "
-            f"{np.flatnonzero(values < 0)[0]}: a count cannot be negative. For ratings pass rating_threshold=, "
-            "the lowest one that is a positive"
-        )
+        raise ValueError(f"column {name!r} has {(values < 0).sum():,} negative value(s), first at row "
+                         f"{np.flatnonzero(values < 0)[0]}: a count cannot be negative. For ratings pass "
+                         "rating_threshold=, the lowest one that is a positive")  # fmt: skip
     rows = _kept(table, rows, values > 0, f"count of zero in {name!r}, nothing happened")
-    say(
-        f"feedback='implicit': every row is a positive, whatever its {name!r}; pass rating_threshold= "
-        "to count only high values"
-    )
+    say(f"feedback='implicit': every row is a positive, whatever its {name!r}; pass rating_threshold= to count only "
+        "high values")  # fmt: skip
     return rows
 
 

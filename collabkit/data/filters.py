@@ -49,22 +49,15 @@ def k_core(
     columns = name_columns(df, user_name, item_name)
     k_users, k_items = k if isinstance(k, tuple) else (k, k)
     rows = np.arange(len(df))
-    while True:
-        keep = _count_mask(df.iloc[rows], columns, k_users, k_items)
-        if keep.all():
-            break
+    while not (keep := _count_mask(df.iloc[rows], columns, k_users, k_items)).all():
         rows = rows[keep]
     return _kept(df, np.isin(np.arange(len(df)), rows), columns, f"outside the ({k_users}, {k_items})-core")
 
 
 def min_rating(
-    df: pd.DataFrame,
-    threshold: float,
-    *,
-    rating_name: str | None = None,
-    user_name: str | None = None,
+    df: pd.DataFrame, threshold: float, *, rating_name: str | None = None, user_name: str | None = None,
     item_name: str | None = None,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Keep the rows rated at least `threshold`; `rating_name` defaults to the third column."""
     columns = name_columns(df, user_name, item_name)
     rating_name = df.columns[2] if rating_name is None else rating_name
@@ -74,13 +67,9 @@ def min_rating(
 
 
 def sample_users(
-    df: pd.DataFrame,
-    frac: float,
-    *,
-    seed: int | None = None,
-    user_name: str | None = None,
+    df: pd.DataFrame, frac: float, *, seed: int | None = None, user_name: str | None = None,
     item_name: str | None = None,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Keep all rows of a random share `frac` (0 < frac <= 1) of the users; the same seed keeps the same users."""
     columns = name_columns(df, user_name, item_name)
     if not 0 < frac <= 1:

@@ -23,9 +23,8 @@ SIDES = ("user", "item")
 
 # Columns that tables of results have beside the user's and the item's.
 RESERVED = {
-    *("rank", "score", "similarity", "bias", "effect", "n_ratings", "mean_rating"),
-    *("end", "value", "prediction", "loss"),
-}
+    "rank", "score", "similarity", "bias", "effect", "n_ratings", "mean_rating", "end", "value", "prediction", "loss"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,23 +53,18 @@ class Columns:
         """Raise unless `df` is a non-empty DataFrame that holds these columns, each once."""
         if not isinstance(df, pd.DataFrame):
             raise TypeError(f"expected a pandas DataFrame of interactions, got {type(df).__name__}")
-        missing = [name for name in self.present if name not in df.columns]
-        if missing:
-            raise KeyError(
-                f"column(s) {missing} not found; the table has {list(df.columns)}. "
-                "Name them with user_name=, item_name=, rating_name=, time_name="
-            )
+        if missing := [name for name in self.present if name not in df.columns]:
+            raise KeyError(f"column(s) {missing} not found; the table has {list(df.columns)}. Name them with "
+                           "user_name=, item_name=, rating_name=, time_name=")  # fmt: skip
         if len(set(self.present)) < len(self.present):
             raise ValueError(f"user, item, rating, time and context must be different columns, got {self.present}")
-        odd = [name for name in self.present if not isinstance(name, (str, int, np.integer))]
-        if odd:
+        if odd := [name for name in self.present if not isinstance(name, (str, int, np.integer))]:
             raise TypeError(f"column names must be texts or whole numbers, got {odd}; rename the columns")
         taken = [name for name in (self.user, self.item) if name in RESERVED]
         taken += [name for name in (self.rating,) if name in ("prediction", "loss")]
         if taken:
             raise ValueError(f"column name(s) {taken} are taken by result tables; rename, e.g. to {taken[0] + '_id'!r}")
-        repeated = [name for name in self.present if (df.columns == name).sum() > 1]
-        if repeated:
+        if repeated := [name for name in self.present if (df.columns == name).sum() > 1]:
             raise ValueError(f"column(s) {repeated} occur more than once in the table; rename or drop the others")
         if len(df) == 0:
             raise ValueError(f"the table of interactions is empty (0 rows, columns {list(df.columns)})")
@@ -115,14 +109,9 @@ class Interactions:
 
     @classmethod
     def from_df(
-        cls,
-        df: pd.DataFrame,
-        columns: Columns,
-        *,
-        users: Vocab | None = None,
-        items: Vocab | None = None,
+        cls, df: pd.DataFrame, columns: Columns, *, users: Vocab | None = None, items: Vocab | None = None,
         contexts: Mapping[str, Vocab] | None = None,
-    ) -> Interactions:
+    ) -> Interactions:  # fmt: skip
         """Validate and encode a table.
 
         Args:
@@ -145,10 +134,8 @@ class Interactions:
             vocab = given.get(name)
             vocabs[name], codes = Vocab.factorize(df[name], name) if vocab is None else (vocab, vocab.encode(df[name]))
             if vocab is not None and (unknown := int((codes == 0).sum())):
-                say(
-                    f"{unknown:,} of {len(df):,} rows have {vocab.name!r} ids that the model does not know; "
-                    "they get the answer for an unknown id"
-                )
+                say(f"{unknown:,} of {len(df):,} rows have {vocab.name!r} ids that the model does not know; they get "
+                    "the answer for an unknown id")  # fmt: skip
             idx[name] = torch.from_numpy(codes)
         users, items = vocabs.pop(columns.user), vocabs.pop(columns.item)
         return cls(idx.pop(columns.user), idx.pop(columns.item), rating, time, users, items, columns, None, idx, vocabs)
@@ -212,8 +199,7 @@ class Interactions:
         if not isinstance(rows, Tensor):
             rows = np.asarray(rows)
             rows = torch.from_numpy((np.flatnonzero(rows) if rows.dtype == bool else rows).astype(np.int64, copy=False))
-        pick = lambda column: None if column is None else column[rows]  # noqa: E731
-        columns = {name: pick(getattr(self, name)) for name in _COLUMNS}
+        columns = {name: None if (column := getattr(self, name)) is None else column[rows] for name in _COLUMNS}
         return replace(self, **columns, context={name: codes[rows] for name, codes in self.context.items()})
 
     @classmethod
@@ -258,14 +244,12 @@ class Interactions:
 
     def to_df(self) -> pd.DataFrame:
         """The interactions as a DataFrame with the caller's ids and column names; unknown ids show as `#na#`."""
-        data = {}
-        for name, vocab, idx in (
-            (self.columns.user, self.users, self.user_idx),
-            (self.columns.item, self.items, self.item_idx),
-            *((name, self.contexts[name], codes) for name, codes in self.context.items()),
-        ):
+        columns, data = self.columns, {}
+        coded = {columns.user: (self.users, self.user_idx), columns.item: (self.items, self.item_idx)}
+        coded |= {name: (self.contexts[name], codes) for name, codes in self.context.items()}
+        for name, (vocab, idx) in coded.items():
             data[name] = vocab.decode(idx) if bool((idx > 0).all()) else vocab[idx.numpy()]
-        for name, column in ((self.columns.rating, self.rating), (self.columns.time, self.time)):
+        for name, column in ((columns.rating, self.rating), (columns.time, self.time)):
             if column is not None:
                 data[name] = column.numpy()
         return pd.DataFrame(data)
@@ -295,19 +279,15 @@ def check_seed(seed) -> int:
 def check_ratings(column: pd.Series) -> Tensor:
     """Ratings `(n,)` float32, or an error that names the rows at fault."""
     if column.dtype.kind not in "iuf":
-        raise TypeError(
-            f"ratings must be numbers; column {column.name!r} is {column.dtype} (e.g. {column.iloc[0]!r}). "
-            f"Convert it, e.g. pd.to_numeric(df[{column.name!r}])"
-        )
+        raise TypeError(f"ratings must be numbers; column {column.name!r} is {column.dtype} (e.g. {column.iloc[0]!r}). "
+                        f"Convert it, e.g. pd.to_numeric(df[{column.name!r}])")  # fmt: skip
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
         values = column.to_numpy(dtype=np.float64, na_value=np.nan).astype(np.float32)
     for bad, what in ((np.isnan(values), "missing (NaN)"), (np.isinf(values), "infinite")):
         if bad.any():
             rows = np.flatnonzero(bad)
-            raise ValueError(
-                f"column {column.name!r} has {len(rows):,} {what} rating(s), first at row {rows[0]}; "
-                "drop or correct them first"
-            )
+            raise ValueError(f"column {column.name!r} has {len(rows):,} {what} rating(s), first at row {rows[0]}; drop "
+                             "or correct them first")  # fmt: skip
     return torch.from_numpy(values)
 
 
@@ -316,14 +296,11 @@ def check_times(column: pd.Series) -> None:
     if column.isna().any():
         raise ValueError(f"column {column.name!r} has {column.isna().sum():,} missing time(s); drop or fill them first")
     if column.dtype.kind not in "iufM":
-        raise TypeError(
-            f"times must be timestamps or numbers; column {column.name!r} is {column.dtype} (e.g. {column.iloc[0]!r}). "
-            f"Convert it, e.g. pd.to_datetime(df[{column.name!r}])"
-        )
+        raise TypeError(f"times must be timestamps or numbers; column {column.name!r} is {column.dtype} (e.g. "
+                        f"{column.iloc[0]!r}). Convert it, e.g. pd.to_datetime(df[{column.name!r}])")  # fmt: skip
 
 
 def _encode_times(column: pd.Series) -> Tensor:
-    """Times `(n,)` int64, or an error."""
     check_times(column)
     values = (column.dt.as_unit("ns").astype("int64") if column.dtype.kind == "M" else column).to_numpy()
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.floor(values)).all()):

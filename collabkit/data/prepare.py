@@ -23,31 +23,13 @@ __all__ = ["prepare", "table_columns", "say_duplicates"]
 
 
 def prepare(
-    table: pd.DataFrame,
-    columns: Columns,
-    *,
-    splitter,
-    feedback: Implicit | None = None,
-    weights: str | None = None,
-    users: pd.DataFrame | None = None,
-    items: pd.DataFrame | None = None,
-    user_features=None,
-    item_features=None,
-) -> Dataset:
+    table: pd.DataFrame, columns: Columns, *, splitter, feedback: Implicit | None = None, weights: str | None = None,
+    users: pd.DataFrame | None = None, items: pd.DataFrame | None = None, user_features=None, item_features=None,
+) -> Dataset:  # fmt: skip
     """Check the columns, encode them once, keep what is a positive, split, weigh, and add the side features.
 
-    The vocabularies cover the rows that are used.
-
-    Args:
-        table: a row an event.
-        columns: its columns.
-        splitter: makes two parts of it: one of `collabkit.data.splits`, or a function of the table.
-        valid: or the second part, where the caller has split.
-        feedback: None for ratings.
-        weights, users, items, user_features, item_features: as of `CollabDataLoaders.from_df`.
-
-    Raises:
-        KeyError, ValueError, TypeError: as of `CollabDataLoaders.from_df`.
+    The vocabularies cover the rows that are used. Arguments and errors as of `CollabDataLoaders.from_df`; `feedback` is
+    None for ratings.
     """
     check_weight_column(table, weights)
     if feedback is not None:
@@ -57,17 +39,14 @@ def prepare(
         columns.check(splitter)
         table = pd.concat([table[columns.present], splitter[columns.present]], ignore_index=True)
     events = Interactions.from_df(table, columns)  # before the split, so that errors name the caller's rows
-    rows = None
+    rows = np.arange(len(table))
     if feedback is not None:
-        part = np.arange(len(table)) >= n_first if is_split else None
-        rows = positive_rows(events, feedback.threshold, part)
-        rows = None if len(rows) == len(table) else rows
+        rows = positive_rows(events, feedback.threshold, rows >= n_first if is_split else None)
         events = replace(events, rating=None, columns=replace(columns, rating=None))
     if not is_split:
-        first, second = split_rows(table if rows is None else table.iloc[rows], columns, splitter)
-        first, second = (first, second) if rows is None else (rows[first], rows[second])
+        used = table if len(rows) == len(table) else table.iloc[rows]
+        first, second = (rows[part] for part in split_rows(used, columns, splitter))
     else:
-        rows = np.arange(len(table)) if rows is None else rows
         first, second = rows[rows < n_first], rows[rows >= n_first]
         for name, part in (("training", first), ("validation", second)):
             if len(part) == 0:
@@ -82,10 +61,8 @@ def table_columns(df, user_name, item_name, rating_name, time_name, context, fee
     """The columns of a table, by fastai's places where they are not named."""
     if rating_name is None and feedback is None and isinstance(df, pd.DataFrame):
         if len(df.columns) < 3:
-            raise KeyError(
-                f"a table of ratings needs a user, an item and a rating column; it has {list(df.columns)}. For events "
-                "without ratings pass feedback='implicit'"
-            )
+            raise KeyError(f"a table of ratings needs a user, an item and a rating column; it has {list(df.columns)}. "
+                           "For events without ratings pass feedback='implicit'")  # fmt: skip
         rating_name = df.columns[2]
     return name_columns(df, user_name, item_name, rating_name, time_name, context)
 
@@ -108,12 +85,9 @@ def split_rows(df: pd.DataFrame, columns: Columns, splitter) -> Split:
 def say_duplicates(train: Interactions, valid: Interactions) -> None:
     """Warn of repeated pairs, counted."""
     pairs = torch.cat([part.pair_keys() for part in (train, valid)]).numpy()
-    repeated = len(pairs) - len(sorted_unique(pairs))
-    if repeated:
-        say(
-            f"{repeated:,} of {len(pairs):,} rows repeat a (user, item) pair; all are kept. "
-            "filters.drop_duplicates keeps one of each"
-        )
+    if repeated := len(pairs) - len(sorted_unique(pairs)):
+        say(f"{repeated:,} of {len(pairs):,} rows repeat a (user, item) pair; all are kept. filters.drop_duplicates "
+            "keeps one of each")  # fmt: skip
 
 
 def _only_used_ids(train: Interactions, valid: Interactions) -> tuple[Interactions, Interactions]:
@@ -122,10 +96,8 @@ def _only_used_ids(train: Interactions, valid: Interactions) -> tuple[Interactio
         used = (train.counts(side) + valid.counts(side))[1:] > 0
         if bool(used.all()):
             continue
-        vocab = train.vocab(side)
         place = torch.cat([torch.zeros(1, dtype=torch.int64), used.cumsum(0) * used])
-        new = Vocab(vocab.ids[used.numpy()], vocab.name)
-        train, valid = (
-            replace(part, **{f"{side}_idx": place[part.indices(side)], f"{side}s": new}) for part in (train, valid)
-        )
+        new = Vocab(train.vocab(side).ids[used.numpy()], train.vocab(side).name)
+        fewer = [{f"{side}_idx": place[part.indices(side)], f"{side}s": new} for part in (train, valid)]
+        train, valid = replace(train, **fewer[0]), replace(valid, **fewer[1])
     return train, valid

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -45,12 +45,7 @@ class Query:
     def __getitem__(self, at) -> Query:
         """The questions at the positions `at` `(k,)`, or in a slice."""
         at = torch.arange(len(self), device=self.users.device)[at] if isinstance(at, slice) else at
-        return Query(
-            self.users[at],
-            None if self.history is None else self.history.of(at),
-            {name: codes[at] for name, codes in self.context.items()},
-            None if self.rows is None else tuple(part[at] for part in self.rows),
-        )
+        return self._each(lambda part: part.of(at) if isinstance(part, Runs) else part[at])
 
     @property
     def device(self) -> torch.device:
@@ -59,18 +54,17 @@ class Query:
 
     def to(self, device) -> Query:
         """The same on `device`."""
-        return replace(
-            self,
-            users=self.users.to(device),
-            history=None if self.history is None else self.history.to(device),
-            context={name: codes.to(device) for name, codes in self.context.items()},
-            rows=None if self.rows is None else tuple(part.to(device) for part in self.rows),
-        )
+        return self._each(lambda part: part.to(device))
+
+    def _each(self, change) -> Query:
+        """The query of the parts that `change` makes of these."""
+        history = None if self.history is None else change(self.history)
+        context = {name: change(codes) for name, codes in self.context.items()}
+        return Query(change(self.users), history, context, None if self.rows is None else tuple(map(change, self.rows)))
 
 
 def check_needs(needs) -> tuple[str, ...]:
     """What a model says that it needs, or an error where there is no such part."""
-    odd = [name for name in needs if name not in PARTS]
-    if odd:
+    if odd := [name for name in needs if name not in PARTS]:
         raise ValueError(f"a model may need {', '.join(map(repr, PARTS))} of a query, got {odd}")
     return tuple(needs)

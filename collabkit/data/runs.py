@@ -38,12 +38,7 @@ class Runs:
 
     @classmethod
     def group(cls, rows, values, n: int, *, width: int = 0, weight: Tensor | None = None) -> Runs:
-        """The values `(m,)` of `n` rows, each row's in the order given.
-
-        Args:
-            rows: `(m,)` whose each value is.
-            weight: `(m,)`, which goes along.
-        """
+        """The values `(m,)` of `n` rows, each row's in the order given; `rows` `(m,)` says whose each value is."""
         rows, values = (torch.as_tensor(part, dtype=torch.int64) for part in (rows, values))
         if len(rows) and bool((rows.diff() < 0).any()):
             order = torch.argsort(rows, stable=True)
@@ -128,10 +123,8 @@ class Runs:
 
     def unique(self) -> Runs:
         """Each row's values once and ascending; these runs themselves where they are so already."""
-        keys = self.keys
-        return (
-            self if bool((keys[1:] > keys[:-1]).all()) else Runs.from_keys(sorted_unique(keys), len(self), self.width)
-        )
+        distinct = bool((self.keys[1:] > self.keys[:-1]).all())
+        return self if distinct else Runs.from_keys(sorted_unique(self.keys), len(self), self.width)
 
     def find(self, rows, values) -> tuple[np.ndarray, np.ndarray]:
         """For pairs `(m,)`: where each is or would be among these sorted ones, and whether it is there."""
@@ -168,17 +161,12 @@ class Runs:
 
     def to(self, device) -> Runs:
         """The same on `device`."""
-        move = lambda tensor: None if tensor is None else tensor.to(device)  # noqa: E731
-        return Runs(self.start.to(device), self.values.to(device), self.width, move(self.weight))
+        weight = None if self.weight is None else self.weight.to(device)
+        return Runs(self.start.to(device), self.values.to(device), self.width, weight)
 
 
 def sorted_unique(values: np.ndarray) -> np.ndarray:
-    """`numpy.unique` of `(n,)`, which from NumPy 2.3 on hashes whole numbers first and takes fifteen times as long.
-
-    Example:
-        >>> sorted_unique(np.array([3, 1, 3, 2]))
-        array([1, 2, 3])
-    """
+    """`numpy.unique` of `(n,)`, which from NumPy 2.3 on hashes whole numbers first and takes fifteen times as long."""
     values = np.sort(values)
     return values[np.append(True, values[1:] != values[:-1])] if len(values) else values
 

@@ -6,30 +6,22 @@ import numpy as np
 import pandas as pd
 
 from collabkit.data.interactions import Columns
+from collabkit.data.vocab import refuse_missing
 
 __all__ = ["name_columns", "id_codes", "describe_left_out"]
 
 
 def name_columns(
-    df: pd.DataFrame,
-    user_name: str | None = None,
-    item_name: str | None = None,
-    rating_name: str | None = None,
-    time_name: str | None = None,
-    context=(),
-) -> Columns:
+    df: pd.DataFrame, user_name: str | None = None, item_name: str | None = None, rating_name: str | None = None,
+    time_name: str | None = None, context=(),
+) -> Columns:  # fmt: skip
     """The `Columns` of `df`, checked; user and item default to its first two columns."""
     if not isinstance(df, pd.DataFrame):
         raise TypeError(f"expected a pandas DataFrame of interactions, got {type(df).__name__}")
     if len(df.columns) < 2:
         raise KeyError(f"a table of interactions needs a user and an item column; it has {list(df.columns)}")
-    columns = Columns(
-        df.columns[0] if user_name is None else user_name,
-        df.columns[1] if item_name is None else item_name,
-        rating_name,
-        time_name,
-        (context,) if isinstance(context, str) else tuple(context or ()),
-    )
+    names = [df.columns[j] if name is None else name for j, name in enumerate((user_name, item_name))]
+    columns = Columns(*names, rating_name, time_name, (context,) if isinstance(context, str) else tuple(context or ()))
     columns.check(df)
     return columns
 
@@ -37,11 +29,7 @@ def name_columns(
 def id_codes(df: pd.DataFrame, name: str) -> np.ndarray:
     """The ids in a column as numbers `(n,)` from 0 in order of appearance; a missing id raises `ValueError`."""
     codes = pd.factorize(df[name])[0]
-    if (codes < 0).any():
-        raise ValueError(
-            f"{name!r} has {(codes < 0).sum():,} missing (NaN) id(s), first at row {np.flatnonzero(codes < 0)[0]}; "
-            f"drop or fill them first, e.g. df.dropna(subset=[{name!r}])"
-        )
+    refuse_missing(codes < 0, name)
     return codes
 
 

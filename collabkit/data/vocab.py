@@ -51,22 +51,12 @@ class Vocab:
 
     @classmethod
     def from_values(cls, values, name: str = "id") -> Vocab:
-        """The sorted unique `values` `(n,)` of a column as a `Vocab`; ids without an order keep that of the column.
-
-        Example:
-            >>> list(Vocab.from_values([30, 10, 30, 20]))
-            ['#na#', 10, 20, 30]
-        """
+        """The sorted unique `values` `(n,)` of a column as a `Vocab`; ids without an order keep that of the column."""
         return cls.factorize(values, name)[0]
 
     @classmethod
     def factorize(cls, values, name: str = "id") -> tuple[Vocab, np.ndarray]:
-        """`from_values(values)` and the indices `(n,)` of the values in it, in one pass.
-
-        Example:
-            >>> Vocab.factorize([30, 10, 30])[1]
-            array([2, 1, 2])
-        """
+        """`from_values(values)` and the indices `(n,)` of the values in it, in one pass."""
         index = check_ids(values, name)
         if index.dtype == object:  # ids that are no texts: pandas would take tuples for several columns
             unique = index.unique()
@@ -85,9 +75,7 @@ class Vocab:
 
     def __getitem__(self, i):
         """The id at index `i`; a slice or an array of indices gives a list of ids."""
-        if isinstance(i, slice):
-            return [self[j] for j in range(*i.indices(len(self)))]
-        i = np.asarray(i)
+        i = np.arange(len(self))[i] if isinstance(i, slice) else np.asarray(i)
         if i.ndim:
             return [self[j] for j in i.tolist()]
         i = int(i)
@@ -133,18 +121,14 @@ class Vocab:
         self._check_same_kind(values) if len(values) else None
         there = values[values.isin(self.index)]
         if len(there):
-            raise ValueError(
-                f"{len(there):,} of {len(values):,} new {self.name!r} id(s) exist already: {_some(there)}; "
-                "leave them out"
-            )
+            raise ValueError(f"{len(there):,} of {len(values):,} new {self.name!r} id(s) exist already: "
+                             f"{_some(there)}; leave them out")  # fmt: skip
         joined = self.index.append(values)
         if joined.dtype != self.index.dtype and not pd.api.types.is_integer_dtype(joined.dtype):
             cast = values.astype(self.index.dtype)  # whole floats for whole numbers, say; wider integers may stay
             if not (cast == values).all():
-                raise TypeError(
-                    f"{self.name!r} ids are of type {self.index.dtype} (e.g. {_some(self.index)}), new ones like "
-                    f"{_some(values)} would be changed by it; convert them first"
-                )
+                raise TypeError(f"{self.name!r} ids are of type {self.index.dtype} (e.g. {_some(self.index)}), new "
+                                f"ones like {_some(values)} would be changed by it; convert them first")  # fmt: skip
             joined = self.index.append(cast)
         return Vocab(joined, self.name)
 
@@ -162,17 +146,17 @@ class Vocab:
         """
         if unknown not in ("zero", "raise"):
             raise ValueError(f"unknown must be 'zero' or 'raise', got {unknown!r}")
-        values = check_ids(values, self.name)
+        checked = isinstance(values, pd.Index) and values.dtype == self.index.dtype != object and not values.hasnans
+        values = values if checked else check_ids(values, self.name)
         if len(values) == 0:
             return np.zeros(0, dtype=np.int64)
         self._check_same_kind(values)
         idx = self.index.get_indexer(values).astype(np.int64) + 1
         if unknown == "raise" and (idx == 0).any():
             missing = values[idx == 0].unique()
-            raise KeyError(
-                f"{len(missing):,} unknown {self.name!r} id(s): {_some(missing)}. The model knows {len(self) - 1:,} "
-                f"(e.g. {_some(self.index)}). Check the spelling, or leave them out"
-            )
+            raise KeyError(f"{len(missing):,} unknown {self.name!r} id(s): {_some(missing)}. The model knows "
+                           f"{len(self) - 1:,} (e.g. {_some(self.index)}). "
+                           "Check the spelling, or leave them out")  # fmt: skip
         return idx
 
     def decode(self, idx) -> pd.Index:
@@ -185,10 +169,9 @@ class Vocab:
     def _check_same_kind(self, values: pd.Index) -> None:
         here, there = _kind(self.index), _kind(values)
         if here != there and len(self.index):
-            raise TypeError(
-                f"{self.name!r} ids are of type {here} (e.g. {_some(self.index)}), received type {there} "
-                f"(e.g. {_some(values)}); convert them first, e.g. with .astype({self.index.dtype.name!r})"
-            )
+            raise TypeError(f"{self.name!r} ids are of type {here} (e.g. {_some(self.index)}), received type {there} "
+                            f"(e.g. {_some(values)}); convert them first, "
+                            f"e.g. with .astype({self.index.dtype.name!r})")  # fmt: skip
 
 
 class _ObjectToIndex(Mapping):
@@ -225,15 +208,22 @@ def check_ids(values, name: str = "id") -> pd.Index:
     missing = np.asarray(pd.isna(values))
     if missing.ndim != 1:
         raise ValueError(f"{name!r} ids must be one-dimensional, got shape {missing.shape}")
-    if missing.any():
-        raise ValueError(
-            f"{name!r} has {missing.sum():,} missing (NaN) id(s), first at row {np.flatnonzero(missing)[0]}; "
-            f"drop or fill them first, e.g. df.dropna(subset=[{name!r}])"
-        )
+    refuse_missing(missing, name)
     index = _to_index(values)
     _check_floats(index, name)
-    _check_one_type(index, name)
+    types = sorted({type(v).__name__ for v in index}) if index.dtype == object else []
+    if len(types) > 1:
+        raise TypeError(f"{name!r} mixes ids of types {', '.join(types)}; convert them to one, e.g. .astype(str)")
+    if types and not isinstance(index[0], Hashable):
+        raise TypeError(f"{name!r} ids are of type {types[0]}, which cannot be looked up; use tuples or strings")
     return index
+
+
+def refuse_missing(missing: np.ndarray, name: str) -> None:
+    """Raise `ValueError` where ids are `missing` `(n,)`."""
+    if missing.any():
+        raise ValueError(f"{name!r} has {missing.sum():,} missing (NaN) id(s), first at row {missing.argmax()}; drop "
+                         f"or fill them first, e.g. df.dropna(subset=[{name!r}])")  # fmt: skip
 
 
 def _to_index(values) -> pd.Index:
@@ -259,19 +249,9 @@ def _check_floats(index: pd.Index, name: str) -> None:
     if np.isinf(largest):
         raise ValueError(f"{name!r} has infinite ids; ids must be finite")
     if largest >= limit:
-        raise TypeError(
-            f"{name!r} ids are {array.dtype} up to {largest:.0f}; from {limit:,.0f} on {array.dtype} cannot tell "
-            "neighbouring integers apart, so different ids may be merged. Read the column as int64 or str"
-        )
-
-
-def _check_one_type(index: pd.Index, name: str) -> None:
-    if index.dtype == object and len(index):
-        types = sorted({type(v).__name__ for v in index})
-        if len(types) > 1:
-            raise TypeError(f"{name!r} mixes ids of types {', '.join(types)}; convert them to one, e.g. .astype(str)")
-        if not isinstance(index[0], Hashable):
-            raise TypeError(f"{name!r} ids are of type {types[0]}, which cannot be looked up; use tuples or strings")
+        raise TypeError(f"{name!r} ids are {array.dtype} up to {largest:.0f}; from {limit:,.0f} on {array.dtype} "
+                        "cannot tell neighbouring integers apart, so different ids may be merged. Read the column as "
+                        "int64 or str")  # fmt: skip
 
 
 def _kind(index: pd.Index) -> str:

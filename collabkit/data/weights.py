@@ -32,11 +32,7 @@ def check_weight_column(df: pd.DataFrame, weights) -> None:
         raise ValueError(f"column {weights!r} occurs more than once in the table; rename or drop the others")
     if df[weights].dtype.kind not in "iuf":
         raise TypeError(f"weights must be numbers; column {weights!r} is {df[weights].dtype}")
-    check_weights(_numbers(df[weights]), f"column {weights!r}")
-
-
-def _numbers(column: pd.Series) -> np.ndarray:
-    return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    check_weights(df[weights].to_numpy(np.float64, na_value=np.nan), f"column {weights!r}")
 
 
 def weighted(train: Interactions, weights, df: pd.DataFrame, rows) -> Interactions:
@@ -47,7 +43,7 @@ def weighted(train: Interactions, weights, df: pd.DataFrame, rows) -> Interactio
         side = weights.removeprefix("inverse_")
         values = 1 / train.counts(side)[train.indices(side)].double()
     else:
-        values = _numbers(df[weights])[rows]
+        values = df[weights].to_numpy(np.float64, na_value=np.nan)[rows]
     return replace(train, weight=scale_weights(values, f"column {weights!r}"))
 
 
@@ -57,34 +53,24 @@ def only_training_weights(train: Interactions, valid: Interactions) -> tuple[Int
         if train.weight.shape != (len(train),):
             raise ValueError(f"train.weight must be one a row, ({len(train)},), got {tuple(train.weight.shape)}")
         train = replace(train, weight=scale_weights(train.weight, "train.weight"))
-    return train, valid if valid.weight is None else replace(valid, weight=None)
+    return train, valid.unweighted()
 
 
 def check_weights(values, name: str) -> np.ndarray:
     """Weights `(n,)` float64: finite and not negative, or a `ValueError` that counts and names the rows at fault."""
     values = np.asarray(values, dtype=np.float64)
-    bad = ((np.isnan(values), "missing (NaN)"), (np.isinf(values), "infinite"), (values < 0, "negative"))
-    for mask, what in bad:
+    for mask, what in ((np.isnan(values), "missing (NaN)"), (np.isinf(values), "infinite"), (values < 0, "negative")):
         if mask.any():
             rows = np.flatnonzero(mask)
             shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
-            raise ValueError(
-                f"{name} has {len(rows):,} {what} weight(s) in {len(values):,} rows, at row {shown}; weights must be "
-                "numbers of at least 0: drop or correct them first"
-            )
+            raise ValueError(f"{name} has {len(rows):,} {what} weight(s) in {len(values):,} rows, at row {shown}; "
+                             "weights must be numbers of at least 0: drop or correct them first")  # fmt: skip
     return values
 
 
 def scale_weights(values, name: str) -> Tensor:
-    """Weights `(n,)` float32 of mean 1, from any `check_weights` accepts: so learning rates keep their meaning.
-
-    Raises:
-        ValueError: as of `check_weights`; all are 0.
-
-    Example:
-        >>> scale_weights([1, 2, 3], 'importance')
-        tensor([0.5000, 1.0000, 1.5000])
-    """
+    """Weights `(n,)` float32 of mean 1, from any not all 0 that `check_weights` accepts: so learning rates keep their
+    meaning."""
     values = check_weights(values, name)
     if not values.any():
         raise ValueError(f"{name} has a weight of 0 in all {len(values):,} training rows: nothing would be learned")

@@ -23,16 +23,9 @@ _CELLS = 4_000_000  # (user, item) pairs held in memory at once
 
 
 def synthetic(
-    n_users: int = 1000,
-    n_items: int = 800,
-    n_ratings: int | None = None,
-    *,
-    seed: int = 42,
-    n_factors: int = 8,
-    noise: float = 0.68,
-    min_events: int = 20,
-    half_stars: bool = False,
-) -> RatingsData:
+    n_users: int = 1000, n_items: int = 800, n_ratings: int | None = None, *, seed: int = 42, n_factors: int = 8, noise:
+    float = 0.68, min_events: int = 20, half_stars: bool = False,
+) -> RatingsData:  # fmt: skip
     """Generate a movie-rating data set with planted structure; the same arguments always give the same data.
 
     Ratings come from a biased dot product (see `Truth`) with a slow time drift. The first four factors are tied to

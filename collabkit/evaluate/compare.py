@@ -18,23 +18,17 @@ __all__ = ["compare"]
 
 
 def compare(
-    models: Sequence,
-    *,
-    names: Sequence[str] | None = None,
-    k: int | Iterable[int] = 10,
-    metrics: Iterable[str] | None = None,
-    candidates=None,
-    on="valid",
-    **kwargs,
-) -> pd.DataFrame:
+    models: Sequence, *, names: Sequence[str] | None = None, k: int | Iterable[int] = 10,
+    metrics: Iterable | None = None, candidates=None, on="valid", threshold: float | None = None, n_boot: int = 1000,
+    seed: int = 0, max_memory: int | str = "512MB",
+) -> pd.DataFrame:  # fmt: skip
     """Ranking metrics of several models on the same users, relevant items and candidates.
 
     Args:
         models: learners, `Recommender`s and baselines; a baseline that is not fitted is fitted on the training part of
             the first model that is.
         names: what to call them; default the class names, numbered where several are alike.
-        k, metrics, candidates, on: as of `Recommender.evaluate`.
-        **kwargs: `threshold`, `n_boot`, `seed`, `max_memory`, as there.
+        k, metrics, candidates, on, threshold, n_boot, seed, max_memory: as of `Recommender.evaluate`.
 
     Returns:
         DataFrame with index `(metric, model)` and columns `value`, `low`, `high` (95 %), `difference` (to the first
@@ -42,30 +36,24 @@ def compare(
 
     Raises:
         ValueError: models with other users, items, training or validation rows; no model is fitted; names that repeat.
-        TypeError: something in `models` is no model; an unknown argument.
+        TypeError: something in `models` is no model.
 
     Example:
         >>> compare([learn, Popularity(), EASE()], k=[5, 10], metrics=['NDCG'])  # doctest: +SKIP
     """
-    options = {"threshold": None, "n_boot": 1000, "seed": 0, "max_memory": "512MB"}
-    odd = sorted(set(kwargs) - set(options))
-    if odd:
-        raise TypeError(f"compare() has no argument {', '.join(odd)}; it takes {', '.join(options)} besides")
-    options.update(kwargs)
     metric_names, ks = check_metrics(metrics), check_ks(k)
     given = _with_data(list(models))
     labels = _labels(models, names)
-    task = RankingTask.make(given[0][1], on, candidates=candidates, threshold=options["threshold"])
+    task = RankingTask.make(given[0][1], on, candidates=candidates, threshold=threshold)
     if len(task) == 0:
         raise ValueError("the evaluated rows hold no relevant item of a known user; there is nothing to compare on")
     tables, first = [], None
     for label, (model, _) in zip(labels, given, strict=True):
         with evaluating(model):
-            answer = task.rank(model, metric_names, ks, options["max_memory"])
+            answer = task.rank(model, metric_names, ks, max_memory)
         values = answer.measure(metric_names, ks, task.facts)
         first = values if first is None else first
-        boot = {"n_boot": options["n_boot"], "seed": options["seed"]}
-        table = interval_columns(values, first, len(answer.n_candidates), **boot)
+        table = interval_columns(values, first, len(answer.n_candidates), n_boot=n_boot, seed=seed)
         tables.append(table.assign(metric=[task.name(*key) for key in values], model=label))
     table = pd.concat(tables)
     table[["difference", "diff_low", "diff_high"]] = table[["difference", "diff_low", "diff_high"]].mask(

@@ -76,13 +76,8 @@ class NewUserRows:
 
 
 def evaluate_fold_in(
-    fold_in: FoldIn,
-    test: Interactions,
-    *,
-    n_given: Iterable[int] = (1, 3, 5, 10, 20),
-    k: int = 10,
-    seed: int = 0,
-) -> pd.DataFrame:
+    fold_in: FoldIn, test: Interactions, *, n_given: Iterable[int] = (1, 3, 5, 10, 20), k: int = 10, seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
     """What is said of users without training rows when n of their rows, drawn at random, become known.
 
     For every n the same rest is predicted, the rows beyond the largest n, and the first n given are among those at a

@@ -30,19 +30,10 @@ PARTS = ("warm", "cold item", "cold user", "cold both")
 
 
 def evaluate(
-    model: Model,
-    data: Dataset,
-    on="valid",
-    *,
-    k: int | Iterable[int] = 10,
-    metrics: Iterable | None = None,
-    candidates=None,
-    by: str | None = None,
-    threshold: float | None = None,
-    n_boot: int = 1000,
-    seed: int = 0,
+    model: Model, data: Dataset, on="valid", *, k: int | Iterable[int] = 10, metrics: Iterable | None = None,
+    candidates=None, by: str | None = None, threshold: float | None = None, n_boot: int = 1000, seed: int = 0,
     max_memory: int | str = "512MB",
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Rating errors and ranking metrics of a model on held-out rows; see `Recommender.evaluate`."""
     test = held_out(data, on)
     task = RankingTask.make(data, on, candidates=candidates, threshold=threshold, test=test)
@@ -70,15 +61,9 @@ def predict_ratings(model: Model, query: Tensor | Query, item_idx: Tensor, *, ba
 
 
 def evaluate_ratings(
-    model: Model,
-    data: Dataset,
-    test: Interactions,
-    *,
-    groups: np.ndarray | None = None,
-    by: str | None = None,
-    n_boot: int = 1000,
-    seed: int = 0,
-) -> pd.DataFrame:
+    model: Model, data: Dataset, test: Interactions, *, groups: np.ndarray | None = None, by: str | None = None, n_boot:
+    int = 1000, seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
     """RMSE and MAE of the ratings in `test`, beside the global mean and the user + item bias baseline.
 
     Args:
@@ -111,7 +96,7 @@ def _rating_errors(
 ) -> pd.DataFrame:
     """The table of `evaluate_ratings` for the `rows`, a mask or a slice."""
     predictions, target = {name: p[rows] for name, p in predictions.items()}, target[rows]
-    groups = pd.factorize(groups[rows])[0]
+    groups = pd.factorize(groups[rows], sort=True)[0]
     error = predictions["value"] - target
     sums = np.stack([np.bincount(groups, e) for e in (np.square(error), np.abs(error))], axis=1)  # (n_users, 2)
     low, high = metrics.bootstrap_interval(sums, np.bincount(groups), n_boot=n_boot, seed=seed)
@@ -124,16 +109,9 @@ def _rating_errors(
 
 
 def evaluate_ranking(
-    model: Model,
-    task: RankingTask,
-    *,
-    k: int | Iterable[int] = 10,
-    metrics: Iterable[str] | None = None,
-    by: str | None = None,
-    n_boot: int = 1000,
-    seed: int = 0,
-    max_memory: int | str = "512MB",
-) -> pd.DataFrame:
+    model: Model, task: RankingTask, *, k: int | Iterable[int] = 10, metrics: Iterable[str] | None = None,
+    by: str | None = None, n_boot: int = 1000, seed: int = 0, max_memory: int | str = "512MB",
+) -> pd.DataFrame:  # fmt: skip
     """Ranking metrics of a model on a task, beside popularity; one pass over the scores yields all of them.
 
     Args:

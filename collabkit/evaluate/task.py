@@ -117,14 +117,9 @@ class RankingTask:
 
     @classmethod
     def make(
-        cls,
-        data: Dataset,
-        on="valid",
-        *,
-        candidates: SampledCandidates | pd.DataFrame | Iterable | None = None,
-        threshold: float | None = None,
-        test: Interactions | None = None,
-    ) -> RankingTask:
+        cls, data: Dataset, on="valid", *, candidates: SampledCandidates | pd.DataFrame | Iterable | None = None,
+        threshold: float | None = None, test: Interactions | None = None,
+    ) -> RankingTask:  # fmt: skip
         """The task that held-out rows set.
 
         An item is relevant for a user when they hold it with a rating of at least `threshold`; every row is where there

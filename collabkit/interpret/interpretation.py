@@ -9,7 +9,12 @@ from torch import Tensor
 
 from collabkit.data.interactions import Interactions
 from collabkit.evaluate.tables import predict_ratings
-from collabkit.interpret import contributions
+from collabkit.interpret.contributions import (
+    feature_effects,
+    feature_importance,
+    feature_parts,
+    plot_feature_effects,
+)  # fmt: skip
 from collabkit.interpret.plots import plot_bars, plot_map
 from collabkit.models import CollFilter
 from collabkit.models.base import evaluating
@@ -32,10 +37,8 @@ class CollabInterpretation:
         >>> interp.plot_pca(n=50)                                     # doctest: +SKIP
     """
 
-    feature_effects = contributions.feature_effects
-    plot_feature_effects = contributions.plot_feature_effects
-    feature_parts = contributions.feature_parts
-    feature_importance = contributions.feature_importance
+    feature_effects, plot_feature_effects = feature_effects, plot_feature_effects
+    feature_parts, feature_importance = feature_parts, feature_importance
 
     def __init__(self, recommender: Recommender):
         self.recommender, self.model = recommender, recommender.model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ from collabkit.models.sides import Side
 from collabkit.models.sparse_dot import row_dots
 
 __all__ = ["Model", "DotModel", "as_model", "check_y_range", "evaluating", "make_for", "option_names", "sigmoid_range"]
+
+_NO_FEATURES = "takes no side features, and the dataloaders have some: make them without"
 
 
 class Model(nn.Module):
@@ -54,7 +57,7 @@ class Model(nn.Module):
 
     @classmethod
     def for_data(cls, data: Dataset, **options) -> Model:
-        """A model for a dataset; by default `cls(n_users, n_items, **options)`, with the side features if there are any.
+        """A model for a dataset; by default `cls(n_users, n_items, **options)`, with the side features, if any.
 
         Override it for a model that is made from more of the data (a graph of the interactions, say). An artefact is
         read by `cls.for_data(data, **config)`.
@@ -64,21 +67,18 @@ class Model(nn.Module):
         """
         if data.features and "features" not in options:
             if "features" not in parameters(cls):
-                raise TypeError(
-                    f"{cls.__name__} takes no side features, and the dataloaders have some: make them without"
-                )
+                raise TypeError(f"{cls.__name__} {_NO_FEATURES}")
             options["features"] = data.features
         return cls(data.n_users, data.n_items, **options)
 
     def config(self) -> dict:
         """The options of `for_data`, JSON-ready, from which the artefact makes the model again."""
-        raise NotImplementedError(
-            f"{type(self).__name__} needs config(), the options that it was made with, to be saved"
-        )
+        name = type(self).__name__
+        raise NotImplementedError(f"{name} needs config(), the options that it was made with, to be saved")
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take over the tensors of a `state_dict`, those of an artefact, without a copy."""
-        self.load_state_dict(state)  # copies: a file's tensors are not aligned, which changes last digits
+        """Take over the tensors of a `state_dict`, those of an artefact, in copies."""
+        self.load_state_dict(state)  # as a file's are not aligned, scores by them differ in the last digit
 
     def add_features(self, features, id_dropout: float = 0.0, init_std: float = 0.01, sizes=None) -> None:
         """Take side features in; called at the end of a constructor, or as soon as the sides are there.
@@ -108,23 +108,13 @@ class Model(nn.Module):
             if given is not None:
                 side.add_features(given, **options)
 
-    @property
-    def sides(self) -> tuple[Side, Side]:
-        """The user side and the item side."""
-        return self.user_side, self.item_side
-
+    sides = property(lambda self: (self.user_side, self.item_side), doc="The user side and the item side.")
+    users = property(lambda self: self.user_side.vocab, doc="The users' ids, a `Vocab`, where they are known.")
+    items = property(lambda self: self.item_side.vocab, doc="The items' ids, a `Vocab`, where they are known.")
+    n_users = property(lambda self: self.user_side.n, doc="Rows of the user side; None where they are computed.")
+    n_items = property(lambda self: self.item_side.n, doc="Rows of the item side.")
     u_weight = property(lambda self: self.user_side.tables[0], doc="The users' first embedding, by fastai's name.")
     i_weight = property(lambda self: self.item_side.tables[0], doc="The items' first embedding, by fastai's name.")
-
-    @property
-    def users(self) -> Vocab | None:
-        """The users' ids, where they are known."""
-        return self.user_side.vocab
-
-    @property
-    def items(self) -> Vocab | None:
-        """The items' ids, where they are known."""
-        return self.item_side.vocab
 
     def side(self, name: str) -> Side:
         """The `'user'` or the `'item'` side."""
@@ -133,19 +123,9 @@ class Model(nn.Module):
         return self.user_side if name == "user" else self.item_side
 
     @property
-    def n_users(self) -> int | None:
-        """Rows of the user side; None where they are computed."""
-        return self.user_side.n
-
-    @property
-    def n_items(self) -> int:
-        """Rows of the item side."""
-        return self.item_side.n
-
-    @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return next((t.device for t in (*self.parameters(), *self.buffers())), torch.device("cpu"))
+        return next((t.device for t in chain(self.parameters(), self.buffers())), torch.device("cpu"))
 
     @property
     def features(self) -> SideFeatures:
@@ -162,7 +142,8 @@ class Model(nn.Module):
 
         torch counts the changes of a tensor, but not those that a fused optimiser makes: so training steps count too.
         """
-        return self._steps, *((t.data_ptr(), t._version, t.dtype) for t in (*self.parameters(), *self.buffers()))
+        tensors = chain(*(chain(m._parameters.values(), m._buffers.values()) for m in self.modules()))
+        return self._steps, *((t.data_ptr(), t._version, t.dtype) for t in tensors if t is not None)
 
     def user_rows(self, query: Tensor | Query) -> tuple[Tensor, ...]:
         """The user side's parts `(..., d)` for a query."""
@@ -190,7 +171,7 @@ class Model(nn.Module):
         raise TypeError(f"{type(self).__name__} does not say how rows of users and items meet")
 
     def score(self, query: Tensor | Query, item_idx: Tensor) -> Tensor:
-        """Logits of the broadcast shape of users and items; a `Query` of `b` meets items `(b,)`, `(b, n)` or `(1, n)`."""
+        """Logits of the broadcast shape of users and items; a `Query` of `b` takes items `(b,)`, `(b, n)`, `(1, n)`."""
         rows = self.user_rows(query)
         if not isinstance(query, Tensor) and item_idx.ndim == 2:
             rows = tuple(part[:, None] for part in rows)
@@ -220,8 +201,7 @@ class Model(nn.Module):
         """Logits `(bs, 1 + n)` of each row's positive, in column 0, and negatives.
 
         Args:
-            query: of `bs`.
-            positives: `(bs,)` indices.
+            query, positives: of `bs`, and its items `(bs,)`.
             negatives: `(bs, n)` items, each row its own, or `(n,)` that all rows share.
         """
         if not self.has_vectors:
@@ -236,16 +216,13 @@ class Model(nn.Module):
             return torch.einsum("bd,bnd->bn", vectors, self.item_vectors(items))
         return row_dots(vectors, self.item_vectors(torch.arange(self.n_items, device=items.device)), items)
 
-    def group_scores(
-        self, query: Tensor | Query, positives: Tensor, negatives: Tensor, group: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def group_scores(self, query, positives: Tensor, negatives: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits `(r,)` of several positives a user, `(g, m)` of negatives that all users share, and `group`.
 
         Args:
             query: of `g`.
-            positives: `(r,)` items; positive j belongs to user `group[j]` of the query.
+            positives, group: `(r,)` items; positive j belongs to user `group[j]` of the query.
             negatives: `(m,)` items.
-            group: `(r,)`.
         """
         if not self.has_vectors:
             every = query[:, None] if isinstance(query, Tensor) else query
@@ -265,9 +242,7 @@ class Model(nn.Module):
             return PairScorer(self, candidates, max_memory)
         return DotScorer(self, ItemTable(self.item_vectors(candidates.to(self.device))))
 
-    def score_pairs(
-        self, query: Tensor | Query, rows: Tensor, item_idx: Tensor, max_memory: int | str = "512MB"
-    ) -> Tensor:
+    def score_pairs(self, query: Tensor | Query, rows: Tensor, item_idx: Tensor, max_memory="512MB") -> Tensor:
         """Logits `(n,)` on the CPU of the questions at `rows` `(n,)` and items `(n,)`, in batches under the bound."""
         size = min(2**16, max(1, parse_memory(max_memory) // 2 // (4 * self.floats_per_pair())))
         parts = [
@@ -287,16 +262,11 @@ class Model(nn.Module):
 
     def factor_tables(self) -> tuple[Tensor, Tensor]:
         """The user and the item factors `(n, d)`, to be solved for in place, where the score is their dot product."""
-        raise TypeError(
-            "alternating least squares needs the factors of a dot product (CollFilter, or TwoTower without layers), "
-            f"got {type(self).__name__}"
-        )
+        what = "the factors of a dot product (CollFilter, or TwoTower without layers)"
+        raise TypeError(f"alternating least squares needs {what}, got {type(self).__name__}")
 
     def drop_user_bias(self, reset: bool = False) -> None:
-        """Leave out of training what shifts all scores of a user alike, and set it to zero where it is new.
-
-        A loss of differences says nothing of it.
-        """
+        """Leave out of training what shifts all scores of a user alike, for a loss of differences; if new, zero it."""
 
     @torch.no_grad()
     def parts(self, side: str, query: Tensor | Query | None = None) -> tuple[Tensor, ...]:
@@ -318,10 +288,7 @@ class Model(nn.Module):
 
 
 class DotModel(Model):
-    """A model whose logit is the dot product of the two sides' factors, plus their biases where they have any.
-
-    The first part of a side's rows are its factors, a second one of width 1 its bias.
-    """
+    """A model whose logit is the dot product of factors, the rows' first part, plus biases, a second one of width 1."""
 
     def interact(self, user_rows, item_rows) -> Tensor:
         (p, *own), (q, *other) = user_rows, item_rows
@@ -353,7 +320,7 @@ def make_for(cls, data: Dataset, **options) -> nn.Module:
     if isinstance(cls, type) and issubclass(cls, Model):
         return cls.for_data(data, **options)
     if data.features:
-        raise TypeError(f"{cls.__name__} takes no side features, and the dataloaders have some: make them without")
+        raise TypeError(f"{cls.__name__} {_NO_FEATURES}")
     return cls(data.n_users, data.n_items, **options)
 
 

@@ -51,15 +51,14 @@ class ClosedForm(Model):
         Raises:
             TypeError: `data` is something else.
         """
-        self.data = Dataset.of(data)
-        pairs = self.data.train.pairs
-        self.counts = torch.bincount(pairs.values, minlength=self.data.n_items).float()
-        self.item_side.n = self.data.n_items
-        self._fit(pairs)
+        data = Dataset.of(data)
+        self.counts = torch.bincount(data.train.pairs.values, minlength=data.n_items).float()
+        self._fit(data)
+        self.data, self.item_side.n = data, data.n_items
         return self
 
-    def _fit(self, pairs: Runs) -> None:
-        """Learn from the training pairs `(n_users, n_items)`."""
+    def _fit(self, data: Dataset) -> None:
+        """Learn from `data.train`."""
 
     def scores(self, history: Runs) -> Tensor:
         """Scores `(b, n_items)` of all items for `b` histories, 0 where nothing speaks for an item."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from collabkit.models.base import DotModel
-from collabkit.models.sides import TableSide
+from collabkit.models.sides import table_sides
 
 __all__ = ["CollFilter"]
 
@@ -36,22 +36,12 @@ class CollFilter(DotModel):
     """
 
     def __init__(
-        self,
-        n_users: int,
-        n_items: int,
-        n_factors: int = 50,
-        y_range: tuple[float, float] | None = None,
-        *,
-        init_std: float = 0.01,
-        sparse: bool = False,
-        features=None,
-        id_dropout: float = 0.0,
-    ):
+        self, n_users: int, n_items: int, n_factors: int = 50, y_range: tuple[float, float] | None = None, *,
+        init_std: float = 0.01, sparse: bool = False, features=None, id_dropout: float = 0.0,
+    ):  # fmt: skip
         if n_factors < 1:
             raise ValueError(f"n_factors must be at least 1, got {n_factors}")
-        options = {"std": init_std, "sparse": sparse}
-        users, items = (TableSide(*side, [n_factors, 1], **options) for side in (("user", n_users), ("item", n_items)))
-        super().__init__(users, items, y_range)
+        super().__init__(*table_sides(n_users, n_items, [n_factors, 1], std=init_std, sparse=sparse), y_range)
         self.n_factors, self.init_std, self.sparse = n_factors, init_std, sparse
         self.add_features(features, id_dropout, init_std)
 

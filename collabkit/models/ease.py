@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from collabkit.data.dataset import Dataset
 from collabkit.data.runs import Runs
 from collabkit.models.closed_form import ClosedForm, together
 
@@ -38,8 +39,8 @@ class EASE(ClosedForm):
     def config(self) -> dict:
         return {"l2": self.l2, "max_items": self.max_items}
 
-    def _fit(self, pairs: Runs) -> None:
-        n = pairs.width - 1
+    def _fit(self, data: Dataset) -> None:
+        n = data.n_items - 1
         if n > self.max_items:
             gigabytes = 12 * n**2 / 1e9
             raise ValueError(
@@ -47,7 +48,9 @@ class EASE(ClosedForm):
                 f"would take some {gigabytes:,.0f} GB. Drop rare items first (filters.min_count), raise max_items, or "
                 "use ItemKNN"
             )
-        gram = torch.cat([counts for _, counts in together(pairs)])  # (n_items, n_items), row and column 0 empty
+        gram = torch.cat(
+            [counts for _, counts in together(data.train.pairs)]
+        )  # (n_items, n_items), row and column 0 empty
         gram = gram.double() if n <= 5000 else gram  # single precision is enough for the order, and half the memory
         gram.diagonal().add_(self.l2)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))

@@ -44,18 +44,13 @@ class FeatureRows(nn.Module):
     def __init__(self, features: Features, widths, *, joins: str = "sum", init_std: float = 0.01, sizes=None):
         super().__init__()
         self.features, self.joins, self.widths = features, joins, [int(width) for width in widths]
-        if joins == "sum":
-            per_field = [self.widths] * len(features.fields)
-        else:
-            sizes = sizes or {}
-            per_field = [[int(sizes.get(field.name, field.by_kind.part_width(field)))] for field in features.fields]
+        per_field = [self.widths] * len(features.fields)
+        if joins == "concat":
+            sizes = {field.name: field.by_kind.part_width(field) for field in features.fields} | dict(sizes or {})
+            per_field = [[int(sizes[field.name])] for field in features.fields]
         pairs = zip(features.fields, features.rows, per_field, strict=True)
         self.fields = nn.ModuleList(FieldRows(field, rows, width, init_std) for field, rows, width in pairs)
         self.register_buffer("cold", torch.zeros(features.n_columns + 1, sum(self.widths)))
-
-    def joined_widths(self, widths: list[int]) -> list[int]:
-        """Widths of the rows that `join` makes of rows of `widths`."""
-        return widths if self.joins == "sum" else [widths[0] + sum(field.width for field in self.fields)]
 
     def forward(self, idx: Tensor) -> tuple[Tensor, ...]:
         """The features' part `[(..., d), ...]` for `idx` `(...)`, one for each table; with `'concat'` one for all."""
@@ -73,10 +68,7 @@ class FeatureRows(nn.Module):
         return tuple(own + part for own, part in zip(rows, parts, strict=True))
 
     def cold_rows(self, idx: Tensor) -> tuple[Tensor, ...]:
-        """What stands in the tables for ids `idx` `(m,)` without training rows, `[(m, d), ...]`.
-
-        It is a linear function of their features, which `cold_rows.fit_cold_head` fits; zero before.
-        """
+        """What `cold_rows.fit_cold_head` found for ids `idx` `(m,)` without training rows: `[(m, d), ...]`, else 0."""
         idx = idx.to(self.cold.device)
         slopes = self.cold[:-1].split([field.field.size for field in self.fields])
         parts = [field.mean_of(idx, slope) for field, slope in zip(self.fields, slopes, strict=True)]
@@ -90,14 +82,7 @@ class FeatureRows(nn.Module):
 
 
 class FieldRows(nn.Module):
-    """One field's weights, and the rows of its codes or numbers.
-
-    Args:
-        field: what it is.
-        rows: `Runs` of codes or numbers `(n, w)`.
-        widths: of the parts it gives, side by side.
-        init_std: standard deviation of the initial weights.
-    """
+    """One field's weights, for parts of `widths` side by side, and the `rows` of its codes or numbers `(n, w)`."""
 
     def __init__(self, field: Field, rows: Runs | Tensor, widths: list[int], init_std: float):
         super().__init__()
@@ -113,15 +98,10 @@ class FieldRows(nn.Module):
             self.register_buffer(name, value.to(device), persistent=False)  # the artefact has them on their own
         self._matrices = None
 
-    @property
-    def n(self) -> int:
-        """Number of rows."""
-        return len(self.start) - 1 if self.field.is_bag else len(self.values)
-
     def forward(self, idx: Tensor) -> Tensor:
         """The field's part `(..., width)` for `idx` `(...)`."""
         weight = torch.cat([*self.weights], dim=1) if len(self.weights) > 1 else self.weights[0]
-        if self.field.is_bag and idx.numel() * 2 >= self.n:  # all rows once, rather than some of them many times
+        if self.field.is_bag and idx.numel() * 2 >= len(self.start) - 1:  # all rows once, not some of them many times
             return lookup(self._all_rows(weight), idx)
         return self.mean_of(idx.reshape(-1), weight).reshape(*idx.shape, weight.shape[1])
 
@@ -136,7 +116,11 @@ class FieldRows(nn.Module):
         if weight.device.type != "cpu" or weight.dtype != torch.float32:
             return F.embedding_bag(self.codes, weight, self.start[:-1], mode="mean")
         if self._matrices is None:
-            self._matrices = _sparse_pair(self.start, self.codes, self.field.size)
+            # the (n, size) matrix of the shares of codes, and its transpose, as sparse rows
+            rows = Runs(self.start, self.codes, self.field.size)
+            share = (1.0 / rows.lengths.float())[rows.rows]
+            by_code = rows.transposed().matrix(share[torch.argsort(self.codes, stable=True)])
+            self._matrices = rows.matrix(share), by_code
         return _SparseProduct.apply(weight, *self._matrices)
 
     def __getstate__(self):
@@ -145,14 +129,6 @@ class FieldRows(nn.Module):
     def _apply(self, fn, *args, **kwargs):
         self._matrices = None  # they follow the buffers to another device
         return super()._apply(fn, *args, **kwargs)
-
-
-def _sparse_pair(start: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The `(n, size)` matrix of the shares of codes, and its transpose, as sparse rows."""
-    rows = Runs(start, codes, size)
-    share = (1.0 / rows.lengths.float())[rows.rows]
-    columns = rows.transposed()
-    return rows.matrix(share), columns.matrix(share[torch.argsort(codes, stable=True)])
 
 
 class _SparseProduct(torch.autograd.Function):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from collabkit.data.dataset import Dataset
 from collabkit.data.features import Features
 from collabkit.data.runs import Runs
 from collabkit.models.closed_form import ClosedForm, together
@@ -42,10 +43,10 @@ class ItemKNN(ClosedForm):
     def config(self) -> dict:
         return {"k": self.k, "shrink": self.shrink}
 
-    def _fit(self, pairs: Runs) -> None:
-        k, near, nearness = min(self.k, pairs.width - 1), [], []
+    def _fit(self, data: Dataset) -> None:
+        k, near, nearness = min(self.k, data.n_items - 1), [], []
         norms = self.counts.sqrt()
-        for rows, counts in together(pairs):
+        for rows, counts in together(data.train.pairs):
             similarity = self._similarity(rows, counts, norms)
             similarity[torch.arange(len(rows)), rows] = 0
             best = similarity.topk(k, dim=1)
@@ -93,16 +94,16 @@ class ContentKNN(ItemKNN):
     def config(self) -> dict:
         return {"k": None if self.all else self.k}
 
-    def _fit(self, pairs: Runs) -> None:
-        features = self.data.features.items if self.given is None else self.given
+    def _fit(self, data: Dataset) -> None:
+        features = data.features.items if self.given is None else self.given
         if features is None:
             raise ValueError("ContentKNN needs item features: ContentKNN(features), or dataloaders made with items=")
-        if len(features) != pairs.width:
-            raise ValueError(f"features of {len(features)} items for {pairs.width} items: they belong to others")
+        if len(features) != data.n_items:
+            raise ValueError(f"features of {len(features)} items for {data.n_items} items: they belong to others")
         matrix = features.matrix()
         self.unit = torch.nn.functional.normalize(matrix - matrix[features.given].mean(0), dim=1)
-        self.k = pairs.width - 1 if self.all else self.k
-        super()._fit(pairs)
+        self.k = data.n_items - 1 if self.all else self.k
+        super()._fit(data)
         del self.unit
 
     def _similarity(self, rows: Tensor, counts: Tensor, norms: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from collabkit.data.dataset import Dataset
 from collabkit.models.base import Model
-from collabkit.models.sides import TableSide
+from collabkit.models.sides import table_sides
 
 __all__ = ["EmbeddingNN", "NCF", "emb_sz_rule", "pair_layer", "hidden_layers"]
 
@@ -29,8 +29,7 @@ class EmbeddingNN(Model):
         y_range: `(low, high)` of the ratings; None gives logits.
         use_bn: batch normalisation after each hidden layer.
         bn_final: and on the output.
-        features: `(users, items)` side features, each a `Features` or None (`dls.features`).
-        id_dropout: with features, see `Model.add_features`.
+        features, id_dropout: as of `CollFilter`.
         feature_szs: embedding sizes by feature name; default `features.Kind.part_width`.
         init_std: standard deviation of the initial embeddings.
 
@@ -46,20 +45,10 @@ class EmbeddingNN(Model):
     joins = "concat"
 
     def __init__(
-        self,
-        emb_szs: Sequence[tuple[int, int]],
-        layers: Sequence[int],
-        *,
-        ps: float | Sequence[float] = 0.0,
-        embed_p: float = 0.0,
-        y_range: tuple[float, float] | None = None,
-        use_bn: bool = True,
-        bn_final: bool = False,
-        features=None,
-        id_dropout: float = 0.0,
-        feature_szs: Mapping[str, int] | None = None,
-        init_std: float = 0.01,
-    ):
+        self, emb_szs: Sequence[tuple[int, int]], layers: Sequence[int], *, ps: float | Sequence[float] = 0.0,
+        embed_p: float = 0.0, y_range: tuple[float, float] | None = None, use_bn: bool = True, bn_final: bool = False,
+        features=None, id_dropout: float = 0.0, feature_szs: Mapping[str, int] | None = None, init_std: float = 0.01,
+    ):  # fmt: skip
         (n_users, d_user), (n_items, d_item) = emb_szs
         layers = [int(width) for width in layers]
         if not layers or min(layers) < 1 or min(d_user, d_item) < 1:
@@ -67,17 +56,10 @@ class EmbeddingNN(Model):
         ps = [float(ps)] * len(layers) if not isinstance(ps, Sequence) else [float(p) for p in ps]
         if len(ps) != len(layers) or not all(0 <= p < 1 for p in [*ps, embed_p]):
             raise ValueError(f"dropouts must lie in [0, 1), one a layer ({len(layers)}), got {ps=}, {embed_p=}")
-        sides = (TableSide("user", n_users, [d_user], std=init_std), TableSide("item", n_items, [d_item], std=init_std))
-        super().__init__(*sides, y_range)
+        super().__init__(*table_sides(n_users, n_items, [d_user], [d_item], std=init_std), y_range)
         self.init_std = init_std
-        self._config = {
-            "layers": layers,
-            "ps": ps,
-            "embed_p": float(embed_p),
-            "use_bn": use_bn,
-            "bn_final": bn_final,
-            "feature_szs": dict(feature_szs or {}),
-        }
+        self._config = {"layers": layers, "ps": ps, "embed_p": float(embed_p), "use_bn": use_bn, "bn_final": bn_final}
+        self._config["feature_szs"] = dict(feature_szs or {})
         self.emb_drop = nn.Dropout(embed_p)
         self.add_features(features, id_dropout, sizes=feature_szs)
         blocks = hidden_layers(sum(self.user_side.row_widths + self.item_side.row_widths), layers, ps, use_bn)
@@ -92,10 +74,7 @@ class EmbeddingNN(Model):
             return cls(features=options.pop("features", data.features or None), **options)
         return super().for_data(data, **options)
 
-    @property
-    def embeds(self) -> list[nn.Embedding]:
-        """The embeddings of users and of items."""
-        return [side.tables[0] for side in self.sides]
+    embeds = property(lambda self: [side.tables[0] for side in self.sides], doc="The embeddings of users and items.")
 
     def interact(self, user_rows, item_rows) -> Tensor:
         (p,), (q,) = user_rows, item_rows
@@ -116,9 +95,8 @@ class EmbeddingNN(Model):
         return 3 * max(widths) + sum(sorted(widths)[-2:])  # a layer's input, output and their copies
 
     def config(self) -> dict:
-        emb_szs = [[side.n, side.widths[0]] for side in self.sides]
-        options = {"y_range": self.y_range, "id_dropout": self.id_dropout, "init_std": self.init_std}
-        return {"emb_szs": emb_szs, **self._config, **options}
+        options = {name: getattr(self, name) for name in ("y_range", "id_dropout", "init_std")}
+        return {"emb_szs": [[side.n, side.widths[0]] for side in self.sides], **self._config, **options}
 
     def weight(self, ids, is_item: bool = True) -> Tensor:
         """Embeddings `(n, d)`, on the CPU and detached, of the items (or users) with external `ids` `(n,)`."""
@@ -134,11 +112,7 @@ class NCF(EmbeddingNN):
     Args:
         n_users, n_items: rows of the tables, the unknown row 0 included.
         n_factors: embedding size of each side.
-        layers: widths of the hidden layers.
-        ps: dropout of the hidden layers, one value for all or one each.
-        embed_p: dropout of the concatenated embeddings.
-        init_std: standard deviation of the initial embeddings.
-        features, id_dropout, feature_szs: as of `EmbeddingNN`.
+        layers, ps, embed_p, init_std, features, id_dropout, feature_szs: as of `EmbeddingNN`.
 
     Example:
         >>> NCF(4, 6, n_factors=8, layers=[64, 32])(torch.tensor([[1, 5], [2, 3]])).shape
@@ -146,30 +120,18 @@ class NCF(EmbeddingNN):
     """
 
     def __init__(
-        self,
-        n_users: int,
-        n_items: int,
-        n_factors: int = 8,
-        *,
-        layers: Sequence[int] = (64, 32),
-        ps: float | Sequence[float] = 0.0,
-        embed_p: float = 0.0,
-        init_std: float = 0.1,
-        **kwargs,
-    ):
+        self, n_users: int, n_items: int, n_factors: int = 8, *, layers: Sequence[int] = (64, 32),
+        ps: float | Sequence[float] = 0.0, embed_p: float = 0.0, init_std: float = 0.1, **kwargs,
+    ):  # fmt: skip
         sizes = [(n_users, n_factors), (n_items, n_factors)]
         super().__init__(sizes, layers, ps=ps, embed_p=embed_p, use_bn=False, init_std=init_std, **kwargs)
         self.n_factors = n_factors
 
-    @property
-    def out(self) -> nn.Linear:
-        """The output layer."""
-        return self.layers[-1]
+    out = property(lambda self: self.layers[-1], doc="The output layer.")
 
     def config(self) -> dict:
-        names = ("n_factors", "init_std", "id_dropout")
-        options = {name: self._config[name] for name in ("layers", "ps", "embed_p", "feature_szs")}
-        return {**{name: getattr(self, name) for name in names}, **options}
+        options = {name: getattr(self, name) for name in ("n_factors", "init_std", "id_dropout")}
+        return options | {name: self._config[name] for name in ("layers", "ps", "embed_p", "feature_szs")}
 
 
 def pair_layer(layer: nn.Linear, p: Tensor, q: Tensor) -> Tensor:
@@ -183,8 +145,13 @@ def pair_layer(layer: nn.Linear, p: Tensor, q: Tensor) -> Tensor:
 
 def hidden_layers(n_in: int, layers: Sequence[int], ps: Sequence[float] | None = None, use_bn: bool = False):
     """Hidden layers of widths `layers` as a `nn.Sequential` of blocks Linear -> ReLU -> BatchNorm? -> Dropout?."""
-    ps = [0.0] * len(layers) if ps is None else ps
-    return nn.Sequential(*(_block(i, o, p, use_bn) for i, o, p in zip([n_in, *layers], layers, ps, strict=False)))
+    blocks = []
+    for n_out, p in zip(layers, [0.0] * len(layers) if ps is None else ps, strict=True):
+        norm, dropout = [nn.BatchNorm1d(n_out)] if use_bn else [], [nn.Dropout(p)] if p > 0 else []
+        linear = nn.Linear(n_in, n_out, bias=not use_bn)
+        blocks.append(nn.Sequential(linear, nn.ReLU(inplace=True), *norm, *dropout))
+        n_in = n_out
+    return nn.Sequential(*blocks)
 
 
 def emb_sz_rule(n: int) -> int:
@@ -195,12 +162,3 @@ def emb_sz_rule(n: int) -> int:
         (74, 102)
     """
     return min(600, round(1.6 * n**0.56))
-
-
-def _block(n_in: int, n_out: int, p: float, use_bn: bool) -> nn.Sequential:
-    parts: list[nn.Module] = [nn.Linear(n_in, n_out, bias=not use_bn), nn.ReLU(inplace=True)]
-    if use_bn:
-        parts.append(nn.BatchNorm1d(n_out))
-    if p > 0:
-        parts.append(nn.Dropout(p))
-    return nn.Sequential(*parts)

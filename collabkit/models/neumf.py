@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from collabkit.models.base import Model
 from collabkit.models.mlp import NCF, hidden_layers, pair_layer
-from collabkit.models.sides import TableSide
+from collabkit.models.sides import table_sides
 
 __all__ = ["GMF", "NeuMF"]
 
@@ -23,8 +23,7 @@ class GMF(Model):
         n_users, n_items: rows of the tables, the unknown row 0 included.
         n_factors: length d of the embeddings.
         init_std: standard deviation of the initial embeddings; the weights h start at 1, an ordinary dot product.
-        features: `(users, items)` side features, each a `Features` or None (`dls.features`).
-        id_dropout: with features, see `Model.add_features`.
+        features, id_dropout: as of `CollFilter`.
 
     Example:
         >>> GMF(4, 6, n_factors=8)(torch.tensor([1, 2]), torch.tensor([5, 1])).shape
@@ -32,24 +31,16 @@ class GMF(Model):
     """
 
     def __init__(
-        self,
-        n_users: int,
-        n_items: int,
-        n_factors: int = 50,
-        *,
-        init_std: float = 0.1,
-        features=None,
+        self, n_users: int, n_items: int, n_factors: int = 50, *, init_std: float = 0.1, features=None,
         id_dropout: float = 0.0,
-    ):
+    ):  # fmt: skip
         if n_factors < 1:
             raise ValueError(f"n_factors must be at least 1, got {n_factors}")
-        sides = (("user", n_users), ("item", n_items))
-        super().__init__(*(TableSide(*side, [n_factors], std=init_std) for side in sides))
+        super().__init__(*table_sides(n_users, n_items, [n_factors], std=init_std))
         self.n_factors, self.init_std = n_factors, init_std
         self.out = nn.Linear(n_factors, 1)
-        with torch.no_grad():
-            self.out.weight.fill_(1.0)
-            self.out.bias.zero_()
+        nn.init.ones_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
         self.add_features(features, id_dropout, init_std)
 
     def interact(self, user_rows, item_rows) -> Tensor:
@@ -82,8 +73,7 @@ class NeuMF(Model):
         mlp_factors: embedding size of the MLP part, on each side; default `n_factors`.
         layers: widths of the MLP's hidden layers.
         init_std: standard deviation of the initial embeddings.
-        features: `(users, items)` side features, each a `Features` or None (`dls.features`).
-        id_dropout: with features, see `Model.add_features`.
+        features, id_dropout: as of `CollFilter`.
 
     Example:
         >>> NeuMF(4, 6, n_factors=8, mlp_factors=4, layers=[8, 4])(torch.tensor([[1, 5], [2, 1]])).shape
@@ -91,23 +81,14 @@ class NeuMF(Model):
     """
 
     def __init__(
-        self,
-        n_users: int,
-        n_items: int,
-        n_factors: int = 8,
-        *,
-        mlp_factors: int | None = None,
-        layers: Sequence[int] = (64, 32, 16),
-        init_std: float = 0.1,
-        features=None,
-        id_dropout: float = 0.0,
-    ):
+        self, n_users: int, n_items: int, n_factors: int = 8, *, mlp_factors: int | None = None,
+        layers: Sequence[int] = (64, 32, 16), init_std: float = 0.1, features=None, id_dropout: float = 0.0,
+    ):  # fmt: skip
         mlp_factors = n_factors if mlp_factors is None else mlp_factors
         layers = [int(width) for width in layers]
         if not layers or min(n_factors, mlp_factors, *layers) < 1:
             raise ValueError(f"factors and layers must be positive, got {n_factors=}, {mlp_factors=}, {layers=}")
-        sides = (("user", n_users), ("item", n_items))
-        super().__init__(*(TableSide(*side, [n_factors, mlp_factors], std=init_std) for side in sides))
+        super().__init__(*table_sides(n_users, n_items, [n_factors, mlp_factors], std=init_std))
         self._config = {"n_factors": n_factors, "mlp_factors": mlp_factors, "layers": layers, "init_std": init_std}
         self.mlp = hidden_layers(2 * mlp_factors, layers)
         self.out = nn.Linear(n_factors + layers[-1], 1)
@@ -124,10 +105,8 @@ class NeuMF(Model):
             ValueError: the parts belong to other data, or `alpha` lies outside [0, 1].
         """
         if (gmf.n_users, gmf.n_items) != (ncf.n_users, ncf.n_items):
-            raise ValueError(
-                f"the parts must share their data: GMF has {gmf.n_users} x {gmf.n_items} rows, "
-                f"NCF {ncf.n_users} x {ncf.n_items}"
-            )
+            rows = f"GMF has {gmf.n_users} x {gmf.n_items} rows, NCF {ncf.n_users} x {ncf.n_items}"
+            raise ValueError(f"the parts must share their data: {rows}")
         for part in (gmf, ncf):
             part.refuse_features("NeuMF.from_parts puts ids' tables together")
         if not 0 <= alpha <= 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from collabkit.data.dataset import Dataset
 from collabkit.data.runs import Runs
 from collabkit.models.closed_form import ClosedForm
 
@@ -26,8 +27,8 @@ class Popularity(ClosedForm):
     def config(self) -> dict:
         return {}
 
-    def _fit(self, pairs: Runs) -> None:
-        self.counts = self.data.train.counts("item").float()
+    def _fit(self, data: Dataset) -> None:
+        self.counts = data.train.counts("item").float()
 
     def scores(self, history: Runs) -> Tensor:
         return self.counts.repeat(len(history), 1)

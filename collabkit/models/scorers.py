@@ -19,11 +19,7 @@ Scorer = Callable[[Tensor | Query], Tensor]
 
 
 class ItemTable:
-    """Vectors of candidates, laid out for products, and the largest number among them.
-
-    Args:
-        vectors: `(c, d)`.
-    """
+    """Vectors `(c, d)` of candidates, laid out for products, and the largest number among them."""
 
     def __init__(self, vectors: Tensor):
         self.columns = vectors.T.contiguous()  # (d, c)
@@ -35,12 +31,7 @@ class ItemTable:
 
 
 class DotScorer:
-    """Scores by one matrix product, written into one buffer: the previous block's scores are gone by then.
-
-    Args:
-        model: gives `user_vectors`.
-        table: of the candidates.
-    """
+    """Scores by one matrix product, written into one buffer: the previous block's scores are gone by then."""
 
     def __init__(self, model, table: ItemTable):
         self.model, self.table = model, table
@@ -57,13 +48,7 @@ class DotScorer:
 
 
 class PairScorer:
-    """Scores of a network, as many pairs at once as fit in half of the memory.
-
-    Args:
-        model: gives `score`.
-        candidates: `(c,)`.
-        max_memory: bytes, or `'512MB'`.
-    """
+    """Scores of a network for `candidates` `(c,)`, as many pairs at once as fit in half of the memory."""
 
     finite = False
 

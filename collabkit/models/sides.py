@@ -11,7 +11,7 @@ from collabkit.data.vocab import Vocab
 from collabkit.models.feature_rows import FeatureRows
 from collabkit.models.table import embedding
 
-__all__ = ["Side", "TableSide", "HistorySide"]
+__all__ = ["Side", "TableSide", "HistorySide", "table_sides"]
 
 
 class Side(nn.Module):
@@ -38,7 +38,7 @@ class Side(nn.Module):
 
     def rows(self, query: Tensor | Query) -> tuple[Tensor, ...]:
         """The parts `[(..., d), ...]` of indices `(...)`, or of a query of `b`."""
-        raise TypeError(f"{self._what} have no rows of their own")
+        raise TypeError(f"the {self.name}s of this model have no rows of their own")
 
     def read(self, idx: Tensor) -> list[Tensor]:
         """What stands for the ids `idx` `(m,)` themselves, without what features add, `[(m, d), ...]`."""
@@ -54,11 +54,16 @@ class Side(nn.Module):
 
     def state(self) -> tuple:
         """What `put_back` takes to undo a growth."""
-        return (self.vocab,)
+        features = None if self.features is None else self.features.features
+        return [table.weight.data for table in self.tables], self.n, self.vocab, features
 
     def put_back(self, state: tuple) -> None:
         """Make the side as it was when `state` was taken."""
-        (self.vocab,) = state
+        rows, self.n, self.vocab, features = state
+        for table, values in zip(self.tables, rows, strict=True):
+            _hold(table, values)
+        if features is not None:
+            self.features.extend(features)
 
     @property
     def given(self) -> Tensor:
@@ -68,14 +73,13 @@ class Side(nn.Module):
     @property
     def row_widths(self) -> list[int]:
         """Width of each of the parts that `rows` gives."""
-        return self.widths if self.features is None else self.features.joined_widths(self.widths)
-
-    @property
-    def _what(self) -> str:
-        return f"the {self.name}s of this model"
+        if self.features is None or self.joins == "sum":
+            return self.widths
+        return [self.widths[0] + sum(field.width for field in self.features.fields)]
 
     def _refusal(self, done: str) -> TypeError:
-        return TypeError(f"{self._what} are computed ({type(self).__name__}): single rows cannot be {done}")
+        what = f"the {self.name}s of this model are computed ({type(self).__name__})"
+        return TypeError(f"{what}: single rows cannot be {done}")
 
 
 class TableSide(Side):
@@ -119,9 +123,8 @@ class TableSide(Side):
         """The tables' rows, or those that the query brings, joined with the features of its ids."""
         idx, own = (query, None) if isinstance(query, Tensor) else (query.users, query.rows)
         own = tuple([table(idx) for table in self.tables]) if own is None else own
-        return own if self.features is None else self._join(idx, own)
-
-    def _join(self, idx: Tensor, own: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if self.features is None:
+            return own
         if self.training and self.id_dropout > 0:
             keep = torch.rand(idx.shape, device=idx.device)[..., None] >= self.id_dropout
             own = tuple(part * keep for part in own)
@@ -140,29 +143,24 @@ class TableSide(Side):
         first = self.n
         for table in self.tables:
             new = table.weight.new_zeros(len(vocab) - first, table.weight.shape[1])
-            self._hold(table, torch.cat([table.weight, new]))
+            _hold(table, torch.cat([table.weight, new]))
         self.n, self.vocab = len(vocab), vocab
         if self.features is not None:
             self.features.extend(features)
             known = torch.arange(first, self.n)[features.given[first:]]
             self.write(known, self.features.cold_rows(known))
 
-    def state(self) -> tuple:
-        features = None if self.features is None else self.features.features
-        return [table.weight.data for table in self.tables], self.n, self.vocab, features
 
-    def put_back(self, state: tuple) -> None:
-        rows, self.n, self.vocab, features = state
-        for table, values in zip(self.tables, rows, strict=True):
-            self._hold(table, values)
-        if features is not None:
-            self.features.extend(features)
+def _hold(table: nn.Embedding, rows: Tensor) -> None:
+    """Put `rows` in the place of a table's, whose parameter stays the same object: weight decay goes by it."""
+    table.weight.data, table.weight.grad = rows, None
+    table.num_embeddings = len(rows)
 
-    @staticmethod
-    def _hold(table: nn.Embedding, rows: Tensor) -> None:
-        """Put `rows` in the place of a table's, whose parameter stays the same object: weight decay goes by it."""
-        table.weight.data, table.weight.grad = rows, None
-        table.num_embeddings = len(rows)
+
+def table_sides(n_users: int, n_items: int, users, items=None, **options) -> tuple[TableSide, TableSide]:
+    """The two sides of a model that keeps tables: of widths `users` and `items` (None: the same), users' first."""
+    items = users if items is None else items
+    return TableSide("user", n_users, users, **options), TableSide("item", n_items, items, **options)
 
 
 class HistorySide(Side):

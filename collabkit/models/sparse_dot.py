@@ -52,14 +52,8 @@ class _RowDots(torch.autograd.Function):
         by_vector = by_table = None
         if ctx.needs_input_grad[0]:  # sum over n of grad[b, n] * table[items[b, n]]
             by_vector = F.embedding_bag(items, table, per_sample_weights=grad, mode="sum")
-        if ctx.needs_input_grad[1]:
-            by_table = _add_rows(grad, vectors, items, len(table))
+        if ctx.needs_input_grad[1]:  # for each row of the table, sum of grad[b, n] * vectors[b] where items[b, n] is it
+            columns, order = torch.sort(items.reshape(-1))
+            start = torch.searchsorted(columns, torch.arange(len(table) + 1))
+            by_table = Runs(start, order // items.shape[1], len(vectors)).matrix(grad.view(-1)[order]) @ vectors
         return by_vector, by_table, None
-
-
-def _add_rows(grad: Tensor, vectors: Tensor, items: Tensor, m: int) -> Tensor:
-    """`(m, d)`: for each row of the table, the sum of `grad[b, n] * vectors[b]` over the places where it stands."""
-    columns, order = torch.sort(items.reshape(-1))
-    start = torch.searchsorted(columns, torch.arange(m + 1))
-    transposed = Runs(start, order // items.shape[1], len(vectors))
-    return transposed.matrix(grad.view(-1)[order]) @ vectors

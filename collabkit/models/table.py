@@ -30,7 +30,6 @@ class Embedding(nn.Embedding):
     """`nn.Embedding` whose gradient for large batches on a CPU is summed up several times as fast."""
 
     def forward(self, idx: Tensor) -> Tensor:
-        """Rows `(..., d)` for indices `(...)`."""
         return super().forward(idx) if self.sparse else lookup(self.weight, idx)
 
 

@@ -30,9 +30,7 @@ class TwoTower(Model):
         temperature: the similarity is divided by it; cosines want about 0.1, since they lie within -1 and 1.
         item_bias: add a number for each item, its popularity whatever the taste, which a cosine has no room for.
         init_std: standard deviation of the initial embeddings.
-        sparse: sparse gradients for the tables; see `CollFilter`.
-        features: `(users, items)` side features, each a `Features` or None (`dls.features`).
-        id_dropout: with features, see `Model.add_features`.
+        sparse, features, id_dropout: as of `CollFilter`.
 
     Raises:
         ValueError: sizes, similarity or temperature out of range.
@@ -45,20 +43,10 @@ class TwoTower(Model):
     """
 
     def __init__(
-        self,
-        n_users: int,
-        n_items: int,
-        n_factors: int = 50,
-        *,
-        layers: Sequence[int] = (),
-        similarity: str = "dot",
-        temperature: float = 1.0,
-        item_bias: bool = False,
-        init_std: float = 0.1,
-        sparse: bool = False,
-        features=None,
+        self, n_users: int, n_items: int, n_factors: int = 50, *, layers: Sequence[int] = (), similarity: str = "dot",
+        temperature: float = 1.0, item_bias: bool = False, init_std: float = 0.1, sparse: bool = False, features=None,
         id_dropout: float = 0.0,
-    ):
+    ):  # fmt: skip
         layers = [int(width) for width in layers or ()]
         if n_factors < 1 or min(layers, default=1) < 1:
             raise ValueError(f"n_factors and layers must be positive, got {n_factors=} and {layers=}")
@@ -108,10 +96,8 @@ class TwoTower(Model):
     def factor_tables(self) -> tuple[Tensor, Tensor]:
         """The two embedding tables `(n, d)`, to be solved for in place, where the score is their plain dot product."""
         if self.layers or self.similarity != "dot" or self.temperature != 1 or self.item_bias:
-            raise TypeError(
-                "factors can be solved for only where the score is their dot product: TwoTower without layers "
-                f"and item bias, with similarity 'dot' and temperature 1, got {self.config()}"
-            )
+            what = f"without layers and item bias, with similarity 'dot' and temperature 1, got {self.config()}"
+            raise TypeError(f"factors can be solved for only where the score is their dot product: TwoTower {what}")
         self.refuse_features("factors are solved for")
         return tuple(side.tables[0].weight.data for side in self.sides)
 
@@ -122,7 +108,5 @@ class TwoTower(Model):
 
 def _tower(widths: list[int]) -> nn.Sequential:
     """Linear layers through `widths`, ReLU between them; nothing for a single width."""
-    parts: list[nn.Module] = []
-    for n_in, n_out in pairwise(widths):
-        parts += [nn.ReLU(), nn.Linear(n_in, n_out)]
+    parts = [part for pair in pairwise(widths) for part in (nn.ReLU(), nn.Linear(*pair))]
     return nn.Sequential(*parts[1:])

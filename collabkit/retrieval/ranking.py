@@ -194,7 +194,7 @@ def _columns(candidates: Tensor, n_items: int) -> Tensor | None:
 
     None where the candidates are all items, in order, so that item i is column i - 1.
     """
-    if len(candidates) == n_items - 1:
+    if len(candidates) == n_items - 1 and torch.equal(candidates, torch.arange(1, n_items)):
         return None
     column = torch.full((n_items,), -1, dtype=torch.int64)
     column[candidates] = torch.arange(len(candidates))

@@ -109,18 +109,9 @@ class Recommender:
         return float(ratings[0]) if _is_one(self.users, users) and _is_one(self.items, items) else ratings
 
     def recommend(
-        self,
-        users=None,
-        k: int = 10,
-        *,
-        history=None,
-        filter_seen: bool = True,
-        items=None,
-        exclude=None,
-        unknown: str = "raise",
-        context=None,
-        max_memory: int | str = "512MB",
-    ) -> pd.DataFrame:
+        self, users=None, k: int = 10, *, history=None, filter_seen: bool = True, items=None, exclude=None,
+        unknown: str = "raise", context=None, max_memory: int | str = "512MB",
+    ) -> pd.DataFrame:  # fmt: skip
         """The top `k` items of each user.
 
         Args:
@@ -152,9 +143,10 @@ class Recommender:
             query, ids, runs = self._new_query(history, moment)
             seen = runs.unique() if filter_seen else None
             return self._lists(ids, torch.arange(len(query)), lambda at: query[at], candidates, k, seen, max_memory)
-        chosen = torch.arange(1, len(self.users)) if users is None else self._encode(self.users, users, unknown)
+        asked = self.users.ids if users is None else self._asked(users)
+        chosen = torch.arange(1, len(self.users)) if users is None else self._encode(self.users, asked, unknown)
         ask, seen = self.data.asker(self.model.needs, moment), self._hidden(filter_seen, exclude)
-        return self._lists(self._asked(users), chosen, ask, candidates, k, seen, max_memory)
+        return self._lists(asked, chosen, ask, candidates, k, seen, max_memory)
 
     def default_list(self, k: int = 10, *, items=None, exclude=None, context=None) -> pd.DataFrame:
         """The top `k` items of a user of whom nothing is known; arguments as of `recommend`."""
@@ -200,18 +192,9 @@ class Recommender:
             raise
 
     def evaluate(
-        self,
-        on="valid",
-        *,
-        k=10,
-        metrics=None,
-        candidates=None,
-        by: str | None = None,
-        threshold: float | None = None,
-        n_boot: int = 1000,
-        seed: int = 0,
-        max_memory: int | str = "512MB",
-    ) -> pd.DataFrame:
+        self, on="valid", *, k=10, metrics=None, candidates=None, by: str | None = None, threshold: float | None = None,
+        n_boot: int = 1000, seed: int = 0, max_memory: int | str = "512MB",
+    ) -> pd.DataFrame:  # fmt: skip
         """Rating errors and ranking metrics on held-out rows, with intervals and baselines.
 
         Args:
@@ -430,9 +413,8 @@ class Recommender:
         return torch.from_numpy(idx)
 
     def _asked(self, users) -> pd.Index:
-        """The ids that were asked for, `(b,)`; all for None."""
-        one = users is not None and _is_one(self.users, users)
-        return self.users.ids if users is None else check_ids([users] if one else users, self.columns.user)
+        """The ids that were asked for, `(b,)`."""
+        return check_ids([users] if _is_one(self.users, users) else users, self.columns.user)
 
     def _lists(
         self, ids: pd.Index | None, chosen: Tensor, ask, candidates: Tensor, k: int, hidden: Runs | None = None,
@@ -484,9 +466,13 @@ class Recommender:
 
     def _unit(self, side: str) -> Tensor:
         """The factors of all of a side's ids, scaled to length 1."""
-        every = torch.arange(len(getattr(self, f"{side}s")))
-        query = self.data.asker(self.model.needs)(every) if side == "user" else every
-        return self._keep(f"unit_{side}", lambda: unit_rows(self.model.factors(side, query.to(self.model.device))))
+
+        def compute() -> Tensor:
+            every = torch.arange(len(getattr(self, f"{side}s")))
+            query = self.data.asker(self.model.needs)(every) if side == "user" else every
+            return unit_rows(self.model.factors(side, query.to(self.model.device)))
+
+        return self._keep(f"unit_{side}", compute)
 
     def __repr__(self) -> str:
         return (

@@ -6,6 +6,7 @@ import math
 import operator
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -63,27 +64,27 @@ class ALSSolver:
     """
 
     def __init__(
-        self,
-        train: Interactions,
-        *,
-        reg: float,
-        unobserved_weight: float,
-        nu: float = 1.0,
-        n_cg: int = 3,
+        self, train: Interactions, *, reg: float, unobserved_weight: float, nu: float = 1.0, n_cg: int = 3,
         device: torch.device | str = "cpu",
-    ):
-        self.reg = _above_zero(reg, "reg")
-        self.unobserved_weight = _above_zero(unobserved_weight, "unobserved_weight")
+    ):  # fmt: skip
+        for value, name in ((reg, "reg"), (unobserved_weight, "unobserved_weight")):
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be a number above 0, got {value!r}")
+        self.reg, self.unobserved_weight = float(reg), float(unobserved_weight)
         if not math.isfinite(nu):
             raise ValueError(f"nu must be a finite number, 1 for frequency-scaled regularisation, got {nu!r}")
         if operator.index(n_cg) < 1:
             raise ValueError(f"n_cg must be at least 1 step of conjugate gradients, got {n_cg!r}")
         self.nu, self.n_cg, self.device = float(nu), operator.index(n_cg), torch.device(device)
-        _check_events(train)
-        self._by_user, self._by_item = (
-            Runs(runs.start, runs.values, runs.width, torch.ones(len(runs.values))).to(self.device)
-            for runs in (train.pairs, train.pairs.transposed())
-        )
+        if not len(train):
+            raise ValueError("there are no events to train on")
+        if unknown := int(((train.user_idx == 0) | (train.item_idx == 0)).sum()):
+            raise ValueError(f"{unknown:,} of {len(train):,} events have unknown ids (index 0); leave them out first")
+        if repeated := train.n_duplicates():
+            raise ValueError(f"{repeated:,} of {len(train):,} events repeat a (user, item) pair; keep one of each "
+                             "first, e.g. df.drop_duplicates(['user', 'item'])")  # fmt: skip
+        both = (train.pairs, train.pairs.transposed())
+        self._by_user, self._by_item = (replace(runs, weight=torch.ones(len(train))).to(self.device) for runs in both)
         self._user_penalty, self._item_penalty = self._penalty(self._by_user), self._penalty(self._by_item)
 
     def init_tables(self, d: int, *, seed: int, std: float = 0.1) -> tuple[Tensor, Tensor]:
@@ -91,11 +92,8 @@ class ALSSolver:
         if d < 1:
             raise ValueError(f"d must be at least 1, got {d}")
         rng = torch.Generator().manual_seed(seed)
-        tables = []
-        for side in (self._by_user, self._by_item):
-            table = torch.randn(len(side), d, generator=rng).mul_(std / math.sqrt(d)).to(self.device)
-            tables.append(_clear_empty(side, table))
-        return tuple(tables)
+        new = lambda n: torch.randn(n, d, generator=rng).mul_(std / math.sqrt(d)).to(self.device)  # noqa: E731
+        return tuple(_clear_empty(side, new(len(side))) for side in (self._by_user, self._by_item))
 
     @torch.no_grad()
     def solve_users(self, P: Tensor, Q: Tensor) -> None:
@@ -139,19 +137,16 @@ class ALSSolver:
         gram = self.unobserved_weight * (Y.T @ Y)  # (d, d)
 
         def solve(start: int, stop: int) -> None:
-            _conjugate_gradients(
-                _block(side, start, stop), penalty[start:stop, None], gram, X[start:stop], Y, self.n_cg
-            )
+            events = _block(side, start, stop)
+            _conjugate_gradients(events, penalty[start:stop, None], gram, X[start:stop], Y, self.n_cg)
 
         _each(solve, _blocks(side, X.shape[1]), X.device)
 
     def _check_tables(self, P: Tensor, Q: Tensor) -> None:
         n_users, n_items = len(self._by_user), len(self._by_item)
         if P.ndim != 2 or Q.ndim != 2 or len(P) != n_users or len(Q) != n_items or P.shape[1] != Q.shape[1]:
-            raise ValueError(
-                f"the tables must be P ({n_users}, d) and Q ({n_items}, d), row 0 the unknown id; "
-                f"got {tuple(P.shape)} and {tuple(Q.shape)}"
-            )
+            raise ValueError(f"the tables must be P ({n_users}, d) and Q ({n_items}, d), row 0 the unknown id; got "
+                             f"{tuple(P.shape)} and {tuple(Q.shape)}")  # fmt: skip
         if P.dtype != torch.float32 or Q.dtype != torch.float32:
             raise TypeError(f"the tables must be float32, got {P.dtype} and {Q.dtype}")
 
@@ -195,19 +190,17 @@ def _each(function: Callable, blocks: list[tuple[int, int]], device: torch.devic
 def _conjugate_gradients(events: Tensor, penalty: Tensor, gram: Tensor, X: Tensor, Y: Tensor, n_steps: int) -> None:
     """`n_steps` steps, in place, for every row x_u of `X` on `(sum_i y_i y_i' + gram + penalty_u) x_u = sum_i y_i`.
 
-    Args:
-        events: sparse `(b, n)` matrix of ones, the items i of each row u.
-        penalty: `(b, 1)`.
-        gram: `(d, d)`, `w * Y'Y`.
-        X: `(b, d)`, the present vectors, from which the steps start.
-        Y: `(n, d)`.
+    `events` sparse `(b, n)` ones, the items i of each row u; `penalty` `(b, 1)`; `gram` `(d, d)`, `w * Y'Y`; `X`
+    `(b, d)`, from which the steps start; `Y` `(n, d)`.
     """
 
     def unobserved(V: Tensor) -> Tensor:
         return torch.addcmul(V @ gram, V, penalty)  # (b, d)
 
     scores = _sampled(events, X, Y)
-    residual = torch.addmm(unobserved(X).neg_(), _with_values(scores, 1 - scores.values()), Y)  # (b, d)
+    at = (scores.crow_indices(), scores.col_indices())
+    missing = torch.sparse_csr_tensor(*at, 1 - scores.values(), scores.shape, check_invariants=False)
+    residual = torch.addmm(unobserved(X).neg_(), missing, Y)  # (b, d)
     direction = residual.clone()
     norm = residual.square().sum(1, keepdim=True)  # (b, 1)
     for step in range(n_steps):
@@ -226,30 +219,3 @@ _TINY = torch.finfo(torch.float32).tiny
 def _sampled(events: Tensor, X: Tensor, Y: Tensor) -> Tensor:
     """Sparse `(b, n)`: the dot products of rows of `X` `(b, d)` and `Y` `(n, d)` where `events` has entries."""
     return torch.sparse.sampled_addmm(events, X, Y.T, beta=0.0)
-
-
-def _with_values(matrix: Tensor, values: Tensor) -> Tensor:
-    """The sparse CSR `matrix` with other `values`."""
-    return torch.sparse_csr_tensor(
-        matrix.crow_indices(), matrix.col_indices(), values, matrix.shape, check_invariants=False
-    )
-
-
-def _above_zero(value: float, name: str) -> float:
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be a number above 0, got {value!r}")
-    return float(value)
-
-
-def _check_events(train: Interactions) -> None:
-    if not len(train):
-        raise ValueError("there are no events to train on")
-    unknown = int(((train.user_idx == 0) | (train.item_idx == 0)).sum())
-    if unknown:
-        raise ValueError(f"{unknown:,} of {len(train):,} events have unknown ids (index 0); leave them out first")
-    repeated = train.n_duplicates()
-    if repeated:
-        raise ValueError(
-            f"{repeated:,} of {len(train):,} events repeat a (user, item) pair; "
-            "keep one of each first, e.g. df.drop_duplicates(['user', 'item'])"
-        )

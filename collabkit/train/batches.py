@@ -21,13 +21,7 @@ DRAWS = 2**23  # negatives drawn at once
 
 
 class Batch(tuple):
-    """A batch: the tuple that fastai takes, inputs before targets, whose parts also have names.
-
-    Example:
-        >>> batch = Batch(query=torch.tensor([1]), positives=torch.tensor([2]), weight=None)
-        >>> len(batch), batch.positives, batch.weight
-        (2, tensor([2]), None)
-    """
+    """A batch: the tuple that fastai takes, inputs before targets and None left out, whose parts also have names."""
 
     def __new__(cls, unnamed=(), /, **parts):  # fastai makes a new one of a list
         batch = super().__new__(cls, [*unnamed, *(part for part in parts.values() if part is not None)])
@@ -38,9 +32,7 @@ class Batch(tuple):
 class _Rows:
     """Rows of interactions on a device, and the queries that they make.
 
-    Args:
-        data: the interactions.
-        known: the items that each user had before these rows; None where the rows themselves tell, in their order.
+    `known` are the items that each user had before these rows; None where the rows themselves tell, in their order.
     """
 
     needs: tuple[str, ...] = ("users",)
@@ -69,11 +61,7 @@ class _Rows:
         return new
 
     def asking(self, needs: Sequence[str]):
-        """The same with queries that have the parts `needs`.
-
-        Raises:
-            ValueError: the batches cannot have them.
-        """
+        """The same with queries that have the parts `needs`, or `ValueError` where these batches cannot."""
         new = copy(self)
         new.needs = tuple(needs)
         if "history" in needs and self.known is None:
@@ -85,18 +73,14 @@ class _Rows:
         users = self.users[rows]
         if self.needs == ("users",):
             return users
-        history = self._history(rows.cpu()) if "history" in self.needs else None
+        rows, users, history = rows.cpu(), users.cpu(), None
+        if "history" in self.needs and self.known is not None:
+            history = self.known.of(users).last(HISTORY)
+        elif "history" in self.needs:
+            mine = self.data.histories  # of rows in the order of users and times: a row's place is its own number
+            history = mine.spans(torch.maximum(mine.start[users], rows - HISTORY), rows)
         codes = self.data.context if "context" in self.needs else {}
-        query = Query(users.cpu(), history, {name: code[rows.cpu()] for name, code in codes.items()})
-        return query.to(self.device)
-
-    def _history(self, rows: Tensor) -> Runs:
-        """What the users of `rows` had met before them."""
-        users = self.data.user_idx[rows]
-        if self.known is not None:
-            return self.known.of(users).last(HISTORY)
-        mine = self.data.histories  # of rows in the order of their users and times: a row's place is its own number
-        return mine.spans(torch.maximum(mine.start[users], rows - HISTORY), rows)
+        return Query(users, history, {name: code[rows] for name, code in codes.items()}).to(self.device)
 
 
 class Rated(_Rows):
@@ -109,15 +93,8 @@ class Rated(_Rows):
     ragged = False
     n_negatives = 0
 
-    @property
-    def n_inp(self) -> int:
-        """Number of inputs in a batch."""
-        return 1 if self.needs == ("users",) else 2
-
-    @property
-    def n_plain(self) -> int:
-        """Number of tensors in a batch without its weights."""
-        return self.n_inp + (self.rating is not None)
+    n_inp = property(lambda self: 1 if self.needs == ("users",) else 2, doc="Number of inputs in a batch.")
+    n_plain = property(lambda self: self.n_inp + (self.rating is not None), doc="Tensors in a batch without weights.")
 
     def asking(self, needs: Sequence[str]) -> Rated:
         if "history" in needs and self.known is None:
@@ -138,22 +115,22 @@ class Rated(_Rows):
     def decode(self, batch, max_n: int) -> pd.DataFrame:
         """The first `max_n` rows with the caller's ids and column names."""
         columns, n_inp = self.data.columns, self.n_inp
-        if n_inp == 1:
-            users, items = batch[0][:max_n].cpu().unbind(1)
-        else:
-            users, items = batch[0].users[:max_n].cpu(), batch[1][:max_n].cpu()
+        users, items = batch[0].unbind(1) if n_inp == 1 else (batch[0].users, batch[1])
+        users, items = users[:max_n].cpu(), items[:max_n].cpu()
         table = {columns.user: self.data.users[users], columns.item: self.data.items[items]}
         if len(batch) > n_inp:
-            name = columns.rating if columns.rating is not None else "rating"
-            table[name] = batch[n_inp][:max_n].flatten().cpu().numpy()
+            table[self._rating_name] = batch[n_inp][:max_n].flatten().cpu().numpy()
         return pd.DataFrame(table)
+
+    @property
+    def _rating_name(self) -> str:
+        return "rating" if self.data.columns.rating is None else self.data.columns.rating
 
     def results(self, batch, out, max_n: int) -> pd.DataFrame:
         """The same with the predictions `out` `(bs,)`."""
         table = self.decode(batch, max_n)
         out = out[0] if isinstance(out, (tuple, list)) else out
-        rating = self.data.columns.rating
-        table[f"{'rating' if rating is None else rating}_pred"] = out.flatten()[:max_n].float().cpu().numpy()
+        table[f"{self._rating_name}_pred"] = out.flatten()[:max_n].float().cpu().numpy()
         return table
 
 
@@ -194,11 +171,10 @@ class Ranked(_Rows):
     def make(self, rows: Tensor, sizes: list[int], generator: torch.Generator | None) -> Iterator[Batch]:
         """The batches of `rows` `(m,)`, of so many `sizes` each."""
         sampler, n_neg, per_row = self.sampler, self.n_negatives, not self.sampler.shared
-        if per_row:
-            # All rows in the order of the users: their part of the search stays in the cache.
-            every = len(rows) == len(self)
-            drawn = sampler.draw(self.users, n_neg, generator)[rows] if every else None
-            drawn = (sampler.draw(self.users[rows], n_neg, generator) if drawn is None else drawn).split(sizes)
+        if per_row and len(rows) == len(self):  # in the order of the users: their part of the search stays in the cache
+            drawn = sampler.draw(self.users, n_neg, generator)[rows].split(sizes)
+        elif per_row:
+            drawn = sampler.draw(self.users[rows], n_neg, generator).split(sizes)
         plain = self.needs == ("users",)
         queries = self.users[rows].split(sizes) if plain else map(self.query, rows.split(sizes))
         weights = [None] * len(sizes) if self.weight is None else self.weight[rows].split(sizes)
@@ -262,10 +238,9 @@ class ByUser(Ranked):
 
     def __init__(self, data: Interactions, sampler, n_neg: int = 4):
         if not (sampler.shared and sampler.mask_seen) or isinstance(sampler, InBatchNegatives):
-            raise ValueError(
-                "batches of users need negatives that they share, without what each has seen: negatives='shared' or "
-                f"partial(AllItems, mask_seen=True), got {type(sampler).__name__}"
-            )
+            raise ValueError("batches of users need negatives that they share, without what each has seen: "
+                             "negatives='shared' or partial(AllItems, mask_seen=True), "
+                             f"got {type(sampler).__name__}")  # fmt: skip
         if (data.user_idx.diff() < 0).any():
             raise ValueError("batches of users need the events in their order: pass data.sorted_by_user()")
         super().__init__(data, sampler, n_neg)
@@ -275,8 +250,7 @@ class ByUser(Ranked):
 
     def to(self, device) -> None:
         super().to(device)
-        members = self.data.counts("user").nonzero().squeeze(1)
-        self.members = members.to(self.device)  # (n,) users who have events
+        self.members = self.data.counts("user").nonzero().squeeze(1).to(self.device)  # (n,) users who have events
         self.rows = Runs.group(self.data.user_idx, torch.arange(len(self.data)), self.data.n_users).to(self.device)
 
     def asking(self, needs: Sequence[str]) -> ByUser:
@@ -314,9 +288,6 @@ class Pointwise(Rated):
     For a module that takes `x (m, 2)` and a pointwise loss, in a plain fastai `Learner`. A batch has so many positives
     and their negatives, `m = bs * (1 + n_neg)` rows, less the negatives of users who have seen everything.
 
-    Args:
-        ranked: the batches.
-
     Raises:
         ValueError: a sampler of shared negatives; events with weights.
     """
@@ -328,8 +299,7 @@ class Pointwise(Rated):
             raise ValueError("pairs one a row need negatives of each row's own: negatives='uniform' or 'popularity'")
         if ranked.data.weight is not None:
             raise ValueError("pairs one a row carry no weights: make the dataloaders without weights=")
-        self.ranked = ranked
-        self.n_negatives = ranked.n_negatives
+        self.ranked, self.n_negatives = ranked, ranked.n_negatives
         super().__init__(ranked.data)
 
     def on(self, data: Interactions) -> Pointwise:
@@ -342,8 +312,7 @@ class Pointwise(Rated):
     def make(self, rows: Tensor, sizes: list[int], generator: torch.Generator | None) -> Iterator[tuple]:
         for user, positive, negatives, _ in self.ranked.make(rows, sizes, generator):
             items = torch.cat([positive[:, None], negatives], dim=1)  # (bs, 1 + n_neg)
-            x = torch.stack([user[:, None].expand_as(items), items], dim=-1).reshape(-1, 2)
-            y = torch.zeros(items.shape, device=items.device)
+            x = torch.stack([user[:, None].expand_as(items), items], dim=-1)
+            y = torch.zeros(*items.shape, 1, device=items.device)
             y[:, 0] = 1
-            there = x[:, 1] > 0
-            yield x[there], y.reshape(-1, 1)[there]
+            yield x[items > 0], y[items > 0]

@@ -50,34 +50,14 @@ class CollabDataLoaders(DataLoaders):
 
     @classmethod
     def from_df(
-        cls,
-        ratings: pd.DataFrame,
-        valid_pct: float = 0.2,
-        user_name: str | None = None,
-        item_name: str | None = None,
-        rating_name: str | None = None,
-        seed: int | None = None,
-        path: str | Path = ".",
-        *,
-        time_name: str | None = None,
-        context: Sequence[str] = (),
-        splitter=None,
-        feedback: str | Implicit = "explicit",
-        rating_threshold: float | None = None,
-        n_neg: int | None = None,
-        negatives=None,
-        by_user: bool = False,
-        weights: str | None = None,
-        users: pd.DataFrame | None = None,
-        items: pd.DataFrame | None = None,
-        user_features=None,
-        item_features=None,
-        bs: int | None = 64,
-        val_bs: int | None = None,
-        shuffle: bool = True,
-        drop_last: bool = False,
-        device=None,
-    ) -> CollabDataLoaders:
+        cls, ratings: pd.DataFrame, valid_pct: float = 0.2, user_name: str | None = None, item_name: str | None = None,
+        rating_name: str | None = None, seed: int | None = None, path: str | Path = ".", *,
+        time_name: str | None = None, context: Sequence[str] = (), splitter=None, feedback: str | Implicit = "explicit",
+        rating_threshold: float | None = None, n_neg: int | None = None, negatives=None, by_user: bool = False,
+        weights: str | None = None, users: pd.DataFrame | None = None, items: pd.DataFrame | None = None,
+        user_features=None, item_features=None, bs: int | None = 64, val_bs: int | None = None, shuffle: bool = True,
+        drop_last: bool = False, device=None,
+    ) -> CollabDataLoaders:  # fmt: skip
         """Batches from one table, which is split here.
 
         With `feedback='implicit'` every event is a positive, or those rated at least `rating_threshold`; a repeated
@@ -101,12 +81,7 @@ class CollabDataLoaders(DataLoaders):
             feedback: `'explicit'` (ratings) or `'implicit'` (clicks, views, purchases, liked items), or the record
                 `Implicit(threshold=, negatives=, n_neg=, by_user=)` in the place of the next four arguments.
             rating_threshold: with implicit feedback, the lowest rating that is a positive.
-            n_neg: with implicit feedback, negatives a positive; default 4.
-            negatives: and where they come from: `'uniform'` (default) or `'popularity'` (items the user has not seen),
-                `'shared'`, `'in_batch'` or `'all'` (the same for the whole batch), or a function of the training
-                interactions that makes a sampler; see `collabkit.sampling`.
-            by_user: with implicit feedback and `'shared'` negatives, batches of `bs` whole users rather than `bs`
-                events: a softmax then costs its sum once a user; see `batches.ByUser`.
+            n_neg, negatives, by_user: likewise, as of `Implicit`.
             weights: of the rows in the training loss: `'inverse_user'` or `'inverse_item'`, 1 / the number of training
                 rows of the row's user or item, so that all of them count the same; or the name of a column of numbers
                 of at least 0, of which a repeated pair's row that stays has its own (a column that is called as one
@@ -167,17 +142,10 @@ class CollabDataLoaders(DataLoaders):
 
     @classmethod
     def from_interactions(
-        cls,
-        train: Interactions,
-        valid: Interactions,
-        *,
-        feedback: str | Implicit = "explicit",
-        n_neg: int | None = None,
-        negatives=None,
-        by_user: bool = False,
-        features: SideFeatures | None = None,
+        cls, train: Interactions, valid: Interactions, *, feedback: str | Implicit = "explicit",
+        n_neg: int | None = None, negatives=None, by_user: bool = False, features: SideFeatures | None = None,
         **options,
-    ) -> CollabDataLoaders:
+    ) -> CollabDataLoaders:  # fmt: skip
         """Batches from two encoded parts that share their vocabularies. Arguments as in `from_df`.
 
         `features` are the side features of users and items, row-aligned with the vocabularies.
@@ -185,27 +153,17 @@ class CollabDataLoaders(DataLoaders):
         """
         feedback = read_feedback(feedback, n_neg=n_neg, negatives=negatives, by_user=by_user)
         train, valid = only_training_weights(train, valid)
-        if feedback is not None:
-            if train.rating is not None or valid.rating is not None:
-                raise ValueError("implicit feedback has no ratings: from_df and from_dfs make events of them")
+        if feedback is not None and (train.rating is not None or valid.rating is not None):
+            raise ValueError("implicit feedback has no ratings: from_df and from_dfs make events of them")
         data = Dataset(train, valid, features=SideFeatures() if features is None else features)
         return cls.from_dataset(data, feedback=feedback, **options)
 
     @classmethod
     def from_dataset(
-        cls,
-        data: Dataset,
-        *,
-        feedback: Implicit | None = None,
-        path: str | Path = ".",
-        seed: int | None = None,
-        bs: int | None = 64,
-        val_bs: int | None = None,
-        shuffle: bool = True,
-        drop_last: bool = False,
-        device=None,
+        cls, data: Dataset, *, feedback: Implicit | None = None, path: str | Path = ".", seed: int | None = None,
+        bs: int | None = 64, val_bs: int | None = None, shuffle: bool = True, drop_last: bool = False, device=None,
         weights: str | None = None,
-    ) -> CollabDataLoaders:
+    ) -> CollabDataLoaders:  # fmt: skip
         """Batches of a `Dataset` with a validation part. Arguments as in `from_df`, `feedback` None for ratings."""
         if data.valid is None:
             raise ValueError("the dataset has no validation part, which dataloaders need")
@@ -217,42 +175,35 @@ class CollabDataLoaders(DataLoaders):
         first, second = _batches(data, feedback)
         if val_bs is None:  # where negatives are shared, a validation batch has as large a matrix of scores
             val_bs = bs if first.shares_negatives else max(bs, 8192)
-        loaders = (
-            Loader(first, bs=bs, shuffle=shuffle, drop_last=drop_last, seed=order),
-            Loader(second, bs=val_bs, seed=order),
-        )
-        dls = cls(*loaders, path=path, device=default_device() if device is None else torch.device(device))
+        train = Loader(first, bs=bs, shuffle=shuffle, drop_last=drop_last, seed=order)
+        device = default_device() if device is None else torch.device(device)
+        dls = cls(train, Loader(second, bs=val_bs, seed=order), path=path, device=device)
         dls.seed, dls._data, dls.weights = order, data, weights
         return dls
 
     def with_data(self, data: Dataset) -> CollabDataLoaders:
         """The same batches with data that has more ids; another learner may hold these, with a model of its own."""
-        dls = copy(self)
-        parts = (data.train, data.valid)
-        dls.loaders = [loader.new(part) for loader, part in zip(self.loaders, parts, strict=True)]
-        dls._data = data
-        return dls
+        return self._with((dl.new(part) for dl, part in zip(self.loaders, data.parts[:2], strict=True)), _data=data)
 
     def asking(self, needs: Sequence[str]) -> CollabDataLoaders:
         """The same batches with what a model needs of a query; see `Model.needs`."""
         if tuple(needs) == self._needs:
             return self
+        return self._with((dl.new(batches=dl.batches.asking(needs)) for dl in self.loaders), _needs=tuple(needs))
+
+    def _with(self, loaders, **attributes) -> CollabDataLoaders:
         dls = copy(self)
-        dls.loaders = [loader.new(batches=loader.batches.asking(needs)) for loader in self.loaders]
-        dls._needs = tuple(needs)
+        dls.__dict__.update(loaders=list(loaders), **attributes)
         return dls
 
     def __repr__(self) -> str:
-        parts = "\n  ".join(
-            f"{name}: {dl.dataset!r}, bs {dl.bs:,}" for name, dl in zip(("train", "valid"), self, strict=True)
-        )
-        weight = self.train.dataset.weight
-        if weight is not None:
+        lines = [f"CollabDataLoaders on {self.device}"]
+        lines += [f"{name}: {dl.dataset!r}, bs {dl.bs:,}" for name, dl in zip(("train", "valid"), self, strict=True)]
+        if (weight := self.train.dataset.weight) is not None:
             name = "given" if self.weights is None else self.weights
-            parts += f"\n  weights: {name}, {weight.min():.3g} to {weight.max():.3g} (mean 1)"
-        for side in self.features:
-            parts += "" if side is None else "\n  " + repr(side).replace("\n", "\n  ")
-        return f"CollabDataLoaders on {self.device}\n  {parts}"
+            lines.append(f"weights: {name}, {weight.min():.3g} to {weight.max():.3g} (mean 1)")
+        lines += [repr(side).replace("\n", "\n  ") for side in self.features if side is not None]
+        return "\n  ".join(lines)
 
     @property
     def data(self) -> Dataset:
@@ -295,24 +246,16 @@ class CollabDataLoaders(DataLoaders):
         """
         if self.feedback != "implicit":
             raise ValueError("explicit feedback has batches x (bs, 2), y (bs, 1) already; pointwise() is for implicit")
-        dls = copy(self)
-        dls.loaders = [loader.new(batches=Pointwise(loader.batches)) for loader in self.loaders]
-        return dls
+        return self._with(dl.new(batches=Pointwise(dl.batches)) for dl in self.loaders)
 
     def audit(self, k: int = 10) -> pd.DataFrame:
         """What is in the data, and what to beware of before training; see `collabkit.evaluate.audit.audit`."""
         return audit(self.data.train, self.data.valid, k=k)
 
     def test_dl(
-        self,
-        test_items: pd.DataFrame,
-        *,
-        with_labels: bool = False,
-        bs: int | None = None,
-        rm_type_tfms=None,
-        num_workers: int = 0,
-        process: bool = True,
-    ) -> Loader:
+        self, test_items: pd.DataFrame, *, with_labels: bool = False, bs: int | None = None, rm_type_tfms=None,
+        num_workers: int = 0, process: bool = True,
+    ) -> Loader:  # fmt: skip
         """A loader of new rows for `learn.get_preds(dl=...)`; unknown ids become index 0, counted in a `CollabWarning`.
 
         Args:
@@ -330,22 +273,17 @@ class CollabDataLoaders(DataLoaders):
 
 
 def _batches(data: Dataset, feedback: Implicit | None) -> tuple[Rated | Ranked, Rated | Ranked]:
-    """What the training and the validation rows become."""
+    """What the training and the validation rows become; validation events are no negatives of the latter."""
+    train, valid = data.train, data.valid
     if feedback is None:
-        return Rated(data.train), Rated(data.valid)
-    first, second = _samplers(feedback.negatives, data.train, data.valid)
-    if feedback.by_user:
-        return ByUser(data.train, first, feedback.n_neg), ByUser(data.valid, second, feedback.n_neg)
-    known = data.histories  # what validation users had met before
-    return Ranked(data.train, first, feedback.n_neg), Ranked(data.valid, second, feedback.n_neg, known)
-
-
-def _samplers(negatives, train: Interactions, valid: Interactions) -> tuple:
-    """Samplers of the training and of the validation batches; in the latter validation events are no negatives."""
-    first = make_sampler(negatives, train)
+        return Rated(train), Rated(valid)
+    first, n_neg = make_sampler(feedback.negatives, train), feedback.n_neg
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CollabWarning)  # said of the training part
         try:
-            return first, make_sampler(negatives, Interactions.concat(train, valid))
+            second = make_sampler(feedback.negatives, Interactions.concat(train, valid))
         except ValueError:  # between both parts everybody has met everything
-            return first, make_sampler(negatives, train)
+            second = make_sampler(feedback.negatives, train)
+    if feedback.by_user:
+        return ByUser(train, first, n_neg), ByUser(valid, second, n_neg)
+    return Ranked(train, first, n_neg), Ranked(valid, second, n_neg, data.histories)  # what they had met before

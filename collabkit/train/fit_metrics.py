@@ -40,12 +40,13 @@ class RankingMetric(Metric):
     Raises:
         ValueError: `k` < 1.
         TypeError: `candidates` is neither; in validation, the model is not one of collabkit's.
-
-    Example:
-        >>> learn = collab_learner(dls, metrics=[HitRate(10), NDCG(10)])   # doctest: +SKIP
     """
 
     metric, title = "", ""
+
+    def __init_subclass__(cls, metric: str = "", title: str = "", **kwargs):
+        super().__init_subclass__(**kwargs)
+        cls.metric, cls.title = metric or cls.metric, title or cls.title
 
     def __init__(
         self, k: int = 10, candidates: SampledCandidates | None = None, threshold: float | None = None,
@@ -106,9 +107,8 @@ class RankingMetric(Metric):
         learn = self._learn
         data, rows = learn.dls.data, getattr(learn.dl, "dataset", None)
         if as_model(learn.model) is None or not isinstance(rows, Interactions):
-            raise TypeError(
-                f"{self.name} needs one of collabkit's models and loaders, got {type(learn.model).__name__}"
-            )
+            found = type(learn.model).__name__
+            raise TypeError(f"{self.name} needs one of collabkit's models and loaders, got {found}")
         for metric in alike:
             if metric._task is not None and metric._task[0] is data and metric._task[1] is rows:
                 return metric._task[2]
@@ -119,37 +119,25 @@ class RankingMetric(Metric):
         return task
 
 
-class HitRate(RankingMetric):
+class HitRate(RankingMetric, metric="HitRate", title="hit_rate"):
     """`metrics.hit_rate` of the validation part; arguments as of `RankingMetric`."""
 
-    metric, title = "HitRate", "hit_rate"
 
-
-class Precision(RankingMetric):
+class Precision(RankingMetric, metric="Precision", title="precision"):
     """`metrics.precision` of the validation part; arguments as of `RankingMetric`."""
 
-    metric, title = "Precision", "precision"
 
-
-class Recall(RankingMetric):
+class Recall(RankingMetric, metric="Recall", title="recall"):
     """`metrics.recall` of the validation part; arguments as of `RankingMetric`."""
 
-    metric, title = "Recall", "recall"
 
-
-class NDCG(RankingMetric):
+class NDCG(RankingMetric, metric="NDCG", title="ndcg"):
     """`metrics.ndcg` of the validation part; arguments as of `RankingMetric`."""
 
-    metric, title = "NDCG", "ndcg"
 
-
-class MAP(RankingMetric):
+class MAP(RankingMetric, metric="MAP", title="map"):
     """`metrics.average_precision` of the validation part; arguments as of `RankingMetric`."""
 
-    metric, title = "MAP", "map"
 
-
-class MRR(RankingMetric):
+class MRR(RankingMetric, metric="MRR", title="mrr"):
     """`metrics.reciprocal_rank` of the validation part; arguments as of `RankingMetric`."""
-
-    metric, title = "MRR", "mrr"

@@ -12,7 +12,7 @@ import torch
 from fastcore.foundation import L
 from fastcore.meta import delegates
 
-from collabkit.data.feedback import Implicit, read_feedback
+from collabkit.data.feedback import read_feedback
 from collabkit.data.interactions import check_seed
 from collabkit.losses import RankingLoss
 from collabkit.models.base import Model, as_model, check_y_range
@@ -66,10 +66,9 @@ class CollabLearner(LeanLearner):
             if "size mismatch" not in str(error):
                 raise
             self.model.load_state_dict(kept)
-            raise ValueError(
-                "the checkpoint has tables of other sizes: other data, or ids were added since it was saved; "
-                f"learn.export keeps a model with its ids ({str(error).splitlines()[-1].strip()})"
-            ) from error
+            raise ValueError("the checkpoint has tables of other sizes: other data, or ids were added since it was "
+                             "saved; learn.export keeps a model with its ids "
+                             f"({str(error).splitlines()[-1].strip()})") from error  # fmt: skip
         self._refold()
         return self
 
@@ -78,15 +77,9 @@ class CollabLearner(LeanLearner):
             self.recommender.refold()
 
     def fit_als(
-        self,
-        n_sweeps: int = 12,
-        *,
-        reg: float = 0.007,
-        unobserved_weight: float = 0.3,
-        nu: float = 1.0,
-        n_cg: int = 3,
+        self, n_sweeps: int = 12, *, reg: float = 0.007, unobserved_weight: float = 0.3, nu: float = 1.0, n_cg: int = 3,
         cbs=None,
-    ):
+    ):  # fmt: skip
         """Implicit alternating least squares for a dot-product model: the quickest way to a strong ranking.
 
         Each sweep solves for all users and then for all items, and counts as an epoch: progress, validation metrics,
@@ -188,20 +181,10 @@ class CollabLearner(LeanLearner):
 
 
 def collab_learner(
-    dls: CollabDataLoaders,
-    n_factors: int = N_FACTORS,
-    use_nn: bool = False,
-    emb_szs=None,
-    layers=None,
-    config: Mapping | None = None,
-    y_range: tuple[float, float] | None = None,
-    loss_func=None,
-    *,
-    model=None,
-    seed: int | None = None,
-    wd_on: str = "factors",
-    **kwargs,
-) -> CollabLearner:
+    dls: CollabDataLoaders, n_factors: int = N_FACTORS, use_nn: bool = False, emb_szs=None, layers=None,
+    config: Mapping | None = None, y_range: tuple[float, float] | None = None, loss_func=None, *, model=None,
+    seed: int | None = None, wd_on: str = "factors", **kwargs,
+) -> CollabLearner:  # fmt: skip
     """A learner for ratings or for implicit feedback, with fastai's signature and defaults.
 
     Args:
@@ -248,24 +231,15 @@ def collab_learner(
 
 
 def _of_differences(loss_func) -> bool:
-    """Whether the loss stays the same when all scores of a user are shifted, so that it tells nothing of user biases."""
+    """Whether the loss stays the same when all scores of a user are shifted: it tells nothing of user biases."""
     return isinstance(loss_func, RankingLoss) and loss_func.of_differences
 
 
 def load_learner(
-    folder: str | Path,
-    *,
-    models: Sequence[type[Model]] = (),
-    path: str | Path = ".",
-    bs: int | None = 64,
-    val_bs: int | None = None,
-    device=None,
-    n_neg: int | None = None,
-    negatives=None,
-    by_user: bool = False,
-    loss_func=None,
-    **kwargs,
-) -> CollabLearner:
+    folder: str | Path, *, models: Sequence[type[Model]] = (), path: str | Path = ".", bs: int | None = 64,
+    val_bs: int | None = None, device=None, n_neg: int | None = None, negatives=None, by_user: bool = False,
+    loss_func=None, **kwargs,
+) -> CollabLearner:  # fmt: skip
     """The learner in an artefact folder written by `learn.export`, ready to recommend or to train on.
 
     Args:
@@ -285,7 +259,7 @@ def load_learner(
     if data.valid is None:
         raise ValueError(f"the artefact {folder} has no validation part, which a learner needs; use Recommender.load")
     word = "explicit" if data.rated else "implicit"
-    feedback: Implicit | None = read_feedback(word, n_neg=n_neg, negatives=negatives, by_user=by_user)
+    feedback = read_feedback(word, n_neg=n_neg, negatives=negatives, by_user=by_user)
     options = {"path": path, "seed": 0, "bs": bs, "val_bs": val_bs, "device": device}
     dls = CollabDataLoaders.from_dataset(data, feedback=feedback, **options)
     return CollabLearner(dls, model.to(dls.device), choose_loss(dls, loss_func), **kwargs)

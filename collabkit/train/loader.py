@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from operator import attrgetter
 
 import pandas as pd
 import torch
@@ -41,16 +42,9 @@ class Loader:
     _arguments = ("bs", "shuffle", "drop_last", "seed", "device")  # of a loader like this one
 
     def __init__(
-        self,
-        batches: Rated | Ranked | Interactions,
-        *,
-        bs: int = 64,
-        shuffle: bool = False,
-        drop_last: bool = False,
-        seed: int = 0,
-        device=None,
-        get_idxs: Callable[[], Tensor] | None = None,
-    ):
+        self, batches: Rated | Ranked | Interactions, *, bs: int = 64, shuffle: bool = False, drop_last: bool = False,
+        seed: int = 0, device=None, get_idxs: Callable[[], Tensor] | None = None,
+    ):  # fmt: skip
         if int(bs) != bs or bs < 1:
             raise ValueError(f"bs must be a whole number of at least 1, got {bs!r}")
         self.batches = Rated(batches) if isinstance(batches, Interactions) else batches
@@ -66,30 +60,11 @@ class Loader:
         self.device = self.batches.device
         return self
 
-    @property
-    def dataset(self) -> Interactions:
-        """The interactions."""
-        return self.batches.data
-
-    @property
-    def n(self) -> int:
-        """Number of rows (or users) that are put in an order."""
-        return len(self.batches)
-
-    @property
-    def n_inp(self) -> int:
-        """Number of inputs in a batch."""
-        return self.batches.n_inp
-
-    @property
-    def n_plain(self) -> int:
-        """Number of tensors in a batch without its weights."""
-        return self.batches.n_plain
-
-    @property
-    def items(self) -> pd.DataFrame:
-        """The rows as a DataFrame with the caller's ids."""
-        return self.dataset.to_df()
+    dataset = property(attrgetter("batches.data"), doc="The interactions.")
+    n_inp = property(attrgetter("batches.n_inp"), doc="Number of inputs in a batch.")
+    n_plain = property(attrgetter("batches.n_plain"), doc="Number of tensors in a batch without its weights.")
+    n = property(lambda self: len(self.batches), doc="Number of rows (or users) that are put in an order.")
+    items = property(lambda self: self.dataset.to_df(), doc="The rows as a DataFrame with the caller's ids.")
 
     def __len__(self) -> int:
         return len(self._sizes())
@@ -124,10 +99,8 @@ class Loader:
         return torch.Generator(device).manual_seed((self.seed * 1_000_003 + epoch + (stream << 40)) % 2**63)
 
     def __iter__(self):
-        epoch = self.epoch
-        order = self._order()
-        if self.shuffle:
-            self.epoch += 1
+        order, epoch = self._order(), self.epoch
+        self.epoch += bool(self.shuffle)
         yield from self._batches(order, epoch)
 
     def _batches(self, order: Tensor, epoch: int):
@@ -157,13 +130,11 @@ class Loader:
 
     def show_batch(self, b=None, max_n: int = 9, show: bool = True) -> pd.DataFrame | None:
         """Display (or return, with `show=False`) rows of a batch with the caller's ids."""
-        df = self.decode_batch(self.one_batch() if b is None else b, max_n)
-        return show_table(df) if show else df
+        return show_table(self.decode_batch(self.one_batch() if b is None else b, max_n), show)
 
     def show_results(self, b, out, max_n: int = 9, show: bool = True) -> pd.DataFrame | None:
         """Display (or return) rows of a batch with the caller's ids and what the model makes of them, `out`."""
-        df = self.batches.results(b, out, max_n)
-        return show_table(df) if show else df
+        return show_table(self.batches.results(b, out, max_n), show)
 
 
 def auto_bs(n_rows: int) -> int:
@@ -180,9 +151,8 @@ def auto_bs(n_rows: int) -> int:
     return min(16_384, max(64, 2 ** round(math.log2(max(n_rows, 1) / 400))))
 
 
-def show_table(df: pd.DataFrame) -> None:
-    """A table in a notebook, text elsewhere."""
-    if IN_NOTEBOOK:
-        display_df(df)
-    else:
-        print(df.to_string(index=False))
+def show_table(df: pd.DataFrame, show: bool = True) -> pd.DataFrame | None:
+    """A table in a notebook, text elsewhere; with `show=False` the table is returned."""
+    if show:
+        return display_df(df) if IN_NOTEBOOK else print(df.to_string(index=False))
+    return df

@@ -28,9 +28,9 @@ from collabkit.train.optim import TableAdamW, TableSparseAdam, feature_weights, 
 __all__ = ["LeanLearner"]
 
 _INNER_EVENTS = {
-    *("before_batch", "after_pred", "after_loss", "before_backward"),
-    *("after_backward", "before_step", "after_step", "after_batch"),
-}
+    "before_batch", "after_pred", "after_loss", "before_backward", "after_backward", "before_step", "after_step",
+    "after_batch",
+}  # fmt: skip
 
 
 class LeanLearner(Learner):
@@ -124,12 +124,10 @@ class LeanLearner(Learner):
         """fastai's `fit_one_cycle`: learning rate up then down a cosine, momentum the other way (Smith, 2018)."""
         lr = self._peak_lr(lr_max)
         low, mid, high = self.moms if moms is None else moms
-        shares = [pct_start, 1 - pct_start]
-        schedules = {
-            "lr": piecewise(shares, [cosine(lr / div, lr), cosine(lr, lr / div_final)]),
-            "mom": piecewise(shares, [cosine(low, mid), cosine(mid, high)]),
-        }
-        self._fit_scheduled(n_epoch, schedules, cbs, reset_opt=reset_opt, wd=wd, start_epoch=start_epoch)
+        parts = {"lr": [cosine(lr / div, lr), cosine(lr, lr / div_final)], "mom": [cosine(low, mid), cosine(mid, high)]}
+        schedules = {name: piecewise([pct_start, 1 - pct_start], both) for name, both in parts.items()}
+        cbs = [LeanScheduler(schedules), *L(cbs)]
+        self.fit(n_epoch, cbs=cbs, reset_opt=reset_opt, wd=wd, start_epoch=start_epoch)
 
     def fit_sgdr(
         self, n_cycles, cycle_len, lr_max=None, cycle_mult=2, cbs=None, reset_opt=False, wd=None, start_epoch=0
@@ -142,7 +140,8 @@ class LeanLearner(Learner):
         lr = self._peak_lr(lr_max)
         lengths = [cycle_len * cycle_mult**i for i in range(n_cycles)]
         schedules = {"lr": piecewise([n / sum(lengths) for n in lengths], [cosine(lr, lr * 0)] * n_cycles)}
-        self._fit_scheduled(sum(lengths), schedules, cbs, reset_opt=reset_opt, wd=wd, start_epoch=start_epoch)
+        cbs = [LeanScheduler(schedules), *L(cbs)]
+        self.fit(sum(lengths), cbs=cbs, reset_opt=reset_opt, wd=wd, start_epoch=start_epoch)
 
     def _peak_lr(self, lr_max):
         """The peak learning rate, a number or an array with one value a parameter group."""
@@ -151,9 +150,6 @@ class LeanLearner(Learner):
         self.opt.set_hyper("lr", self.lr if lr_max is None else lr_max)
         rates = np.array([h["lr"] for h in self.opt.hypers])
         return float(rates[0]) if len(rates) == 1 else rates
-
-    def _fit_scheduled(self, n_epoch, schedules, cbs, **kwargs):
-        self.fit(n_epoch, cbs=[LeanScheduler(schedules), *L(cbs)], **kwargs)
 
     @contextmanager
     def _own_generator(self):
@@ -197,10 +193,9 @@ class LeanLearner(Learner):
         loader = self.dls[ds_idx] if dl is None else dl
         ragged = isinstance(loader, Loader) and loader.batches.ragged
         if ragged or (isinstance(self.loss_func, RankingLoss) and kwargs.get("with_loss")):
-            raise ValueError(
-                "batches that share different negatives have no table of predictions, and ranking losses no value a "
-                "row: use learn.recommend, learn.predict, or get_preds(dl=dls.test_dl(df)) for given pairs"
-            )
+            raise ValueError("batches that share different negatives have no table of predictions, and ranking losses "
+                             "no value a row: use learn.recommend, learn.predict, or get_preds(dl=dls.test_dl(df)) "
+                             "for given pairs")  # fmt: skip
         one = getattr(loader, "n", None) == 1
         kwargs["reorder"] = kwargs.get("reorder", True) and not one
         result = super().get_preds(ds_idx, dl, *args, **kwargs)

@@ -55,7 +55,9 @@ class LightGCN(DotModel):
         temperature: cosines are divided by it.
     """
 
-    def __init__(self, train: Runs, n_factors: int = 64, *, n_layers: int = 3, temperature: float = 0.1, std: float = 0.1):
+    def __init__(
+        self, train: Runs, n_factors: int = 64, *, n_layers: int = 3, temperature: float = 0.1, std: float = 0.1
+    ):
         widths = (("user", len(train), [n_factors]), ("item", train.width, [n_factors, 1]))
         super().__init__(*(GraphSide(*side, std, self.propagated) for side in widths))
         self.options = {"n_factors": n_factors, "n_layers": n_layers, "temperature": temperature, "std": std}

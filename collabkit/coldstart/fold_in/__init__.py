@@ -52,19 +52,20 @@ class FoldIn:
     """
 
     def __init__(self, model: Model, data: Dataset, **options):
-        refuse_computed(model, "folding in")
+        if not model.user_side.can_write:
+            why = f"computed{', from a history=' if 'history' in model.needs else ''}"
+            raise TypeError(f"folding in needs a model with rows for users; those of {type(model).__name__} are {why}")
         self.model, self.data, self._options = model, data, options
 
     @cached_property
     def solver(self) -> RatingSolver | EventSolver:
         """What solves for rows, with the prior; made at its first use."""
-        train = self.data.train
         cls = RatingSolver if self.data.rated else EventSolver
         every = [*self.model.parts("item"), *self.model.user_side.read(torch.arange(self.model.n_users))]
         if not all(bool(part.isfinite().all()) for part in every):
             raise ValueError("the model's rows are NaN: its training diverged; train again with a lower learning rate")
         with torch.inference_mode(False), torch.no_grad():  # a caller's inference tensors would know no gradients
-            return cls(UserScores(self.model, self.data), train, **self._options)
+            return cls(UserScores(self.model, self.data), self.data.train, **self._options)
 
     def rows(self, histories: Runs, at: Tensor | None = None) -> list[Tensor]:
         """The rows `[(b, d), ...]` that would stand in the user tables for `b` new users.
@@ -86,14 +87,13 @@ class FoldIn:
         at = torch.zeros(len(histories), dtype=torch.int64) if at is None else at.cpu()
         if at.shape != (len(histories),):
             raise ValueError(f"at must name {len(histories)} users, one a history, got shape {tuple(at.shape)}")
-        side = self.model.user_side
-        if len(histories) == 0:
-            found = torch.zeros(0, sum(side.widths))
-        else:
+        widths = self.model.user_side.widths
+        found = torch.zeros(0, sum(widths))
+        if len(histories):
             with torch.inference_mode(False), torch.no_grad():
                 at = at.clone()
                 found = self.solver.rows(histories, at, self._lift(at))
-        return [part.to(self.model.device, torch.float32) for part in found.split(side.widths, dim=1)]
+        return [part.to(self.model.device, torch.float32) for part in found.split(widths, dim=1)]
 
     def _lift(self, at: Tensor) -> Tensor:
         """What is added to the prior's mean `(b, d)`: what a user's features foretell of the row.
@@ -123,18 +123,8 @@ class FoldIn:
             `slope` `(c, k)` float64 on the CPU: an answer is a number plus `slope y` plus noise, `y` standard normal;
             and the noise's variance. Answers are ratings, or the log-odds of an event.
         """
-        solver = self.solver
-        nobody = torch.zeros(1, dtype=torch.int64)
+        solver, nobody = self.solver, torch.zeros(1, dtype=torch.int64)
         with torch.inference_mode(False), torch.no_grad():
             parts = tuple(part[None] for part in solver.scores.parts_of(items.to(solver.scores.device)))
             logits, slope = solver.scores.gradients(solver.prior.mean[None], nobody, parts)
             return solver.answers(logits[0], slope[0] @ solver.prior.root)
-
-
-def refuse_computed(model: Model, what: str) -> None:
-    """Raise `TypeError` where the model has no rows of users to be written."""
-    if not model.user_side.can_write:
-        raise TypeError(
-            f"{what} needs a model with rows for users; those of {type(model).__name__} are computed"
-            f"{', from a history=' if 'history' in model.needs else ''}"
-        )

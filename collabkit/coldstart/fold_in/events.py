@@ -35,8 +35,7 @@ class EventSolver:
     not linear in the row, Gauss-Newton steps do the same with the curvature of each user.
 
     Args:
-        scores: of the model.
-        train: its training interactions.
+        scores, train: of the model, and its training interactions.
         max_users: the prior is estimated on as many of the users.
         seed: of the choice of users, and of items where the catalogue is too large to be summed over.
     """
@@ -83,9 +82,8 @@ class EventSolver:
 
     def _blocks(self, histories: Runs):
         """Blocks of at most `_FLOATS` scores, or gradients of scores."""
-        width = len(self.catalogue) * (1 if self.scores.linear else 3 * self.scores.d)
+        size = max(1, _FLOATS // (len(self.catalogue) * (1 if self.scores.linear else 3 * self.scores.d)))
         for block in blocks(histories, 100_000):
-            size = max(1, _FLOATS // width)
             for part in torch.arange(len(block.users)).split(size):
                 yield Block(block.users[part], block.cells[part], block.mask[part])
 
@@ -98,12 +96,9 @@ class EventSolver:
         x, parts, sums = self.scores.rows(users), self.scores.parts_of(self.catalogue[None]), []
         log_betas = torch.linspace(math.log(0.02), math.log(100), 60, dtype=torch.float64)
         for block in self._blocks(histories):
-            who = block.users
+            who, items, mask = block.users, histories.values[block.cells].to(x.device), block.mask.to(x.device)
             logits = self.scores.logits(x[who], users[who], parts)
-            own = self.scores.logits(
-                x[who], users[who], self.scores.parts_of(histories.values[block.cells].to(x.device))
-            )
-            mask = block.mask.to(x.device)
+            own = self.scores.logits(x[who], users[who], self.scores.parts_of(items))
             for beta in log_betas.exp():
                 log_sum = torch.logsumexp(beta * logits + self.log_weight, dim=1, keepdim=True)
                 sums.append(((beta * own - log_sum) * mask).sum())
@@ -152,14 +147,8 @@ class EventSolver:
 
     @staticmethod
     def _line(logits, share, change, rise, direction, n) -> Tensor:
-        """How far to go `(b,)`: two Newton steps on the log posterior, which is concave along the direction.
-
-        Args:
-            logits, share, change: `(b, c)`, their softmax, and what a step of 1 adds to the logits.
-            rise: `(b,)`, the slope of the log posterior at the start.
-            direction: `(b, k)`.
-            n: `(b,)` events.
-        """
+        """How far to go `(b,)` along `direction` `(b, k)`: two Newton steps on the log posterior, which is concave."""
+        # (b, c): logits, their softmax, what a step of 1 adds to them; (b,): first slope of the log posterior, events
         square = direction.square().sum(1)
 
         def moments(share: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,7 +169,7 @@ class EventSolver:
         beta, prior = self.beta, self.prior
 
         def fit(sharper: float, wider: float) -> float:
-            self.beta, self.prior = sharper * beta, prior.scaled(wider)
+            self.beta, self.prior = sharper * beta, Gaussian(prior.mean, prior.root * wider**0.5)
             self._reduce()
             return sum(self._likelihood(*part, users) for part in parts)
 
@@ -242,11 +231,9 @@ def _cut(histories: Runs, n: int) -> tuple[Runs, Runs, Tensor] | None:
     who = (histories.lengths > 2 * n).nonzero().squeeze(1)
     if len(who) == 0:
         return None
-    given, rest = [], []
-    for user, items in zip(who.tolist(), histories.of(who), strict=True):
-        chosen = torch.zeros(len(items), dtype=torch.bool)
-        chosen[torch.randperm(len(items), generator=torch.Generator().manual_seed(user))[:n]] = True
-        given.append(items[chosen])
-        rest.append(items[~chosen])
-    starts = [torch.tensor([0, *map(len, part)]).cumsum(0) for part in (given, rest)]
-    return Runs(starts[0], torch.cat(given)), Runs(starts[1], torch.cat(rest)), who
+    runs = histories.of(who)
+    chosen = torch.zeros(len(runs.values), dtype=torch.bool)
+    for user, first, length in zip(who.tolist(), runs.start.tolist(), runs.lengths.tolist(), strict=False):
+        chosen[first + torch.randperm(length, generator=torch.Generator().manual_seed(user))[:n]] = True
+    given, rest = (Runs.group(runs.rows[part], runs.values[part], len(who)) for part in (chosen, ~chosen))
+    return given, rest, who

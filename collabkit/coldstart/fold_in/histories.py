@@ -15,22 +15,11 @@ __all__ = ["Block", "blocks", "check_histories"]
 
 @dataclass(frozen=True)
 class Block:
-    """Users of similar history lengths, padded to the longest.
+    """Users of similar history lengths, padded to the longest."""
 
-    Args:
-        users: `(b,)` positions among the histories.
-        cells: `(b, l)` positions of their rows in the flat tensors; 0 where padded.
-        mask: `(b, l)` float64, 0 where padded.
-    """
-
-    users: Tensor
-    cells: Tensor
-    mask: Tensor
-
-    @property
-    def n(self) -> Tensor:
-        """Rows `(b,)` of each user."""
-        return self.mask.sum(1)
+    users: Tensor  # (b,) positions among the histories
+    cells: Tensor  # (b, l) positions of their rows in the flat tensors; 0 where padded
+    mask: Tensor  # (b, l) float64, 0 where padded
 
 
 def check_histories(histories: Runs, rated: bool) -> None:
@@ -39,8 +28,7 @@ def check_histories(histories: Runs, rated: bool) -> None:
     if (ratings is not None) != rated:
         how, what = ("on", "them") if rated else ("without", "none")
         raise ValueError(f"the model was trained {how} ratings: give {what}")
-    empty = (histories.lengths == 0).nonzero().squeeze(1).tolist()
-    if empty:
+    if empty := (histories.lengths == 0).nonzero().squeeze(1).tolist():
         raise ValueError(f"{len(empty):,} histories are empty, at {empty[:5]}: such users get the default row")
     if len(items) and not (int(items.min()) >= 1 and int(items.max()) < histories.width):
         raise ValueError(f"items must lie in 1..{histories.width - 1}, got {int(items.min())} to {int(items.max())}")

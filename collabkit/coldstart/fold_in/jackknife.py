@@ -31,9 +31,7 @@ def rows_without(scores: UserScores, train: Interactions, rows: Tensor, slope_of
     stationary.
 
     Args:
-        scores: the model's.
-        train: the training interactions, with ratings.
-        rows: which of them.
+        scores, train, rows: the model's, its training interactions, with ratings, and which of them.
         slope_of: function from logits to the rating and its derivative.
     """
     pick = torch.arange(len(train))

@@ -14,11 +14,6 @@ __all__ = ["Gaussian", "shrunk_covariance"]
 class Gaussian:
     """The distribution of rows `x = mean + root y`, `y` standard normal.
 
-    Args:
-        mean: `(d,)` float64.
-        root: `(d, k)` float64; directions in which the rows do not vary at all (a bias that least squares leaves at
-            zero) are left out.
-
     Example:
         >>> prior = Gaussian.of(torch.zeros(2).double(), torch.diag(torch.tensor([4.0, 0.0])).double())
         >>> prior.root.abs()
@@ -26,8 +21,8 @@ class Gaussian:
                 [0.]], dtype=torch.float64)
     """
 
-    mean: Tensor
-    root: Tensor
+    mean: Tensor  # (d,) float64
+    root: Tensor  # (d, k); without directions in which rows do not vary (a bias that least squares leaves at zero)
 
     @classmethod
     def of(cls, mean: Tensor, covariance: Tensor) -> Gaussian:
@@ -41,10 +36,6 @@ class Gaussian:
         """From rows `(n, d)` of trained users, one or more."""
         mean = rows.mean(0)
         return cls.of(mean, shrunk_covariance((rows - mean).T @ (rows - mean) / len(rows), len(rows)))
-
-    def scaled(self, factor: float) -> Gaussian:
-        """The same mean, `factor` times the covariance."""
-        return Gaussian(self.mean, self.root * factor**0.5)
 
     def at(self, y: Tensor) -> Tensor:
         """Rows `(b, d)` for `y` `(b, k)`."""

@@ -22,24 +22,16 @@ _CELLS = {True: 5_000, False: 4_000}  # of a block: its arrays stay in a CPU's c
 
 @dataclass
 class _View:
-    """A block's logits as a function of `y`, where the rows are `prior.at(y)`.
+    """A block's logits as a function of `y`, where the rows are `prior.at(y)`."""
 
-    Args:
-        ratings, mask: `(b, l)`.
-        at: `(b,)` users whose features apply.
-        lift: `(b, d)`, added to the rows.
-        item_parts: `[(b, l, d), ...]`, or None for a linear model's items as they are.
-        base, slope: `(b, l)` and `(b, l, k)`: the linear model's `base + slope y`.
-    """
-
-    ratings: Tensor
-    mask: Tensor
-    at: Tensor
-    lift: Tensor
-    item_parts: tuple[Tensor, ...] | None = None
-    base: Tensor | None = None
-    slope: Tensor | None = None
-    gram: Tensor | None = None
+    ratings: Tensor  # (b, l)
+    mask: Tensor  # (b, l)
+    at: Tensor  # (b,) users whose features apply
+    lift: Tensor  # (b, d), added to the rows
+    item_parts: tuple[Tensor, ...] | None = None  # [(b, l, d), ...], or None for a linear model's items as they are
+    base: Tensor | None = None  # (b, l), of the linear model's `base + slope y`
+    slope: Tensor | None = None  # (b, l, k)
+    gram: Tensor | None = None  # (b, l, l), its `slope slope'`
 
 
 class RatingSolver:
@@ -52,8 +44,7 @@ class RatingSolver:
     anew; and with item rows that have not seen the rating at hand, see `rows_without`.
 
     Args:
-        scores: of the model.
-        train: its training interactions.
+        scores, train: of the model, and its training interactions.
         max_users: the prior is fitted to as many of the users.
         n_iter: iterations of expectation maximisation.
         honest: take a user's own ratings out of the item rows.
@@ -61,15 +52,9 @@ class RatingSolver:
     """
 
     def __init__(
-        self,
-        scores: UserScores,
-        train: Interactions,
-        *,
-        max_users: int = 1000,
-        n_iter: int = 4,
-        honest: bool = True,
+        self, scores: UserScores, train: Interactions, *, max_users: int = 1000, n_iter: int = 4, honest: bool = True,
         seed: int = 0,
-    ):
+    ):  # fmt: skip
         self.scores = scores
         users = trained_users(train, max_users, seed)
         if len(users) == 0:
@@ -82,8 +67,9 @@ class RatingSolver:
         if self.prior.root.shape[1]:
             parts = rows_without(scores, train, rows, self.rating) if honest else None
             self._fit(histories, users, parts, n_iter)
-        if scores.linear:
-            self._reduce()
+        if scores.linear:  # slopes and logits of all items at the prior's mean, in the prior's own coordinates
+            self.slope = scores.slope @ self.prior.root  # (n_items, k)
+            self.base = scores.slope @ self.prior.mean + scores.constant  # (n_items,)
 
     def rating(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Ratings for logits, and their derivative."""
@@ -107,15 +93,9 @@ class RatingSolver:
             found[block.users.to(found.device)] = self.prior.at(y) + view.lift
         return found
 
-    def _reduce(self) -> None:
-        """Slopes and logits of all items at the prior's mean, in the prior's own coordinates."""
-        self.slope = self.scores.slope @ self.prior.root  # (n_items, k)
-        self.base = self.scores.slope @ self.prior.mean + self.scores.constant  # (n_items,)
-
     def _view(self, histories: Runs, block: Block, at: Tensor, lift: Tensor, parts=None) -> _View:
         """The block's logits; `parts` `[(m, d), ...]` are item parts of the histories' rows, if not the model's own."""
-        device = self.scores.device
-        cells = block.cells
+        device, cells = self.scores.device, block.cells
         ratings, mask = histories.weight[cells].to(device).double(), block.mask.to(device)
         at, lift = at.to(device), lift.to(device)
         items = histories.values[cells].to(device)
@@ -139,11 +119,8 @@ class RatingSolver:
         return view.base + torch.einsum("blk,bk->bl", view.slope, y), view.slope
 
     def _step(self, view: _View, y: Tensor, moments: bool = False) -> tuple[Tensor, Tensor | None, Tensor]:
-        """One Gauss-Newton step from `y` `(b, k)`, or a part of it, whichever is best.
-
-        Returns:
-            The new `y`; with `moments` the sum `(k, k)` of the posterior covariances at the old one; and the expected
-            squared errors of the ratings there, summed.
+        """`y` `(b, k)` after a Gauss-Newton step, or the best part of one; and, summed, what was before: the posterior
+        covariances `(k, k)`, with `moments`, and the expected squared errors of the ratings.
         """
         logits, slope = self._look(view, y)
         rating, change = self.rating(logits)

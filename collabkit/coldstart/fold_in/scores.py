@@ -22,8 +22,7 @@ class UserScores:
     `linear`: its logits are `x . slope[i] + constant[i]`.
 
     Args:
-        model: the model, which stays as it is; its user side has rows that can be written.
-        data: what it was trained on.
+        model, data: the model, which stays as it is and whose user side can be written; what it was trained on.
     """
 
     def __init__(self, model: Model, data: Dataset):
@@ -35,10 +34,7 @@ class UserScores:
         self.dtype = self.item_parts[0].dtype
         self.linear = self._find_slope()
 
-    @property
-    def d(self) -> int:
-        """Length of a user's row, all tables together."""
-        return sum(self.widths)
+    d = property(lambda self: sum(self.widths), doc="Length of a user's row, all tables together.")
 
     def rows(self, idx: Tensor) -> Tensor:
         """The rows `(m, d)` float64 that stand in the user tables for `idx` `(m,)`."""
@@ -50,12 +46,6 @@ class UserScores:
             return torch.zeros(len(at), self.d, dtype=torch.float64, device=self.device)
         with torch.no_grad(), evaluating(self.model):
             return torch.cat(self.side.features(at.to(self.device)), dim=-1).double()
-
-    def query(self, at: Tensor, x: Tensor) -> Query:
-        """The query of users with rows `x` `(..., d)` and the features of the users `at` `(...)`."""
-        query = self._ask(at.cpu())
-        query = Query(query) if isinstance(query, Tensor) else query
-        return replace(query.to(self.device), rows=x.split(self.widths, dim=-1))
 
     def parts_of(self, items: Tensor) -> tuple[Tensor, ...]:
         """The item side's parts `[(..., d), ...]` of `items` `(...)`."""
@@ -75,9 +65,7 @@ class UserScores:
             (slope,) = torch.autograd.grad(logits.sum(), copies)
         return logits.detach().double(), slope.double()
 
-    def item_gradients(
-        self, x: Tensor, at: Tensor, item_parts: tuple[Tensor, ...]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def item_gradients(self, x: Tensor, at: Tensor, item_parts) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Logits `(m,)` of pairs of user rows `x` `(m, d)` and item parts `[(m, d), ...]`, and gradients by these."""
         with torch.enable_grad(), evaluating(self.model):
             parts = tuple(part.detach()[:, None].requires_grad_() for part in item_parts)
@@ -86,8 +74,10 @@ class UserScores:
         return logits.detach().squeeze(1).double(), tuple(slope.squeeze(1).double() for slope in slopes)
 
     def _interact(self, x: Tensor, at: Tensor, item_parts: tuple[Tensor, ...]) -> Tensor:
-        users = at[:, None].expand(x.shape[:-1])
-        return self.model.interact(self.model.user_rows(self.query(users, x)), item_parts)
+        query = self._ask(at[:, None].expand(x.shape[:-1]).cpu())
+        query = (Query(query) if isinstance(query, Tensor) else query).to(self.device)
+        query = replace(query, rows=x.split(self.widths, dim=-1))
+        return self.model.interact(self.model.user_rows(query), item_parts)
 
     def _find_slope(self) -> bool:
         """Set `slope` `(n, d)` and `constant` `(n,)` float64 (of rows with the features' part), if there are such."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 import pandas as pd
@@ -47,16 +48,11 @@ class Field:
     def by_kind(self) -> Kind:
         """What its kind knows of it."""
         if self.kind not in KINDS:
-            raise ValueError(
-                f"feature {self.name!r} is of kind {self.kind!r}, of which nothing is known: put it into KINDS first, "
-                f"beside {', '.join(map(repr, KINDS))}"
-            )
+            raise ValueError(f"feature {self.name!r} is of kind {self.kind!r}, of which nothing is known: put it into "
+                             f"KINDS first, beside {', '.join(map(repr, KINDS))}")  # fmt: skip
         return KINDS[self.kind]
 
-    @property
-    def is_bag(self) -> bool:
-        """Whether an id has codes of categories rather than numbers."""
-        return self.by_kind.is_bag
+    is_bag = property(attrgetter("by_kind.is_bag"), doc="Whether an id has codes of categories rather than numbers.")
 
     @property
     def size(self) -> int:
@@ -232,12 +228,9 @@ class Dense(Kind):
 
 
 KINDS: dict[str, Kind] = {
-    "categorical": Categories(many=False),
-    "multi": Categories(many=True),
-    "numeric": Numeric(),
-    "binned": Binned(),
+    "categorical": Categories(many=False), "multi": Categories(many=True), "numeric": Numeric(), "binned": Binned(),
     "dense": Dense(),
-}
+}  # fmt: skip
 
 
 def bag(rows: np.ndarray, codes: np.ndarray, n: int) -> Runs:
@@ -251,19 +244,13 @@ def infer_kind(column: pd.Series) -> str:
     Sequences of numbers with a decimal point, and arrays of numbers, are dense vectors; other sequences, and texts with
     a `|`, multi-valued; numbers and dates numeric, but for whole numbers of at most 20 different values; all else is
     categorical.
-
-    Example:
-        >>> infer_kind(pd.Series(['Drama|Crime', 'Comedy'])), infer_kind(pd.Series([1995.5, None]))
-        ('multi', 'numeric')
     """
     values = column.dropna()
     first = values.iloc[0] if len(values) else None
     if isinstance(first, (list, tuple, set, frozenset, np.ndarray, Tensor)):
         return "dense" if any(_is_vector(value) for value in values.head(100)) else "multi"
-    if pd.api.types.is_bool_dtype(column.dtype):
-        return "categorical"
-    if pd.api.types.is_datetime64_any_dtype(column.dtype):
-        return "numeric"
+    if column.dtype.kind in "bM":
+        return "categorical" if column.dtype.kind == "b" else "numeric"
     what = pd.api.types.infer_dtype(values)  # an object column may hold numbers, where some are None
     if pd.api.types.is_numeric_dtype(column.dtype) or what in ("integer", "floating", "mixed-integer-float"):
         whole = pd.api.types.is_integer_dtype(column.dtype) or what == "integer"
@@ -281,10 +268,8 @@ def one_hot_lists(df: pd.DataFrame, name: str, columns: Sequence[str]) -> pd.Ser
     odd = ~(ones | (numbers == 0))
     if odd.any():
         row, column = np.argwhere(odd)[0]
-        raise ValueError(
-            f"feature {name!r} is made of 0/1 columns; {columns[column]!r} holds {values.iloc[row, column]} for "
-            f"{values.index[row]!r}"
-        )
+        raise ValueError(f"feature {name!r} is made of 0/1 columns; {columns[column]!r} holds "
+                         f"{values.iloc[row, column]} for {values.index[row]!r}")  # fmt: skip
     return pd.Series([[str(columns[j]) for j in np.flatnonzero(row)] for row in ones], index=df.index, dtype=object)
 
 
@@ -346,17 +331,14 @@ def _vectors(name: str, values: pd.Series, width: int | None = None) -> tuple[np
         width = max(set(shapes), key=shapes.count)[0] if shapes else 0
     wrong = next((j for j, shape in enumerate(shapes) if shape != (width,)), None)
     if wrong is not None:
-        raise ValueError(
-            f"feature {name!r} is dense: vectors of {width} numbers, that of {values.index[there][wrong]!r} has "
-            f"{shapes[wrong][0]}; all need the same"
-        )
+        raise ValueError(f"feature {name!r} is dense: vectors of {width} numbers, that of "
+                         f"{values.index[there][wrong]!r} has {shapes[wrong][0]}; all need the same")  # fmt: skip
     matrix = np.zeros((len(there), width))
     if given:
         matrix[there] = np.asarray(given, dtype=np.float64)
     bad = ~np.isfinite(matrix).all(1)
     if bad.any():
-        raise ValueError(
-            f"feature {name!r} has NaN or infinite numbers in {bad.sum():,} vector(s), first of "
-            f"{values.index[np.flatnonzero(bad)[0]]!r}; correct them, or give None for a vector that is missing"
-        )
+        raise ValueError(f"feature {name!r} has NaN or infinite numbers in {bad.sum():,} vector(s), first of "
+                         f"{values.index[np.flatnonzero(bad)[0]]!r}; correct them, or give None for a vector that is "
+                         "missing")  # fmt: skip
     return matrix, there

@@ -76,15 +76,11 @@ def row_indices(ids: pd.Index, vocab: Vocab, notes: list[str]) -> np.ndarray:
     idx = vocab.encode(ids)
     unknown = int((idx == 0).sum())
     if unknown == len(ids) > 0:
-        raise ValueError(
-            f"none of the {len(ids):,} feature rows belongs to an id of {vocab.name!r}: they are of ids like "
-            f"{ids[:3].tolist()}, the data has ids like {vocab.ids[:3].tolist()}"
-        )
+        raise ValueError(f"none of the {len(ids):,} feature rows belongs to an id of {vocab.name!r}: they are of ids "
+                         f"like {ids[:3].tolist()}, the data has ids like {vocab.ids[:3].tolist()}")  # fmt: skip
     if unknown:
-        notes.append(
-            f"{unknown:,} of {len(ids):,} feature rows belong to ids without interactions; they are left out "
-            "(learn.add_items or learn.add_users takes them in)"
-        )
+        notes.append(f"{unknown:,} of {len(ids):,} feature rows belong to ids without interactions; they are left out "
+                     "(learn.add_items or learn.add_users takes them in)")  # fmt: skip
     return idx
 
 
@@ -99,14 +95,11 @@ def check_table(df, vocab: Vocab, where: str) -> None:
 
 def check_columns(df: pd.DataFrame, names, where: str) -> None:
     """Raise `KeyError` where a column is missing."""
-    missing = [name for name in names if name not in df.columns]
-    if missing:
-        index = (
-            f" (and the index {df.index.name!r}: reset_index() makes it a column)" if df.index.name in missing else ""
-        )
+    if missing := [name for name in names if name not in df.columns]:
+        own = df.index.name
+        index = f" (and the index {own!r}: reset_index() makes it a column)" if own in missing else ""
         raise KeyError(f"column(s) {missing} not found in {where}; it has {list(df.columns)}{index}")
-    twice = [name for name in dict.fromkeys(names) if (df.columns == name).sum() > 1]
-    if twice:
+    if twice := [name for name in dict.fromkeys(names) if (df.columns == name).sum() > 1]:
         raise ValueError(f"column(s) {twice} occur more than once in {where}; rename or drop the others")
 
 
@@ -114,7 +107,5 @@ def refuse_repeated(ids: pd.Series) -> None:
     """Raise `ValueError` where an id occurs twice."""
     twice = ids[ids.duplicated()]
     if len(twice):
-        raise ValueError(
-            f"{twice.nunique():,} id(s) of {ids.name!r} have more than one feature row, e.g. {twice.iloc[0]!r}; keep "
-            f"one each, e.g. df.drop_duplicates({ids.name!r})"
-        )
+        raise ValueError(f"{twice.nunique():,} id(s) of {ids.name!r} have more than one feature row, e.g. "
+                         f"{twice.iloc[0]!r}; keep one each, e.g. df.drop_duplicates({ids.name!r})")  # fmt: skip

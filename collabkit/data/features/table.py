@@ -82,7 +82,9 @@ class Features:
             known = idx > 0
             values, idx = values[known], idx[known]
             try:
-                field = _fit(name, kind, values[trained[idx]], one_hot)
+                if not trained[idx].any():
+                    raise says_nothing(name, "none of them has a row")
+                field = KINDS[kind].fit(name, values[trained[idx]], one_hot)
             except ValueError as error:
                 if chosen or "tells no two" not in str(error):
                     raise
@@ -93,8 +95,7 @@ class Features:
             given[idx] = True
         if not fields:
             raise ValueError(f"no column of {vocab.name!r} features is left: {'; '.join(notes) or 'none was there'}")
-        bare = int((~given[1:]).sum())
-        if bare:
+        if bare := int((~given[1:]).sum()):
             notes.append(f"{bare:,} of {len(vocab) - 1:,} ids have no feature row; they count as missing in each field")
         return cls(vocab, tuple(fields), tuple(rows), given, tuple(dict.fromkeys(notes)))
 
@@ -124,7 +125,7 @@ class Features:
             table = df.set_index(vocab.name)
             values = one_hot_lists(table, field.name, field.columns) if field.columns else table[field.name]
             new = _place(field, _encode(field, values, notes), idx, len(vocab) - len(self))
-            rows.append(_join(old, new))
+            rows.append(torch.cat([old, new]) if isinstance(old, Tensor) else old.followed_by(new))
         given = torch.zeros(len(vocab) - len(self), dtype=torch.bool)
         given[idx] = True
         if bare := int((~given).sum()):
@@ -182,13 +183,22 @@ class Features:
         """The features that `spec` and `state` describe."""
         tuples = ("categories", "columns", "edges", "means")
         fields = tuple(Field(**{k: tuple(v) if k in tuples else v for k, v in field.items()}) for field in spec)
-        rows = tuple(
-            Runs(state[f"{j}.start"], state[f"{j}.codes"]) if field.is_bag else state[f"{j}.values"]
-            for j, field in enumerate(fields)
-        )
-        features = cls(vocab, fields, rows, state["given"])
-        _check_state(features)
-        return features
+        all_rows = []
+        for j, field in enumerate(fields):
+            if field.is_bag:
+                rows = Runs(state[f"{j}.start"], state[f"{j}.codes"])
+                inside = len(rows.values) == 0 or 0 <= int(rows.values.min()) <= int(rows.values.max()) < field.size
+                ok = inside and int(rows.start[0]) == 0 and int(rows.start[-1]) == len(rows.values)
+                ok = ok and len(rows) == len(vocab) and bool((rows.start.diff() > 0).all())
+            else:
+                rows = state[f"{j}.values"]
+                ok = rows.shape == (len(vocab), field.width)
+            if not ok:
+                raise ValueError(f"the rows of feature {field.name!r} do not belong to {len(vocab)} ids")
+            all_rows.append(rows)
+        if state["given"].shape != (len(vocab),):
+            raise ValueError("the features do not say which ids have a row")
+        return cls(vocab, fields, tuple(all_rows), state["given"])
 
     def __repr__(self) -> str:
         lines = [f"Features of {len(self) - 1:,} {self.vocab.name!r} ids", *map(str, self.fields)]
@@ -220,13 +230,6 @@ class SideFeatures(NamedTuple):
         return cls(*sides)
 
 
-def _fit(name: str, kind: str, values: pd.Series, columns) -> Field:
-    """The field that the values `(m,)` of the training ids fix, or an error; see `fields.Kind`."""
-    if len(values) == 0:
-        raise says_nothing(name, "none of them has a row")
-    return KINDS[kind].fit(name, values, columns)
-
-
 def _encode(field: Field, values: pd.Series, notes: list[str]) -> Runs | Tensor:
     encoded, missing, unseen = field.by_kind.encode(field, values)
     if missing:
@@ -246,23 +249,3 @@ def _place(field: Field, encoded: Runs | Tensor, idx: np.ndarray, n: int) -> Run
     rows = field.by_kind.missing(field, n)
     rows[idx] = encoded
     return rows
-
-
-def _join(old: Runs | Tensor, new: Runs | Tensor) -> Runs | Tensor:
-    return torch.cat([old, new]) if isinstance(old, Tensor) else old.followed_by(new)
-
-
-def _check_state(features: Features) -> None:
-    """Raise `ValueError` where tensors read from a file are not those of the fields and the ids."""
-    for field, rows in zip(features.fields, features.rows, strict=True):
-        ok = len(rows) == len(features)
-        if field.is_bag:
-            inside = len(rows.values) == 0 or 0 <= int(rows.values.min()) <= int(rows.values.max()) < field.size
-            ok = ok and inside and int(rows.start[0]) == 0 and int(rows.start[-1]) == len(rows.values)
-            ok = ok and bool((rows.start.diff() > 0).all())
-        else:
-            ok = ok and rows.shape == (len(features), field.width)
-        if not ok:
-            raise ValueError(f"the rows of feature {field.name!r} do not belong to {len(features)} ids")
-    if features.given.shape != (len(features),):
-        raise ValueError("the features do not say which ids have a row")

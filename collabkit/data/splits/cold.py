@@ -53,7 +53,6 @@ def cold_users(frac: float = 0.1, *, seed: int | None = None, min_rating: float 
 
 
 def _held_out(side: str, frac: float, seed: int | None, min_rating: float | None) -> Splitter:
-    """`cold_items` or `cold_users`, for `side` `'item'` or `'user'`."""
     if not 0 < frac < 1:
         raise ValueError(f"frac must lie strictly between 0 and 1, got {frac!r}")
     other = "user" if side == "item" else "item"
@@ -70,8 +69,8 @@ def _held_out(side: str, frac: float, seed: int | None, min_rating: float | None
         codes = id_codes(df, getattr(columns, other))
         left = np.bincount(codes[~out], minlength=codes.max() + 1) == 0  # whose rows were all of held-out ids
         if left.any():
-            lost = f"{left[codes].sum():,} valid rows are of {left.sum():,} {other}s"
-            notes.append(f"{lost} left without a training row: cold too")
+            notes.append(f"{left[codes].sum():,} valid rows are of {left.sum():,} {other}s left without a training "
+                         "row: cold too")  # fmt: skip
         return np.flatnonzero(~out), np.flatnonzero(out), notes
 
     return Splitter(f"cold_{side}s(frac={frac:g}, seed={seed})", rows, min_rating=min_rating)

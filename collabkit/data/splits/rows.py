@@ -59,8 +59,7 @@ def leave_last_out(
         notes = [f"{few:,} of {user.max() + 1:,} users have no row in valid: {n} row or fewer"] if few else []
         times = df[columns.time].iloc[order].reset_index(drop=True)
         first, before = times[last].groupby(user[last]).min(), times[~last].groupby(user[~last]).max()
-        tied = int((first == before.reindex(first.index)).sum())
-        if tied:
+        if tied := int((first == before.reindex(first.index)).sum()):
             notes.append(f"for {tied:,} users events at one time lie on both sides of the cut; table order decided")
         return np.sort(order[~last]), np.sort(order[last]), notes
 
@@ -68,13 +67,9 @@ def leave_last_out(
 
 
 def time_split(
-    share: float | None = None,
-    *,
-    date=None,
-    time_name: str | None = None,
-    cold: str = "keep",
+    share: float | None = None, *, date=None, time_name: str | None = None, cold: str = "keep",
     min_rating: float | None = None,
-) -> Splitter:
+) -> Splitter:  # fmt: skip
     """One cut in time for all users: training lies before it, validation at or after it, so that nothing leaks back.
 
     Args:
@@ -94,10 +89,13 @@ def time_split(
     def rows(df, columns):
         _by_time(df, columns)
         times = df[columns.time]
-        if date is None:
-            late = times >= times.sort_values().iloc[len(df) - max(1, round(share * len(df)))]
-        else:
-            late = _from(times, date)
+        first = times.sort_values().iloc[len(df) - max(1, round(share * len(df)))] if date is None else date
+        is_number = isinstance(first, (int, float, np.number))
+        try:
+            late = times >= (pd.Timestamp(first) if times.dtype.kind == "M" and not is_number else first)
+        except TypeError as error:
+            odd = f"column {times.name!r} of {times.dtype} (e.g. {times.iloc[0]!r})"
+            raise TypeError(f"date={date!r} cannot be compared with {odd}") from error
         late = late.to_numpy(dtype=bool)
         return np.flatnonzero(~late), np.flatnonzero(late), []
 
@@ -157,14 +155,3 @@ def _by_time(df: pd.DataFrame, columns: Columns) -> np.ndarray:
         raise ValueError(f"this split needs the times of the events: pass time_name=, one of {list(df.columns)}")
     check_times(df[columns.time])
     return df[columns.time].argsort(kind="stable").to_numpy()
-
-
-def _from(times: pd.Series, date) -> pd.Series:
-    """Which `times` are at or after `date`."""
-    try:
-        is_number = isinstance(date, (int, float, np.number))
-        return times >= (pd.Timestamp(date) if times.dtype.kind == "M" and not is_number else date)
-    except TypeError as error:
-        raise TypeError(
-            f"date={date!r} cannot be compared with column {times.name!r} of {times.dtype} (e.g. {times.iloc[0]!r})"
-        ) from error

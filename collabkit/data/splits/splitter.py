@@ -70,17 +70,21 @@ class Splitter:
         used = np.zeros(len(df), dtype=bool)
         used[train] = used[valid] = True
         if len(train) + len(valid) > used.sum():
-            raise ValueError(
-                f"{self.by} gives {len(train) + len(valid) - used.sum():,} row positions twice; a row belongs to one "
-                "part, once"
-            )
+            raise ValueError(f"{self.by} gives {len(train) + len(valid) - used.sum():,} row positions twice; a row "
+                             "belongs to one part, once")  # fmt: skip
         notes = [*notes, *_left_out(df, columns, slice(None), used, "in neither part")]
         if self.min_rating is not None:
-            high = _rated_at_least(df.iloc[valid], columns, self.min_rating)
+            if columns.rating is None:
+                names = f"one of {list(df.columns)}"
+                raise ValueError(f"min_rating={self.min_rating:g} needs the ratings: pass rating_name=, {names}")
+            high = (df[columns.rating].iloc[valid] >= self.min_rating).to_numpy(dtype=bool)
             notes += _left_out(df, columns, valid, high, f"rated below {self.min_rating:g}", "valid: ")
             valid = valid[high]
         if self.cold == "drop":
-            warm = _warm(df, columns, train, valid)
+            warm = np.ones(len(valid), dtype=bool)  # rows with a user and an item that training has met
+            for name in (columns.user, columns.item):
+                codes = id_codes(df, name)
+                warm &= np.bincount(codes[train], minlength=codes.max() + 1)[codes[valid]] > 0
             notes += _left_out(df, columns, valid, warm, "user or item without a training row (cold)", "valid: ")
             valid = valid[warm]
         _check_parts(train, valid, len(df), self.by)
@@ -93,24 +97,6 @@ def _left_out(df: pd.DataFrame, columns: Columns, rows, keep: np.ndarray, reason
         return []
     users, items = (id_codes(df, name)[rows] for name in (columns.user, columns.item))
     return [part + describe_left_out(keep, users, items, reason)]
-
-
-def _rated_at_least(df: pd.DataFrame, columns: Columns, threshold: float) -> np.ndarray:
-    """Which rows `(n,)` bool are rated at least `threshold`."""
-    if columns.rating is None:
-        raise ValueError(f"min_rating={threshold:g} needs the ratings: pass rating_name=, one of {list(df.columns)}")
-    return (df[columns.rating] >= threshold).to_numpy(dtype=bool)
-
-
-def _warm(df: pd.DataFrame, columns: Columns, train: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Which validation rows `(n_valid,)` bool have a user and an item that training has met."""
-    warm = np.ones(len(valid), dtype=bool)
-    for name in (columns.user, columns.item):
-        codes = id_codes(df, name)
-        met = np.zeros(codes.max() + 1, dtype=bool)
-        met[codes[train]] = True
-        warm &= met[codes[valid]]
-    return warm
 
 
 def _positions(rows, n_rows: int, by: str) -> np.ndarray:
@@ -126,7 +112,5 @@ def _positions(rows, n_rows: int, by: str) -> np.ndarray:
 def _check_parts(train: np.ndarray, valid: np.ndarray, n_rows: int, by: str) -> None:
     for name, part in (("training", train), ("validation", valid)):
         if len(part) == 0:
-            raise ValueError(
-                f"{by} leaves the {name} part empty ({len(train):,} training and {len(valid):,} validation of "
-                f"{n_rows:,} rows); use more data or another split"
-            )
+            raise ValueError(f"{by} leaves the {name} part empty ({len(train):,} training and {len(valid):,} "
+                             f"validation of {n_rows:,} rows); use more data or another split")  # fmt: skip

@@ -25,29 +25,17 @@ __all__ = [
 ]  # fmt: skip
 
 SAMPLERS: dict[str, Callable] = {
-    "uniform": UniformNegatives,
-    "popularity": PopularityNegatives,
-    "shared": SharedNegatives,
-    "in_batch": InBatchNegatives,
-    "all": AllItems,
-}
+    "uniform": UniformNegatives, "popularity": PopularityNegatives, "shared": SharedNegatives,
+    "in_batch": InBatchNegatives, "all": AllItems,
+}  # fmt: skip
 
 
 def make_sampler(negatives, train: Interactions):
-    """The sampler that `negatives` names, or makes: one of `SAMPLERS`, or a function of the training interactions.
-
-    Example:
-        >>> make_sampler("unifrom", None)  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-            ...
-        ValueError: negatives must be one of 'uniform', 'popularity', ..., got 'unifrom'
-    """
+    """The sampler that `negatives` names, or makes: one of `SAMPLERS`, or a function of the training interactions."""
     if isinstance(negatives, str) and negatives in SAMPLERS:
         return SAMPLERS[negatives](train)
     if callable(negatives):
         return negatives(train)
     names = ", ".join(map(repr, SAMPLERS))
-    raise ValueError(
-        f"negatives must be one of {names}, or a function of the training interactions such as "
-        f"partial(PopularityNegatives, alpha=0.5), got {negatives!r}"
-    )
+    raise ValueError(f"negatives must be one of {names}, or a function of the training interactions such as "
+                     f"partial(PopularityNegatives, alpha=0.5), got {negatives!r}")  # fmt: skip

@@ -64,24 +64,19 @@ class PopularityNegatives:
         self.drawable = torch.cat([self.weight.nonzero().squeeze(1), end.new_zeros(1)])
         self._flat = bool((self.weight <= 1).all())
         self._some_full = bool((self.left == 0).any())
-        if self._some_full:
-            self._say_full(train)
+        full = int(((self.left == 0) & (train.counts("user") > 0)).sum())
+        if full and not (self.left[train.user_idx] > 0).any():
+            raise ValueError("every user has seen every item: there is nothing to draw negatives from")
+        if full:
+            say(f"{full:,} users have seen every item: their rows are trained without negatives")
         self.to(device)
-
-    def _say_full(self, train: Interactions) -> None:
-        full = (self.left == 0) & (train.counts("user") > 0)
-        if full.any():
-            if not (self.left[train.user_idx] > 0).any():
-                raise ValueError("every user has seen every item: there is nothing to draw negatives from")
-            say(f"{int(full.sum()):,} users have seen every item: their rows are trained without negatives")
 
     def to(self, device):
         """Move the tables to `device` (None is the CPU)."""
         self.device = torch.device("cpu" if device is None else device)
-        small = (self.n_users + 1) * self.total < 2**31
         for name in ("keys", "start", "left", "taken", "end", "weight", "drawable"):
             setattr(self, name, getattr(self, name).to(self.device))
-        if small:  # half the memory to search through
+        if (self.n_users + 1) * self.total < 2**31:  # half the memory to search through
             self.keys = self.keys.int()
         self._log_left = self.left.double().log().float()
         self._log_weight = self.weight.double().log().float()
@@ -105,8 +100,7 @@ class PopularityNegatives:
         return self._log_weight[items] - self._log_left[users][:, None]
 
     def log_counts(self, users: Tensor, items: Tensor) -> Tensor:
-        """Log of the expected number of times `(b, n)` each of the `n` drawn items occurs in its row; inf: no
-        negative."""
+        """Log of how often `(b, n)` each of the `n` drawn items is to be expected in its row; inf: no negative."""
         return (self.log_prob(users, items) + math.log(items.shape[1])).masked_fill(items == 0, torch.inf)
 
 
@@ -118,5 +112,4 @@ class UniformNegatives(PopularityNegatives):
 
     def log_counts(self, users: Tensor, items: Tensor) -> Tensor:
         """`(b, 1)`, the same for all items of a row; see `PopularityNegatives.log_counts`."""
-        left = self._log_left[users][:, None]  # -inf where nothing is unseen
-        return math.log(items.shape[1]) - left
+        return math.log(items.shape[1]) - self._log_left[users][:, None]  # inf where nothing is unseen

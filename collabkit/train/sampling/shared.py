@@ -33,8 +33,7 @@ class SharedNegatives:
         weight = item_weights(train, alpha).double()
         self.share = weight.cumsum(0) / weight.sum()
         self.log_share = (weight / weight.sum()).log().float()
-        self.mask_seen = mask_seen
-        self.seen = train.pairs
+        self.mask_seen, self.seen = mask_seen, train.pairs
         self.to(device)
 
     def to(self, device):
@@ -68,10 +67,9 @@ class SharedNegatives:
     def hits(self, users: Tensor, positives: Tensor | None, items: Tensor) -> tuple[Tensor, Tensor]:
         """Rows and columns `(h,)` of the items `(m,)`, all different, that are no negatives of the row's user.
 
-        Those are the row's own positive (where there are `positives` `(b,)`) and, with `mask_seen`, what the user has
-        seen.
+        Those are its own positive (where there are `positives` `(b,)`) and, with `mask_seen`, what the user has seen.
         """
-        rows, found = torch.arange(len(users), device=users.device)[:0], users[:0]
+        rows = found = users[:0]
         if self.mask_seen:
             seen = self.seen.of(users)
             rows, found = seen.rows, seen.values
@@ -88,12 +86,7 @@ class InBatchNegatives(SharedNegatives):
     """The positives of the other rows of the batch: free of charge, and drawn by popularity.
 
     The correction for popularity is that of Yi et al., "Sampling-bias-corrected neural modeling" (2019). An item that
-    is the positive of several rows stands once among the negatives.
-
-    Args:
-        train: training interactions.
-        mask_seen: as of `SharedNegatives`.
-        device: where it draws.
+    is the positive of several rows stands once among the negatives. Arguments as of `SharedNegatives`.
     """
 
     def __init__(self, train: Interactions, *, mask_seen: bool = True, device=None):
@@ -111,11 +104,7 @@ class InBatchNegatives(SharedNegatives):
 class AllItems(SharedNegatives):
     """Every item with a training row: the full softmax, for catalogues where `bs x n_items` scores fit.
 
-    Args:
-        train: training interactions.
-        mask_seen: as of `SharedNegatives`; by default only the row's own positive is masked, which is the softmax over
-            all items.
-        device: where it draws.
+    Arguments as of `SharedNegatives`; by default only the row's own positive is masked: the softmax over all items.
     """
 
     def __init__(self, train: Interactions, *, mask_seen: bool = False, device=None):
