@@ -8,8 +8,6 @@ settled in the ranks: `ranking.rank_pairs` puts tied others ahead, so that a con
 Metrics of lists take `lists` `(n_users, k)`, the items of each user's top k, 0 where a list is shorter.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 __all__ = [

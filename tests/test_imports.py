@@ -32,8 +32,8 @@ def imports(path: Path):
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             yield ".".join([*base, *([node.module] if node.module else [])]), [alias.name for alias in node.names]
-        elif isinstance(node, ast.Call) and ast.unparse(node).startswith("import_module('"):
-            yield node.args[0].value, []
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "import_module":
+            yield ast.unparse(node.args[0]).strip("'"), []
 
 
 def own_imports(path: Path):

@@ -12,9 +12,13 @@ from collabkit.data.runs import Runs
 from collabkit.data.vocab import Vocab
 from collabkit.models import CollFilter, EmbeddingNN
 from collabkit.models.scorers import parse_memory
-from collabkit.retrieval.ranking import FullCatalogue, block_size, exact_ranks, rank_pairs, top_k
+from collabkit.retrieval.ranking import FullCatalogue, block_size, rank_pairs, top_k
 
 N_USERS, N_ITEMS = 8, 13  # rows of the tables, the unknown one included
+
+
+def exact_ranks(scorer, users, items, candidates, *, n_items, hidden, block):
+    return rank_pairs(FullCatalogue(scorer, candidates, n_items, hidden), users, items, block=block)[0]
 
 
 def interactions(user_idx, item_idx) -> Interactions:

@@ -1,7 +1,5 @@
 """The `collabkit` command: demo, train, recommend, similar, evaluate."""
 
-from __future__ import annotations
-
 import sys
 import warnings
 from dataclasses import replace

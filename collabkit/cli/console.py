@@ -1,7 +1,5 @@
 """Tables and headings in a terminal, for the command line."""
 
-from __future__ import annotations
-
 import pandas as pd
 from rich.console import Console
 from rich.markup import escape

@@ -1,7 +1,5 @@
 """What `collabkit demo` does: the main job from data to artefact, each step with a visible result."""
 
-from __future__ import annotations
-
 import time
 import warnings
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What new ids get from their features: the rows of the trained ids, regressed on theirs."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """What an id without training data predicts: the row of each side's tables that fits an "average stranger" best."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch
@@ -62,11 +60,7 @@ def fill_cold_items(model: Model, train: Interactions, *, always: bool = False) 
     """For implicit feedback: items without a training row and without features get the mean row of the rarest tenth.
 
     An item nobody has met is most like those that few have met. A row of zeros would not do: its score of 0 lies above
-    those of most trained negatives.
-
-    Args:
-        model, train: as of `fit_default_rows`.
-        always: fit what features foretell even where no such item is there yet.
+    those of most trained negatives. `always`: fit what features foretell even where no such item is there yet.
     """
     side = model.item_side
     if not side.can_write:

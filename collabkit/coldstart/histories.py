@@ -1,7 +1,5 @@
 """What a caller says of new users, checked and encoded."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 

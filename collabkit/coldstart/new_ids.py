@@ -1,7 +1,5 @@
 """New users and items in a trained model, which is not trained again: by their features, or by what they have met."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import contextmanager
 

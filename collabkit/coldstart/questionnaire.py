@@ -1,7 +1,5 @@
 """`questionnaire`: which items to ask a new user about, so that the answers tell most about the user's taste."""
 
-from __future__ import annotations
-
 import pandas as pd
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """`Implicit`: how a table of events is read as implicit feedback."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

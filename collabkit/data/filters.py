@@ -4,8 +4,6 @@ Each says in a `CollabWarning` how many rows, users and items it left out and wh
 to the first and second column, as in `CollabDataLoaders.from_df`.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

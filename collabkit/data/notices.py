@@ -1,7 +1,5 @@
 """`say`: the one way in which the library warns."""
 
-from __future__ import annotations
-
 import sys
 import warnings
 

@@ -1,7 +1,5 @@
 """`prepare`: the one way from the caller's tables to a `Dataset`."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

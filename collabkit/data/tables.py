@@ -1,7 +1,5 @@
 """The caller's tables: which columns hold what, ids as numbers, and what was left out, in words."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

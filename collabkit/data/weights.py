@@ -1,7 +1,5 @@
 """Weights of the rows in the training loss: from a word or a column, checked and scaled to mean 1."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

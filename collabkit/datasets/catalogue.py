@@ -1,7 +1,5 @@
 """The made-up movies and people of `synthetic`: titles, genres, years, ages, occupations."""
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

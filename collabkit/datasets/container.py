@@ -1,7 +1,5 @@
 """What every loader of `collabkit.datasets` returns: `RatingsData`, and `Truth` for generated data."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 

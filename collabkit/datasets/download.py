@@ -1,7 +1,5 @@
 """Fetch a MovieLens archive from its publisher into the cache: checked, unpacked safely, never half there."""
 
-from __future__ import annotations
-
 import os
 import re
 import stat

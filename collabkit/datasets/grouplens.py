@@ -1,7 +1,5 @@
 """`movielens` and `movielens_folds`: the MovieLens data sets of GroupLens as tables with readable columns."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`synthetic`: ratings generated from planted factors, for demos and tests that have no network."""
 
-from __future__ import annotations
-
 import operator
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """`read_interactions`: a table of ratings or clicks from a file, by its extension."""
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Callable

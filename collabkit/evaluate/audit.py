@@ -1,7 +1,5 @@
 """`audit`: what is in the data, and what would make an evaluation on it look better or worse than it is."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import torch

@@ -1,7 +1,5 @@
 """Which items compete in an evaluation: all unseen ones, chosen ones, sampled ones, or a list for each user."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`compare`: several models on one task, with paired differences to the first."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Beyond accuracy: what the lists are like, from the training rows of the items in them."""
 
-from __future__ import annotations
-
 from functools import cached_property
 
 import numpy as np

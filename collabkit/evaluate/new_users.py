@@ -1,7 +1,5 @@
 """`evaluate_fold_in`: how good the answers to new users are, by how much of them is known."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Evaluation: predictions and ranks of held-out rows -> a DataFrame with intervals and baselines."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from functools import partial
 

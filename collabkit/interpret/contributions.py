@@ -1,7 +1,5 @@
 """What side features contribute: to the score of one pair, to scores in general, and to the quality of predictions."""
 
-from __future__ import annotations
-
 from contextlib import contextmanager
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Pictures of tables of numbers, as matplotlib Axes; nothing here knows a model."""
 
-from __future__ import annotations
-
 import re
 
 import matplotlib.pyplot as plt

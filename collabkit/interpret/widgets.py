@@ -1,7 +1,5 @@
 """`QuestionnaireWidget`: a notebook form that asks a new user about a few items and shows how the list changes."""
 
-from __future__ import annotations
-
 from html import escape
 
 import numpy as np

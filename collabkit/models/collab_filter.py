@@ -1,7 +1,5 @@
 """`CollFilter`: dot product of a user's and an item's factors plus both biases."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """`EASE`: a linear item-item model in closed form."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """`FeatureRows`: what side features give to the rows of a side's tables: a part that is added, or put beside them."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

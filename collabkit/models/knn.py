@@ -1,7 +1,5 @@
 """`ItemKNN` and `ContentKNN`: an item's score is how near it is to what the user has."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """`Popularity`: the same list for everybody."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from collabkit.data.dataset import Dataset

@@ -1,7 +1,5 @@
 """`Side`: where the rows of one side of a model, its users or its items, come from."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

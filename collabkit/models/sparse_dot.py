@@ -5,8 +5,6 @@ forty times the memory traffic of the products themselves. As sparse matrices wi
 sampled product, and both gradients one sparse-dense product each.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -1,7 +1,5 @@
 """`embedding`: tables of ids, initialised once, whose gradients for large batches are summed up fast."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar

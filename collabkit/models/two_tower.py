@@ -1,7 +1,5 @@
 """`TwoTower`: a vector a user, a vector an item, each from its own tower; their dot product or cosine is the score."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """`Index`: searches item vectors for the best of a query; the exact one is the default and the judge of others."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Protocol
 

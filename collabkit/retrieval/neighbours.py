@@ -1,7 +1,5 @@
 """Nearest rows of a table by cosine."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

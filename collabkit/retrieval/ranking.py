@@ -3,8 +3,6 @@
 Works in blocks of users, so that the users x items matrix is never built.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np
@@ -15,7 +13,7 @@ from collabkit.data.query import Query
 from collabkit.data.runs import Runs
 from collabkit.models.scorers import parse_memory, refuse_nan
 
-__all__ = ["Asked", "FullCatalogue", "block_size", "top_k", "exact_ranks", "rank_pairs"]
+__all__ = ["Asked", "FullCatalogue", "block_size", "top_k", "rank_pairs"]
 
 
 class Asked:
@@ -104,16 +102,6 @@ def top_k(
     refuse_nan(scores)  # topk sorts NaN first, so one look at the winners finds any
     items[scores == -torch.inf] = 0
     return items, scores
-
-
-def exact_ranks(
-    scorer: Callable, users: Tensor, items: Tensor, candidates: Tensor, *, n_items: int, hidden: Runs | None, block: int
-) -> np.ndarray:
-    """Exact rank `(n,)` int64 of each (user, item) pair among the user's candidates that are not hidden.
-
-    As `rank_pairs` on `FullCatalogue(scorer, candidates, n_items, hidden)`.
-    """
-    return rank_pairs(FullCatalogue(scorer, candidates, n_items, hidden), users, items, block=block)[0]
 
 
 @torch.inference_mode()

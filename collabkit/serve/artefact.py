@@ -12,8 +12,6 @@
 It is written to a sibling folder that is renamed at the end, so that an interrupted write leaves the old one intact.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json
@@ -397,13 +395,8 @@ def _plain(value):
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file) -> str:
-    """`hashlib.file_digest` for Python 3.10."""
     digest = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
     return digest.hexdigest()

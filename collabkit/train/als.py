@@ -1,7 +1,5 @@
 """`ALSSolver`: implicit alternating least squares, batched over all users or items at once."""
 
-from __future__ import annotations
-
 import math
 import operator
 from collections.abc import Callable

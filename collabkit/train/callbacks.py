@@ -1,7 +1,5 @@
 """Callbacks: cheaper versions of fastai's per-batch ones, cold rows, and mixed precision on any device."""
 
-from __future__ import annotations
-
 import math
 import time
 import warnings

@@ -1,7 +1,5 @@
 """What `collab_learner` puts together: the model and the loss for some batches, from arguments in fastai's form."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """`LeanLearner`: fastai's `Learner` with less work a batch and random numbers of its own."""
 
-from __future__ import annotations
-
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial

@@ -1,7 +1,5 @@
 """Optimisers for embedding tables behind fastai's interface, and which tables weight decay touches."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from itertools import groupby
 

@@ -3,8 +3,6 @@
 The table in benchmarks/README.md shows what each reaches, and on which data it was picked.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 __all__ = ["Recipe", "QUALITY_100K", "QUALITY_1M", "FAST_100K", "rating_recipe"]

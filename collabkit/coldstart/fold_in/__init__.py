@@ -4,8 +4,6 @@
 solve for rows, `jackknife` takes a user's own ratings out of the item side while the prior is fitted.
 """
 
-from __future__ import annotations
-
 from functools import cached_property
 
 import torch

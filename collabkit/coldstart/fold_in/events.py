@@ -1,7 +1,5 @@
 """`EventSolver`: the most likely row of a user given events, in a softmax over the catalogue with a Gaussian prior."""
 
-from __future__ import annotations
-
 import math
 
 import torch

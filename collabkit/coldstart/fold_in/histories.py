@@ -1,7 +1,5 @@
 """Histories of some users, checked, and cut into padded blocks of users of like lengths."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """`rows_without`: the item rows as they would be, had a user's own ratings not been trained on."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """`RatingSolver`: the most likely row of a user given ratings, under a Gaussian prior fitted to the trained users."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -67,9 +65,8 @@ class RatingSolver:
         if self.prior.root.shape[1]:
             parts = rows_without(scores, train, rows, self.rating) if honest else None
             self._fit(histories, users, parts, n_iter)
-        if scores.linear:  # slopes and logits of all items at the prior's mean, in the prior's own coordinates
-            self.slope = scores.slope @ self.prior.root  # (n_items, k)
-            self.base = scores.slope @ self.prior.mean + scores.constant  # (n_items,)
+        if scores.linear:
+            self._reduce()
 
     def rating(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Ratings for logits, and their derivative."""
@@ -92,6 +89,11 @@ class RatingSolver:
                 y = self._step(view, y)[0]
             found[block.users.to(found.device)] = self.prior.at(y) + view.lift
         return found
+
+    def _reduce(self) -> None:
+        """Slopes and logits of all items at the prior's mean, in the prior's own coordinates."""
+        self.slope = self.scores.slope @ self.prior.root  # (n_items, k)
+        self.base = self.scores.slope @ self.prior.mean + self.scores.constant  # (n_items,)
 
     def _view(self, histories: Runs, block: Block, at: Tensor, lift: Tensor, parts=None) -> _View:
         """The block's logits; `parts` `[(m, d), ...]` are item parts of the histories' rows, if not the model's own."""

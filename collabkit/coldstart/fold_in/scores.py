@@ -1,7 +1,5 @@
 """`UserScores`: a model's logits as a function of one user's row, with derivatives, the item side as it is."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch
@@ -19,10 +17,7 @@ class UserScores:
 
     Each pair gets a copy of its user's row: then one backward pass through the sum of all logits gives every pair's own
     gradient. A model whose gradients do not depend on `x` (dot products, whatever their biases and weights) is
-    `linear`: its logits are `x . slope[i] + constant[i]`.
-
-    Args:
-        model, data: the model, which stays as it is and whose user side can be written; what it was trained on.
+    `linear`: its logits are `x . slope[i] + constant[i]`. The model stays as it is; its user side must be writable.
     """
 
     def __init__(self, model: Model, data: Dataset):

@@ -1,7 +1,5 @@
 """Which columns of the caller's tables are features, of which kind, and what is wrong with them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Splits that hold whole items or users out, for what is said of new ones."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

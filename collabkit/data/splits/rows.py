@@ -1,7 +1,5 @@
 """Splits by rows: at random, by time, in folds, or by a column."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

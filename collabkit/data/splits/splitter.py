@@ -1,7 +1,5 @@
 """`Splitter`: a way to split a table, and `Split`, what comes of it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 

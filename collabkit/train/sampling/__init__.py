@@ -11,8 +11,6 @@ A sampler is made from the training interactions and draws item indices. Two kin
 softmax; `inf` there marks a negative that does not count.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from collabkit.data.interactions import Interactions

@@ -1,7 +1,5 @@
 """Negatives of each row's own, which its user has not seen."""
 
-from __future__ import annotations
-
 import math
 
 import torch

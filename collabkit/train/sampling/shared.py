@@ -1,7 +1,5 @@
 """Negatives that the rows of a batch share."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

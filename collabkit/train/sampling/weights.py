@@ -1,7 +1,5 @@
 """How often items are drawn: powers of their number of events, as whole numbers."""
 
-from __future__ import annotations
-
 import math
 
 from torch import Tensor
