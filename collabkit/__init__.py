@@ -10,37 +10,34 @@ from importlib.machinery import ModuleSpec
 
 __version__ = "0.1.0"
 
-_WHERE = {
-    "CollabDataLoaders": "train.dataloaders",
-    "collab_learner": "train.learner",
-    "CollabLearner": "train.learner",
-    "load_learner": "train.learner",
-    "HitRate": "train.fit_metrics",
-    "NDCG": "train.fit_metrics",
-    "Implicit": "data.feedback",
-    "Features": "data.features",
-    "Vocab": "data.vocab",
-    "Interactions": "data.interactions",
-    "Dataset": "data.dataset",
-    "Query": "data.query",
-    "CollabWarning": "data.notices",
-    "CollFilter": "models",
-    "EmbeddingNN": "models",
-    "NCF": "models",
-    "GMF": "models",
-    "NeuMF": "models",
-    "TwoTower": "models",
-    "Popularity": "models",
-    "ItemKNN": "models",
-    "ContentKNN": "models",
-    "EASE": "models",
-    "compare": "evaluate",
-    "SampledCandidates": "evaluate",
-    "Recommender": "serve",
-    "BundleError": "serve",
-    "CollabInterpretation": "interpret",
-    "QuestionnaireWidget": "interpret",
+_NAMES = {
+    "train.dataloaders": ["CollabDataLoaders"],
+    "train.learner": ["collab_learner", "CollabLearner", "load_learner"],
+    "train.fit_metrics": ["HitRate", "NDCG"],
+    "data.feedback": ["Implicit"],
+    "data.features": ["Features"],
+    "data.vocab": ["Vocab"],
+    "data.interactions": ["Interactions"],
+    "data.dataset": ["Dataset"],
+    "data.query": ["Query"],
+    "data.notices": ["CollabWarning"],
+    "models": [
+        "CollFilter",
+        "EmbeddingNN",
+        "NCF",
+        "GMF",
+        "NeuMF",
+        "TwoTower",
+        "Popularity",
+        "ItemKNN",
+        "ContentKNN",
+        "EASE",
+    ],
+    "evaluate": ["compare", "SampledCandidates"],
+    "serve": ["Recommender", "BundleError"],
+    "interpret": ["CollabInterpretation", "QuestionnaireWidget"],
 }
+_WHERE = {name: module for module, names in _NAMES.items() for name in names}
 # Modules that users import by a short name, whichever folder they lie in.
 _MODULES = {
     "datasets": "datasets",
@@ -49,6 +46,7 @@ _MODULES = {
     "losses": "losses",
     "sampling": "train.sampling",
     "metrics": "metrics",
+    "recipes": "train.recipes",
 }
 
 __all__ = [*_WHERE, *_MODULES, "__version__"]

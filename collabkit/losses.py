@@ -8,8 +8,6 @@ sum of the weights: they have mean 1 over the training rows, so that its expecta
 of the data. Dividing by each batch's own sum would give rows of light batches more than their weight.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -95,7 +93,7 @@ class FlatLoss(_Plain):
         else:
             self._reduction = value
 
-    def to(self, device) -> FlatLoss:
+    def to(self, device) -> "FlatLoss":
         """Move the wrapped loss, where it is a module."""
         if isinstance(self.func, nn.Module):
             self.func.to(device)

@@ -139,4 +139,4 @@ def test_names_of_batches_of_events_and_of_users(by_user):
     )
     assert batch.weight.tolist() == [1.0] * len(batch.positives)
     assert dls.valid.one_batch().weight is None
-    assert isinstance(Loader(dls.data.train.unweighted()).batches, Rated)
+    assert isinstance(Loader(replace(dls.data.train, weight=None)).batches, Rated)

@@ -15,7 +15,7 @@ from collabkit.data.runs import Runs
 from collabkit.data.vocab import Vocab
 from collabkit.evaluate import tables
 from collabkit.evaluate.lists import ItemFacts
-from collabkit.evaluate.references import GlobalMean, PopularityRanks, UserItemBias
+from collabkit.evaluate.references import PopularityRanks, UserItemBias
 from collabkit.evaluate.tables import deciles, predict_ratings
 from collabkit.evaluate.task import RankingTask, default_threshold
 from collabkit.models import CollFilter
@@ -106,8 +106,12 @@ def test_a_perfect_model_has_no_error_and_the_mean_has_the_spread(train):
 
 def test_baselines_by_hand(train):
     users, items = torch.tensor([1, 2, 0]), torch.tensor([1, 5, 0])
-    assert GlobalMean(train).predict(users, items).tolist() == [3, 3, 3]
-    assert GlobalMean(interactions([(1, 1, 5), (1, 2, 5), (2, 1, 2)])).predict(users, items).tolist() == [4, 4, 4]
+    assert UserItemBias(train, n_sweeps=0).predict(users, items).tolist() == [3, 3, 3]
+    assert UserItemBias(interactions([(1, 1, 5), (1, 2, 5), (2, 1, 2)]), n_sweeps=0).predict(users, items).tolist() == [
+        4,
+        4,
+        4,
+    ]
     once = UserItemBias(train, reg_users=1, reg_items=2, n_sweeps=1)
     # item 1: (2 + 1 - 2) / (3 + 2) = .2; item 2: 0 / 3 = 0; item 3: -1 / 3
     assert once.item.tolist() == pytest.approx([0, 0.2, 0, -1 / 3, 0, 0])

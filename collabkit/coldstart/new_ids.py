@@ -90,10 +90,14 @@ def fold_in_users(
 
 def refold(model: Model, data: Dataset, solver: Callable[[Dataset], FoldIn], chosen: Tensor | None = None) -> None:
     """Solve for the rows of the folded-in users at `chosen` `(m,)` (None: all) again, e.g. after more training."""
-    if data.folded is None or not model.user_side.can_write:
+    side = model.user_side
+    if data.folded is None or not side.can_write:
         return
     at = (data.folded.counts("user") > 0).nonzero().squeeze(1) if chosen is None else chosen
-    model.user_side.write(at, solver(data).rows(histories_of(data.folded, at)[0], at))
+    if "history" in model.needs:  # which tells what they are like: beside it they are like anybody
+        side.write(at, [part[0] for part in side.read(torch.zeros(1, dtype=torch.int64))])
+    else:
+        side.write(at, solver(data).rows(histories_of(data.folded, at)[0], at))
 
 
 def takes_ratings(model: Model, data: Dataset) -> bool:

@@ -1,7 +1,5 @@
 """`Dataset`: the data of one problem, with one owner for all of it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -44,7 +42,7 @@ class Dataset:
     features: SideFeatures = field(default_factory=SideFeatures)
 
     @classmethod
-    def of(cls, data) -> Dataset:
+    def of(cls, data) -> "Dataset":
         """The dataset of dataloaders, a learner, a recommender, or interactions: a training part or `(train, valid)`.
 
         Raises:
@@ -146,13 +144,13 @@ class Dataset:
         history = self.histories.of(rows.user_idx) if "history" in needs else None
         return Query(rows.user_idx, history, dict(rows.context) if "context" in needs else {})
 
-    def with_ids(self, side: str, vocab: Vocab, features: Features | None = None) -> Dataset:
+    def with_ids(self, side: str, vocab: Vocab, features: Features | None = None) -> "Dataset":
         """The same with more ids at the end of one side's vocabulary, and the features of all of them."""
         extend = lambda part: None if part is None else replace(part, **{f"{side}s": vocab})  # noqa: E731
         both = self.features if features is None else self.features._replace(**{f"{side}s": features})
         return Dataset(*map(extend, self.parts), both)
 
-    def with_folded(self, events: Interactions) -> Dataset:
+    def with_folded(self, events: Interactions) -> "Dataset":
         """The same with the rows of folded-in users; of a repeated (user, item) pair the last row counts."""
         if self.folded is not None:
             events = Interactions.concat(self.folded, events)

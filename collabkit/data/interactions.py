@@ -218,10 +218,6 @@ class Interactions:
         rows = self.by_user.values
         return self if bool((rows.diff() == 1).all()) else self.take(rows)
 
-    def unweighted(self) -> Interactions:
-        """The same rows without weights."""
-        return self if self.weight is None else replace(self, weight=None)
-
     def new_empty(self) -> Interactions:
         """No rows, the same vocabularies (fastai's `Learner.export` asks for it)."""
         return self.take([])

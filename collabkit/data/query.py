@@ -1,7 +1,5 @@
 """`Query`: what the user side of a model is asked with; and the ways to make queries from data."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -42,7 +40,7 @@ class Query:
     def __len__(self) -> int:
         return len(self.users)
 
-    def __getitem__(self, at) -> Query:
+    def __getitem__(self, at) -> "Query":
         """The questions at the positions `at` `(k,)`, or in a slice."""
         at = torch.arange(len(self), device=self.users.device)[at] if isinstance(at, slice) else at
         return self._each(lambda part: part.of(at) if isinstance(part, Runs) else part[at])
@@ -52,11 +50,11 @@ class Query:
         """Where its tensors are."""
         return self.users.device
 
-    def to(self, device) -> Query:
+    def to(self, device) -> "Query":
         """The same on `device`."""
         return self._each(lambda part: part.to(device))
 
-    def _each(self, change) -> Query:
+    def _each(self, change) -> "Query":
         """The query of the parts that `change` makes of these."""
         history = None if self.history is None else change(self.history)
         context = {name: change(codes) for name, codes in self.context.items()}
@@ -64,7 +62,8 @@ class Query:
 
 
 def check_needs(needs) -> tuple[str, ...]:
-    """What a model says that it needs, or an error where there is no such part."""
+    """What a model says that it needs, one part or several, or an error where there is no such part."""
+    needs = (needs,) if isinstance(needs, str) else needs
     if odd := [name for name in needs if name not in PARTS]:
         raise ValueError(f"a model may need {', '.join(map(repr, PARTS))} of a query, got {odd}")
     return tuple(needs)

@@ -80,6 +80,11 @@ class Runs:
         """One number `(m,)` for each pair, `row * width + value`."""
         return (self.rows * self.width + self.values).numpy()
 
+    @cached_property
+    def cells(self) -> np.ndarray:
+        """The pairs `(m,)` as positions in a flat `(n, width - 1)` matrix, value 1 first."""
+        return self.keys - self.rows.numpy() - 1
+
     def of(self, rows) -> Runs:
         """The runs of `rows` `(b,)`, or of a slice of them, one after the other."""
         if isinstance(rows, slice):

@@ -108,7 +108,7 @@ class Vocab:
     @property
     def o2i(self) -> Mapping:
         """Mapping from id to index, as fastai's `CategoryMap.o2i` (an id that is not there raises `KeyError`)."""
-        return _ObjectToIndex(self)
+        return {value: idx for idx, value in enumerate(self)}
 
     def extended(self, values) -> Vocab:
         """This vocabulary with the new ids `values` `(m,)` at its end; the others keep their indices.
@@ -172,24 +172,6 @@ class Vocab:
             raise TypeError(f"{self.name!r} ids are of type {here} (e.g. {_some(self.index)}), received type {there} "
                             f"(e.g. {_some(values)}); convert them first, "
                             f"e.g. with .astype({self.index.dtype.name!r})")  # fmt: skip
-
-
-class _ObjectToIndex(Mapping):
-    """Read-only id -> index view of a vocabulary; `#na#` maps to 0 as in fastai."""
-
-    def __init__(self, vocab: Vocab):
-        self.vocab = vocab
-
-    def __getitem__(self, value):
-        if value is UNKNOWN or (isinstance(value, str) and value == UNKNOWN):
-            return 0
-        return self.vocab.index.get_loc(value) + 1
-
-    def __iter__(self):
-        return iter(self.vocab)
-
-    def __len__(self):
-        return len(self.vocab)
 
 
 def check_ids(values, name: str = "id") -> pd.Index:

@@ -51,7 +51,7 @@ def only_training_weights(train: Interactions, valid: Interactions) -> tuple[Int
         if train.weight.shape != (len(train),):
             raise ValueError(f"train.weight must be one a row, ({len(train)},), got {tuple(train.weight.shape)}")
         train = replace(train, weight=scale_weights(train.weight, "train.weight"))
-    return train, valid.unweighted()
+    return train, replace(valid, weight=None)
 
 
 def check_weights(values, name: str) -> np.ndarray:

@@ -1,7 +1,5 @@
 """What every result is shown beside: the global mean, user and item biases, the ranks and lists of popularity."""
 
-from __future__ import annotations
-
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -11,24 +9,7 @@ from torch import Tensor
 from collabkit.data.interactions import Interactions
 from collabkit.data.runs import Runs
 
-__all__ = ["GlobalMean", "UserItemBias", "PopularityRanks"]
-
-
-class GlobalMean:
-    """Predicts the mean training rating for every pair.
-
-    Args:
-        train: training interactions with ratings.
-    """
-
-    name = "global mean"
-
-    def __init__(self, train: Interactions):
-        self.mean = train.rating.double().mean()
-
-    def predict(self, user_idx: Tensor, item_idx: Tensor) -> Tensor:
-        """Ratings `(n,)` float64 for index tensors `(n,)`."""
-        return self.mean.expand(len(user_idx))
+__all__ = ["UserItemBias", "PopularityRanks"]
 
 
 class UserItemBias:
@@ -40,10 +21,8 @@ class UserItemBias:
     Args:
         train: training interactions with ratings.
         reg_users, reg_items: pseudo-counts of the shrinkage.
-        n_sweeps: alternations.
+        n_sweeps: alternations; without any it predicts the mean.
     """
-
-    name = "user+item bias"
 
     def __init__(self, train: Interactions, *, reg_users: float = 15.0, reg_items: float = 10.0, n_sweeps: int = 10):
         rating = train.rating.double()
@@ -74,7 +53,7 @@ class PopularityRanks:
     name = "popularity"
 
     @classmethod
-    def of(cls, train: Interactions) -> PopularityRanks:
+    def of(cls, train: Interactions) -> "PopularityRanks":
         """The one of a training part, made once: it keeps what an evaluation sorts."""
         if train not in _RANKS:
             _RANKS[train] = cls(train)

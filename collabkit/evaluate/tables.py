@@ -13,7 +13,7 @@ from collabkit.data.dataset import Dataset
 from collabkit.data.interactions import Interactions
 from collabkit.data.query import Query
 from collabkit.evaluate.lists import LIST_METRICS
-from collabkit.evaluate.references import GlobalMean, UserItemBias
+from collabkit.evaluate.references import UserItemBias
 from collabkit.evaluate.task import Ranked, RankingTask, check_ks, check_metrics, held_out
 from collabkit.models.base import Model, evaluating
 from collabkit.models.scorers import refuse_nan
@@ -80,8 +80,9 @@ def evaluate_ratings(
     target = test.rating.double().numpy()
     groups = test.user_idx.numpy() if groups is None else groups
     predictions = {"value": predict_ratings(model, data.query_of(test, model.needs), test.item_idx).double().numpy()}
-    for baseline in (GlobalMean(train), UserItemBias(train)):
-        predictions[baseline.name] = baseline.predict(test.user_idx, test.item_idx).numpy()
+    baselines = {"global mean": UserItemBias(train, n_sweeps=0), "user+item bias": UserItemBias(train)}
+    for name, baseline in baselines.items():
+        predictions[name] = baseline.predict(test.user_idx, test.item_idx).numpy()
     table = partial(_rating_errors, predictions, target, groups, n_boot=n_boot, seed=seed)
     if by is None:
         return table(slice(None))

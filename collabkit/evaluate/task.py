@@ -24,6 +24,7 @@ from collabkit.retrieval.ranking import Asked, FullCatalogue, block_size, rank_p
 
 __all__ = [
     "RankingTask", "Ranked", "CUT_METRICS", "METRICS", "check_metrics", "check_ks", "default_threshold", "held_out",
+    "metric_name", "metric_values",
 ]  # fmt: skip
 
 CUT_METRICS = {
@@ -65,7 +66,7 @@ class Ranked:
         result = {}
         for name in names:
             if callable(name):  # a metric of the caller's, with the signature of those of ranks cut at k
-                result.update({(name.__name__, k): _values(name, self.ranks, self.groups, k) for k in ks})
+                result.update({(metric_name(name), k): metric_values(name, self.ranks, self.groups, k) for k in ks})
             elif name == "AUC":
                 result[name, None] = metrics.auc(self.ranks, self.groups, self.n_candidates)
             elif name in CUT_METRICS:
@@ -75,14 +76,20 @@ class Ranked:
         return result
 
 
-def _values(metric: Callable, ranks: np.ndarray, groups: np.ndarray, k: int) -> np.ndarray:
+def metric_name(metric: Callable) -> str:
+    """What a metric given as a function is called; a `partial` as what it is of."""
+    inner = getattr(metric, "func", metric)
+    return getattr(inner, "__name__", type(inner).__name__)
+
+
+def metric_values(metric: Callable, ranks: np.ndarray, groups: np.ndarray, k: int) -> np.ndarray:
     """The values of a metric given as a function, or an error where they are not one a user."""
     values = np.asarray(metric(ranks, groups, k), dtype=np.float64)
     n = int(groups.max()) + 1
     if values.shape != (n,):
         raise ValueError(
-            f"metric {metric.__name__} must return one value a user, ({n},), from ranks (n,), groups (n,) and k, got "
-            f"shape {values.shape}"
+            f"metric {metric_name(metric)} must return a value a user, ({n},), from ranks (n,), groups (n,) and k, got "
+            f"{values.shape}"
         )
     return values
 

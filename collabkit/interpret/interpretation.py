@@ -1,7 +1,5 @@
 """`CollabInterpretation`: what a trained model has learned, as DataFrames of numbers and matplotlib Axes."""
 
-from __future__ import annotations
-
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
@@ -45,7 +43,7 @@ class CollabInterpretation:
         self.train, self.valid = recommender.train, recommender.valid
 
     @classmethod
-    def from_learner(cls, learn) -> CollabInterpretation:
+    def from_learner(cls, learn) -> "CollabInterpretation":
         """The interpretation of a `CollabLearner`'s model."""
         return cls(learn.recommender)
 

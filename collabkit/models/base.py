@@ -1,7 +1,5 @@
 """`Model`: what every model shares: two sides, broadcasting `forward`, the rating scale, scores for ranking."""
 
-from __future__ import annotations
-
 import inspect
 import math
 from contextlib import contextmanager
@@ -18,7 +16,17 @@ from collabkit.models.scorers import DotScorer, ItemTable, PairScorer, Scorer, p
 from collabkit.models.sides import Side
 from collabkit.models.sparse_dot import row_dots
 
-__all__ = ["Model", "DotModel", "as_model", "check_y_range", "evaluating", "make_for", "option_names", "sigmoid_range"]
+__all__ = [
+    "Model",
+    "DotModel",
+    "as_model",
+    "check_y_range",
+    "evaluating",
+    "make_for",
+    "option_names",
+    "probe",
+    "sigmoid_range",
+]
 
 _NO_FEATURES = "takes no side features, and the dataloaders have some: make them without"
 
@@ -41,6 +49,7 @@ class Model(nn.Module):
     needs: tuple[str, ...] = ("users",)
     joins = "sum"  # how the features' part meets the id's: added to it, or 'concat'
     sparse = False  # whether the tables have sparse gradients
+    by_fit = False  # whether it is fitted by its own `fit(dls)` rather than by a learner
     predicts_ratings = True  # whether its answers to rated data are ratings
 
     def __init__(self, user_side: Side, item_side: Side, y_range: tuple[float, float] | None = None):
@@ -50,13 +59,13 @@ class Model(nn.Module):
         self.id_dropout = 0.0
         self._steps = 0
 
-    def name_rows(self, users: Vocab, items: Vocab) -> Model:
+    def name_rows(self, users: Vocab, items: Vocab) -> "Model":
         """Say whose rows the sides hold, for the methods that take ids."""
         self.user_side.vocab, self.item_side.vocab = users, items
         return self
 
     @classmethod
-    def for_data(cls, data: Dataset, **options) -> Model:
+    def for_data(cls, data: Dataset, **options) -> "Model":
         """A model for a dataset; by default `cls(n_users, n_items, **options)`, with the side features, if any.
 
         Override it for a model that is made from more of the data (a graph of the interactions, say). An artefact is
@@ -69,7 +78,10 @@ class Model(nn.Module):
             if "features" not in parameters(cls):
                 raise TypeError(f"{cls.__name__} {_NO_FEATURES}")
             options["features"] = data.features
-        return cls(data.n_users, data.n_items, **options)
+        model = cls(data.n_users, data.n_items, **options)
+        if data.features and not model.features:
+            raise TypeError(f"{cls.__name__} was given side features and has none: call self.add_features(features)")
+        return model
 
     def config(self) -> dict:
         """The options of `for_data`, JSON-ready, from which the artefact makes the model again."""
@@ -318,10 +330,32 @@ def as_model(model) -> Model | None:
 def make_for(cls, data: Dataset, **options) -> nn.Module:
     """A `cls` for a dataset: `Model.for_data`, or of any other class or function `cls(n_users, n_items, **options)`."""
     if isinstance(cls, type) and issubclass(cls, Model):
+        if cls.by_fit:
+            raise TypeError(f"{cls.__name__} is fitted in one go: {cls.__name__}().fit(dls)")
+        if "context" in cls.needs and not data.columns.context:
+            raise ValueError(f"{cls.__name__} looks at the context of a row: make dls with context=[columns]")
         return cls.for_data(data, **options)
     if data.features:
         raise TypeError(f"{cls.__name__} {_NO_FEATURES}")
     return cls(data.n_users, data.n_items, **options)
+
+
+@torch.no_grad()
+def probe(model: Model, data: Dataset) -> None:
+    """Ask a model for a few scores, and raise `ValueError` where their shape is wrong or its two forms disagree."""
+    name, users, items = type(model).__name__, torch.arange(2), torch.arange(min(3, data.n_items))
+    query = data.asker(model.needs)(users).to(model.device)
+    with evaluating(model):
+        logits = model.score(query[:, None] if isinstance(query, Tensor) else query, items[None].to(model.device))
+        if tuple(getattr(logits, "shape", ())) != (2, len(items)):
+            raise ValueError(
+                f"{name} must score 2 users and {len(items)} items as (2, {len(items)}) logits, got "
+                f"{tuple(getattr(logits, 'shape', ())) or type(logits).__name__}: see its interact"
+            )
+        if model.has_vectors:
+            product = model.user_vectors(query) @ model.item_vectors(items.to(model.device)).T
+            if not torch.allclose(product, logits, rtol=1e-3, atol=1e-4):
+                raise ValueError(f"{name}'s interact is not the dot product of its user_vectors and item_vectors")
 
 
 def option_names(cls) -> list[str]:

@@ -1,7 +1,5 @@
 """`ClosedForm`: models that are fitted in one go: popularity, neighbours, EASE. They answer a history of items."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from importlib import import_module
 
@@ -27,7 +25,7 @@ class ClosedForm(Model):
     """
 
     needs = ("history",)
-    predicts_ratings = False
+    by_fit, predicts_ratings = True, False
     name = ""  # in tables of results
 
     def __init__(self):
@@ -37,11 +35,11 @@ class ClosedForm(Model):
         self.eval()
 
     @classmethod
-    def for_data(cls, data: Dataset, **options) -> ClosedForm:
+    def for_data(cls, data: Dataset, **options) -> "ClosedForm":
         """A model that is not fitted yet."""
         return cls(**options)
 
-    def fit(self, data) -> ClosedForm:
+    def fit(self, data) -> "ClosedForm":
         """Fit to the training part of `data`, and return itself.
 
         Args:

@@ -46,10 +46,6 @@ class CollFilter(DotModel):
     u_bias = property(lambda self: self.user_side.tables[1], doc="The users' biases, an embedding `(n_users, 1)`.")
     i_bias = property(lambda self: self.item_side.tables[1], doc="The items' biases, an embedding `(n_items, 1)`.")
 
-    def interact(self, user_rows, item_rows) -> Tensor:
-        (p, b_u), (q, b_i) = user_rows, item_rows
-        return (p * q).sum(-1) + (b_u + b_i).squeeze(-1)  # (...)
-
     def config(self) -> dict:
         return {name: getattr(self, name) for name in ("n_factors", "y_range", "init_std", "sparse", "id_dropout")}
 

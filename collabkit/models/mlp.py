@@ -1,7 +1,5 @@
 """`EmbeddingNN` and `NCF`: user and item embeddings, concatenated and passed through a multi-layer perceptron."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -67,7 +65,7 @@ class EmbeddingNN(Model):
         self.layers = nn.Sequential(*blocks, nn.Sequential(final, nn.BatchNorm1d(1)) if bn_final else final)
 
     @classmethod
-    def for_data(cls, data: Dataset, **options) -> EmbeddingNN:
+    def for_data(cls, data: Dataset, **options) -> "EmbeddingNN":
         if "emb_szs" in options:  # the numbers of rows are the data's
             sizes = [size[-1] for size in options.pop("emb_szs")]
             options["emb_szs"] = list(zip((data.n_users, data.n_items), sizes, strict=True))

@@ -1,7 +1,5 @@
 """`GMF` and `NeuMF`: generalised and neural matrix factorisation (He et al. 2017)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -98,7 +96,7 @@ class NeuMF(Model):
         self.add_features(features, id_dropout, init_std)
 
     @classmethod
-    def from_parts(cls, gmf: GMF, ncf: NCF, alpha: float = 0.5) -> NeuMF:
+    def from_parts(cls, gmf: GMF, ncf: NCF, alpha: float = 0.5) -> "NeuMF":
         """A model whose score is `alpha * GMF + (1 - alpha) * NCF`, from which training goes on (section 3.4.1).
 
         Raises:

@@ -1,7 +1,5 @@
 """Scores of many items at once, block by block under a bound of memory."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 
@@ -25,7 +23,7 @@ class ItemTable:
         self.columns = vectors.T.contiguous()  # (d, c)
         self.largest = vectors.abs().amax() * vectors.shape[1]
 
-    def take(self, positions: Tensor) -> ItemTable:
+    def take(self, positions: Tensor) -> "ItemTable":
         """The table of some of the candidates."""
         return ItemTable(self.columns[:, positions.to(self.columns.device)].T)
 

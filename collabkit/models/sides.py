@@ -174,4 +174,6 @@ class HistorySide(Side):
         self.encode = encode
 
     def rows(self, query: Query) -> tuple[Tensor, ...]:
+        if isinstance(query, Tensor) or query.history is None:
+            raise TypeError('a model with a HistorySide must say so: needs = ("history",)')
         return (self.encode(query.history),)

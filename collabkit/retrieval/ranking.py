@@ -193,13 +193,14 @@ def _hide(logits: Tensor, users: Tensor, column: Tensor | None, hidden: Runs | N
     """Set the logits `(b, c)` of hidden pairs to -inf, in place."""
     if hidden is None or len(users) == 0:
         return logits
-    first, last = int(users[0]), int(users[-1])
-    in_order = last - first == len(users) - 1 and bool((users.diff() == 1).all())  # block by block: a plain slice
-    runs = hidden.of(slice(first, last + 1) if in_order else users)
-    columns = runs.values - 1 if column is None else column[runs.values]
-    index = (runs.rows * logits.shape[1] + columns).numpy()
-    if column is not None:
-        index = index[columns.numpy() >= 0]
+    first, width = int(users[0]), logits.shape[1]
+    if column is None and torch.equal(users, torch.arange(first, first + len(users))):  # block by block: a plain slice
+        part = slice(*(int(hidden.start[j]) for j in (first, first + len(users))))
+        index = hidden.cells[part] - first * width
+    else:
+        runs = hidden.of(users)
+        columns = runs.values - 1 if column is None else column[runs.values]
+        index = (runs.rows * width + columns)[columns >= 0].numpy()
     flat = logits.view(-1)
     if logits.device.type == "cpu":
         flat.numpy()[index] = -np.inf  # twice as fast as torch's indexed assignment

@@ -57,12 +57,10 @@ FEATURES = "features.safetensors"
 
 # Formats 1 and 2: the tables were the model's, not its sides'.
 _OLD_NAMES = (
-    (r"^u_weight\.", "user_side.tables.0."),
+    (r"^(u_weight|embeds\.0)\.", "user_side.tables.0."),
     (r"^(u_bias|u_mlp)\.", "user_side.tables.1."),
-    (r"^i_weight\.", "item_side.tables.0."),
+    (r"^(i_weight|embeds\.1)\.", "item_side.tables.0."),
     (r"^(i_bias|i_mlp)\.", "item_side.tables.1."),
-    (r"^embeds\.0\.", "user_side.tables.0."),
-    (r"^embeds\.1\.", "item_side.tables.0."),
     (r"^(user|item)_features\.", r"\1_side.features."),
 )
 
@@ -108,6 +106,7 @@ def save_artefact(folder: str | Path, model: Model, data: Dataset, *, metrics: d
         raise TypeError(f"only models of collabkit can be exported, got {type(model).__name__}; use learn.save instead")
     check_target(folder)
     _check_sizes(model, data)
+    _check_config(model, data)
     if not all(bool(value.isfinite().all()) for value in model.state_dict().values()):
         raise ValueError("the model has NaN or infinite weights: its training diverged; train again before exporting")
     new = folder.with_name(f".{folder.name}.new-{uuid.uuid4().hex[:8]}")
@@ -129,6 +128,20 @@ def _check_sizes(model: Model, data: Dataset) -> None:
             raise ValueError(
                 f"the model has {side.n} rows of {side.name}s, the interactions {n} ids: they do not belong together"
             )
+
+
+def _check_config(model: Model, data: Dataset) -> None:
+    """Raise `ValueError` unless `config()` makes a model of the same shapes and scale again."""
+    name, config = type(model).__name__, model.config()
+    if not isinstance(config, dict):
+        raise ValueError(f"{name}.config() must give the options that it was made with as a dict, got {config!r}")
+    if model.by_fit:
+        return
+    with uninitialised():
+        made = type(model).for_data(replace(data, features=model.features), **config)
+    shapes, others = ({key: value.shape for key, value in m.state_dict().items()} for m in (model, made))
+    if shapes != others or model.y_range != made.y_range:
+        raise ValueError(f"{name}.config() leaves an option out: {config} makes another model than the one to be saved")
 
 
 def check_target(folder: Path) -> None:
@@ -155,7 +168,8 @@ def load_artefact(folder: str | Path, models: Sequence[type[Model]] = ()) -> Art
     """
     folder = _find(Path(folder).expanduser().resolve())
     config = _read_config(folder)
-    specs, known = config.get("features", {}), {cls.__name__: cls for cls in (*MODELS, *models)}
+    given = [models] if isinstance(models, type) else models
+    specs, known = config.get("features", {}), {cls.__name__: cls for cls in (*MODELS, *given)}
     try:
         name = config["model"]["class"]
         if name not in known:

@@ -1,7 +1,5 @@
 """`Recommender`: a trained model with its ids, for recommendations; loads an artefact without fastai."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -67,7 +65,7 @@ class Recommender:
     valid = property(lambda self: self.data.valid, doc="The validation interactions, or None.")
 
     @classmethod
-    def load(cls, folder: str | Path, models: Sequence[type[Model]] = ()) -> Recommender:
+    def load(cls, folder: str | Path, models: Sequence[type[Model]] = ()) -> "Recommender":
         """The recommender in an artefact folder written by `learn.export`; see `serve.load_artefact` for errors.
 
         Args:
@@ -268,7 +266,7 @@ class Recommender:
         """
         return questionnaire(self.fold, n, by=by, items=items)
 
-    def add_items(self, items: pd.DataFrame) -> Recommender:
+    def add_items(self, items: pd.DataFrame) -> "Recommender":
         """Take in new items, known by their features alone; nothing is trained, and the other ids stay as they are.
 
         Args:
@@ -286,11 +284,11 @@ class Recommender:
         self.data = add_ids(self.model, self.data, items, "item")
         return self
 
-    def add_users(self, users: pd.DataFrame) -> Recommender:
+    def add_users(self, users: pd.DataFrame) -> "Recommender":
         """Take in new users, known by their features alone; see `add_items`, and `fold_in` for users with ratings."""
         return self._take_in(lambda _: add_ids(self.model, self.data, users, "user"))
 
-    def fold_in(self, ratings: pd.DataFrame, users: pd.DataFrame | None = None) -> Recommender:
+    def fold_in(self, ratings: pd.DataFrame, users: pd.DataFrame | None = None) -> "Recommender":
         """Take in new users by what they have rated or clicked, the items as they are; nothing is trained again.
 
         Each gets the row of the user table under which the history is most likely, given how the training users are
@@ -322,7 +320,7 @@ class Recommender:
         """The fold-in for the model as it is now; kept until a weight changes."""
         return self._keep("fold", lambda: FoldIn(self.model, self.data))
 
-    def _take_in(self, change: Callable[[Callable[[Dataset], FoldIn]], Dataset]) -> Recommender:
+    def _take_in(self, change: Callable[[Callable[[Dataset], FoldIn]], Dataset]) -> "Recommender":
         """Take users in. They change nothing of how the trained ones are distributed: the prior stays."""
         version, data, fold = self._kept.get("fold", (None, None, None))
         folds = [fold] if version == self.model.version() and data is self.data else []

@@ -1,7 +1,5 @@
 """Batches: what a loader's rows become. Ratings as they are, positives with negatives, whole users, or single pairs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from copy import copy
 
@@ -96,7 +94,7 @@ class Rated(_Rows):
     n_inp = property(lambda self: 1 if self.needs == ("users",) else 2, doc="Number of inputs in a batch.")
     n_plain = property(lambda self: self.n_inp + (self.rating is not None), doc="Tensors in a batch without weights.")
 
-    def asking(self, needs: Sequence[str]) -> Rated:
+    def asking(self, needs: Sequence[str]) -> "Rated":
         if "history" in needs and self.known is None:
             raise ValueError("a model that looks at histories learns from events: make dls with feedback='implicit'")
         return super().asking(needs)
@@ -253,7 +251,7 @@ class ByUser(Ranked):
         self.members = self.data.counts("user").nonzero().squeeze(1).to(self.device)  # (n,) users who have events
         self.rows = Runs.group(self.data.user_idx, torch.arange(len(self.data)), self.data.n_users).to(self.device)
 
-    def asking(self, needs: Sequence[str]) -> ByUser:
+    def asking(self, needs: Sequence[str]) -> "ByUser":
         if tuple(needs) != ("users",):
             raise ValueError(f"batches of whole users have no {needs[-1]}: leave by_user=True out for this model")
         return self
@@ -302,7 +300,7 @@ class Pointwise(Rated):
         self.ranked, self.n_negatives = ranked, ranked.n_negatives
         super().__init__(ranked.data)
 
-    def on(self, data: Interactions) -> Pointwise:
+    def on(self, data: Interactions) -> "Pointwise":
         return Pointwise(self.ranked.on(data))
 
     def to(self, device) -> None:

@@ -10,7 +10,7 @@ from fastai.learner import Metric
 from collabkit.data.dataset import Dataset
 from collabkit.data.interactions import Interactions
 from collabkit.evaluate.candidates import SampledCandidates
-from collabkit.evaluate.task import CUT_METRICS, RankingTask, check_ks
+from collabkit.evaluate.task import CUT_METRICS, RankingTask, check_ks, metric_name, metric_values
 from collabkit.models.base import as_model, evaluating
 
 __all__ = ["RankingMetric", "HitRate", "Precision", "Recall", "NDCG", "MAP", "MRR", "is_ranking_function"]
@@ -60,7 +60,7 @@ class RankingMetric(Metric):
         if self.function is None:
             raise TypeError("RankingMetric needs a function of ranks, groups and k; or take HitRate(10) and its kin")
         if function is not None:
-            self.title = function.__name__
+            self.title = metric_name(function)
         self._task: tuple[Dataset, Interactions, RankingTask] | None = None
         self.reset()
 
@@ -89,7 +89,7 @@ class RankingMetric(Metric):
             self._rank()
         if len(self._answer.ranks) == 0:
             return float("nan")
-        return float(self.function(self._answer.ranks, self._answer.groups, self.k).mean())
+        return float(metric_values(self.function, self._answer.ranks, self._answer.groups, self.k).mean())
 
     def _rank(self) -> None:
         """One pass, for this metric and all others of the learner that ask the same of it."""

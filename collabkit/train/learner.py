@@ -1,8 +1,7 @@
 """`collab_learner` and `CollabLearner`: a fastai `Learner` that recommends, evaluates and exports."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 
@@ -14,8 +13,7 @@ from fastcore.meta import delegates
 
 from collabkit.data.feedback import read_feedback
 from collabkit.data.interactions import check_seed
-from collabkit.losses import RankingLoss
-from collabkit.models.base import Model, as_model, check_y_range
+from collabkit.models.base import Model, as_model, check_y_range, probe
 from collabkit.serve import Recommender, load_artefact
 from collabkit.train.callbacks import AlternatingLeastSquares
 from collabkit.train.choose import N_FACTORS, check_ratings, choose_loss, other_model, rating_model
@@ -29,7 +27,7 @@ class CollabLearner(LeanLearner):
     """A fastai `Learner` for the models of this library; make it with `collab_learner`.
 
     On top of fastai's methods it has `predict`, `recommend`, `similar_items`, `similar_users`, `evaluate` and `export`,
-    all by external ids. Arguments as of `training.LeanLearner`.
+    all by external ids. Arguments as of `loop.LeanLearner`.
     """
 
     def __init__(self, *args, **kwargs):
@@ -37,7 +35,7 @@ class CollabLearner(LeanLearner):
         self._given = None  # the data that the recommender was given, or that was taken over from it
         self._metrics_of_fit: dict[str, float] = {}
         super().__init__(*args, **kwargs)
-        if as_model(self.model) is not None and _of_differences(self.loss_func):
+        if as_model(self.model) is not None and getattr(self.loss_func, "of_differences", False):
             self.model.drop_user_bias()
 
     def __repr__(self) -> str:
@@ -50,8 +48,11 @@ class CollabLearner(LeanLearner):
         try:
             super().fit(n_epoch, *args, **kwargs)
             self._keep_metrics()
-        finally:  # an interrupted fit leaves a model that can be used too
-            self._refold()
+        except BaseException:
+            with suppress(Exception):  # as of `LeanLearner.fit`
+                self._refold()
+            raise
+        self._refold()
 
     def load(self, *args, **kwargs):
         """fastai's `load`; folded-in users are folded into the model that was loaded.
@@ -127,15 +128,15 @@ class CollabLearner(LeanLearner):
         """The top `k` items of each user, or by `history=` of new ones; see `Recommender.recommend`."""
         return self.recommender.recommend(users, k, **kwargs)
 
-    def add_items(self, items: pd.DataFrame) -> CollabLearner:
+    def add_items(self, items: pd.DataFrame) -> "CollabLearner":
         """Take in new items by their features, without training; see `Recommender.add_items`. Returns the learner."""
         return self._extended(self.recommender.add_items(items))
 
-    def add_users(self, users: pd.DataFrame) -> CollabLearner:
+    def add_users(self, users: pd.DataFrame) -> "CollabLearner":
         """Take in new users by their features, without training; see `Recommender.add_users`. Returns the learner."""
         return self._extended(self.recommender.add_users(users))
 
-    def fold_in(self, ratings: pd.DataFrame, users: pd.DataFrame | None = None) -> CollabLearner:
+    def fold_in(self, ratings: pd.DataFrame, users: pd.DataFrame | None = None) -> "CollabLearner":
         """Take in new users by their ratings or clicks, without training; see `Recommender.fold_in`.
 
         Their rows are no training data: `fit` leaves them out, and folds these users in again at its end. Returns the
@@ -148,7 +149,7 @@ class CollabLearner(LeanLearner):
         """Items to ask a new user about; see `Recommender.questionnaire`."""
         return self.recommender.questionnaire(n, **kwargs)
 
-    def _extended(self, recommender: Recommender) -> CollabLearner:
+    def _extended(self, recommender: Recommender) -> "CollabLearner":
         """Take over the data of the recommender after it took new ids in."""
         self.dls, self._given = self.dls.with_data(recommender.data), recommender.data
         self.opt = None  # it holds the tables as they were
@@ -225,14 +226,10 @@ def collab_learner(
     if as_model(model) is not None:
         check_ratings(dls, model.y_range)
         model.name_rows(*dls.classes.values())
-        if is_new and _of_differences(loss_func):
+        probe(model, dls.data)
+        if is_new and getattr(loss_func, "of_differences", False):
             model.drop_user_bias(reset=True)
     return CollabLearner(dls, model, loss_func, seed=seed, wd_on=wd_on, **kwargs)
-
-
-def _of_differences(loss_func) -> bool:
-    """Whether the loss stays the same when all scores of a user are shifted: it tells nothing of user biases."""
-    return isinstance(loss_func, RankingLoss) and loss_func.of_differences
 
 
 def load_learner(

@@ -1,9 +1,8 @@
 """`Loader`: an order of rows, cut into batches: slices of tensors, in the place of a sampler and worker processes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from operator import attrgetter
 
 import pandas as pd
@@ -51,10 +50,10 @@ class Loader:
         self.bs, self.shuffle, self.drop_last, self.seed, self.epoch = int(bs), shuffle, drop_last, seed, 0
         self._given_order = get_idxs
         if get_idxs is not None:
-            self.drop_last, self.batches = False, self.batches.on(self.dataset.unweighted())
+            self.drop_last, self.batches = False, self.batches.on(replace(self.dataset, weight=None))
         self.to(device)
 
-    def to(self, device) -> Loader:
+    def to(self, device) -> "Loader":
         """Move the data to `device` (None is the CPU)."""
         self.batches.to(device)
         self.device = self.batches.device
@@ -116,7 +115,7 @@ class Loader:
         """The first batch of the next epoch, without starting it."""
         return next(self._batches(self._order(), self.epoch))
 
-    def new(self, dataset: Interactions | None = None, batches=None, cls=None, **kwargs) -> Loader:
+    def new(self, dataset: Interactions | None = None, batches=None, cls=None, **kwargs) -> "Loader":
         """A loader like this one, with other data or arguments (fastai's `get_preds` and `show_results` call it)."""
         batches = self.batches if batches is None else batches
         batches = batches if dataset is None else batches.on(dataset)

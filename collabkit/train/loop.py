@@ -1,6 +1,6 @@
 """`LeanLearner`: fastai's `Learner` with less work a batch and random numbers of its own."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from functools import partial
 
@@ -112,8 +112,11 @@ class LeanLearner(Learner):
         with self._own_generator(), self._own_epochs():
             try:
                 super().fit(int(n_epoch), *args, **kwargs)
-            finally:  # an interrupted fit leaves a model that can be used too
-                settle_default_rows(self.model, self.dls)
+            except BaseException:  # an interrupted fit leaves a model that can be used too
+                with suppress(Exception):  # what went wrong first is what is to be seen
+                    settle_default_rows(self.model, self.dls)
+                raise
+            settle_default_rows(self.model, self.dls)
 
     def fit_one_cycle(
         self, n_epoch, lr_max=None, div=25.0, div_final=1e5, pct_start=0.25, wd=None, moms=None, cbs=None,

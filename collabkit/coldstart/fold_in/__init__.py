@@ -50,7 +50,7 @@ class FoldIn:
     """
 
     def __init__(self, model: Model, data: Dataset, **options):
-        if not model.user_side.can_write:
+        if not model.user_side.can_write or "history" in model.needs:
             why = f"computed{', from a history=' if 'history' in model.needs else ''}"
             raise TypeError(f"folding in needs a model with rows for users; those of {type(model).__name__} are {why}")
         self.model, self.data, self._options = model, data, options

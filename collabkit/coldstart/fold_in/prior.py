@@ -1,7 +1,5 @@
 """`Gaussian`: what users' rows are like before anything is known of one, estimated on trained users."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -25,14 +23,14 @@ class Gaussian:
     root: Tensor  # (d, k); without directions in which rows do not vary (a bias that least squares leaves at zero)
 
     @classmethod
-    def of(cls, mean: Tensor, covariance: Tensor) -> Gaussian:
+    def of(cls, mean: Tensor, covariance: Tensor) -> "Gaussian":
         """From a covariance `(d, d)`."""
         values, vectors = torch.linalg.eigh((covariance + covariance.T) / 2)
         keep = values > 1e-9 * values[-1].clamp(min=1e-300)
         return cls(mean, vectors[:, keep] * values[keep].sqrt())
 
     @classmethod
-    def of_rows(cls, rows: Tensor) -> Gaussian:
+    def of_rows(cls, rows: Tensor) -> "Gaussian":
         """From rows `(n, d)` of trained users, one or more."""
         mean = rows.mean(0)
         return cls.of(mean, shrunk_covariance((rows - mean).T @ (rows - mean) / len(rows), len(rows)))

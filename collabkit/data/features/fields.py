@@ -1,7 +1,5 @@
 """The kinds of side information: what is fitted on the training ids, and how a column's values become tensors."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -45,7 +43,7 @@ class Field:
     columns: tuple[str | int, ...] = ()
 
     @property
-    def by_kind(self) -> Kind:
+    def by_kind(self) -> "Kind":
         """What its kind knows of it."""
         if self.kind not in KINDS:
             raise ValueError(f"feature {self.name!r} is of kind {self.kind!r}, of which nothing is known: put it into "
@@ -76,7 +74,7 @@ class Kind:
 
     is_bag = False
 
-    def fit(self, name: str, values: pd.Series, columns: Sequence[str] = ()) -> Field:
+    def fit(self, name: str, values: pd.Series, columns: Sequence[str] = ()) -> "Field":
         """The field that the values `(m,)` of the training ids fix; at least one is there.
 
         Raises:
@@ -122,7 +120,7 @@ class Categories(Kind):
     def __init__(self, many: bool):
         self.many = many
 
-    def fit(self, name: str, values: pd.Series, columns: Sequence[str] = ()) -> Field:
+    def fit(self, name: str, values: pd.Series, columns: Sequence[str] = ()) -> "Field":
         texts = [text for row in self._lists(name, values) for text in row]
         kind = "multi" if self.many else "categorical"
         field = Field(name, kind, tuple(sorted(set(texts))), columns=tuple(columns))
@@ -154,7 +152,7 @@ class Binned(Kind):
 
     is_bag = True
 
-    def fit(self, name: str, values: pd.Series, columns: Sequence[str] = ()) -> Field:
+    def fit(self, name: str, values: pd.Series, columns: Sequence[str] = ()) -> "Field":
         numbers = _numbers(name, values)
         known = numbers[~np.isnan(numbers)]
         if len(known) == 0:
@@ -178,7 +176,7 @@ class Binned(Kind):
 class Numeric(Kind):
     """A number, standardised; where training has missing values, a second column marks them."""
 
-    def fit(self, name: str, values: pd.Series, columns: Sequence[str] = ()) -> Field:
+    def fit(self, name: str, values: pd.Series, columns: Sequence[str] = ()) -> "Field":
         numbers = _numbers(name, values)
         known = numbers[~np.isnan(numbers)]
         if len(known) == 0:
@@ -213,7 +211,7 @@ class Numeric(Kind):
 class Dense(Kind):
     """A vector of numbers, centred and scaled by the root of the mean squared length."""
 
-    def fit(self, name: str, values: pd.Series, columns: Sequence[str] = ()) -> Field:
+    def fit(self, name: str, values: pd.Series, columns: Sequence[str] = ()) -> "Field":
         matrix, there = _vectors(name, values)
         means = matrix[there].mean(0) if there.any() else matrix[:0].sum(0)
         length = float(np.sqrt(np.square(matrix[there] - means).sum(1).mean())) if there.any() else 0.0

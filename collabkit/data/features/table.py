@@ -1,7 +1,5 @@
 """`Features`: side information of users or items as tensors, row-aligned with a `Vocab`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
@@ -53,7 +51,9 @@ class Features:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def from_df(cls, df: pd.DataFrame | None, vocab: Vocab, columns=None, *, trained: Tensor | None = None) -> Features:
+    def from_df(
+        cls, df: pd.DataFrame | None, vocab: Vocab, columns=None, *, trained: Tensor | None = None
+    ) -> "Features":
         """Encode a table of side information, one row an id.
 
         Args:
@@ -99,7 +99,7 @@ class Features:
             notes.append(f"{bare:,} of {len(vocab) - 1:,} ids have no feature row; they count as missing in each field")
         return cls(vocab, tuple(fields), tuple(rows), given, tuple(dict.fromkeys(notes)))
 
-    def extended(self, df: pd.DataFrame | None, vocab: Vocab) -> Features:
+    def extended(self, df: pd.DataFrame | None, vocab: Vocab) -> "Features":
         """These features with those of new ids, `vocab` being this vocabulary with more ids at its end.
 
         Args:
@@ -137,7 +137,7 @@ class Features:
     def __len__(self) -> int:
         return len(self.vocab)
 
-    def warn(self) -> Features:
+    def warn(self) -> "Features":
         """Say the notes in a `CollabWarning`; returns the features."""
         if self.notes:
             say(f"features of {self.vocab.name!r}: {'; '.join(self.notes)}")
@@ -179,7 +179,7 @@ class Features:
         return tensors
 
     @classmethod
-    def from_state(cls, vocab: Vocab, spec: Sequence[Mapping], state: Mapping[str, Tensor]) -> Features:
+    def from_state(cls, vocab: Vocab, spec: Sequence[Mapping], state: Mapping[str, Tensor]) -> "Features":
         """The features that `spec` and `state` describe."""
         tuples = ("categories", "columns", "edges", "means")
         fields = tuple(Field(**{k: tuple(v) if k in tuples else v for k, v in field.items()}) for field in spec)
@@ -215,7 +215,7 @@ class SideFeatures(NamedTuple):
         return self.users is not None or self.items is not None
 
     @classmethod
-    def of(cls, train: Interactions, users=None, items=None, user_columns=None, item_columns=None) -> SideFeatures:
+    def of(cls, train: Interactions, users=None, items=None, user_columns=None, item_columns=None) -> "SideFeatures":
         """The features of the ids of `train`, from tables and columns as of `Features.from_df`; the notes are warned.
 
         Categories, means and scales are those of the ids that have training rows.
@@ -232,6 +232,13 @@ class SideFeatures(NamedTuple):
 
 def _encode(field: Field, values: pd.Series, notes: list[str]) -> Runs | Tensor:
     encoded, missing, unseen = field.by_kind.encode(field, values)
+    codes = encoded.values if field.is_bag else encoded
+    fits = (len(encoded), *codes.shape[1:]) == (len(values), *(() if field.is_bag else (field.width,)))
+    if not fits or not bool(((codes >= 0) & (codes < field.size)).all() if field.is_bag else codes.isfinite().all()):
+        raise ValueError(
+            f"kind {field.kind!r} must encode {field.name!r} as {len(values)} rows of {field.width} finite numbers, or "
+            f"of codes below {field.size}; it gave {type(encoded).__name__} of {len(encoded)} rows"
+        )
     if missing:
         what = "a category of its own" if field.is_bag else "the mean"
         notes.append(f"{field.name!r} is missing for {missing:,} of {len(values):,} ids, which get {what}")
