@@ -1,5 +1,7 @@
 """Queries in batches: the moment of a row, and what its user had met before it; names of a batch's parts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
