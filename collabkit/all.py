@@ -16,7 +16,7 @@ from collabkit import (
     EASE, GMF, NCF, NDCG, BundleError, CollabDataLoaders, CollabInterpretation, CollabLearner, CollabWarning,
     CollFilter, ContentKNN, Dataset, EmbeddingNN, Features, HitRate, Implicit, Interactions, ItemKNN, NeuMF,
     Popularity, Query, QuestionnaireWidget, Recommender, SampledCandidates, TwoTower, Vocab, collab_learner, compare,
-    datasets, filters, splits,
+    datasets, filters, recipes, splits,
 )  # fmt: skip
 
 
