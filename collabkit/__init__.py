@@ -10,6 +10,7 @@ from importlib.machinery import ModuleSpec
 
 __version__ = "0.1.0"
 
+_CLOSED = ["Popularity", "ItemKNN", "ContentKNN", "EASE"]
 _NAMES = {
     "train.dataloaders": ["CollabDataLoaders"],
     "train.learner": ["collab_learner", "CollabLearner", "load_learner"],
@@ -21,18 +22,7 @@ _NAMES = {
     "data.dataset": ["Dataset"],
     "data.query": ["Query"],
     "data.notices": ["CollabWarning"],
-    "models": [
-        "CollFilter",
-        "EmbeddingNN",
-        "NCF",
-        "GMF",
-        "NeuMF",
-        "TwoTower",
-        "Popularity",
-        "ItemKNN",
-        "ContentKNN",
-        "EASE",
-    ],
+    "models": ["CollFilter", "EmbeddingNN", "NCF", "GMF", "NeuMF", "TwoTower", *_CLOSED],
     "evaluate": ["compare", "SampledCandidates"],
     "serve": ["Recommender", "BundleError"],
     "interpret": ["CollabInterpretation", "QuestionnaireWidget"],

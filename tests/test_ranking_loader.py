@@ -15,7 +15,7 @@ from collabkit.data.notices import CollabWarning
 from collabkit.train import loader as loader_module
 from collabkit.train.batches import Pointwise, Ranked
 from collabkit.train.loader import Loader
-from collabkit.train.sampling import SAMPLERS, make_sampler
+from collabkit.train.sampling import SAMPLERS, SharedNegatives, make_sampler
 
 PER_ROW = ("uniform", "popularity")
 SHARED = ("shared", "in_batch", "all")
@@ -152,6 +152,13 @@ def test_new_keeps_what_is_not_told():
     assert as_lists(same) == as_lists(loader)
     fewer = loader.new(batches=Ranked(loader.dataset, loader.batches.sampler, 2))
     assert fewer.one_batch()[2].shape == (16, 2)
+    assert loader.new(n_neg=3).one_batch()[2].shape == (16, 3) and loader.batches.n_negatives == 7
+    assert loader.new(n_neg=3).batches.on(loader.dataset).n_negatives == 3
+    assert loader.new(sampler=SharedNegatives(loader.dataset), n_neg=5).one_batch()[2].dim() == 1
+    with pytest.raises(ValueError, match="n_neg must be a whole number"):
+        loader.new(n_neg=0)
+    with pytest.raises(TypeError, match="n_neg"):
+        Loader(loader.dataset).new(n_neg=3)  # of ratings
     assert loader.new(batches=Pointwise(loader.batches)).one_batch()[0].shape[1] == 2
 
 

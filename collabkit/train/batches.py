@@ -152,10 +152,19 @@ class Ranked(_Rows):
     n_inp, n_plain = 3, 4
 
     def __init__(self, data: Interactions, sampler, n_neg: int = 4, known: Runs | None = None):
+        self._draw(sampler, n_neg)
+        super().__init__(data, known)
+
+    def _draw(self, sampler, n_neg: int) -> None:
         if int(n_neg) != n_neg or n_neg < 1:
             raise ValueError(f"n_neg must be a whole number of at least 1, got {n_neg!r}")
         self.sampler, self.n_negatives, self.shares_negatives = sampler, int(n_neg), sampler.shared
-        super().__init__(data, known)
+
+    def on(self, data: Interactions, sampler=None, n_neg: int | None = None):
+        """The same of other interactions, or with other negatives."""
+        new = copy(self)
+        new._draw(self.sampler if sampler is None else sampler, self.n_negatives if n_neg is None else n_neg)
+        return super(Ranked, new).on(data)
 
     @property
     def ragged(self) -> bool:
@@ -234,19 +243,18 @@ class ByUser(Ranked):
 
     n_inp, n_plain, ragged = 4, 6, True
 
-    def __init__(self, data: Interactions, sampler, n_neg: int = 4):
+    def _draw(self, sampler, n_neg: int) -> None:
         if not (sampler.shared and sampler.mask_seen) or isinstance(sampler, InBatchNegatives):
-            raise ValueError("batches of users need negatives that they share, without what each has seen: "
-                             "negatives='shared' or partial(AllItems, mask_seen=True), "
-                             f"got {type(sampler).__name__}")  # fmt: skip
-        if (data.user_idx.diff() < 0).any():
-            raise ValueError("batches of users need the events in their order: pass data.sorted_by_user()")
-        super().__init__(data, sampler, n_neg)
+            one = f"negatives='shared' or partial(AllItems, mask_seen=True), got {type(sampler).__name__}"
+            raise ValueError(f"batches of users need negatives that they share, without what each has seen: {one}")
+        super()._draw(sampler, n_neg)
 
     def __len__(self) -> int:
         return len(self.members)
 
     def to(self, device) -> None:
+        if (self.data.user_idx.diff() < 0).any():
+            raise ValueError("batches of users need the events in their order: pass data.sorted_by_user()")
         super().to(device)
         self.members = self.data.counts("user").nonzero().squeeze(1).to(self.device)  # (n,) users who have events
         self.rows = Runs.group(self.data.user_idx, torch.arange(len(self.data)), self.data.n_users).to(self.device)
@@ -300,8 +308,8 @@ class Pointwise(Rated):
         self.ranked, self.n_negatives = ranked, ranked.n_negatives
         super().__init__(ranked.data)
 
-    def on(self, data: Interactions) -> "Pointwise":
-        return Pointwise(self.ranked.on(data))
+    def on(self, data: Interactions, **negatives) -> "Pointwise":
+        return Pointwise(self.ranked.on(data, **negatives))
 
     def to(self, device) -> None:
         super().to(device)

@@ -118,7 +118,9 @@ class Loader:
     def new(self, dataset: Interactions | None = None, batches=None, cls=None, **kwargs) -> "Loader":
         """A loader like this one, with other data or arguments (fastai's `get_preds` and `show_results` call it)."""
         batches = self.batches if batches is None else batches
-        batches = batches if dataset is None else batches.on(dataset)
+        other = {name: kwargs.pop(name) for name in ("sampler", "n_neg") if name in kwargs}  # of batches with negatives
+        if dataset is not None or other:
+            batches = batches.on(batches.data if dataset is None else dataset, **other)
         loader = Loader(batches, **{**{name: getattr(self, name) for name in self._arguments}, **kwargs})
         loader.epoch = self.epoch
         return loader
