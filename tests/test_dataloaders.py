@@ -600,3 +600,17 @@ def test_movielens_100k(movielens_dir):
     assert len(dls.train.dataset) + len(dls.valid.dataset) == 100_000 and len(dls.classes["user"]) == 944
     seen = torch.cat([x for x, _ in dls.train])
     assert len(seen) == 80_000 and sorted(len(x) for x, _ in dls.train)[0] == 80_000 % 512
+
+
+def test_dataloaders_of_loaders_alone_are_enough_for_a_learner():
+    df = pd.DataFrame(
+        {
+            "user": [u for u in range(20) for _ in range(5)],
+            "item": [i for u in range(20) for i in range(u % 3, u % 3 + 5)],
+        }
+    )
+    dls = CollabDataLoaders.from_df(df, feedback="implicit", seed=0, bs=16)
+    wide = CollabDataLoaders(dls.train.new(n_neg=2), dls.valid.new(n_neg=2), path=dls.path, device=dls.device)
+    learn = collab_learner(wide, 4, seed=0)
+    learn.fit(1)
+    assert len(learn.recommend(df["user"][0], k=2)) == 2 and "CollabDataLoaders" in repr(wide)

@@ -46,6 +46,7 @@ class CollabDataLoaders(DataLoaders):
     """
 
     _needs: tuple[str, ...] = ("users",)
+    _data: Dataset | None = None  # read from the loaders where these are all there is
     weights: str | None = None  # which weights the training rows have, as given to `from_df`
 
     @classmethod
@@ -200,8 +201,7 @@ class CollabDataLoaders(DataLoaders):
         lines = [f"CollabDataLoaders on {self.device}"]
         lines += [f"{name}: {dl.dataset!r}, bs {dl.bs:,}" for name, dl in zip(("train", "valid"), self, strict=True)]
         if (weight := self.train.dataset.weight) is not None:
-            name = "given" if self.weights is None else self.weights
-            lines.append(f"weights: {name}, {weight.min():.3g} to {weight.max():.3g} (mean 1)")
+            lines.append(f"weights: {self.weights or 'given'}, {weight.min():.3g} to {weight.max():.3g} (mean 1)")
         lines += [repr(side).replace("\n", "\n  ") for side in self.features if side is not None]
         return "\n  ".join(lines)
 
@@ -209,8 +209,8 @@ class CollabDataLoaders(DataLoaders):
     def data(self) -> Dataset:
         """What the batches are made of, also where another loader was put in `loaders`."""
         train, valid = (loader.dataset for loader in self.loaders[:2])
-        if train is not self._data.train or valid is not self._data.valid:
-            self._data = replace(self._data, train=train, valid=valid)
+        if self._data is None or train is not self._data.train or valid is not self._data.valid:
+            self._data = replace(self._data or Dataset(train), train=train, valid=valid)
         return self._data
 
     @property
