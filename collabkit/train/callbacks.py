@@ -2,7 +2,6 @@
 
 import math
 import time
-import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -13,6 +12,7 @@ from fastai.learner import AvgSmoothLoss, Recorder
 from tqdm import tqdm
 
 from collabkit.coldstart.default_rows import fill_cold_items, settle_default_rows, zero_cold_rows
+from collabkit.data.notices import say
 from collabkit.models.base import as_model
 from collabkit.train.als import ALSSolver
 
@@ -164,7 +164,7 @@ class DeviceMixedPrecision(MixedPrecision):
         device = next(self.learn.model.parameters()).device.type
         dtype = torch.bfloat16 if self.amp_mode == AMPMode.BF16 else torch.float16
         if device == "cpu":
-            warnings.warn("mixed precision on a CPU saves no time for embedding models", UserWarning, stacklevel=2)
+            say("mixed precision on a CPU saves no time for embedding models")
         self.kwargs["enabled"] = dtype == torch.float16
         self.autocast = torch.autocast(device, dtype=dtype)
         self.learn.scaler, self.scales = torch.amp.GradScaler(device, **self.kwargs), []
