@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from collabkit.coldstart.fold_in import FoldIn
+from collabkit.data.checks import whole
 
 __all__ = ["BY", "questionnaire", "next_questions"]
 
@@ -62,9 +63,7 @@ def questionnaire(fold: FoldIn, n: int = 10, *, by: str = "information", items=N
     """Items to ask a new user about, the most telling first; see `Recommender.questionnaire`."""
     if by not in BY:
         raise ValueError(f"by must be one of {', '.join(map(repr, BY))}, got {by!r}")
-    if int(n) != n or n < 1:
-        raise ValueError(f"n must be a whole number of at least 1, got {n!r}")
-    train = fold.data.train
+    n, train = whole("n", n), fold.data.train
     # Repeated rows count once: it is asked how many users know the item.
     counts = torch.bincount(train.pairs.values, minlength=train.n_items)
     idx = counts.nonzero().squeeze(1)
@@ -74,6 +73,6 @@ def questionnaire(fold: FoldIn, n: int = 10, *, by: str = "information", items=N
         raise ValueError(f"n={n} questions need as many items with training rows, there are {len(idx):,}")
     slope, noise = fold.belief(idx)
     known = counts[idx] / (train.counts("user") > 0).sum()
-    chosen, worth, spread = next_questions(slope, known, int(n), noise=noise, by=by)
+    chosen, worth, spread = next_questions(slope, known, n, noise=noise, by=by)
     table = {train.columns.item: train.items.decode(idx[chosen].numpy()), "known_by": known[chosen].numpy()}
     return pd.DataFrame({**table, "spread": spread.numpy(), "information": worth.numpy()})

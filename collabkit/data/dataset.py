@@ -3,13 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import attrgetter
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 from collabkit.data.features import Features, SideFeatures
-from collabkit.data.interactions import Columns, Interactions
+from collabkit.data.interactions import Interactions
 from collabkit.data.query import Query
 from collabkit.data.runs import Runs
 from collabkit.data.vocab import Vocab
@@ -30,8 +31,9 @@ class Dataset:
         features: side features of users and of items, row-aligned with the vocabularies.
 
     Example:
+        >>> from collabkit.data.tables import name_columns
         >>> df = pd.DataFrame({'user': [1, 1, 2], 'title': ['Alien', 'Brazil', 'Alien']})
-        >>> data = Dataset(Interactions.from_df(df, Columns('user', 'title')))
+        >>> data = Dataset(Interactions.from_df(df, name_columns(df)))
         >>> data.n_users, data.items[1], [run.tolist() for run in data.known]
         (3, 'Alien', [[], [1, 2], [1]])
     """
@@ -58,40 +60,13 @@ class Dataset:
             return cls(*parts)
         raise TypeError(f"expected CollabDataLoaders, a learner or Interactions, got {type(data).__name__}")
 
-    @property
-    def users(self) -> Vocab:
-        """The users' ids."""
-        return self.train.users
-
-    @property
-    def items(self) -> Vocab:
-        """The items' ids."""
-        return self.train.items
-
-    @property
-    def columns(self) -> Columns:
-        """The column names in the caller's tables."""
-        return self.train.columns
-
-    @property
-    def n_users(self) -> int:
-        """Rows of a user table."""
-        return len(self.users)
-
-    @property
-    def n_items(self) -> int:
-        """Rows of an item table."""
-        return len(self.items)
-
-    @property
-    def rated(self) -> bool:
-        """Whether the events have ratings."""
-        return self.train.rating is not None
-
-    @property
-    def parts(self) -> tuple[Interactions | None, ...]:
-        """`(train, valid, folded)`."""
-        return self.train, self.valid, self.folded
+    users = property(attrgetter("train.users"), doc="The users' ids.")
+    items = property(attrgetter("train.items"), doc="The items' ids.")
+    columns = property(attrgetter("train.columns"), doc="The column names in the caller's tables.")
+    n_users = property(attrgetter("train.n_users"), doc="Rows of a user table.")
+    n_items = property(attrgetter("train.n_items"), doc="Rows of an item table.")
+    rated = property(lambda self: self.train.rating is not None, doc="Whether the events have ratings.")
+    parts = property(attrgetter("train", "valid", "folded"), doc="The three, None where there is none.")
 
     @cached_property
     def every_item(self) -> Tensor:

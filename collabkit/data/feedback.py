@@ -7,7 +7,7 @@ import pandas as pd
 
 from collabkit.data.interactions import Columns, Interactions
 from collabkit.data.notices import say
-from collabkit.data.tables import describe_left_out
+from collabkit.data.tables import say_left_out
 
 __all__ = ["Implicit", "read_feedback", "positive_rows", "check_threshold"]
 
@@ -90,9 +90,6 @@ def _rated_positive(table: Interactions, threshold: float | None) -> np.ndarray:
 
 
 def _kept(table: Interactions, rows: np.ndarray, keep: np.ndarray, reason: str) -> np.ndarray:
-    if not keep.any():
-        raise ValueError(f"no row of {len(rows):,} is left: all are {reason}; relax the filter")
-    if not keep.all():
-        users, items = table.user_idx.numpy()[rows], table.item_idx.numpy()[rows]
-        say(describe_left_out(keep, users, items, reason))
+    if not (len(keep) and keep.all()):
+        say_left_out(keep, table.user_idx.numpy()[rows], table.item_idx.numpy()[rows], reason)
     return rows[keep]

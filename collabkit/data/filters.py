@@ -9,8 +9,7 @@ import pandas as pd
 
 from collabkit.data.feedback import check_threshold, positive_rows
 from collabkit.data.interactions import Columns, Interactions, check_ratings
-from collabkit.data.notices import say
-from collabkit.data.tables import describe_left_out, id_codes, name_columns
+from collabkit.data.tables import id_codes, name_columns, say_left_out
 
 __all__ = ["min_count", "k_core", "min_rating", "sample_users", "drop_duplicates", "positive_events"]
 
@@ -123,8 +122,6 @@ def _count_mask(df: pd.DataFrame, columns: Columns, k_users: int, k_items: int) 
 
 
 def _kept(df: pd.DataFrame, keep: np.ndarray, columns: Columns, reason: str) -> pd.DataFrame:
-    if not keep.any():
-        raise ValueError(f"no row of {len(df):,} is left: all are {reason}; relax the filter")
-    if not keep.all():
-        say(describe_left_out(keep, id_codes(df, columns.user), id_codes(df, columns.item), reason))
+    if not (len(keep) and keep.all()):
+        say_left_out(keep, id_codes(df, columns.user), id_codes(df, columns.item), reason)
     return df[keep]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,7 +16,7 @@ from collabkit.data.notices import say
 from collabkit.data.runs import Runs, sorted_unique
 from collabkit.data.vocab import Vocab
 
-__all__ = ["Columns", "Interactions", "SIDES", "check_ratings", "check_seed", "check_times"]
+__all__ = ["Columns", "Interactions", "SIDES", "check_ratings", "check_times"]
 
 SIDES = ("user", "item")
 
@@ -148,15 +147,8 @@ class Interactions:
     def __len__(self) -> int:
         return len(self.user_idx)
 
-    @property
-    def n_users(self) -> int:
-        """Rows of a user table: the known users and the unknown one."""
-        return len(self.users)
-
-    @property
-    def n_items(self) -> int:
-        """Rows of an item table: the known items and the unknown one."""
-        return len(self.items)
+    n_users = property(lambda self: len(self.users), doc="Rows of a user table: the known users and the unknown one.")
+    n_items = property(lambda self: len(self.items), doc="Rows of an item table: the known items and the unknown one.")
 
     def vocab(self, side: str) -> Vocab:
         """The ids of the `'user'` or `'item'` side."""
@@ -262,14 +254,6 @@ class Interactions:
 
 
 _COLUMNS = ("user_idx", "item_idx", "rating", "time", "weight")
-
-
-def check_seed(seed) -> int:
-    """`seed` as a Python int, or an error."""
-    try:
-        return operator.index(seed)
-    except TypeError:
-        raise TypeError(f"seed must be a whole number, got {seed!r}") from None
 
 
 def check_ratings(column: pd.Series) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import torch
 from torch import Tensor
@@ -45,10 +46,7 @@ class Query:
         at = torch.arange(len(self), device=self.users.device)[at] if isinstance(at, slice) else at
         return self._each(lambda part: part.of(at) if isinstance(part, Runs) else part[at])
 
-    @property
-    def device(self) -> torch.device:
-        """Where its tensors are."""
-        return self.users.device
+    device = property(attrgetter("users.device"), doc="Where its tensors are.")
 
     def to(self, device) -> "Query":
         """The same on `device`."""

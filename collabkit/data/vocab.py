@@ -159,6 +159,12 @@ class Vocab:
                            "Check the spelling, or leave them out")  # fmt: skip
         return idx
 
+    def row(self, value) -> int | None:
+        """The index of one id that is there and of the ids' own type; None for all else, on which `encode` has more."""
+        texts = isinstance(self.index.dtype, pd.StringDtype)
+        same = isinstance(value, str) if texts else self.index.dtype == int and type(value) in (int, np.int64)
+        return self.index.get_loc(value) + 1 if same and value in self.index else None
+
     def decode(self, idx) -> pd.Index:
         """Ids `(n,)` in the vocabulary's dtype of the indices `idx` `(n,)`, none of which may be 0 (unknown)."""
         idx = np.asarray(idx, dtype=np.int64)
@@ -167,6 +173,8 @@ class Vocab:
         return self.index.take(idx - 1)
 
     def _check_same_kind(self, values: pd.Index) -> None:
+        if values.dtype == self.index.dtype != object:
+            return
         here, there = _kind(self.index), _kind(values)
         if here != there and len(self.index):
             raise TypeError(f"{self.name!r} ids are of type {here} (e.g. {_some(self.index)}), received type {there} "
@@ -186,7 +194,8 @@ def check_ids(values, name: str = "id") -> pd.Index:
         values = values.detach().cpu().numpy()
     elif not hasattr(values, "dtype"):
         values = list(values)
-        values = pd.Series(values, dtype=object if isinstance(next(iter(values), None), (tuple, list)) else None)
+        kind = object if isinstance(next(iter(values), None), (tuple, list)) else None
+        values = pd.Index(values, dtype=kind, tupleize_cols=False)
     missing = np.asarray(pd.isna(values))
     if missing.ndim != 1:
         raise ValueError(f"{name!r} ids must be one-dimensional, got shape {missing.shape}")
@@ -220,7 +229,7 @@ def _to_index(values) -> pd.Index:
         return pd.Index(np.asarray(values, dtype=object), dtype="str")
     elif dtype == object and len(values) and isinstance(np.asarray(values)[0], tuple):
         return pd.Index(values, dtype=object, tupleize_cols=False)
-    return pd.Index(values)
+    return values if isinstance(values, pd.Index) else pd.Index(values)
 
 
 def _check_floats(index: pd.Index, name: str) -> None:

@@ -102,18 +102,12 @@ def _times(train: Interactions, valid: Interactions) -> list[tuple]:
     last = last.scatter_reduce(0, train.user_idx, train.time, "amax")
     own = float((last[valid.user_idx] > valid.time).double().mean())
     future = float((train.time > valid.time.min()).double().mean())
+    same = "share of rows with another event of the same user at the same time: their order is unknown"
+    later = "share of validation rows whose user has a later training row"
     return [
-        (
-            "tied times",
-            tied,
-            "share of rows with another event of the same user at the same time: their order is unknown",
-        ),
+        ("tied times", tied, same),
         ("training rows from the future", future, "share of training rows later than the first validation row"),
-        (
-            "validation rows before their user's training",
-            own,
-            "share of validation rows whose user has a later training row",
-        ),
+        ("validation rows before their user's training", own, later),
     ]
 
 
@@ -122,9 +116,8 @@ def _cold(train: Interactions, valid: Interactions) -> list[tuple]:
     for side in SIDES:
         what, idx = f"{side}s", valid.indices(side)
         cold = idx[train.counts(side)[idx] == 0]
-        rows.append(
-            (f"cold {what} of the validation part", int((torch.bincount(cold) > 0).sum()), "without a training row")
-        )
+        n_cold = int((torch.bincount(cold) > 0).sum())
+        rows.append((f"cold {what} of the validation part", n_cold, "without a training row"))
         rows.append((f"validation rows of cold {what}", len(cold), "which a model of ids cannot predict"))
     return rows
 

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from collabkit.data.checks import whole
 from collabkit.data.interactions import Columns, Interactions
 from collabkit.data.notices import CollabWarning, say
 from collabkit.data.runs import Runs, sorted_unique
@@ -37,13 +38,9 @@ class SampledCandidates:
     seed: int = 0
 
     def __post_init__(self):
-        if int(self.n) != self.n or self.n < 1:
-            raise ValueError(f"n must be a whole number of at least 1, got {self.n!r}")
+        whole("n", self.n)
 
-    @property
-    def label(self) -> str:
-        """What stands behind the metrics' names."""
-        return f"({self.n} negatives)"
+    label = property(lambda self: f"({self.n} negatives)", doc="What stands behind the metrics' names.")
 
     def draw(self, users: np.ndarray, seen: Runs) -> Runs:
         """Up to `n` items that are not in `seen` for each of the distinct `users` `(m,)`."""

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from collabkit import metrics
 from collabkit.coldstart.fold_in import FoldIn
-from collabkit.data.interactions import Interactions, check_seed
+from collabkit.data.checks import check_seed
+from collabkit.data.interactions import Interactions
 from collabkit.data.query import Query
 from collabkit.data.runs import Runs
 from collabkit.evaluate.references import PopularityRanks

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from collabkit.data.checks import whole
 from collabkit.data.dataset import Dataset
 from collabkit.data.features import Features
 from collabkit.data.runs import Runs
@@ -29,12 +30,10 @@ class ItemKNN(ClosedForm):
     name = "item kNN"
 
     def __init__(self, k: int = 100, shrink: float = 0.0):
-        if int(k) != k or k < 1:
-            raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
         if not shrink >= 0:
             raise ValueError(f"shrink must be at least 0, got {shrink!r}")
         super().__init__()
-        self.k, self.shrink = int(k), float(shrink)
+        self.k, self.shrink = whole("k", k), float(shrink)
         self.register_buffer("near", torch.zeros(0, 0, dtype=torch.int64))  # (n_items, k) neighbours of each item
         self.register_buffer("nearness", torch.zeros(0, 0))  # and their similarities
 

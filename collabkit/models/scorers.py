@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -34,15 +35,19 @@ class DotScorer:
     def __init__(self, model, table: ItemTable):
         self.model, self.table = model, table
         self.buffer = table.columns.new_empty(0, table.columns.shape[1])
-        self.finite = True
+        self.vectors = table.columns.new_zeros(1)  # of the last query
+
+    @property
+    def finite(self) -> bool:
+        """Whether a bound far below what overflows shows that no score is NaN, without a look at each: NaN fails it."""
+        largest = self.vectors.abs().amax() * self.table.largest
+        return bool(largest < torch.finfo(self.vectors.dtype).max / 2)
 
     def __call__(self, query: Tensor | Query) -> Tensor:
         if len(query) > len(self.buffer):
             self.buffer = self.buffer.new_empty(len(query), self.buffer.shape[1])
-        vectors = self.model.user_vectors(query.to(self.buffer.device))
-        # A bound far below what overflows shows that no score is NaN, without a look at each: NaN fails it too.
-        self.finite = bool(vectors.abs().amax() * self.table.largest < torch.finfo(vectors.dtype).max / 2)
-        return torch.mm(vectors, self.table.columns, out=self.buffer[: len(query)])
+        self.vectors = self.model.user_vectors(query.to(self.buffer.device))
+        return torch.mm(self.vectors, self.table.columns, out=self.buffer[: len(query)])
 
 
 class PairScorer:
@@ -63,6 +68,7 @@ class PairScorer:
         return torch.cat([self.model.score(query, part[None, :]) for part in self.candidates.split(size)], dim=1)
 
 
+@lru_cache
 def parse_memory(size: int | str) -> int:
     """Bytes of a size such as `'512MB'`, `'2 GB'` or a number of bytes.
 

@@ -1,30 +1,27 @@
 """Nearest rows of a table by cosine."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from collabkit.data.checks import whole
 from collabkit.data.notices import say
 
-__all__ = ["check_k", "nearest", "cosine_rows", "unit_rows"]
+__all__ = ["check_k", "cosines", "nearest"]
 
 
 def check_k(k, n: int) -> int:
     """`k` as a whole number, at most the `n - 2` others of `n` rows; fewer than asked are said."""
-    if int(k) != k or k < 1:
-        raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
-    if k > n - 2:
+    if whole("k", k) > n - 2:
         say(f"only {n - 2} others exist, fewer than k={k}")
     return min(int(k), n - 2)
 
 
-def unit_rows(table: Tensor) -> Tensor:
-    """The rows of `table` `(n, d)` scaled to length 1, on the CPU."""
-    return torch.nn.functional.normalize(table.detach().float().cpu(), dim=1)
-
-
-def cosine_rows(unit: Tensor):
-    """A function from row indices `(b,)` to their cosines `(b, n)` with all rows of length 1, `unit` `(n, d)`."""
-    return lambda rows: unit[rows] @ unit.T
+def cosines(table: Tensor) -> Callable[[Tensor], Tensor]:
+    """A function from row indices `(b,)` of `table` `(n, d)` to their cosines `(b, n)` with all rows, on the CPU."""
+    unit = torch.nn.functional.normalize(table.detach().float().cpu(), dim=1).T.contiguous()  # (d, n)
+    return lambda rows: unit[:, rows].T @ unit
 
 
 @torch.inference_mode()
@@ -38,11 +35,11 @@ def nearest(similarity, rows: Tensor, k: int, n: int) -> tuple[Tensor, Tensor]:
         n: number of rows.
 
     Returns:
-        Indices and similarities `(m, k)`, best first.
+        Indices `(m, k)`, best first, 0 where fewer have a similarity above -inf, and the similarities.
 
     Example:
         >>> table = torch.tensor([[0., 0.], [1., 0.], [1., 1.], [0., 1.]])
-        >>> nearest(cosine_rows(unit_rows(table)), torch.tensor([1]), 2, 4)[0]
+        >>> nearest(cosines(table), torch.tensor([1]), 2, 4)[0]
         tensor([[2, 3]])
     """
     parts = []
@@ -52,4 +49,4 @@ def nearest(similarity, rows: Tensor, k: int, n: int) -> tuple[Tensor, Tensor]:
         cosine[torch.arange(len(part)), part] = -torch.inf
         parts.append(cosine.topk(k, dim=1))
     best, found = (torch.cat(values) for values in zip(*parts, strict=True))
-    return found, best
+    return found.masked_fill_(best == -torch.inf, 0), best

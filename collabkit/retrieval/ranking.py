@@ -30,10 +30,7 @@ class Asked:
     def __call__(self, users: Tensor) -> Tensor:
         return self.scorer(self.ask(users))
 
-    @property
-    def finite(self) -> bool:
-        """Whether the last scores are known to hold no NaN."""
-        return getattr(self.scorer, "finite", False)
+    finite = property(lambda self: getattr(self.scorer, "finite", False), doc="Whether no last score was NaN, surely.")
 
 
 class FullCatalogue:
@@ -182,7 +179,8 @@ def _columns(candidates: Tensor, n_items: int) -> Tensor | None:
 
     None where the candidates are all items, in order, so that item i is column i - 1.
     """
-    if len(candidates) == n_items - 1 and torch.equal(candidates, torch.arange(1, n_items)):
+    given = candidates.numpy()
+    if len(given) == n_items - 1 and (given[1:] > given[:-1]).all():
         return None
     column = torch.full((n_items,), -1, dtype=torch.int64)
     column[candidates] = torch.arange(len(candidates))
@@ -194,7 +192,7 @@ def _hide(logits: Tensor, users: Tensor, column: Tensor | None, hidden: Runs | N
     if hidden is None or len(users) == 0:
         return logits
     first, width = int(users[0]), logits.shape[1]
-    if column is None and torch.equal(users, torch.arange(first, first + len(users))):  # block by block: a plain slice
+    if column is None and (users.numpy() == np.arange(first, first + len(users))).all():  # a block: a plain slice
         part = slice(*(int(hidden.start[j]) for j in (first, first + len(users))))
         index = hidden.cells[part] - first * width
     else:

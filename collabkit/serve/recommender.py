@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,13 @@ from collabkit.coldstart.fold_in import FoldIn
 from collabkit.coldstart.histories import read_histories
 from collabkit.coldstart.new_ids import add_ids, fold_in_users, refold, takes_ratings
 from collabkit.coldstart.questionnaire import questionnaire
+from collabkit.data.checks import whole
 from collabkit.data.dataset import Dataset
 from collabkit.data.interactions import Interactions
 from collabkit.data.notices import say
 from collabkit.data.query import Query
 from collabkit.data.runs import Runs
+from collabkit.data.tables import new_frame
 from collabkit.data.vocab import Vocab, check_ids
 from collabkit.evaluate import evaluate, evaluate_fold_in
 from collabkit.evaluate.candidates import known_pairs
@@ -26,7 +29,7 @@ from collabkit.evaluate.task import RankingTask, held_out
 from collabkit.models.base import Model, evaluating
 from collabkit.models.scorers import DotScorer, ItemTable, Scorer
 from collabkit.retrieval.index import Index, judged_index
-from collabkit.retrieval.neighbours import check_k, cosine_rows, nearest, unit_rows
+from collabkit.retrieval.neighbours import check_k, cosines, nearest
 from collabkit.retrieval.ranking import Asked, block_size, top_k
 from collabkit.serve.artefact import load_artefact, save_artefact
 
@@ -58,11 +61,11 @@ class Recommender:
         self._kept: dict[str, tuple] = {}  # by what it is: the model's version, and what was computed from it
         self._index: tuple | None = None  # the arguments of `use_index`
 
-    users = property(lambda self: self.data.users, doc="The users' ids.")
-    items = property(lambda self: self.data.items, doc="The items' ids.")
-    columns = property(lambda self: self.data.columns, doc="The column names in the caller's tables.")
-    train = property(lambda self: self.data.train, doc="The training interactions.")
-    valid = property(lambda self: self.data.valid, doc="The validation interactions, or None.")
+    users = property(attrgetter("data.users"), doc="The users' ids.")
+    items = property(attrgetter("data.items"), doc="The items' ids.")
+    columns = property(attrgetter("data.columns"), doc="The column names in the caller's tables.")
+    train = property(attrgetter("data.train"), doc="The training interactions.")
+    valid = property(attrgetter("data.valid"), doc="The validation interactions, or None.")
 
     @classmethod
     def load(cls, folder: str | Path, models: Sequence[type[Model]] = ()) -> "Recommender":
@@ -141,8 +144,7 @@ class Recommender:
             query, ids, runs = self._new_query(history, moment)
             seen = runs.unique() if filter_seen else None
             return self._lists(ids, torch.arange(len(query)), lambda at: query[at], candidates, k, seen, max_memory)
-        asked = self.users.ids if users is None else self._asked(users)
-        chosen = torch.arange(1, len(self.users)) if users is None else self._encode(self.users, asked, unknown)
+        asked, chosen = self._asked(users, unknown)
         ask, seen = self.data.asker(self.model.needs, moment), self._hidden(filter_seen, exclude)
         return self._lists(asked, chosen, ask, candidates, k, seen, max_memory)
 
@@ -361,9 +363,9 @@ class Recommender:
         """A scorer of `candidates` `(c,)`, ascending; the vectors of all items are kept."""
         if not self.model.has_vectors:
             return self.model.scorer(candidates, max_memory)
-        n, device = len(self.items), self.model.device
-        table = self._keep("items", lambda: ItemTable(self.model.item_vectors(torch.arange(1, n, device=device))))
-        return DotScorer(self.model, table if len(candidates) == n - 1 else table.take(candidates - 1))
+        every = self.data.every_item
+        table = self._keep("items", lambda: ItemTable(self.model.item_vectors(every.to(self.model.device))))
+        return DotScorer(self.model, table if len(candidates) == len(every) else table.take(candidates - 1))
 
     def _new_query(self, history, context: dict[str, Tensor]) -> tuple[Query, pd.Index | None, Runs]:
         """The query of somebody with a history, their ids, and the histories."""
@@ -410,67 +412,69 @@ class Recommender:
         idx = vocab.encode([ids] if _is_one(vocab, ids) else ids, unknown="raise" if unknown == "raise" else "zero")
         return torch.from_numpy(idx)
 
-    def _asked(self, users) -> pd.Index:
-        """The ids that were asked for, `(b,)`."""
-        return check_ids([users] if _is_one(self.users, users) else users, self.columns.user)
+    def _asked(self, users, unknown: str) -> tuple[pd.Index, Tensor]:
+        """The ids that were asked for `(b,)`, and their indices."""
+        if users is None:
+            return self.users.ids, torch.arange(1, len(self.users))
+        if unknown == "raise" and (row := self.users.row(users)):
+            return self.users.ids[row - 1 : row], torch.tensor([row])
+        ids = check_ids([users] if _is_one(self.users, users) else users, self.columns.user)
+        return ids, self._encode(self.users, ids, unknown)
 
     def _lists(
         self, ids: pd.Index | None, chosen: Tensor, ask, candidates: Tensor, k: int, hidden: Runs | None = None,
         max_memory: int | str = "512MB",
     ) -> pd.DataFrame:  # fmt: skip
         """The lists of the users at `chosen` `(b,)`, of whom `ask` makes queries, as a table."""
-        if int(k) != k or k < 1:
-            raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
+        k = whole("k", k)
         with evaluating(self.model), torch.inference_mode():
             if self._index is None:
                 block = block_size(len(candidates), max_memory, self.model.device)
                 options = {"n_items": len(self.items), "hidden": hidden, "block": block}
                 scorer = Asked(self._scorer(candidates, max_memory), ask)
-                best, logits = top_k(scorer, chosen, candidates, int(k), **options)
+                best, logits = top_k(scorer, chosen, candidates, k, **options)
             else:
                 vectors = self.model.user_vectors(ask(chosen).to(self.model.device)).cpu()
                 allowed = None if len(candidates) == len(self.items) - 1 else candidates
                 seen = None if hidden is None else hidden.of(chosen)
-                best, logits = self._judged_index()[0].search(vectors, int(k), seen, allowed)
+                best, logits = self._judged_index()[0].search(vectors, k, seen, allowed)
             scores = self.model.activation(logits)
-        return self._frame(ids, best, scores, int(k))
+        asked = {} if ids is None else {self.columns.user: ids}
+        return self._frame("item", best, k, asked, "users", score=scores)
 
-    def _frame(self, ids: pd.Index | None, best: Tensor, scores: Tensor, k: int) -> pd.DataFrame:
-        """The lists `best` `(b, k)` of the users `ids`, or of one without an id, as a table."""
+    def _frame(self, side: str, best: Tensor, k: int, asked: dict, askers: str, **scores: Tensor) -> pd.DataFrame:
+        """The lists `best` `(b, k)` of a side's indices and their `scores`, by name, beside who `asked`, as a table."""
+        best, scores = best.numpy(), {name: values.numpy() for name, values in scores.items()}
         left = best > 0  # (b, k)
         counts = left.sum(1)
         short = int((counts < k).sum())
         if short:
             say(
-                f"fewer than k={k} items are left for {short:,} of {len(best):,} users, who get fewer rows "
+                f"fewer than k={k} {side}s are left for {short:,} of {len(best):,} {askers}, who get fewer rows "
                 f"(at least {int(counts.min())})"
             )
-        rows = torch.repeat_interleave(torch.arange(len(best)), counts).numpy()
-        data = {} if ids is None else {self.columns.user: ids.take(rows)}
-        data[self.columns.item] = self.items.decode(best[left].numpy())
-        return pd.DataFrame({**data, "rank": left.cumsum(1)[left].numpy(), "score": scores[left].numpy()})
+        data = {name: ids.take(np.repeat(np.arange(len(best)), counts)) for name, ids in asked.items()}
+        data[getattr(self.columns, side)] = getattr(self, f"{side}s").decode(best[left])
+        data["rank"] = left.cumsum(1)[left]
+        return new_frame(data | {name: values[left] for name, values in scores.items()})
 
     def _similar(self, ids, k: int, side: str) -> pd.DataFrame:
         vocab = getattr(self, f"{side}s")
         rows, n = self._encode(vocab, ids, "raise"), len(vocab)
         k, own = check_k(k, n), side == "item" and self.model.has_similarity
-        similarity = self.model.item_similarity if own else cosine_rows(self._unit(side))
-        found, best = nearest(similarity, rows, k, n)
-        data = {} if _is_one(vocab, ids) else {f"similar_to_{vocab.name}": vocab.decode(rows.numpy()).repeat(k)}
-        data[vocab.name] = vocab.decode(found.flatten().numpy())
-        data |= {"rank": np.tile(np.arange(1, k + 1), len(rows)), "similarity": best.flatten().numpy()}
-        table = pd.DataFrame(data)
-        return table[table["similarity"] > -np.inf].reset_index(drop=True)  # a model may know few neighbours
+        found, best = nearest(self.model.item_similarity if own else self._cosines(side), rows, k, n)
+        asked = {} if _is_one(vocab, ids) else {f"similar_to_{vocab.name}": vocab.decode(rows.numpy())}
+        return self._frame(side, found, k, asked, f"{side}s", similarity=best)
 
-    def _unit(self, side: str) -> Tensor:
-        """The factors of all of a side's ids, scaled to length 1."""
+    def _cosines(self, side: str) -> Callable[[Tensor], Tensor]:
+        """The cosines of a side's ids with all others."""
 
-        def compute() -> Tensor:
+        def compute():
             every = torch.arange(len(getattr(self, f"{side}s")))
             query = self.data.asker(self.model.needs)(every) if side == "user" else every
-            return unit_rows(self.model.factors(side, query.to(self.model.device)))
+            return cosines(self.model.factors(side, query.to(self.model.device)))
 
-        return self._keep(f"unit_{side}", compute)
+        return self._keep(f"cosines_{side}", compute)
 
     def __repr__(self) -> str:
         return (

@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from collabkit.data.checks import whole
 from collabkit.data.interactions import Interactions
 from collabkit.data.query import Query
 from collabkit.data.runs import Runs
@@ -156,9 +157,7 @@ class Ranked(_Rows):
         super().__init__(data, known)
 
     def _draw(self, sampler, n_neg: int) -> None:
-        if int(n_neg) != n_neg or n_neg < 1:
-            raise ValueError(f"n_neg must be a whole number of at least 1, got {n_neg!r}")
-        self.sampler, self.n_negatives, self.shares_negatives = sampler, int(n_neg), sampler.shared
+        self.sampler, self.n_negatives, self.shares_negatives = sampler, whole("n_neg", n_neg), sampler.shared
 
     def on(self, data: Interactions, sampler=None, n_neg: int | None = None):
         """The same of other interactions, or with other negatives."""

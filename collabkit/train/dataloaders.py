@@ -14,10 +14,11 @@ from fastai.data.core import DataLoaders
 from fastai.torch_core import default_device
 from fastcore.meta import delegates
 
+from collabkit.data.checks import check_seed
 from collabkit.data.dataset import Dataset
 from collabkit.data.features import SideFeatures
 from collabkit.data.feedback import Implicit, read_feedback
-from collabkit.data.interactions import Interactions, check_seed
+from collabkit.data.interactions import Interactions
 from collabkit.data.notices import CollabWarning
 from collabkit.data.prepare import prepare, say_duplicates, table_columns
 from collabkit.data.splits import random_split

@@ -11,8 +11,8 @@ import torch
 from fastcore.foundation import L
 from fastcore.meta import delegates
 
+from collabkit.data.checks import check_seed
 from collabkit.data.feedback import read_feedback
-from collabkit.data.interactions import check_seed
 from collabkit.models.base import Model, as_model, check_y_range, probe
 from collabkit.serve import Recommender, load_artefact
 from collabkit.train.callbacks import AlternatingLeastSquares

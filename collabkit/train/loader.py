@@ -11,6 +11,7 @@ from fastai.torch_core import display_df
 from fastcore.imports import IN_NOTEBOOK
 from torch import Tensor
 
+from collabkit.data.checks import whole
 from collabkit.data.interactions import Interactions
 from collabkit.train.batches import DRAWS, Pointwise, Ranked, Rated
 
@@ -44,10 +45,8 @@ class Loader:
         self, batches: Rated | Ranked | Interactions, *, bs: int = 64, shuffle: bool = False, drop_last: bool = False,
         seed: int = 0, device=None, get_idxs: Callable[[], Tensor] | None = None,
     ):  # fmt: skip
-        if int(bs) != bs or bs < 1:
-            raise ValueError(f"bs must be a whole number of at least 1, got {bs!r}")
         self.batches = Rated(batches) if isinstance(batches, Interactions) else batches
-        self.bs, self.shuffle, self.drop_last, self.seed, self.epoch = int(bs), shuffle, drop_last, seed, 0
+        self.bs, self.shuffle, self.drop_last, self.seed, self.epoch = whole("bs", bs), shuffle, drop_last, seed, 0
         self._given_order = get_idxs
         if get_idxs is not None:
             self.drop_last, self.batches = False, self.batches.on(replace(self.dataset, weight=None))

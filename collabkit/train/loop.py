@@ -15,7 +15,7 @@ from fastcore.foundation import L
 from torch import nn
 
 from collabkit.coldstart.default_rows import settle_default_rows
-from collabkit.data.interactions import check_seed
+from collabkit.data.checks import check_seed, whole
 from collabkit.losses import FlatLoss, RankingLoss
 from collabkit.models.base import as_model
 from collabkit.train.callbacks import ColdRows, DeviceMixedPrecision, LeanRecorder, LeanScheduler, cosine, piecewise
@@ -107,11 +107,10 @@ class LeanLearner(Learner):
 
     def fit(self, n_epoch, *args, **kwargs):
         """fastai's `fit`; dropout draws from this learner's own generator, the caller's are left as they were."""
-        if int(n_epoch) != n_epoch or n_epoch < 1:
-            raise ValueError(f"n_epoch must be a whole number of at least 1, got {n_epoch!r}")
+        n_epoch = whole("n_epoch", n_epoch)
         with self._own_generator(), self._own_epochs():
             try:
-                super().fit(int(n_epoch), *args, **kwargs)
+                super().fit(n_epoch, *args, **kwargs)
             except BaseException:  # an interrupted fit leaves a model that can be used too
                 with suppress(Exception):  # what went wrong first is what is to be seen
                     settle_default_rows(self.model, self.dls)

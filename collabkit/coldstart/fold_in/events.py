@@ -41,8 +41,6 @@ class EventSolver:
     def __init__(self, scores: UserScores, train: Interactions, *, max_users: int = 20_000, seed: int = 0):
         self.scores = scores
         users = trained_users(train, max_users, seed)
-        if len(users) == 0:
-            raise ValueError("there are no training events to fit the prior to")
         self._choose_items(train, seed)
         self.prior = Gaussian.of_rows(scores.rows(users))
         sample = trained_users(train, _CALIBRATION, seed)

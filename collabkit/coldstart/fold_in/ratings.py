@@ -55,8 +55,6 @@ class RatingSolver:
     ):  # fmt: skip
         self.scores = scores
         users = trained_users(train, max_users, seed)
-        if len(users) == 0:
-            raise ValueError("there are no training rows to fit the prior to")
         histories, rows = histories_of(train, users)
         y_range = scores.model.y_range
         self.low, self.width = (None, None) if y_range is None else (y_range[0], y_range[1] - y_range[0])
@@ -218,5 +216,7 @@ def histories_of(train: Interactions, users: Tensor) -> tuple[Runs, Tensor]:
 def trained_users(train: Interactions, max_users: int, seed: int) -> Tensor:
     """At most `max_users` of the users with training rows, drawn by `seed`, ascending."""
     users = train.counts("user")[1:].nonzero().squeeze(1) + 1
+    if len(users) == 0:
+        raise ValueError("there are no training rows to fit the prior to")
     chosen = torch.randperm(len(users), generator=torch.Generator().manual_seed(seed))[:max_users]
     return users[chosen.sort().values]

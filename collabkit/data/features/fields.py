@@ -153,10 +153,7 @@ class Binned(Kind):
     is_bag = True
 
     def fit(self, name: str, values: pd.Series, columns: Sequence[str] = ()) -> "Field":
-        numbers = _numbers(name, values)
-        known = numbers[~np.isnan(numbers)]
-        if len(known) == 0:
-            raise says_nothing(name, "all are missing")
+        numbers, known = _known_numbers(name, values)
         quantiles = np.quantile(known, np.arange(1, N_BINS) / N_BINS, method="inverted_cdf")
         edges = np.array(sorted({edge for edge in quantiles.tolist() if edge > known.min()}))
         if len(edges) == 0 and len(known) == len(numbers):
@@ -177,10 +174,7 @@ class Numeric(Kind):
     """A number, standardised; where training has missing values, a second column marks them."""
 
     def fit(self, name: str, values: pd.Series, columns: Sequence[str] = ()) -> "Field":
-        numbers = _numbers(name, values)
-        known = numbers[~np.isnan(numbers)]
-        if len(known) == 0:
-            raise says_nothing(name, "all are missing")
+        numbers, known = _known_numbers(name, values)
         centre, scale = float(known.mean()), float(known.std())
         varies = scale > 1e-9 * max(1.0, abs(centre))
         if not varies and len(known) == len(numbers):
@@ -301,6 +295,15 @@ def _text(value) -> str:
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))
     return str(value)
+
+
+def _known_numbers(name: str, values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """The `_numbers` of all rows, and those that are there, or an error where none is."""
+    numbers = _numbers(name, values)
+    known = numbers[~np.isnan(numbers)]
+    if len(known) == 0:
+        raise says_nothing(name, "all are missing")
+    return numbers, known
 
 
 def _numbers(name: str, values: pd.Series) -> np.ndarray:

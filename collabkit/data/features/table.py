@@ -143,10 +143,7 @@ class Features:
             say(f"features of {self.vocab.name!r}: {'; '.join(self.notes)}")
         return self
 
-    @property
-    def n_columns(self) -> int:
-        """Columns p of the design matrix."""
-        return sum(field.size for field in self.fields)
+    n_columns = property(lambda self: sum(field.size for field in self.fields), doc="Columns p of the design matrix.")
 
     def matrix(self, idx: Tensor | None = None) -> Tensor:
         """The design matrix `(m, p)` float32 of the ids at `idx` `(m,)`, default all.

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from collabkit.data.interactions import check_seed
+from collabkit.data.checks import check_seed
 from collabkit.data.splits.splitter import Splitter
 from collabkit.data.tables import id_codes
 from collabkit.data.vocab import Vocab

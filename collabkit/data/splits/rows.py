@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from collabkit.data.interactions import Columns, check_seed, check_times
+from collabkit.data.checks import check_seed
+from collabkit.data.interactions import Columns, check_times
 from collabkit.data.splits.splitter import Splitter
 from collabkit.data.tables import id_codes
 
