@@ -74,5 +74,38 @@ def movielens_dir() -> Path:
     """The folder with `ml-100k`, `ml-latest-small`, ...; a test that asks for it is skipped where there is none."""
     folder = data_folder()
     if not folder.is_dir():
-        pytest.skip(f"no MovieLens data at {folder}; set COLLABKIT_DATA to the folder that holds ml-100k")
+        pytest.skip(f"no real data: no MovieLens at {folder}; set COLLABKIT_DATA to the folder that holds ml-100k")
     return folder
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow too: minutes each")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--slow"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if item not in slow]
+
+
+# A test may skip for want of data that the project must not hold, or where a contract has nothing to say.
+MAY_SKIP = ("no real data", "a closed-form model has no epochs")
+
+
+def _undue_skips(config) -> list[str]:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    skips = [] if reporter is None else [report.longrepr for report in reporter.stats.get("skipped", [])]
+    reasons = [(str(skip[0]), str(skip[-1]).removeprefix("Skipped: ")) for skip in skips if isinstance(skip, tuple)]
+    return [f"{file}: {reason}" for file, reason in reasons if not reason.startswith(MAY_SKIP)]
+
+
+def pytest_sessionfinish(session, exitstatus):
+    if exitstatus == 0 and _undue_skips(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for line in _undue_skips(config):
+        terminalreporter.write_line(f"SKIPPED BUT SHOULD HAVE RUN {line}", red=True)

@@ -174,7 +174,7 @@ def test_lists_of_candidates_score_each_user_once(monkeypatch):
 def ncf():
     folder = data_folder() / "ml-1m-ncf"
     if not folder.is_dir():
-        pytest.skip(f"no {folder}")
+        pytest.skip(f"no real data: no {folder}")
     train, test = (
         pd.read_csv(folder / f"ml-1m.{part}.rating", sep="\t", header=None, usecols=[0, 1], names=["user", "item"])
         for part in ("train", "test")

@@ -26,7 +26,7 @@ REAL_DATA = Path(os.environ.get("COLLABKIT_DATA") or ROOT.parent / "shared" / "d
 def real_data(folder):
     """A folder of real data: $COLLABKIT_DATA, else ../shared/data beside the repository; skips when absent."""
     if not (REAL_DATA / folder).is_dir():
-        pytest.skip(f"{folder} is not in {REAL_DATA} (set COLLABKIT_DATA to the folder that holds it)")
+        pytest.skip(f"no real data: {folder} is not in {REAL_DATA} (set COLLABKIT_DATA to the folder that holds it)")
     return REAL_DATA / folder
 
 

@@ -22,7 +22,9 @@ def print_table(table: pd.DataFrame, title: str) -> None:
 def print_evaluation(table: pd.DataFrame) -> None:
     """Print the result of `evaluate`, rating errors and ranking metrics apart, each beside its own baselines."""
     errors = table.index.isin(["RMSE", "MAE"])
-    note = " (trained to predict ratings, not to rank)" if errors.any() else ""
+    notes = ["trained to predict ratings, not to rank"] if errors.any() else []
+    note = "; ".join([*notes, *([table.columns.name] if table.columns.name else [])])
+    note = f" ({note})" if note else ""
     titles = ("Rating prediction (95 % interval over users)", f"Ranking of all items{note}")
     for part, title in zip((table[errors], table[~errors]), titles, strict=True):
         if len(part):

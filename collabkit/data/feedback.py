@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from collabkit.data.checks import at_least, finite
 from collabkit.data.interactions import Columns, Interactions
 from collabkit.data.notices import say
 from collabkit.data.tables import say_left_out
@@ -54,8 +55,11 @@ def read_feedback(feedback, **given) -> Implicit | None:
 
 
 def check_threshold(df: pd.DataFrame, columns: Columns, threshold: float | None) -> None:
-    """Raise `ValueError` unless the ratings that a threshold is for are read."""
-    if threshold is not None and columns.rating is None:
+    """Raise `ValueError` unless a threshold is a number, and the ratings that it is for are read."""
+    if threshold is None:
+        return
+    finite("rating_threshold", threshold)
+    if columns.rating is None:
         raise ValueError(f"rating_threshold={threshold:g} needs rating_name=, one of the columns {list(df.columns)}")
 
 
@@ -78,7 +82,7 @@ def _rated_positive(table: Interactions, threshold: float | None) -> np.ndarray:
         return rows
     values, name = table.rating.numpy(), table.columns.rating
     if threshold is not None:
-        return _kept(table, rows, values >= threshold, f"rated below {threshold:g}, no positive")
+        return _kept(table, rows, at_least(values, threshold), f"rated below {threshold:g}, no positive")
     if (values < 0).any():
         raise ValueError(f"column {name!r} has {(values < 0).sum():,} negative value(s), first at row "
                          f"{np.flatnonzero(values < 0)[0]}: a count cannot be negative. For ratings pass "

@@ -7,6 +7,7 @@ to the first and second column, as in `CollabDataLoaders.from_df`.
 import numpy as np
 import pandas as pd
 
+from collabkit.data.checks import at_least, finite
 from collabkit.data.feedback import check_threshold, positive_rows
 from collabkit.data.interactions import Columns, Interactions, check_ratings
 from collabkit.data.tables import id_codes, name_columns, say_left_out
@@ -59,8 +60,8 @@ def min_rating(
     columns = name_columns(df, user_name, item_name)
     rating_name = df.columns[2] if rating_name is None else rating_name
     Columns(columns.user, columns.item, rating_name).check(df)
-    check_ratings(df[rating_name])
-    return _kept(df, (df[rating_name] >= threshold).to_numpy(dtype=bool), columns, f"rated below {threshold:g}")
+    threshold = finite("threshold", threshold)
+    return _kept(df, at_least(check_ratings(df[rating_name]), threshold), columns, f"rated below {threshold:g}")
 
 
 def sample_users(

@@ -261,13 +261,17 @@ def check_ratings(column: pd.Series) -> Tensor:
     if column.dtype.kind not in "iuf":
         raise TypeError(f"ratings must be numbers; column {column.name!r} is {column.dtype} (e.g. {column.iloc[0]!r}). "
                         f"Convert it, e.g. pd.to_numeric(df[{column.name!r}])")  # fmt: skip
+    exact = column.to_numpy(dtype=np.float64, na_value=np.nan)
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
-        values = column.to_numpy(dtype=np.float64, na_value=np.nan).astype(np.float32)
+        values = exact.astype(np.float32)
     for bad, what in ((np.isnan(values), "missing (NaN)"), (np.isinf(values), "infinite")):
         if bad.any():
             rows = np.flatnonzero(bad)
             raise ValueError(f"column {column.name!r} has {len(rows):,} {what} rating(s), first at row {rows[0]}; drop "
                              "or correct them first")  # fmt: skip
+    if rounded := int(((np.abs(exact) > 2**24) & (values != exact)).sum()):
+        say(f"{rounded:,} of {len(values):,} ratings in {column.name!r} are above 2**24 and are rounded to float32, up "
+            f"to {exact[np.argmax(np.abs(values - exact))]:.0f}; scale them, e.g. by their logarithm")  # fmt: skip
     return torch.from_numpy(values)
 
 

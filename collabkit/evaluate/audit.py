@@ -5,6 +5,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from collabkit.data.checks import at_least
 from collabkit.data.interactions import SIDES, Interactions
 from collabkit.data.runs import sorted_unique
 from collabkit.evaluate.task import default_threshold
@@ -139,6 +140,6 @@ def _relevant(train: Interactions, valid: Interactions) -> tuple[Tensor, Tensor]
     """Users with a relevant validation item, and how many of these each has, `(m,)` each."""
     keep = valid.user_idx > 0
     if valid.rating is not None:
-        keep &= valid.rating >= default_threshold(train)
+        keep &= torch.from_numpy(at_least(valid.rating, default_threshold(train)))
     keys = torch.from_numpy(sorted_unique(valid.pair_keys()[keep].numpy()))
     return torch.unique_consecutive(keys // valid.n_items, return_counts=True)

@@ -59,7 +59,7 @@ def compare(
     )
     order = {task.name(*key): j for j, key in enumerate(first)}
     table = table.iloc[np.argsort(table["metric"].map(order).to_numpy(), kind="stable")]
-    return table.set_index(["metric", "model"])
+    return table.set_index(["metric", "model"]).rename_axis(columns=task.relevance)
 
 
 def _with_data(models: list) -> list[tuple[Model, Dataset]]:

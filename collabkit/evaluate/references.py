@@ -83,10 +83,11 @@ class PopularityRanks:
     def _at_least(self, pairs: Runs, users: np.ndarray, level: np.ndarray) -> np.ndarray:
         """How many of each user's `pairs` are of at least `level` `(n,)`."""
         width = len(self.levels)
-        if self._sorted is None or self._sorted[0] is not pairs:  # an evaluation of several models sorts once
-            keys = pairs.rows.numpy() * width + (width - 1 - self.level[pairs.values.numpy()])
-            self._sorted = pairs, np.sort(keys)
-        found = np.searchsorted(self._sorted[1], users * width + (width - 1 - level), side="right")
+        of, keys = self._sorted or (None, None)
+        if of is not pairs:  # an evaluation of several models sorts once
+            keys = np.sort(pairs.rows.numpy() * width + (width - 1 - self.level[pairs.values.numpy()]))
+            self._sorted = pairs, keys  # not read again here: another thread may be at it
+        found = np.searchsorted(keys, users * width + (width - 1 - level), side="right")
         return found - pairs.start.numpy()[users]
 
     def scorer(self, candidates: Tensor):

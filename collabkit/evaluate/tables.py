@@ -42,7 +42,8 @@ def evaluate(
         if rated and metrics is None and by in (None, "cold"):
             groups = on[data.columns.user].factorize()[0] if isinstance(on, pd.DataFrame) else None
             table = join_tables(evaluate_ratings(model, data, test, groups=groups, **common), table)
-    return table[[c for c in table.columns if c != "n"] + ["n"]].astype({"n": int})
+    table = table[[c for c in table.columns if c != "n"] + ["n"]].astype({"n": int})
+    return table.rename_axis(columns=task.relevance)
 
 
 @torch.inference_mode()

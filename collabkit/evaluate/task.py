@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from collabkit import metrics
+from collabkit.data.checks import at_least, finite
 from collabkit.data.dataset import Dataset
 from collabkit.data.interactions import Interactions
 from collabkit.data.notices import say
@@ -104,15 +105,18 @@ class RankingTask:
         candidates: `(c,)` the items that compete where they are not hidden, ascending; None for all.
         allowed: or each user's own candidates, the relevant ones included.
         label: what stands behind the metrics' names.
+        relevance: what the columns of tables are called: which held-out rows are relevant, where some are not.
         context: by column, codes `(n_users,)` of the moment at which each user is asked.
     """
 
     def __init__(
         self, data: Dataset, users: Tensor, items: Tensor, hidden: Runs, *, candidates: Tensor | None = None,
-        allowed: Runs | None = None, label: str = "", context: Mapping[str, Tensor] | None = None,
+        allowed: Runs | None = None, label: str = "", relevance: str = "",
+        context: Mapping[str, Tensor] | None = None,
     ):  # fmt: skip
         self.data, self.train, self.users, self.items, self.hidden = data, data.train, users, items, hidden
         self.candidates, self.allowed, self.label, self.context = candidates, allowed, label, context
+        self.relevance = relevance or None
         if candidates is None:
             self.candidates = torch.arange(1, data.n_items)
         else:  # pairs of other items hide nothing: without them their numbers are those of hidden candidates
@@ -137,7 +141,7 @@ class RankingTask:
             on: `'valid'`, or a table, whose rows the validation part is hidden from.
             candidates: None for all items that are not hidden, item ids `(c,)` for those of them, `SampledCandidates`,
                 or a table of user-item pairs.
-            threshold: default the (lower) median training rating.
+            threshold: default `default_threshold`.
             test: the rows of `on`, where they are at hand.
 
         Raises:
@@ -157,12 +161,15 @@ class RankingTask:
             )
         if threshold is not None and test.rating is None:
             raise ValueError(
-                f"threshold={threshold:g} is of ratings, and these events have none: every row is relevant. Pass a "
+                f"threshold={threshold!r} is of ratings, and these events have none: every row is relevant. Pass a "
                 "table of the rows that are, e.g. evaluate(on=test[test['rating'] >= 4])"
             )
-        rows = _relevant_rows(test, default_threshold(data.train) if threshold is None else threshold)
+        threshold = default_threshold(data.train) if threshold is None else finite("threshold", threshold)
+        rows = _relevant_rows(test, threshold)
+        relevance = "" if test.rating is None else f"relevant: {data.columns.rating} >= {threshold:g}"
         relevant, options = _competitors(candidates, data.train, test, rows.pairs, hidden)
-        return cls(data, relevant.rows, relevant.values, hidden, context=_moments(rows), **options)
+        options |= {"context": _moments(rows), "relevance": relevance}
+        return cls(data, relevant.rows, relevant.values, hidden, **options)
 
     def __len__(self) -> int:
         return len(self.users)
@@ -251,8 +258,20 @@ def check_ks(k: int | Iterable[int]) -> list[int]:
 
 
 def default_threshold(train: Interactions) -> float:
-    """The median training rating: an item rated at least as high counts as liked (4 on MovieLens)."""
-    return -np.inf if train.rating is None else float(train.rating.median())
+    """The rating from which an item counts as liked: the (lower) median training rating, 4 on MovieLens.
+
+    Where that is the lowest rating of all, which nobody gives to what they like, it is the median of those above it: 1
+    of 0 and 1. Where all are equal, as marks of events are, every row counts, which is said.
+    """
+    if train.rating is None:
+        return -np.inf
+    lowest, median = train.rating.min(), train.rating.median()
+    above = train.rating[train.rating > lowest] if median == lowest else train.rating
+    if len(above) == 0:
+        say(f"all training ratings are {lowest:g}, so that none tells what is liked: every held-out row of at least that "
+            "is relevant. Pass threshold=, or feedback='implicit' for events")  # fmt: skip
+        return float(lowest)
+    return float(above.median())
 
 
 def _list_k(names: list, ks: list[int], n_candidates: int) -> int:
@@ -286,7 +305,9 @@ def _competitors(
 
 def _relevant_rows(test: Interactions, threshold: float) -> Interactions:
     """The test rows rated at least `threshold`, of known users and items."""
-    relevant = torch.ones(len(test), dtype=torch.bool) if test.rating is None else test.rating >= threshold
+    relevant = torch.ones(len(test), dtype=torch.bool)
+    if test.rating is not None:
+        relevant = torch.from_numpy(at_least(test.rating, threshold))
     known = relevant & (test.user_idx > 0) & (test.item_idx > 0)
     unknown = int((relevant & ~known).sum())
     if unknown:

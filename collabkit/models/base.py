@@ -4,6 +4,8 @@ import inspect
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +23,8 @@ __all__ = [
     "sigmoid_range",
 ]  # fmt: skip
 
+_EVALUATING: WeakKeyDictionary[nn.Module, tuple] = WeakKeyDictionary()  # how many are within, and what was in training
+_MODES = Lock()  # of modes and of the above
 _NO_FEATURES = "takes no side features, and the dataloaders have some: make them without"
 
 
@@ -378,15 +382,23 @@ def parameters(cls) -> list[str]:
 
 @contextmanager
 def evaluating(model: nn.Module):
-    """Within it the model is in evaluation mode; after it, in the mode it was in."""
-    was_training = model.training
-    if was_training:
-        model.eval()
+    """Within it the model is in evaluation mode; after the last thread has left it, in the mode it was in."""
+    with _MODES:
+        inside, trained = _EVALUATING.get(model, (0, ()))
+        if model.training:
+            trained = tuple(module for module in model.modules() if module.training)
+            model.eval()
+        _EVALUATING[model] = inside + 1, trained
     try:
         yield model
     finally:
-        if was_training:
-            model.train()
+        with _MODES:
+            inside, trained = _EVALUATING.pop(model)
+            if inside > 1:
+                _EVALUATING[model] = inside - 1, trained
+            else:
+                for module in trained:
+                    module.training = True
 
 
 def sigmoid_range(x: Tensor, low: float, high: float) -> Tensor:

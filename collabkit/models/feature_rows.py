@@ -113,13 +113,14 @@ class FieldRows(nn.Module):
     def _all_rows(self, weight: Tensor) -> Tensor:
         if weight.device.type != "cpu" or weight.dtype != torch.float32:
             return F.embedding_bag(self.codes, weight, self.start[:-1], mode="mean")
-        if self._matrices is None:
+        matrices = self._matrices
+        if matrices is None:
             # the (n, size) matrix of the shares of codes, and its transpose, as sparse rows
             rows = Runs(self.start, self.codes, self.field.size)
             share = (1.0 / rows.lengths.float())[rows.rows]
             by_code = rows.transposed().matrix(share[torch.argsort(self.codes, stable=True)])
-            self._matrices = rows.matrix(share), by_code
-        return _SparseProduct.apply(weight, *self._matrices)
+            matrices = self._matrices = rows.matrix(share), by_code
+        return _SparseProduct.apply(weight, *matrices)
 
     def __getstate__(self):
         return {**self.__dict__, "_matrices": None}  # sparse tensors cannot be copied

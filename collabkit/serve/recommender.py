@@ -32,6 +32,7 @@ from collabkit.retrieval.index import Index, judged_index
 from collabkit.retrieval.neighbours import check_k, cosines, nearest
 from collabkit.retrieval.ranking import Asked, block_size, top_k
 from collabkit.serve.artefact import load_artefact, save_artefact
+from collabkit.serve.lock import ReadWriteLock, reads, writes
 
 __all__ = ["Recommender"]
 
@@ -41,7 +42,8 @@ class Recommender:
 
     `learn.recommend` and its kin are this class on the learner's model; `Recommender.load(folder)` is the same from an
     artefact. What was computed from the weights alone (item vectors, unit vectors, the prior of the fold-in) is kept
-    until a weight changes.
+    until a weight changes. Any number of threads may ask one; `add_items`, `add_users`, `fold_in` and `use_index` wait
+    for those who ask and let nobody in meanwhile. Training in one thread while others ask is not for it.
 
     Args:
         model: a model whose sides are row-aligned with the data's vocabularies.
@@ -57,7 +59,7 @@ class Recommender:
 
     def __init__(self, model: Model, data, valid: Interactions | None = None, *, config: dict | None = None):
         self.model, self.config = model, config or {}
-        self.data = Dataset.of(data if valid is None else (data, valid))
+        self.data, self.lock = Dataset.of(data if valid is None else (data, valid)), ReadWriteLock()
         self._kept: dict[str, tuple] = {}  # by what it is: the model's version, and what was computed from it
         self._index: tuple | None = None  # the arguments of `use_index`
 
@@ -78,10 +80,12 @@ class Recommender:
         artefact = load_artefact(folder, models)
         return cls(artefact.model, artefact.data, config=artefact.config)
 
+    @reads
     def save(self, folder: str | Path, *, metrics: dict | None = None) -> Path:
         """Write the artefact; see `serve.save_artefact`."""
         return save_artefact(folder, self.model, self.data, metrics=metrics)
 
+    @reads
     def predict(self, users, items, *, unknown: str = "raise", context=None) -> float | np.ndarray:
         """Predicted rating of each (user, item) pair.
 
@@ -109,6 +113,7 @@ class Recommender:
                 ratings = self.model.score_pairs(query, torch.arange(len(query)), item_idx).numpy()
         return float(ratings[0]) if _is_one(self.users, users) and _is_one(self.items, items) else ratings
 
+    @reads
     def recommend(
         self, users=None, k: int = 10, *, history=None, filter_seen: bool = True, items=None, exclude=None,
         unknown: str = "raise", context=None, max_memory: int | str = "512MB",
@@ -148,11 +153,13 @@ class Recommender:
         ask, seen = self.data.asker(self.model.needs, moment), self._hidden(filter_seen, exclude)
         return self._lists(asked, chosen, ask, candidates, k, seen, max_memory)
 
+    @reads
     def default_list(self, k: int = 10, *, items=None, exclude=None, context=None) -> pd.DataFrame:
         """The top `k` items of a user of whom nothing is known; arguments as of `recommend`."""
         ask = self.data.asker(self.model.needs, self._context(context))
         return self._lists(None, torch.zeros(1, dtype=torch.int64), ask, self._candidates(items, exclude), k)
 
+    @reads
     def similar_items(self, item, k: int = 10) -> pd.DataFrame:
         """The `k` items whose factors have the largest cosine with those of `item` (one id or several).
 
@@ -161,10 +168,12 @@ class Recommender:
         """
         return self._similar(item, k, "item")
 
+    @reads
     def similar_users(self, user, k: int = 10) -> pd.DataFrame:
         """The `k` users whose factors have the largest cosine with those of `user` (one id or several)."""
         return self._similar(user, k, "user")
 
+    @writes
     def use_index(
         self, make: Callable[[Tensor], Index] | None, *, k: int = 10, min_recall: float = 0.95, n_queries: int = 1000
     ) -> float:
@@ -191,6 +200,7 @@ class Recommender:
             self._index = None
             raise
 
+    @reads
     def evaluate(
         self, on="valid", *, k=10, metrics=None, candidates=None, by: str | None = None, threshold: float | None = None,
         n_boot: int = 1000, seed: int = 0, max_memory: int | str = "512MB",
@@ -209,7 +219,8 @@ class Recommender:
             by: `'user_activity'` or `'item_popularity'`: ranking metrics by decile; `'cold'`: all apart for rows whose
                 user and item have training rows (`'warm'`) and whose item, user or both have none (`'cold item'`,
                 `'cold user'`, `'cold both'`), indexed by part and metric; see `evaluate.evaluate_ranking`.
-            threshold: a held-out item rated at least this is relevant; default the median training rating. Without
+            threshold: a held-out item rated at least this is relevant; default the median training rating, or the
+                median of those above the lowest, where it is that; the table names it. Without
                 ratings all are.
             n_boot, seed: bootstrap over users for the 95 % intervals.
             max_memory: as in `recommend`.
@@ -230,6 +241,7 @@ class Recommender:
         common = {"n_boot": n_boot, "seed": seed, "max_memory": max_memory}
         return evaluate(self.model, self.data, on, **options, **common)
 
+    @reads
     def evaluate_fold_in(self, on="valid", *, n_given=(1, 3, 5, 10, 20), k: int = 10, seed: int = 0) -> pd.DataFrame:
         """What is said of new users when n of their rows become known; see `evaluate.fold_in.evaluate_fold_in`.
 
@@ -243,10 +255,12 @@ class Recommender:
         """
         return evaluate_fold_in(self.fold, held_out(self.data, on), n_given=n_given, k=k, seed=seed)
 
+    @reads
     def task(self, on="valid", *, candidates=None, threshold: float | None = None) -> RankingTask:
         """The `RankingTask` that `evaluate` with these arguments sets."""
         return RankingTask.make(self.data, on, candidates=candidates, threshold=threshold)
 
+    @reads
     def questionnaire(self, n: int = 10, *, by: str = "information", items=None) -> pd.DataFrame:
         """Items to ask a new user about, whose answers `recommend(history=...)` or `fold_in` takes.
 
@@ -268,6 +282,7 @@ class Recommender:
         """
         return questionnaire(self.fold, n, by=by, items=items)
 
+    @writes
     def add_items(self, items: pd.DataFrame) -> "Recommender":
         """Take in new items, known by their features alone; nothing is trained, and the other ids stay as they are.
 
@@ -286,10 +301,12 @@ class Recommender:
         self.data = add_ids(self.model, self.data, items, "item")
         return self
 
+    @writes
     def add_users(self, users: pd.DataFrame) -> "Recommender":
         """Take in new users, known by their features alone; see `add_items`, and `fold_in` for users with ratings."""
         return self._take_in(lambda _: add_ids(self.model, self.data, users, "user"))
 
+    @writes
     def fold_in(self, ratings: pd.DataFrame, users: pd.DataFrame | None = None) -> "Recommender":
         """Take in new users by what they have rated or clicked, the items as they are; nothing is trained again.
 
@@ -313,6 +330,7 @@ class Recommender:
         """
         return self._take_in(lambda solver: fold_in_users(self.model, self.data, ratings, users, solver))
 
+    @writes
     def refold(self) -> None:
         """Solve for the rows of the folded-in users again, e.g. after more training."""
         self._take_in(lambda solver: refold(self.model, self.data, solver) or self.data)

@@ -32,7 +32,8 @@ class RankingMetric(Metric):
         k: cut-off.
         candidates: None for all unseen items, or `SampledCandidates(n, seed)`, which the name then says; its items are
             drawn once, the same in every epoch.
-        threshold: a validation item rated at least this is relevant; default the median training rating. Without
+        threshold: a validation item rated at least this is relevant; default the median training rating, or the
+            median of those above the lowest, where it is that. Without
             ratings all are.
         function: of `ranks` `(n,)`, `groups` `(n,)` and `k`, with a value a user; see `collabkit.metrics`. A learner
             makes `RankingMetric(function=mine)` of such a function among its metrics.

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from collabkit.data.interactions import Columns
+from collabkit.data.checks import at_least, finite
+from collabkit.data.interactions import Columns, check_ratings
 from collabkit.data.tables import describe_left_out, id_codes, name_columns
 
 __all__ = ["Split", "Splitter"]
@@ -56,6 +57,8 @@ class Splitter:
     def __post_init__(self):
         if self.cold not in ("keep", "drop"):
             raise ValueError(f"cold must be 'keep' or 'drop', got {self.cold!r}")
+        if self.min_rating is not None:
+            finite("min_rating", self.min_rating)
 
     def __call__(self, df: pd.DataFrame, columns: Columns | None = None) -> Split:
         if columns is None:
@@ -75,7 +78,7 @@ class Splitter:
             if columns.rating is None:
                 names = f"one of {list(df.columns)}"
                 raise ValueError(f"min_rating={self.min_rating:g} needs the ratings: pass rating_name=, {names}")
-            high = (df[columns.rating].iloc[valid] >= self.min_rating).to_numpy(dtype=bool)
+            high = at_least(check_ratings(df[columns.rating].iloc[valid]), self.min_rating)
             notes += _left_out(df, columns, valid, high, f"rated below {self.min_rating:g}", "valid: ")
             valid = valid[high]
         if self.cold == "drop":

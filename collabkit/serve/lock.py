@@ -1,0 +1,80 @@
+"""`ReadWriteLock`: many answers at once, or one change of what they are made from."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import wraps
+from threading import Condition, get_ident
+
+__all__ = ["ReadWriteLock", "reads", "writes"]
+
+
+class ReadWriteLock:
+    """Many readers at once, or one writer; a waiting writer goes before new readers.
+
+    A thread may take again what it holds, and a writer may read. Copies are locks of their own.
+    """
+
+    def __init__(self):
+        self._changed = Condition()
+        self._readers: Counter[int] = Counter()  # by thread, how often it holds the lock
+        self._writers: Counter[int] = Counter()  # of at most one thread
+        self._waiting = 0
+
+    @contextmanager
+    def read(self) -> Iterator[None]:
+        """Within it nobody writes."""
+        me = get_ident()
+        with self._changed:
+            if me not in self._readers and me not in self._writers:
+                self._changed.wait_for(lambda: not self._writers and not self._waiting)
+            self._readers[me] += 1
+        try:
+            yield
+        finally:
+            self._leave(self._readers, me)
+
+    @contextmanager
+    def write(self) -> Iterator[None]:
+        """Within it nobody else reads or writes."""
+        me = get_ident()
+        with self._changed:
+            self._waiting += 1
+            try:
+                self._changed.wait_for(lambda: not (self._writers.keys() | self._readers.keys()) - {me})
+            finally:
+                self._waiting -= 1
+            self._writers[me] += 1
+        try:
+            yield
+        finally:
+            self._leave(self._writers, me)
+
+    def _leave(self, holders: Counter, me: int) -> None:
+        with self._changed:
+            holders[me] -= 1
+            if not holders[me]:
+                del holders[me]
+                self._changed.notify_all()
+
+    def __reduce__(self):
+        return ReadWriteLock, ()
+
+
+def reads(method):
+    """A method of an object with a `lock` that looks at what writers change."""
+    return _holding(method, "read")
+
+
+def writes(method):
+    """A method of an object with a `lock` that changes what readers look at."""
+    return _holding(method, "write")
+
+
+def _holding(method, how: str):
+    @wraps(method)
+    def wrapped(self, *args, **kwargs):
+        with getattr(self.lock, how)():
+            return method(self, *args, **kwargs)
+
+    return wrapped
