@@ -268,8 +268,8 @@ def default_threshold(train: Interactions) -> float:
     lowest, median = train.rating.min(), train.rating.median()
     above = train.rating[train.rating > lowest] if median == lowest else train.rating
     if len(above) == 0:
-        say(f"all training ratings are {lowest:g}, so that none tells what is liked: every held-out row of at least that "
-            "is relevant. Pass threshold=, or feedback='implicit' for events")  # fmt: skip
+        say(f"all training ratings are {lowest:g}, so that none tells what is liked: every held-out row of at least "
+            "that is relevant. Pass threshold=, or feedback='implicit' for events")  # fmt: skip
         return float(lowest)
     return float(above.median())
 
