@@ -17,6 +17,7 @@ from helpers import KINDS, make_dls, make_learner, ratings, same_weights, traine
 
 from collabkit.metrics import mae
 from collabkit.train.callbacks import ColdRows, LeanRecorder, cosine, piecewise
+from collabkit.train.checkpoint import load_checkpoint
 
 
 def mean_absolute(pred, target):
@@ -133,8 +134,8 @@ def test_save_model_restores_the_best_epoch_and_cold_rows_are_fitted_after_it(tm
     learn.fit(8, 0.3, cbs=SaveModelCallback(monitor="valid_loss", fname="best"))
     losses = [row[1] for row in learn.recorder.values]
     assert losses[-1] > min(losses) + 0.01  # else restoring shows nothing
-    assert (tmp_path / "models" / "best.pth").is_file()
-    saved = torch.load(tmp_path / "models" / "best.pth", weights_only=True)
+    assert (tmp_path / "models" / "best.safetensors").is_file()
+    saved = load_checkpoint(tmp_path / "models" / "best.safetensors")["model"]
     warm = learn.dls.train.dataset.user_idx.unique()
     assert torch.equal(learn.model.u_weight.weight[warm], saved["user_side.tables.0.weight"][warm])
     assert saved["user_side.tables.1.weight"][0].item() == 0.0 and learn.model.u_bias.weight[0].item() != 0.0
@@ -233,7 +234,7 @@ def test_an_interrupted_fit_and_a_checkpoint_from_its_midst_have_their_defaults(
     learn = make_learner(kind, with_cold_user(), path=tmp_path)
     with pytest.raises(KeyboardInterrupt):
         learn.fit(3, 1e-2, cbs=Interrupt())
-    saved = torch.load(tmp_path / "models" / "midst.pth", weights_only=True)["model"]  # the optimiser is beside it
+    saved = load_checkpoint(tmp_path / "models" / "midst.safetensors")["model"]
     names = {id(p): name for name, p in learn.model.named_parameters()}
     for other in (learn, make_learner(kind, with_cold_user(), path=tmp_path, seed=7).load("midst", with_opt=False)):
         for table, mine in zip(tables(other, "user"), tables(learn, "user"), strict=True):

@@ -63,7 +63,7 @@ def test_callbacks_monitor_them(tmp_path):
     learn.fit(6, 3e-2, cbs=[best, EarlyStoppingCallback(monitor="hit_rate@10", patience=2)])
     values = [row[3] for row in learn.recorder.values]
     assert best.best == pytest.approx(max(values)) and len(values) <= 6
-    assert (tmp_path / "models" / "best.pth").exists()
+    assert (tmp_path / "models" / "best.safetensors").exists()
     assert learn.validate()[2] == pytest.approx(max(values), abs=0.03)  # the best weights are back
 
 

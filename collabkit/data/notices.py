@@ -1,9 +1,10 @@
-"""`say`: the one way in which the library warns."""
+"""How the library speaks: `say` warns, `near_match` guesses what was meant."""
 
+import difflib
 import sys
 import warnings
 
-__all__ = ["CollabWarning", "say"]
+__all__ = ["CollabWarning", "near_match", "say"]
 
 
 class CollabWarning(UserWarning):
@@ -17,3 +18,12 @@ def say(text: str) -> None:
         outermost = level if frame.f_globals.get("__name__", "").startswith("collabkit.") else outermost
         frame, level = frame.f_back, level + 1
     warnings.warn(text, CollabWarning, stacklevel=outermost + 1)
+
+
+def near_match(wanted, names) -> str:
+    """`", did you mean 'Toy Story (1995)'?"` where a name is nearly `wanted`, whatever its case; else nothing."""
+    if not isinstance(wanted, str):
+        return ""
+    texts = {str(name).lower(): name for name in names if isinstance(name, str)}
+    found = difflib.get_close_matches(wanted.lower(), texts, n=1, cutoff=0.6)
+    return f", did you mean {texts[found[0]]!r}?" if found else ""

@@ -12,7 +12,7 @@ from fastai.learner import AvgSmoothLoss, Recorder
 from tqdm import tqdm
 
 from collabkit.coldstart.default_rows import fill_cold_items, settle_default_rows, zero_cold_rows
-from collabkit.data.notices import say
+from collabkit.data.notices import near_match, say
 from collabkit.models.base import as_model
 from collabkit.train.als import ALSSolver
 
@@ -30,6 +30,15 @@ class LeanRecorder(Recorder):
     def __init__(self, beta: float = 0.98, **kwargs):
         super().__init__(beta=beta, **kwargs)
         self.smooth_loss = _LeanSmoothLoss(beta=beta)
+
+    def before_fit(self):
+        """As fastai; what a callback monitors must be among what is recorded."""
+        super().before_fit()
+        names = list(self.metric_names[1:])
+        for cb in self.learn.cbs:
+            if (wanted := getattr(cb, "monitor", None)) is not None and wanted not in names:
+                raise ValueError(f"{type(cb).__name__}(monitor={wanted!r}): no such figure is recorded"
+                                 f"{near_match(wanted, names)}; there are {', '.join(names)}")  # fmt: skip
 
     def after_batch(self):
         """Record the learning rate and the smoothed loss of a training batch; validation as fastai."""
@@ -55,6 +64,10 @@ class LeanScheduler(ParamScheduler):
     """fastai's `ParamScheduler` for schedules made by `cosine` and `piecewise`: plain Python, no tensors a step."""
 
     name = "param_scheduler"
+
+    def __init__(self, scheds, plan: dict | None = None):
+        super().__init__(scheds)
+        self.plan = plan  # what the schedules were made from
 
     def before_batch(self):
         """Set each hyper-parameter to its value at this point of the training."""
@@ -122,7 +135,7 @@ class AlternatingLeastSquares(Callback):
     order = 1000  # after the others have begun the epoch
 
     def __init__(self, **options):
-        self.options = options
+        self.options = self.plan = options
 
     def before_fit(self):
         """Check the model and the data, and lay the events out as sparse matrices."""

@@ -43,6 +43,7 @@ class CollabLearner(LeanLearner):
             return super().__repr__()
         return repr(self.recommender).replace("Recommender", "CollabLearner", 1)
 
+    @delegates(LeanLearner.fit)
     def fit(self, n_epoch, *args, **kwargs):
         """fastai's `fit`; see `LeanLearner.fit`. Users who were folded in are folded into the model that comes out."""
         try:
@@ -54,8 +55,9 @@ class CollabLearner(LeanLearner):
             raise
         self._refold()
 
+    @delegates(LeanLearner.load)
     def load(self, *args, **kwargs):
-        """fastai's `load`; folded-in users are folded into the model that was loaded.
+        """See `LeanLearner.load`; folded-in users are folded into the model that was loaded.
 
         Raises:
             ValueError: the checkpoint has tables of other sizes; the model stays as it was.
@@ -79,7 +81,7 @@ class CollabLearner(LeanLearner):
 
     def fit_als(
         self, n_sweeps: int = 12, *, reg: float = 0.007, unobserved_weight: float = 0.3, nu: float = 1.0, n_cg: int = 3,
-        cbs=None,
+        cbs=None, checkpoint: str | Path | None = None, resume: bool = False,
     ):  # fmt: skip
         """Implicit alternating least squares for a dot-product model: the quickest way to a strong ranking.
 
@@ -90,13 +92,15 @@ class CollabLearner(LeanLearner):
             n_sweeps: how many.
             reg, unobserved_weight, nu, n_cg: the objective and the steps of conjugate gradients; see `als.ALSSolver`.
             cbs: further callbacks.
+            checkpoint, resume: as of `fit`.
 
         Raises:
             TypeError: the model's score is not the dot product of two tables.
             ValueError: explicit feedback, or an argument out of range.
         """
         options = {"reg": reg, "unobserved_weight": unobserved_weight, "nu": nu, "n_cg": n_cg}
-        self.fit(n_sweeps, cbs=[AlternatingLeastSquares(**options), *L(cbs)])
+        cbs = [AlternatingLeastSquares(**options), *L(cbs)]
+        self.fit(n_sweeps, cbs=cbs, checkpoint=checkpoint, resume=resume)
 
     def _keep_metrics(self):
         """Remember the last epoch's figures for `export`: `validate` and `get_preds` overwrite the recorder's."""

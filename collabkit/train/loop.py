@@ -3,22 +3,25 @@
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
-from fastai.callback.core import CancelBatchException
+from fastai.callback.core import CancelBatchException, CancelEpochException, CancelFitException, event
 from fastai.callback.fp16 import AMPMode
 from fastai.learner import CastToTensor, Learner, Recorder
 from fastai.losses import BaseLoss
-from fastai.torch_core import defaults
+from fastai.torch_core import defaults, rank_distrib
 from fastcore.foundation import L
 from torch import nn
 
 from collabkit.coldstart.default_rows import settle_default_rows
-from collabkit.data.checks import check_seed, whole
+from collabkit.data.checks import check_seed, finite, whole
+from collabkit.data.notices import say
 from collabkit.losses import FlatLoss, RankingLoss
 from collabkit.models.base import as_model
 from collabkit.train.callbacks import ColdRows, DeviceMixedPrecision, LeanRecorder, LeanScheduler, cosine, piecewise
+from collabkit.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from collabkit.train.fit_metrics import RankingMetric, is_ranking_function
 from collabkit.train.loader import Loader
 from collabkit.train.optim import TableAdamW, TableSparseAdam, feature_weights, undecayed
@@ -80,13 +83,18 @@ class LeanLearner(Learner):
     def _call_one(self, event_name):
         if event_name not in _INNER_EVENTS:
             self._listeners.clear()  # callbacks may have come or gone since
-            super()._call_one(event_name)
-            return
         listeners = self._listeners.get(event_name)
         if listeners is None:
+            hasattr(event, event_name) or super()._call_one(event_name)  # fastai's error for an event that is none
             listeners = self._listeners[event_name] = list(self.ordered_cbs(event_name))
-        for cb in listeners:
-            cb(event_name)
+        try:
+            for cb in listeners:
+                cb(event_name)
+        except IndexError as error:
+            cause = error.__context__
+            if cause is None or cause.args:
+                raise
+            raise cause from None  # an exception without a text, whose text fastai's message would repeat
 
     def one_batch(self, i, b):
         """Train or validate on one batch: the inputs, then the targets if any."""
@@ -105,46 +113,80 @@ class LeanLearner(Learner):
         self._n_plain = getattr(self.dl, "n_plain", None)
         super().all_batches()
 
-    def fit(self, n_epoch, *args, **kwargs):
-        """fastai's `fit`; dropout draws from this learner's own generator, the caller's are left as they were."""
+    def fit(
+        self, n_epoch, lr=None, wd=None, cbs=None, reset_opt=False, start_epoch=0, *, checkpoint=None, resume=False
+    ):
+        """fastai's `fit`; dropout draws from this learner's own generator, the caller's are left as they were.
+
+        Args:
+            n_epoch, lr, wd, cbs, reset_opt, start_epoch: as of fastai.
+            checkpoint, resume: a folder in which to keep what is needed to go on, and whether to go on from the newest
+                in it, as if there had been no interruption; see `checkpoint.Checkpoint`.
+
+        Raises:
+            ValueError: `n_epoch`, `lr` or `wd` out of range; checkpoints of another training.
+        """
         n_epoch = whole("n_epoch", n_epoch)
+        _check_rates(lr, "lr"), _check_rates(wd, "wd")
+        if checkpoint is not None:
+            cbs = [*L(cbs), Checkpoint(checkpoint, resume)]
+        elif resume:
+            raise ValueError("resume=True needs checkpoint=, the folder of the checkpoints to go on from")
+        self.first_epoch = 0
         with self._own_generator(), self._own_epochs():
             try:
-                super().fit(n_epoch, *args, **kwargs)
+                super().fit(n_epoch, lr, wd, cbs, reset_opt, start_epoch)
             except BaseException:  # an interrupted fit leaves a model that can be used too
                 with suppress(Exception):  # what went wrong first is what is to be seen
                     settle_default_rows(self.model, self.dls)
                 raise
             settle_default_rows(self.model, self.dls)
 
+    def _do_fit(self):
+        """fastai's epochs, from `first_epoch` on; none after weights have become NaN or infinite, which is said."""
+        for epoch in range(self.first_epoch, self.n_epoch):
+            self.epoch = epoch
+            self._with_events(self._do_epoch, "epoch", CancelEpochException)
+            if not hasattr(self, "lr_finder") and not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+                say(f"training diverged in epoch {epoch}: weights are NaN or infinite, and the model cannot be "
+                    "used. Train a new one with a lower learning rate or less weight decay")  # fmt: skip
+                raise CancelFitException
+
     def fit_one_cycle(
         self, n_epoch, lr_max=None, div=25.0, div_final=1e5, pct_start=0.25, wd=None, moms=None, cbs=None,
-        reset_opt=False, start_epoch=0,
+        reset_opt=False, start_epoch=0, *, checkpoint=None, resume=False,
     ):  # fmt: skip
-        """fastai's `fit_one_cycle`: learning rate up then down a cosine, momentum the other way (Smith, 2018)."""
+        """fastai's `fit_one_cycle`: learning rate up then down a cosine, momentum the other way (Smith, 2018).
+
+        `checkpoint` and `resume` as of `fit`.
+        """
         lr = self._peak_lr(lr_max)
         low, mid, high = self.moms if moms is None else moms
         parts = {"lr": [cosine(lr / div, lr), cosine(lr, lr / div_final)], "mom": [cosine(low, mid), cosine(mid, high)]}
         schedules = {name: piecewise([pct_start, 1 - pct_start], both) for name, both in parts.items()}
-        cbs = [LeanScheduler(schedules), *L(cbs)]
-        self.fit(n_epoch, cbs=cbs, reset_opt=reset_opt, wd=wd, start_epoch=start_epoch)
+        plan = {"lr": lr, "div": div, "div_final": div_final, "pct_start": pct_start, "moms": (low, mid, high)}
+        cbs, again = [LeanScheduler(schedules, plan), *L(cbs)], {"checkpoint": checkpoint, "resume": resume}
+        self.fit(n_epoch, cbs=cbs, reset_opt=reset_opt, wd=wd, start_epoch=start_epoch, **again)
 
     def fit_sgdr(
-        self, n_cycles, cycle_len, lr_max=None, cycle_mult=2, cbs=None, reset_opt=False, wd=None, start_epoch=0
-    ):
+        self, n_cycles, cycle_len, lr_max=None, cycle_mult=2, cbs=None, reset_opt=False, wd=None, start_epoch=0, *,
+        checkpoint=None, resume=False,
+    ):  # fmt: skip
         """Cosine annealing with warm restarts: `n_cycles` cycles, each `cycle_mult` times as long as the one before.
 
         Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts" (2017). The first cycle has
-        `cycle_len` epochs; `cycle_mult=1` keeps them all so long.
+        `cycle_len` epochs; `cycle_mult=1` keeps them all so long. `checkpoint` and `resume` as of `fit`.
         """
         lr = self._peak_lr(lr_max)
         lengths = [cycle_len * cycle_mult**i for i in range(n_cycles)]
         schedules = {"lr": piecewise([n / sum(lengths) for n in lengths], [cosine(lr, lr * 0)] * n_cycles)}
-        cbs = [LeanScheduler(schedules), *L(cbs)]
-        self.fit(sum(lengths), cbs=cbs, reset_opt=reset_opt, wd=wd, start_epoch=start_epoch)
+        cbs = [LeanScheduler(schedules, {"lr": lr, "lengths": lengths}), *L(cbs)]
+        again = {"checkpoint": checkpoint, "resume": resume}
+        self.fit(sum(lengths), cbs=cbs, reset_opt=reset_opt, wd=wd, start_epoch=start_epoch, **again)
 
     def _peak_lr(self, lr_max):
         """The peak learning rate, a number or an array with one value a parameter group."""
+        _check_rates(lr_max, "lr_max")
         if self.opt is None:
             self.create_opt()
         self.opt.set_hyper("lr", self.lr if lr_max is None else lr_max)
@@ -174,19 +216,76 @@ class LeanLearner(Learner):
             self._loader_epoch = 0 if loader is None else loader.epoch
 
     def lr_find(self, *args, **kwargs):
-        """fastai's `lr_find`; the model and the fit that follows are the same as without it."""
+        """fastai's `lr_find`; the model, the optimiser and the fit that follows are the same as without it."""
         state, weights = (self._rng, self._loader_epoch), deepcopy(self.model.state_dict())
+        if self.opt is None:
+            self.create_opt()
+        moments = deepcopy(self.opt.state_dict())
         try:
             return super().lr_find(*args, **kwargs)
         finally:
             self._rng, self._loader_epoch = state
             self.model.load_state_dict(weights)
+            self.opt.load_state_dict(moments)
+            self._checkpoint("_tmp", ".safetensors").unlink(missing_ok=True)  # fastai's own copy of these
 
-    def load(self, *args, **kwargs):
-        """fastai's `load`; a checkpoint from the midst of training gets its answers for unknown ids here."""
-        super().load(*args, **kwargs)
+    def save(self, file, with_opt: bool = True, **kwargs) -> Path:
+        """Save weights, and the optimiser if there is one, to `path/model_dir/file.safetensors`.
+
+        The file takes the place of an older one when it is whole, and has a checksum.
+
+        Args:
+            file: its name, with or without the ending.
+            with_opt: the optimiser too.
+            **kwargs: fastai's options of pickle, which are of no use here.
+
+        Returns:
+            Its path.
+        """
+        path = self._checkpoint(file, ".safetensors")
+        if not rank_distrib():
+            save_checkpoint(path, self.model, self.opt if with_opt else None)
+        return path
+
+    def load(self, file, device=None, with_opt: bool = True, strict: bool = True, **kwargs):
+        """Load what `save` wrote, or fastai's `.pth`; a checkpoint from the midst of training settles unknown ids here.
+
+        To go on with a training that was interrupted use `fit(..., checkpoint=folder, resume=True)`.
+
+        Args:
+            file: its name; without an ending the `.safetensors` if it is there, else the `.pth`.
+            device: of the optimiser's tensors; default that of the dataloaders.
+            with_opt: the optimiser too, if it was saved.
+            strict: the names of the tensors must be those of the model.
+            **kwargs: of fastai, for `.pth`.
+
+        Raises:
+            DamagedFileError: a bit of it has changed, or it was cut short.
+            FileNotFoundError: there is neither.
+        """
+        path = self._checkpoint(file, ".safetensors")
+        old = self._checkpoint(file, ".pth")
+        if Path(file).suffix == ".pth" or (old.is_file() and not path.is_file()):
+            super().load(str(old.with_suffix("")), device, with_opt=with_opt, strict=strict, **kwargs)
+        elif not path.is_file():
+            raise FileNotFoundError(f"there is no checkpoint {path}, nor one of fastai, {old}")
+        else:
+            state = load_checkpoint(path, self.dls.device if device is None else device)
+            self.model.load_state_dict(state["model"], strict=strict)
+            if with_opt and state["opt"] is not None:
+                if self.opt is None:
+                    self.create_opt()
+                self.opt.load_state_dict(state["opt"])
+            elif with_opt:
+                say(f"{path.name} was saved without an optimiser: training begins with a new one")
         settle_default_rows(self.model, self.dls)
         return self
+
+    def _checkpoint(self, file, ending: str) -> Path:
+        """Where a checkpoint of the name `file` lies."""
+        name = Path(file)
+        name = name.with_suffix("") if name.suffix in (".safetensors", ".pth") else name
+        return Path(self.path) / self.model_dir / name.with_name(name.name + ending)
 
     def get_preds(self, ds_idx=1, dl=None, *args, **kwargs):
         """fastai's `get_preds`, also of a single row, whose predictions `(1,)` fastai makes a scalar and trips over."""
@@ -208,3 +307,12 @@ class LeanLearner(Learner):
     def to_bf16(self):
         """Train in bfloat16 mixed precision on the model's device."""
         return self.add_cb(DeviceMixedPrecision(amp_mode=AMPMode.BF16))
+
+
+def _check_rates(rates, name: str) -> None:
+    """Raise `ValueError` unless `rates`, a number or one a parameter group, or None, are finite and not negative."""
+    ends = (rates.start, rates.stop) if isinstance(rates, slice) else rates
+    given = [rate for rate in L(ends) if rate is not None] if rates is not None else []
+    for rate in np.asarray(given, dtype=object).ravel():
+        if finite(name, rate) < 0:
+            raise ValueError(f"{name} must not be negative, got {rates!r}")

@@ -1,0 +1,161 @@
+"""Files that are whole or not there: written beside and renamed, with a checksum of all that is in them."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import socket
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+__all__ = ["DamagedFileError", "beside", "disk_error", "read_tensors", "sha256", "sync", "write_tensors"]
+
+_DIGEST, _CONTENT = "sha256", "content"
+
+
+class DamagedFileError(ValueError):
+    """A file is not as it was written; the message says which."""
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A path next to `path` to write to; what was written there goes, whatever happens, if it was not moved away.
+
+    What killed processes of this machine left behind is removed first.
+    """
+    mine = f".{path.name}.new-{socket.gethostname()}-"
+    for old in path.parent.glob(f".{_escaped(path.name)}.new-*"):
+        found = re.fullmatch(re.escape(mine) + r"(\d+)-\w+", old.name)
+        if found and not _runs(int(found[1])):
+            _remove(old)
+    new = path.with_name(f"{mine}{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    try:
+        yield new
+    finally:
+        _remove(new)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], content: Mapping | None = None) -> None:
+    """Write a safetensors file that replaces an older one as the very last step.
+
+    Args:
+        tensors: by name.
+        content: what JSON holds, to stand with them; the file has a SHA-256 of both.
+
+    Raises:
+        OSError: the place cannot be written to, or is full.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    tensors = _apart(tensors)
+    text = json.dumps(dict(content or {}))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with beside(path) as new:
+        try:
+            save_file(tensors, new, metadata={_CONTENT: text, _DIGEST: _digest(tensors, text)})
+        except SafetensorError as error:
+            raise disk_error(error, path) from error
+        sync(new)
+        os.replace(new, path)
+        sync(path.parent)
+
+
+def read_tensors(path: Path, device="cpu") -> tuple[dict[str, Tensor], dict]:
+    """The tensors and the content of a file of `write_tensors`.
+
+    Raises:
+        DamagedFileError: it is cut short, a bit has changed, or it is no such file.
+        FileNotFoundError: there is none.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            metadata, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if metadata.get(_DIGEST) != _digest(tensors, metadata.get(_CONTENT, "")):
+            raise DamagedFileError(f"{path} is damaged: its content does not match its checksum")
+        return {name: value.to(device, copy=True) for name, value in tensors.items()}, json.loads(metadata[_CONTENT])
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
+        if isinstance(error, DamagedFileError):
+            raise
+        raise DamagedFileError(f"{path} is damaged or no checkpoint: {error}") from error
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, none in memory that belongs to another too, which safetensors refuses."""
+    found, seen = {}, set()
+    for name, value in tensors.items():
+        value = value.detach().cpu().contiguous()
+        storage = value.untyped_storage()
+        shared = storage.nbytes() != value.nbytes or (value.nbytes and storage.data_ptr() in seen)
+        found[name] = value.clone() if shared else value
+        seen.add(storage.data_ptr())
+    return found
+
+
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    """SHA-256 of the names, types, shapes and bytes of tensors, and of a text."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(repr((name, str(value.dtype), tuple(value.shape))).encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().data if value.numel() else b"")
+    return digest.hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk before anything that comes after."""
+    if os.name != "posix" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def disk_error(error: Exception, path: Path) -> OSError:
+    """What safetensors says of a disk, with the number of its cause rather than of any input or output error."""
+    found = re.search(r"os error (\d+)", str(error))
+    number = int(found[1]) if found else 0
+    reason = os.strerror(number) if number else str(error)
+    return OSError(number, f"cannot write {path}: {reason}") if number else OSError(f"cannot write {path}: {reason}")
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _escaped(name: str) -> str:
+    return re.sub(r"([*?[])", r"[\1]", name)

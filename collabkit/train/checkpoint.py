@@ -1,0 +1,189 @@
+"""`Checkpoint`: what a training that was interrupted needs to go on as if it had not been."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from fastai.callback.core import Callback
+from fastcore.foundation import L
+from torch import Tensor
+
+from collabkit.data.notices import say
+from collabkit.models.base import as_model
+from collabkit.serve.files import DamagedFileError, read_tensors, write_tensors
+
+__all__ = ["Checkpoint", "load_checkpoint", "pack", "save_checkpoint", "unpack"]
+
+KEPT = 2  # checkpoints: the newest, and the one before should that be damaged
+
+
+class Checkpoint(Callback):
+    """Save all that training depends on after each epoch; and go on from the newest good one.
+
+    Weights, optimiser, random numbers, the loader's epoch, the schedule's place, what was recorded and the figures that
+    other callbacks remember: a run that goes on ends with the same weights, to the last digit, as one that was never
+    interrupted. `learn.fit(..., checkpoint=folder)` and its kin add it.
+
+    Args:
+        folder: of the checkpoints, `epoch_00003.safetensors` after three epochs; relative to the learner's path. The
+            last two are kept.
+        resume: go on from the newest one in it, or begin where there is none.
+
+    Raises:
+        FileExistsError: in `fit`, the folder has checkpoints and `resume` is False.
+        ValueError: in `fit`, the checkpoints are of another training: data, model, schedule or number of epochs.
+    """
+
+    order = 2000  # after all others, whose figures it keeps
+
+    def __init__(self, folder: str | Path, resume: bool = False):
+        self.folder, self.resume = Path(folder), resume
+
+    def before_fit(self):
+        """Take the newest good checkpoint."""
+        if hasattr(self.learn, "lr_finder") or hasattr(self.learn, "gather_preds"):
+            return
+        self.where = Path(self.learn.path) / self.folder
+        self.plan = _plan(self.learn)
+        files = sorted(self.where.glob("epoch_*.safetensors"), reverse=True)
+        if files and not self.resume:
+            raise FileExistsError(
+                f"{self.where} holds checkpoints of a training; pass resume=True to go on from the newest, or name "
+                "another folder"
+            )
+        for file in files:
+            try:
+                tensors, content = read_tensors(file)
+            except DamagedFileError as error:
+                say(f"{error}; the checkpoint before it is taken, or the training begins anew")
+                continue
+            odd = [name for name, value in self.plan.items() if content["plan"].get(name) != value]
+            if odd:
+                told = "; ".join(f"{name} was {content['plan'].get(name)}, is {self.plan[name]}" for name in odd)
+                raise ValueError(
+                    f"the checkpoints in {self.where} are of another training: {told}. Name another folder"
+                )
+            self._restore(tensors, unpack(content["state"], tensors))
+            return
+
+    def after_epoch(self):
+        """Write the checkpoint, and remove old ones."""
+        state = {
+            "model": self.learn.model.state_dict(),
+            "opt": self.learn.opt.state_dict(),
+            "epoch": self.learn.epoch + 1,
+            "loader_epoch": getattr(self.learn.dls.train, "epoch", None),
+            "random": [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else ())],
+            "recorder": _records(self.learn.recorder),
+            "smooth_loss": [self.learn.recorder.smooth_loss.count, self.learn.recorder.smooth_loss.val],
+            "callbacks": {cb.name: _figures(cb) for cb in self.learn.cbs if cb is not self},
+        }
+        if getattr(self.learn, "scaler", None) is not None:
+            state["scaler"] = self.learn.scaler.state_dict()
+        tensors: dict[str, Tensor] = {}
+        packed = pack(state, tensors)
+        name = f"epoch_{state['epoch']:05d}.safetensors"
+        write_tensors(self.where / name, tensors, {"plan": self.plan, "state": packed})
+        for old in sorted(self.where.glob("epoch_*.safetensors"))[:-KEPT]:
+            old.unlink()
+
+    def _restore(self, tensors: dict[str, Tensor], state: dict) -> None:
+        learn = self.learn
+        learn.model.load_state_dict(state["model"])
+        learn.opt.load_state_dict(state["opt"])
+        learn.first_epoch = state["epoch"]
+        if state["loader_epoch"] is not None:
+            learn.dls.train.epoch = state["loader_epoch"]
+        cpu, *devices = state["random"]
+        torch.set_rng_state(cpu)
+        if devices:
+            torch.cuda.set_rng_state_all(devices)
+        for name, values in state["recorder"].items():
+            setattr(learn.recorder, name, list(values))
+        learn.recorder.smooth_loss.count, learn.recorder.smooth_loss.val = state["smooth_loss"]
+        if learn.recorder.values:
+            learn.final_record = L(learn.recorder.values[-1])
+        for cb in learn.cbs:
+            vars(cb).update(state["callbacks"].get(cb.name, {}))
+        if "scaler" in state:
+            learn.scaler.load_state_dict(state["scaler"])
+
+
+def _plan(learn) -> dict:
+    """What a training must have in common with the one that goes on: JSON-ready, by name."""
+    data, model = getattr(learn.dls, "data", None), learn.model
+    rows = getattr(learn.dls.train, "bs", None)
+    plan = {"epochs": learn.n_epoch, "seed": learn.seed, "batch size": rows, "model": type(model).__name__}
+    sizes = [value.numel() for value in model.state_dict().values()]
+    plan["size"] = f"{len(sizes)} tensors of {sum(sizes):,} numbers"
+    plan["loss"] = repr(learn.loss_func)
+    hypers = [{name: value for name, value in hyper.items() if name != "mom"} for hyper in learn.opt.hypers]
+    plan["optimiser"] = f"{type(learn.opt).__name__} {hypers}"  # momentum may be where an interrupted schedule left it
+    if data is not None:
+        plan["training data"] = data.train.data_hash()
+    if as_model(model) is not None and not model.by_fit:
+        plan["options"] = str(model.config())
+    for cb in learn.cbs:
+        if getattr(cb, "plan", None):
+            plan[cb.name] = str(cb.plan)
+    return plan
+
+
+def _records(recorder) -> dict:
+    """What a recorder has recorded; the losses, a tensor a batch, as one."""
+    records = {name: list(getattr(recorder, name)) for name in recorder._stateattrs}
+    if records["losses"]:
+        records["losses"] = torch.stack([torch.as_tensor(loss).cpu() for loss in records["losses"]])
+    return records
+
+
+def _figures(cb: Callback) -> dict:
+    """The numbers that a callback remembers: of `EarlyStoppingCallback` the best and how long it waits, say."""
+    kinds = (int, float, np.number)
+    return {name: value for name, value in vars(cb).items() if isinstance(value, kinds) and name != "run"}
+
+
+def pack(value, tensors: dict[str, Tensor], path: str = ""):
+    """`value` as JSON holds it; its tensors are put into `tensors`, by where they stood."""
+    if isinstance(value, Tensor):
+        tensors[path] = value
+        return {"tensor": path}
+    if isinstance(value, (np.ndarray, np.number)):
+        return {"array": pack(torch.as_tensor(value), tensors, path)}
+    if isinstance(value, Mapping):
+        return {"dict": [[pack(k, tensors), pack(v, tensors, f"{path}/{k}")] for k, v in value.items()]}
+    if isinstance(value, (list, tuple, L)):
+        kind = "tuple" if isinstance(value, tuple) else "L" if isinstance(value, L) else "list"
+        return {kind: [pack(v, tensors, f"{path}/{j}") for j, v in enumerate(value)]}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"a checkpoint cannot hold {path.strip('/')}, a {type(value).__name__}: {value!r}")
+
+
+def unpack(packed, tensors: dict[str, Tensor]):
+    """What `pack` was given."""
+    if not isinstance(packed, dict):
+        return packed
+    ((kind, value),) = packed.items()
+    if kind == "tensor":
+        return tensors[value]
+    if kind == "array":
+        array = unpack(value, tensors).numpy()
+        return array if array.ndim else array[()]
+    if kind == "dict":
+        return {unpack(k, tensors): unpack(v, tensors) for k, v in value}
+    return {"tuple": tuple, "L": L, "list": list}[kind](unpack(v, tensors) for v in value)
+
+
+def save_checkpoint(path: Path, model, opt=None) -> None:
+    """Write a model's tensors, and those of an optimiser; see `serve.files.write_tensors`."""
+    tensors: dict[str, Tensor] = {}
+    packed = pack({"model": model.state_dict(), "opt": None if opt is None else opt.state_dict()}, tensors)
+    write_tensors(path, tensors, {"state": packed})
+
+
+def load_checkpoint(path: Path, device="cpu") -> dict:
+    """What `save_checkpoint` wrote: `{'model': state_dict, 'opt': state_dict or None}`."""
+    tensors, content = read_tensors(path, device)
+    return unpack(content["state"], tensors)
