@@ -48,6 +48,18 @@ class Columns:
         """The names that are set, in the order user, item, rating, time, context."""
         return [name for name in (self.user, self.item, self.rating, self.time, *self.context) if name is not None]
 
+    def check_names(self) -> None:
+        """Raise unless the names differ, are texts or whole numbers, and leave the columns of result tables free."""
+        kinds = (str, int, np.integer)
+        if odd := [name for name in self.present if isinstance(name, bool) or not isinstance(name, kinds)]:
+            raise TypeError(f"column names must be texts or whole numbers, got {odd}; rename the columns")
+        if len(set(self.present)) < len(self.present):
+            raise ValueError(f"user, item, rating, time and context must be different columns, got {self.present}")
+        taken = [name for name in (self.user, self.item) if name in RESERVED]
+        taken += [name for name in (self.rating,) if name in ("prediction", "loss")]
+        if taken:
+            raise ValueError(f"column name(s) {taken} are taken by result tables; rename, e.g. to {taken[0] + '_id'!r}")
+
     def check(self, df: pd.DataFrame) -> None:
         """Raise unless `df` is a non-empty DataFrame that holds these columns, each once."""
         if not isinstance(df, pd.DataFrame):
@@ -55,14 +67,7 @@ class Columns:
         if missing := [name for name in self.present if name not in df.columns]:
             raise KeyError(f"column(s) {missing} not found; the table has {list(df.columns)}. Name them with "
                            "user_name=, item_name=, rating_name=, time_name=")  # fmt: skip
-        if len(set(self.present)) < len(self.present):
-            raise ValueError(f"user, item, rating, time and context must be different columns, got {self.present}")
-        if odd := [name for name in self.present if not isinstance(name, (str, int, np.integer))]:
-            raise TypeError(f"column names must be texts or whole numbers, got {odd}; rename the columns")
-        taken = [name for name in (self.user, self.item) if name in RESERVED]
-        taken += [name for name in (self.rating,) if name in ("prediction", "loss")]
-        if taken:
-            raise ValueError(f"column name(s) {taken} are taken by result tables; rename, e.g. to {taken[0] + '_id'!r}")
+        self.check_names()
         if repeated := [name for name in self.present if (df.columns == name).sum() > 1]:
             raise ValueError(f"column(s) {repeated} occur more than once in the table; rename or drop the others")
         if len(df) == 0:

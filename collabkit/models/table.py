@@ -1,5 +1,6 @@
 """`embedding`: tables of ids, initialised once, whose gradients for large batches are summed up fast."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -8,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.overrides import TorchFunctionMode
 
-__all__ = ["Embedding", "embedding", "init_rows", "lookup", "uninitialised"]
+__all__ = ["Embedding", "embedding", "bounded", "init_rows", "lookup", "uninitialised"]
 
 _EMPTY: ContextVar[bool] = ContextVar("collabkit_uninitialised", default=False)
 
@@ -22,6 +24,32 @@ def uninitialised() -> Iterator[None]:
         yield
     finally:
         _EMPTY.reset(token)
+
+
+@contextmanager
+def bounded(n_floats: int) -> Iterator[None]:
+    """Within it a tensor that is made of a size alone may not have many times `n_floats` numbers.
+
+    Raises:
+        ValueError: one would.
+    """
+    with _Bounded(8 * n_floats + 10_000_000):
+        yield
+
+
+class _Bounded(TorchFunctionMode):
+    made_of_sizes = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.arange)
+
+    def __init__(self, most: int):
+        super().__init__()
+        self.most = most
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in self.made_of_sizes and args:
+            size = args[0] if isinstance(args[0], (list, tuple)) else args
+            if math.prod(n for n in size if isinstance(n, int)) > self.most:
+                raise ValueError(f"the options ask for a tensor of {list(size)}, which the file does not hold")
+        return func(*args, **(kwargs or {}))
 
 
 class Embedding(nn.Embedding):

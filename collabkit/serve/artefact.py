@@ -12,13 +12,16 @@
 It is written to a sibling folder that is renamed at the end, so that an interrupted write leaves the old one intact.
 """
 
-import errno
 import hashlib
 import json
+import os
 import re
 import shutil
+import tempfile
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +29,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from collabkit import __version__
@@ -46,7 +50,9 @@ from collabkit.models import (
     Popularity,
     TwoTower,
 )  # fmt: skip
-from collabkit.models.table import uninitialised
+from collabkit.models.table import bounded, uninitialised
+from collabkit.serve.files import beside, read_table, save_tensors
+from collabkit.serve.files import sha256 as _sha256
 
 __all__ = ["save_artefact", "load_artefact", "Artefact", "BundleError", "FORMAT_VERSION"]
 
@@ -54,6 +60,7 @@ FORMAT_VERSION = 3  # 1 had no side features and no users folded in, 2 other nam
 MODELS = (CollFilter, EmbeddingNN, NCF, GMF, NeuMF, TwoTower, Popularity, ItemKNN, ContentKNN, EASE)
 FILES = ("model.safetensors", "users.parquet", "items.parquet", "interactions.parquet")
 FEATURES = "features.safetensors"
+_TRIES = 100  # to load an artefact that is being replaced
 
 # Formats 1 and 2: the tables were the model's, not its sides'.
 _OLD_NAMES = (
@@ -109,16 +116,15 @@ def save_artefact(folder: str | Path, model: Model, data: Dataset, *, metrics: d
     _check_config(model, data)
     if not all(bool(value.isfinite().all()) for value in model.state_dict().values()):
         raise ValueError("the model has NaN or infinite weights: its training diverged; train again before exporting")
-    new = folder.with_name(f".{folder.name}.new-{uuid.uuid4().hex[:8]}")
     try:
-        new.mkdir(parents=True)
-        _write(new, model, data, metrics or {})
-        _swap(new, folder)
+        with beside(folder) as new:
+            new.mkdir(parents=True)
+            _write(new, model, data, metrics or {})
+            with _swapping(folder):
+                _swap(new, folder)
     except OSError as error:
         why = error.strerror or error
         raise type(error)(error.errno, f"cannot write the artefact to {folder}: {why}") from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
     return folder
 
 
@@ -146,10 +152,14 @@ def _check_config(model: Model, data: Dataset) -> None:
 
 def check_target(folder: Path) -> None:
     """Raise `FileExistsError` where an artefact at `folder` would replace anything but an artefact."""
-    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or _is_bundle(folder))):
-        raise FileExistsError(f"{folder} exists and is no collabkit artefact; choose another folder or remove it")
+    for left in (2, 1, 0):
+        if not folder.exists() or (folder.is_dir() and (not any(folder.iterdir()) or _is_bundle(folder))):
+            break
+        if left == 0:
+            raise FileExistsError(f"{folder} exists and is no collabkit artefact; choose another folder or remove it")
+        time.sleep(0.01)  # another writer may just have moved it away
     own = {*FILES, FEATURES, "config.json"}
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    names = os.listdir(folder) if folder.is_dir() else []
     extra = {name for name in names if name not in own and not re.fullmatch(r"context_\d+\.parquet", name)}
     if extra:
         raise FileExistsError(f"{folder} also holds {sorted(extra)}, which replacing it would delete; move them first")
@@ -166,8 +176,46 @@ def load_artefact(folder: str | Path, models: Sequence[type[Model]] = ()) -> Art
         FileNotFoundError: there is no such folder.
         BundleError: it is damaged, written by a newer version, of an unknown model, or no artefact at all.
     """
-    folder = _find(Path(folder).expanduser().resolve())
-    config = _read_config(folder)
+    folder = Path(folder).expanduser().resolve()
+    for left in reversed(range(_TRIES)):
+        at = None
+        try:
+            with _opened(folder) as (at, files):
+                return _load(at, files, models)
+        except (BundleError, FileNotFoundError):
+            if left == 0 or at == folder:
+                raise
+        time.sleep(0.005)  # it is being replaced
+    raise AssertionError("unreachable")
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[tuple[Path, dict[str, Path]]]:
+    """Where the artefact is, and its open files: all of one writing, whatever becomes of the folder meanwhile."""
+    for _ in range(_TRIES):
+        with ExitStack() as stack:
+            at = _find(folder)
+            try:
+                names = sorted(os.listdir(at), key=lambda name: name != "config.json")  # that one first
+                files = {}
+                for name in names:
+                    with suppress(IsADirectoryError):
+                        files[name] = stack.enter_context((at / name).open("rb"))
+                whole = sorted(os.listdir(at)) == sorted(names)  # what was first is there still: all is of one writing
+                if "config.json" in files:
+                    whole &= os.path.samestat(os.fstat(files["config.json"].fileno()), (at / "config.json").stat())
+            except FileNotFoundError:
+                whole = False
+            if whole:
+                by_handle = {name: Path(f"/dev/fd/{file.fileno()}") for name, file in files.items()}
+                by_name = {name: at / name for name in files}  # where an open file cannot be replaced, as on Windows
+                yield at, by_handle if all(path.exists() for path in by_handle.values()) else by_name
+                return
+    raise BundleError(f"artefact {folder} is replaced faster than it can be opened")
+
+
+def _load(folder: Path, files: dict[str, Path], models: Sequence[type[Model]]) -> Artefact:
+    config = _read_config(folder, files)
     given = [models] if isinstance(models, type) else models
     specs, known = config.get("features", {}), {cls.__name__: cls for cls in (*MODELS, *given)}
     try:
@@ -179,14 +227,16 @@ def load_artefact(folder: str | Path, models: Sequence[type[Model]] = ()) -> Art
             )
         contexts = [f"context_{j}.parquet" for j in range(len(config["columns"].get("context", ())))]
         for file in (*FILES, *([FEATURES] if specs else []), *contexts):
-            if not (folder / file).is_file():
+            if file not in files:
                 raise BundleError(f"artefact {folder} is damaged: {file} is missing; export it again")
-            if _sha256(folder / file) != config["sha256"].get(file):
+            if _sha256(files[file]) != config["sha256"].get(file):
                 raise BundleError(f"artefact {folder} is damaged: {file} does not match its checksum; export it again")
-        data = _read_data(folder, config)
+        data = _read_data(files, config)
+        if data.train.data_hash() != config.get("data_hash"):
+            raise BundleError(f"artefact {folder} is damaged: its interactions are not those of its data_hash")
         if specs:
-            data = replace(data, features=_read_features(folder / FEATURES, specs, data.users, data.items))
-        model = _read_model(folder, known[name], config, data)
+            data = replace(data, features=_read_features(files[FEATURES], specs, data.users, data.items))
+        model = _read_model(files, known[name], config, data)
         _check_sizes(model, data)
     except BundleError:
         raise
@@ -198,11 +248,11 @@ def load_artefact(folder: str | Path, models: Sequence[type[Model]] = ()) -> Art
 
 def _write(folder: Path, model: Model, data: Dataset, metrics: dict) -> None:
     train, kinds = data.train, {}
-    _write_tensors(folder / "model.safetensors", model.state_dict())
+    save_tensors(folder / "model.safetensors", model.state_dict())
     features = {name: side for name, side in model.features._asdict().items() if side is not None}
     if features:
         states = {f"{name}.{key}": v for name, side in features.items() for key, v in side.state().items()}
-        _write_tensors(folder / FEATURES, states)
+        save_tensors(folder / FEATURES, states)
     vocabs = {"users": train.users, "items": train.items}
     vocabs |= {f"context_{j}": train.contexts[name] for j, name in enumerate(train.columns.context)}
     for name, vocab in vocabs.items():
@@ -225,17 +275,6 @@ def _write(folder: Path, model: Model, data: Dataset, metrics: dict) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2, default=_plain) + "\n", encoding="utf-8")
 
 
-def _write_tensors(path: Path, tensors: dict) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    try:
-        save_file(tensors, path)
-    except SafetensorError as error:  # a full disk, for one
-        raise OSError(errno.EIO, str(error)) from error
-
-
 def _swap(new: Path, folder: Path) -> None:
     """Put `new` in the place of `folder`; the old one waits under another name until the new one is there."""
     previous = _previous(folder)
@@ -249,6 +288,14 @@ def _swap(new: Path, folder: Path) -> None:
             previous.rename(folder)
         raise
     shutil.rmtree(previous, ignore_errors=True)
+
+
+@contextmanager
+def _swapping(folder: Path) -> Iterator[None]:
+    """Within it no other process of this machine puts an artefact in the place of `folder`."""
+    name = hashlib.sha256(str(folder).encode()).hexdigest()[:32]
+    with FileLock(Path(tempfile.gettempdir()) / f"collabkit-{name}.lock", mode=0o666):
+        yield
 
 
 def _previous(folder: Path) -> Path:
@@ -269,21 +316,21 @@ def _find(folder: Path) -> Path:
 def _is_bundle(folder: Path) -> bool:
     try:
         return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("format") == "collabkit"
-    except (OSError, ValueError, AttributeError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, AttributeError):
         return False
 
 
-def _read_config(folder: Path) -> dict:
-    if not (folder / "config.json").is_file():
+def _read_config(folder: Path, files: dict[str, Path]) -> dict:
+    if "config.json" not in files:
         raise BundleError(f"{folder} is no collabkit artefact: it has no config.json")
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads(files["config.json"].read_text(encoding="utf-8"))
     except ValueError as error:
         raise BundleError(f"artefact {folder} is damaged: config.json is not valid JSON ({error})") from error
     if not isinstance(config, dict) or config.get("format") != "collabkit":
         raise BundleError(f"{folder} is no collabkit artefact: its config.json was written by something else")
     version = config.get("version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
         raise BundleError(
             f"artefact {folder} has format version {version!r}, this collabkit ({__version__}) reads up to "
             f"{FORMAT_VERSION}; update collabkit"
@@ -307,15 +354,19 @@ def _read_features(path: Path, specs: dict, users: Vocab, items: Vocab) -> SideF
     return SideFeatures(**sides)
 
 
-def _read_model(folder: Path, cls: type[Model], config: dict, data: Dataset) -> Model:
+def _read_model(files: dict[str, Path], cls: type[Model], config: dict, data: Dataset) -> Model:
     from safetensors.torch import load_file
 
-    arguments, state = dict(config["model"]["arguments"]), load_file(folder / "model.safetensors")
+    arguments, state = dict(config["model"]["arguments"]), load_file(files["model.safetensors"])
     if config["version"] < 3:
         for name in ("n_users", "n_items"):
             arguments.pop(name, None)
         state = {_new_name(name): value for name, value in state.items()}
-    with uninitialised():
+    for name, value in state.items():
+        total = value.float().sum()
+        if not bool(total.isfinite()) and not bool(value.isfinite().all()):
+            raise ValueError(f"model.safetensors has weights that are NaN or infinite, in {name}")
+    with uninitialised(), bounded(sum(value.numel() for value in state.values())):
         model = cls.for_data(data, **arguments)
     model.restore(state)
     return model
@@ -351,7 +402,7 @@ def _unstorable(vocab: Vocab) -> TypeError:
 
 
 def _read_vocab(path: Path, kind: str, name: str) -> Vocab:
-    ids = pd.read_parquet(path)["id"]
+    ids = read_table(path, unique="id")["id"]
     if kind == "uuid":
         ids = pd.Series([uuid.UUID(v) for v in ids], dtype=object)
     return Vocab(ids, name)
@@ -366,20 +417,30 @@ def _part_frame(part: Interactions, number: int, train: Interactions) -> pd.Data
     return pd.DataFrame({**data, "part": np.full(len(part), number, dtype=np.int8)})
 
 
-def _read_data(folder: Path, config: dict) -> Dataset:
+def _read_data(files: dict[str, Path], config: dict) -> Dataset:
     """The interactions with their vocabularies; the parts that are there."""
     columns = Columns(**{**config["columns"], "context": tuple(config["columns"].get("context", ()))})
+    columns.check_names()
     names = {"user_idx": "users", "item_idx": "items"} | {
         f"context_{j}": f"context_{j}" for j in range(len(columns.context))
     }
     titles = dict(zip(names, (columns.user, columns.item, *columns.context), strict=True))
     vocabs = {
-        name: _read_vocab(folder / f"{file}.parquet", config["id_kinds"][file], titles[name])
+        name: _read_vocab(files[f"{file}.parquet"], config["id_kinds"][file], titles[name])
         for name, file in names.items()
     }
-    table = pd.read_parquet(folder / "interactions.parquet")
+    table = read_table(files["interactions.parquet"])
+    odd = [
+        f"{name} ({table[name].dtype})" for name in (*vocabs, "time") if name in table and table[name].dtype != np.int64
+    ]
+    if odd or ("rating" in table and table["rating"].dtype != np.float32):
+        raise ValueError(f"interactions.parquet has columns of other types than are written: {odd or 'rating'}")
+    if not table["part"].isin(range(3)).all() or not (table["part"] == 0).any():
+        raise ValueError("interactions.parquet has rows of other parts than 0, 1 and 2, or none of part 0")
+    if "rating" in table and not np.isfinite(table["rating"]).all():
+        raise ValueError("interactions.parquet has ratings that are NaN or infinite")
     for name, vocab in vocabs.items():
-        if len(table) == 0 or table[name].min() < 0 or table[name].max() >= len(vocab):
+        if table[name].min() < 0 or table[name].max() >= len(vocab):
             raise ValueError(f"interactions.parquet has {name} outside 0..{len(vocab) - 1}")
     tensor: dict[str, Tensor] = {name: torch.from_numpy(table[name].to_numpy().copy()) for name in table.columns}
     contexts = {name: f"context_{j}" for j, name in enumerate(columns.context)}
@@ -406,11 +467,3 @@ def _plain(value):
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"config.json cannot hold {value!r}, a {type(value).__name__}")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -1,5 +1,6 @@
 """Files that are whole or not there: written beside and renamed, with a checksum of all that is in them."""
 
+import errno
 import hashlib
 import json
 import os
@@ -11,12 +12,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import Tensor
 
-__all__ = ["DamagedFileError", "beside", "disk_error", "read_tensors", "sha256", "sync", "write_tensors"]
+__all__ = ["DamagedFileError", "beside", "read_table", "read_tensors", "save_tensors", "sha256", "write_tensors"]
 
 _DIGEST, _CONTENT = "sha256", "content"
+MOST_ROWS, MOST_BYTES = 1_000_000, 2**25  # of a table, however small its file
 
 
 class DamagedFileError(ValueError):
@@ -51,20 +54,59 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], content: Mapping | 
     Raises:
         OSError: the place cannot be written to, or is full.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     tensors = _apart(tensors)
     text = json.dumps(dict(content or {}))
     path.parent.mkdir(parents=True, exist_ok=True)
     with beside(path) as new:
-        try:
-            save_file(tensors, new, metadata={_CONTENT: text, _DIGEST: _digest(tensors, text)})
-        except SafetensorError as error:
-            raise disk_error(error, path) from error
-        sync(new)
-        os.replace(new, path)
-        sync(path.parent)
+        new.mkdir()  # safetensors leaves a file of its own where it is killed
+        save_tensors(new / path.name, tensors, {_CONTENT: text, _DIGEST: _digest(tensors, text)})
+        _sync(new / path.name)
+        os.replace(new / path.name, path)
+        _sync(path.parent)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a plain safetensors file.
+
+    Raises:
+        OSError: with the number of its cause, a full disk for one.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(_apart(tensors), path, metadata=metadata)
+    except SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        number = int(found[1]) if found else errno.ENOSPC if "No space" in str(error) else errno.EIO
+        raise OSError(number, os.strerror(number) if found else str(error), str(path)) from error
+
+
+def read_table(path: Path, unique: str | None = None) -> pd.DataFrame:
+    """A Parquet file, where it is not far larger than its size on the disk says.
+
+    Args:
+        unique: a column whose values must differ.
+
+    Raises:
+        ValueError: it would unfold to many times its size, or values repeat.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path, read_dictionary=[unique] if unique else []) as file:
+        size, about = path.stat().st_size, file.metadata
+        groups = [about.row_group(j) for j in range(about.num_row_groups)]
+        unfolded = sum(group.column(j).total_uncompressed_size for group in groups for j in range(group.num_columns))
+        if about.num_rows > max(MOST_ROWS, 8 * size) or unfolded > max(MOST_BYTES, 20 * size):
+            raise ValueError(f"a table would unfold to {about.num_rows:,} rows of {unfolded:,} bytes from {size:,}")
+        table = file.read()
+    if unique and pa.types.is_dictionary(table[unique].type):
+        values = table[unique].unify_dictionaries().combine_chunks()
+        if len(values.dictionary) < len(values):
+            raise ValueError(f"a table has values in column {unique!r} that repeat")
+        table = table.set_column(table.column_names.index(unique), unique, values.cast(values.type.value_type))
+    return table.to_pandas()
 
 
 def read_tensors(path: Path, device="cpu") -> tuple[dict[str, Tensor], dict]:
@@ -121,7 +163,7 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def sync(path: Path) -> None:
+def _sync(path: Path) -> None:
     """Have a file, or the names in a folder, on the disk before anything that comes after."""
     if os.name != "posix" and path.is_dir():
         return
@@ -130,14 +172,6 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def disk_error(error: Exception, path: Path) -> OSError:
-    """What safetensors says of a disk, with the number of its cause rather than of any input or output error."""
-    found = re.search(r"os error (\d+)", str(error))
-    number = int(found[1]) if found else 0
-    reason = os.strerror(number) if number else str(error)
-    return OSError(number, f"cannot write {path}: {reason}") if number else OSError(f"cannot write {path}: {reason}")
 
 
 def _runs(pid: int) -> bool:
