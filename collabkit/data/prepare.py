@@ -52,6 +52,10 @@ def prepare(
     train, held_out = _only_used_ids(events.take(first), events.take(second))
     del events
     train = weighted(train, weights, given, first)
+    for vocab in (train.users, train.items):
+        if not vocab.storable:
+            say(f"ids like {vocab[1]!r} (column {vocab.name!r}) can be trained on, but no artefact can hold them; "
+                f"convert them first, e.g. df[{vocab.name!r}].astype(str)")  # fmt: skip
     return Dataset(train, held_out, features=SideFeatures.of(train, users, items, user_features, item_features))
 
 

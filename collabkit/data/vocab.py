@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
 from contextlib import suppress
+from datetime import date, datetime
+from decimal import Decimal
+from uuid import UUID
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 __all__ = ["Vocab", "UNKNOWN"]
 
@@ -151,7 +155,7 @@ class Vocab:
         if len(values) == 0:
             return np.zeros(0, dtype=np.int64)
         self._check_same_kind(values)
-        idx = self.index.get_indexer(values).astype(np.int64) + 1
+        idx = self.index.get_indexer(self._alike(values)).astype(np.int64) + 1
         if unknown == "raise" and (idx == 0).any():
             missing = values[idx == 0].unique()
             raise KeyError(f"{len(missing):,} unknown {self.name!r} id(s): {_some(missing)}. The model knows "
@@ -171,6 +175,25 @@ class Vocab:
         if len(idx) and (idx.min() < 1 or idx.max() >= len(self)):
             raise IndexError(f"indices must lie in 1..{len(self) - 1} to be decoded, got {idx.min()}..{idx.max()}")
         return self.index.take(idx - 1)
+
+    def _alike(self, values: pd.Index) -> pd.Index:
+        """`values` of the ids' kind in their dtype, where pandas would not compare the two: Arrow's dates, say."""
+        dtype = self.index.dtype
+        if values.dtype == dtype or not isinstance(dtype, pd.ArrowDtype):
+            return values
+        try:
+            return values.astype(dtype)
+        except (ValueError, TypeError, NotImplementedError) as error:
+            raise TypeError(f"{self.name!r} ids are of type {dtype} (e.g. {_some(self.index)}), which {_some(values)} "
+                            f"cannot be made: {error}") from error  # fmt: skip
+
+    @property
+    def storable(self) -> bool:
+        """Whether an artefact can hold the ids."""
+        dtype = self.index.dtype
+        if dtype != object:
+            return getattr(dtype, "kind", "O") != "c" and not isinstance(dtype, pd.IntervalDtype)
+        return len(self.index) == 0 or isinstance(self.index[0], (str, UUID, date, Decimal, bytes))
 
     def _check_same_kind(self, values: pd.Index) -> None:
         if values.dtype == self.index.dtype != object:
@@ -219,14 +242,28 @@ def refuse_missing(missing: np.ndarray, name: str) -> None:
 
 def _to_index(values) -> pd.Index:
     dtype = values.dtype
+    if isinstance(dtype, pd.ArrowDtype) and pa.types.is_dictionary(dtype.pyarrow_dtype):
+        values = pd.Series(values).astype(pd.ArrowDtype(dtype.pyarrow_dtype.value_type)).array
+        dtype = values.dtype
+    if isinstance(dtype, pd.SparseDtype):
+        values, dtype = np.asarray(values), dtype.subtype
     if isinstance(dtype, pd.CategoricalDtype):
         values = pd.Index(dtype.categories).take(np.asarray(pd.Categorical(values).codes))
     elif isinstance(dtype, pd.api.extensions.ExtensionDtype) and pd.api.types.is_integer_dtype(dtype):
         values = np.asarray(values, dtype=dtype.numpy_dtype)
+    elif dtype == np.float16:
+        raise TypeError("ids are float16, which cannot tell whole numbers above 2,048 apart; read them as int64 or str")
     elif dtype == object and pd.api.types.infer_dtype(values) == "integer":
         values = np.asarray(values.tolist())  # beyond 64 bits it stays object
+    elif dtype == object and pd.api.types.infer_dtype(values) == "floating":
+        values = np.asarray(values, dtype=np.float64)
     elif getattr(dtype, "kind", "") == "U" or (dtype == object and pd.api.types.infer_dtype(values) == "string"):
-        return pd.Index(np.asarray(values, dtype=object), dtype="str")
+        try:
+            return pd.Index(np.asarray(values, dtype=object), dtype="str")
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"an id is no valid text: {error}; correct it, e.g. .str.encode('utf-8', 'replace')"
+            ) from None
     elif dtype == object and len(values) and isinstance(np.asarray(values)[0], tuple):
         return pd.Index(values, dtype=object, tupleize_cols=False)
     return values if isinstance(values, pd.Index) else pd.Index(values)
@@ -246,14 +283,17 @@ def _check_floats(index: pd.Index, name: str) -> None:
 
 
 def _kind(index: pd.Index) -> str:
-    """Family of id types within which equality makes sense."""
-    if pd.api.types.is_bool_dtype(index.dtype):
+    """Family of id types within which equality makes sense: that of the first id, whatever holds it."""
+    if not len(index):
+        return str(index.dtype)
+    first = index[0]
+    if isinstance(first, (bool, np.bool_)):
         return "bool"
-    if pd.api.types.is_numeric_dtype(index.dtype):
+    if isinstance(first, (int, float, complex, np.number)) and not isinstance(first, np.timedelta64):
         return "number"
-    if pd.api.types.is_datetime64_any_dtype(index.dtype):
-        return "timestamp" if getattr(index, "tz", None) is None else "timestamp with time zone"
-    return type(index[0]).__name__ if len(index) else str(index.dtype)
+    if isinstance(first, datetime):
+        return "timestamp" if first.tzinfo is None else "timestamp with time zone"
+    return type(first).__name__
 
 
 def _plain(value):

@@ -379,19 +379,25 @@ def _new_name(name: str) -> str:
 
 
 def _write_vocab(path: Path, vocab: Vocab) -> str:
-    """Write the ids and return their kind: 'plain' for what Parquet stores, 'uuid' for UUIDs (stored as text)."""
-    ids, kind = vocab.ids, "plain"
-    if ids.dtype == object:
-        first = ids[0]
-        if isinstance(first, uuid.UUID):
-            ids, kind = pd.Index([str(v) for v in ids], dtype="str"), "uuid"
-        elif not isinstance(first, str):
-            raise _unstorable(vocab)
+    """Write the ids and return how they are to be read: 'plain', 'uuid' (stored as text), 'arrow', or as a dtype."""
+    ids = vocab.ids
+    if not vocab.storable:
+        raise _unstorable(vocab)
+    if ids.dtype == object and len(ids) and isinstance(ids[0], uuid.UUID):
+        pd.DataFrame({"id": pd.Index([str(v) for v in ids], dtype="str")}).to_parquet(path, index=False)
+        return "uuid"
     try:
         pd.DataFrame({"id": ids}).to_parquet(path, index=False)
-    except NotImplementedError as error:  # pyarrow has no such type
+        if ids.dtype in ("int64", "str"):
+            return "plain"
+        texts = f"string[{ids.dtype.storage}]" if isinstance(ids.dtype, pd.StringDtype) else str(ids.dtype)
+        for kind in ("plain", "arrow", texts):  # Parquet has fewer types than pandas
+            with suppress(TypeError, ValueError):
+                if _read_vocab(path, kind, vocab.name) == vocab:
+                    return kind
+    except (NotImplementedError, ValueError, TypeError) as error:  # pyarrow has no such type
         raise _unstorable(vocab) from error
-    return kind
+    raise _unstorable(vocab)
 
 
 def _unstorable(vocab: Vocab) -> TypeError:
@@ -402,9 +408,11 @@ def _unstorable(vocab: Vocab) -> TypeError:
 
 
 def _read_vocab(path: Path, kind: str, name: str) -> Vocab:
-    ids = read_table(path, unique="id")["id"]
+    ids = read_table(path, unique="id", types_mapper=pd.ArrowDtype if kind == "arrow" else None)["id"]
     if kind == "uuid":
         ids = pd.Series([uuid.UUID(v) for v in ids], dtype=object)
+    elif kind not in ("plain", "arrow"):
+        ids = ids.astype(kind)
     return Vocab(ids, name)
 
 

@@ -82,11 +82,12 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
         raise OSError(number, os.strerror(number) if found else str(error), str(path)) from error
 
 
-def read_table(path: Path, unique: str | None = None) -> pd.DataFrame:
+def read_table(path: Path, unique: str | None = None, types_mapper=None) -> pd.DataFrame:
     """A Parquet file, where it is not far larger than its size on the disk says.
 
     Args:
         unique: a column whose values must differ.
+        types_mapper: from Arrow's types to those of pandas; default what the file says.
 
     Raises:
         ValueError: it would unfold to many times its size, or values repeat.
@@ -106,6 +107,9 @@ def read_table(path: Path, unique: str | None = None) -> pd.DataFrame:
         if len(values.dictionary) < len(values):
             raise ValueError(f"a table has values in column {unique!r} that repeat")
         table = table.set_column(table.column_names.index(unique), unique, values.cast(values.type.value_type))
+    if types_mapper is not None:
+        columns = {name: table[name] for name in table.column_names}
+        return pd.DataFrame({name: pd.array(part, dtype=types_mapper(part.type)) for name, part in columns.items()})
     return table.to_pandas()
 
 

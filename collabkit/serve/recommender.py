@@ -502,7 +502,7 @@ class Recommender:
 
 
 def _is_one(vocab: Vocab, ids) -> bool:
-    """Whether `ids` is one id rather than a sequence of them; a tuple is, where the vocabulary holds it."""
-    if isinstance(ids, tuple):
+    """Whether `ids` is one id rather than several; a tuple or a frozen set is, where the vocabulary holds it."""
+    if isinstance(ids, (tuple, frozenset)):
         return ids in vocab
-    return isinstance(ids, (str, bytes)) or np.ndim(ids) == 0
+    return isinstance(ids, (str, bytes)) or (not isinstance(ids, list) and np.ndim(ids) == 0)
