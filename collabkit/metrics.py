@@ -62,8 +62,8 @@ def ndcg(ranks: np.ndarray, groups: np.ndarray, k: int) -> np.ndarray:
     """
     _hits(ranks, groups, k)
     gain = np.where(ranks <= k, 1 / np.log2(ranks + 1.0), 0.0)
-    best = np.cumsum(1 / np.log2(np.arange(2, k + 2)))
-    return np.bincount(groups, weights=gain) / best[np.minimum(np.bincount(groups), k) - 1]
+    n = np.minimum(np.bincount(groups), k)  # hits of the best list
+    return np.bincount(groups, weights=gain) / np.cumsum(1 / np.log2(np.arange(2, n.max() + 2)))[n - 1]
 
 
 def reciprocal_rank(ranks: np.ndarray, groups: np.ndarray, k: int) -> np.ndarray:

@@ -170,12 +170,11 @@ def test_ids_of_every_kind_give_the_same_recommendations_to_the_last_digit(kind,
     ("make", "name"),
     [
         (lambda n: [("a", int(j)) for j in n], "tuple"),
-        (lambda n: [b"%d" % j for j in n], "bytes"),
         (lambda n: n + 1j, "complex"),
-        (lambda n: list(pd.to_datetime(n, unit="D").date), "date"),
     ],
-    ids=["tuple", "bytes", "complex", "date"],
+    ids=["tuple", "complex"],
 )
+@pytest.mark.filterwarnings("ignore:.*no artefact can hold them")
 def test_ids_that_cannot_be_stored(make, name, tmp_path):
     learn = make_learner("dot", make_dls(with_ids(make)), path=tmp_path)
     with pytest.raises(

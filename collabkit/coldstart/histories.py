@@ -10,7 +10,7 @@ from torch import Tensor
 
 from collabkit.data.dataset import Dataset
 from collabkit.data.interactions import Interactions, check_ratings
-from collabkit.data.notices import say
+from collabkit.data.notices import MissingError, say
 from collabkit.data.runs import Runs
 from collabkit.data.vocab import check_ids
 
@@ -55,7 +55,9 @@ def read_histories(history, data: Dataset, *, rated: bool, y_range=None) -> NewU
         columns = replace(data.columns, time=None, rating=data.columns.rating if rated else None, context=())
         missing = [name for name in columns.present if name not in history.columns]
         if missing:
-            raise KeyError(f"the history lacks the column(s) {missing} of the model; it has {list(history.columns)}")
+            raise MissingError(
+                f"the history lacks the column(s) {missing} of the model; it has {list(history.columns)}"
+            )
         columns.check(history)
         code, ids = pd.factorize(check_ids(history[columns.user], columns.user))
         items = data.items.encode(history[columns.item])

@@ -24,9 +24,12 @@ def whole(name: str, value) -> int:
 def check_seed(seed) -> int:
     """`seed` as a Python int, or an error."""
     try:
-        return operator.index(seed)
+        number = operator.index(seed)
     except TypeError:
         raise TypeError(f"seed must be a whole number, got {seed!r}") from None
+    if not -(2**63) <= number < 2**64:
+        raise ValueError(f"seed must be a whole number of 64 bits, got {seed!r}")
+    return number
 
 
 def finite(name: str, value) -> float:

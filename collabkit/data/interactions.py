@@ -9,10 +9,11 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 from torch import Tensor
 
-from collabkit.data.notices import say
+from collabkit.data.notices import MissingError, say
 from collabkit.data.runs import Runs, sorted_unique
 from collabkit.data.vocab import Vocab
 
@@ -65,7 +66,7 @@ class Columns:
         if not isinstance(df, pd.DataFrame):
             raise TypeError(f"expected a pandas DataFrame of interactions, got {type(df).__name__}")
         if missing := [name for name in self.present if name not in df.columns]:
-            raise KeyError(f"column(s) {missing} not found; the table has {list(df.columns)}. Name them with "
+            raise MissingError(f"column(s) {missing} not found; the table has {list(df.columns)}. Name them with "
                            "user_name=, item_name=, rating_name=, time_name=")  # fmt: skip
         self.check_names()
         if repeated := [name for name in self.present if (df.columns == name).sum() > 1]:
@@ -291,7 +292,15 @@ def check_times(column: pd.Series) -> None:
 
 def _encode_times(column: pd.Series) -> Tensor:
     check_times(column)
-    values = (column.dt.as_unit("ns").astype("int64") if column.dtype.kind == "M" else column).to_numpy()
+    if column.dtype.kind == "M":
+        if isinstance(column.dtype, pd.ArrowDtype) and pa.types.is_date(column.dtype.pyarrow_dtype):
+            column = column.astype("datetime64[s]")
+        try:
+            column = column.dt.as_unit("ns").astype("int64")
+        except pd.errors.OutOfBoundsDatetime as error:
+            raise ValueError(f"column {column.name!r} has times outside what 64 bits of nanoseconds hold, 1677 to 2262: "
+                             f"{error}; correct them") from None  # fmt: skip
+    values = column.to_numpy()
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.floor(values)).all()):
         raise ValueError(f"column {column.name!r} holds infinite or fractional times; use whole numbers or timestamps")
     if len(values) and not -(2.0**63) <= float(values.min()) <= float(values.max()) < 2.0**63:

@@ -4,7 +4,7 @@ import difflib
 import sys
 import warnings
 
-__all__ = ["CollabWarning", "near_match", "say"]
+__all__ = ["CollabWarning", "MissingError", "near_match", "say"]
 
 
 class CollabWarning(UserWarning):
@@ -20,10 +20,20 @@ def say(text: str) -> None:
     warnings.warn(text, CollabWarning, stacklevel=outermost + 1)
 
 
+class MissingError(KeyError):
+    """A `KeyError` whose text is shown as it is, without the quotes and escapes that Python puts around a key."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
 def near_match(wanted, names) -> str:
     """`", did you mean 'Toy Story (1995)'?"` where a name is nearly `wanted`, whatever its case; else nothing."""
     if not isinstance(wanted, str):
         return ""
-    texts = {str(name).lower(): name for name in names if isinstance(name, str)}
-    found = difflib.get_close_matches(wanted.lower(), texts, n=1, cutoff=0.6)
+    wanted, texts = wanted.lower(), {str(name).lower(): name for name in names if isinstance(name, str)}
+    found = [text for text in texts if wanted and wanted in text][:1]
+    if not found:  # comparing letters is slow: of many only those that begin alike
+        near = [text for text in texts if text[:2] == wanted[:2]] if len(texts) > 2000 else texts
+        found = difflib.get_close_matches(wanted, near, n=1, cutoff=0.6)
     return f", did you mean {texts[found[0]]!r}?" if found else ""

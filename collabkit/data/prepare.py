@@ -10,7 +10,7 @@ from collabkit.data.dataset import Dataset
 from collabkit.data.features import SideFeatures
 from collabkit.data.feedback import Implicit, check_threshold, positive_rows
 from collabkit.data.interactions import Columns, Interactions
-from collabkit.data.notices import say
+from collabkit.data.notices import MissingError, say
 from collabkit.data.runs import sorted_unique
 from collabkit.data.splits import Split, Splitter
 from collabkit.data.tables import name_columns
@@ -63,8 +63,8 @@ def table_columns(df, user_name, item_name, rating_name, time_name, context, fee
     """The columns of a table, by fastai's places where they are not named."""
     if rating_name is None and feedback is None and isinstance(df, pd.DataFrame):
         if len(df.columns) < 3:
-            raise KeyError(f"a table of ratings needs a user, an item and a rating column; it has {list(df.columns)}. "
-                           "For events without ratings pass feedback='implicit'")  # fmt: skip
+            raise MissingError("a table of ratings needs a user, an item and a rating column; it has "
+                               f"{list(df.columns)}. For events without ratings pass feedback='implicit'")  # fmt: skip
         rating_name = df.columns[2]
     return name_columns(df, user_name, item_name, rating_name, time_name, context)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from collabkit.data.interactions import Columns
-from collabkit.data.notices import say
+from collabkit.data.notices import MissingError, say
 from collabkit.data.vocab import refuse_missing
 
 __all__ = ["name_columns", "id_codes", "new_frame", "describe_left_out", "say_left_out"]
@@ -20,7 +20,7 @@ def name_columns(
     if not isinstance(df, pd.DataFrame):
         raise TypeError(f"expected a pandas DataFrame of interactions, got {type(df).__name__}")
     if len(df.columns) < 2:
-        raise KeyError(f"a table of interactions needs a user and an item column; it has {list(df.columns)}")
+        raise MissingError(f"a table of interactions needs a user and an item column; it has {list(df.columns)}")
     names = [df.columns[j] if name is None else name for j, name in enumerate((user_name, item_name))]
     columns = Columns(*names, rating_name, time_name, (context,) if isinstance(context, str) else tuple(context or ()))
     columns.check(df)

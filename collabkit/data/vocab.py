@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from collabkit.data.notices import MissingError, near_match
+
 __all__ = ["Vocab", "UNKNOWN"]
 
 UNKNOWN = "#na#"
@@ -158,9 +160,10 @@ class Vocab:
         idx = self.index.get_indexer(self._alike(values)).astype(np.int64) + 1
         if unknown == "raise" and (idx == 0).any():
             missing = values[idx == 0].unique()
-            raise KeyError(f"{len(missing):,} unknown {self.name!r} id(s): {_some(missing)}. The model knows "
-                           f"{len(self) - 1:,} (e.g. {_some(self.index)}). "
-                           "Check the spelling, or leave them out")  # fmt: skip
+            meant = near_match(missing[0], self.index) if len(self) < 100_000 else ""
+            raise MissingError(f"{len(missing):,} unknown {self.name!r} id(s): {_some(missing)}{meant}. The model "
+                               f"knows {len(self) - 1:,} (e.g. {_some(self.index)}). "
+                               "Check the spelling, or leave them out")  # fmt: skip
         return idx
 
     def row(self, value) -> int | None:

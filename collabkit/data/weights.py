@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from collabkit.data.interactions import Interactions
+from collabkit.data.notices import MissingError
 
 __all__ = ["INVERSE", "check_weight_column", "scale_weights", "weighted", "only_training_weights"]
 
@@ -25,7 +26,7 @@ def check_weight_column(df: pd.DataFrame, weights) -> None:
         return
     found = int((df.columns == weights).sum())
     if found == 0:
-        raise KeyError(f"weights={weights!r} is neither {words} nor a column; the table has {list(df.columns)}")
+        raise MissingError(f"weights={weights!r} is neither {words} nor a column; the table has {list(df.columns)}")
     if found > 1:
         raise ValueError(f"column {weights!r} occurs more than once in the table; rename or drop the others")
     if df[weights].dtype.kind not in "iuf":

@@ -58,7 +58,8 @@ def chance_level(n_candidates: np.ndarray, n_relevant: np.ndarray, k: int) -> di
         [('HitRate@10', 0.1), ('NDCG@10', 0.0454), ('MRR@10', 0.0293)]
     """
     n, r = np.asarray(n_candidates, dtype=np.float64), np.asarray(n_relevant, dtype=np.float64)
-    n = np.maximum(n, r)
+    n, cut = np.maximum(n, r), k
+    k = min(k, int(n.max(initial=1)))  # nothing is beyond
     rank = np.arange(1, k + 1, dtype=np.float64)[:, None]  # (k, 1)
     possible = rank <= n  # (k, n_users): is there such a rank?
     share = np.where(possible, r / n, 0.0)  # chance of a hit at each rank
@@ -70,13 +71,13 @@ def chance_level(n_candidates: np.ndarray, n_relevant: np.ndarray, k: int) -> di
     others = 1 + (rank - 1) * (r - 1) / np.maximum(n - 1, 1)  # hits up to and at j, given one at j
     values = {
         "HitRate": 1 - miss[-1],
-        "Precision": share.sum(0) / k,
+        "Precision": share.sum(0) / cut,
         "Recall": share.sum(0) / r,
         "NDCG": (share * discount).sum(0) / best,
         "MAP": (share * others / rank).sum(0) / np.minimum(r, k),
         "MRR": (first / rank).sum(0),
     }
-    return {**{f"{name}@{k}": float(value.mean()) for name, value in values.items()}, "AUC": 0.5}
+    return {**{f"{name}@{cut}": float(value.mean()) for name, value in values.items()}, "AUC": 0.5}
 
 
 def _sizes(train: Interactions, valid: Interactions) -> list[tuple]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -248,10 +247,11 @@ def check_ks(k: int | Iterable[int]) -> list[int]:
     """The cut-offs as an ascending list of whole numbers of at least 1, or an error."""
     ks = list(k) if isinstance(k, Iterable) else [k]
     for value in ks:
-        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or value != math.floor(value):
+        whole = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and value % 1 == 0
+        if not whole:
             raise ValueError(f"k must be a whole number or a list of them, got {k!r}")
-        if value < 1:
-            raise ValueError(f"k must be at least 1, got {value!r}")
+        if not 1 <= value < 2**31:
+            raise ValueError(f"k must be at least 1, got {value!r}" if value < 1 else f"k={value!r} is beyond any list")
     if not ks:
         raise ValueError("k must be a whole number or a list of them, got an empty list")
     return sorted({int(value) for value in ks})
@@ -261,17 +261,13 @@ def default_threshold(train: Interactions) -> float:
     """The rating from which an item counts as liked: the (lower) median training rating, 4 on MovieLens.
 
     Where that is the lowest rating of all, which nobody gives to what they like, it is the median of those above it: 1
-    of 0 and 1. Where all are equal, as marks of events are, every row counts, which is said.
+    of 0 and 1. Where all are equal, as marks of events are, every row counts, as tables say.
     """
     if train.rating is None:
         return -np.inf
     lowest, median = train.rating.min(), train.rating.median()
     above = train.rating[train.rating > lowest] if median == lowest else train.rating
-    if len(above) == 0:
-        say(f"all training ratings are {lowest:g}, so that none tells what is liked: every held-out row of at least "
-            "that is relevant. Pass threshold=, or feedback='implicit' for events")  # fmt: skip
-        return float(lowest)
-    return float(above.median())
+    return float(above.median() if len(above) else lowest)
 
 
 def _list_k(names: list, ks: list[int], n_candidates: int) -> int:

@@ -1,5 +1,7 @@
 """`CollabInterpretation`: what a trained model has learned, as DataFrames of numbers and matplotlib Axes."""
 
+from operator import attrgetter
+
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
@@ -39,8 +41,11 @@ class CollabInterpretation:
     feature_parts, feature_importance = feature_parts, feature_importance
 
     def __init__(self, recommender: Recommender):
-        self.recommender, self.model = recommender, recommender.model
-        self.train, self.valid = recommender.train, recommender.valid
+        self.recommender = recommender
+
+    model = property(attrgetter("recommender.model"), doc="The model, as it is now.")
+    train = property(attrgetter("recommender.train"), doc="The training interactions, with all ids there are now.")
+    valid = property(attrgetter("recommender.valid"), doc="The validation interactions, or None.")
 
     @classmethod
     def from_learner(cls, learn) -> "CollabInterpretation":
@@ -238,6 +243,10 @@ class CollabInterpretation:
             raise TypeError(
                 f"{what} needs a dot-product model with biases (CollFilter), this one is {type(self.model).__name__}; "
                 "pca, plot_pca and factor_examples work for it, and top_losses if there are ratings"
+            )
+        if not all(bool(part.isfinite().all()) for part in self.model.parameters()):
+            raise ValueError(
+                "the model's weights are NaN: its training diverged; train again with a lower learning rate"
             )
         return self.model
 

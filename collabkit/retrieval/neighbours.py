@@ -7,6 +7,7 @@ from torch import Tensor
 
 from collabkit.data.checks import whole
 from collabkit.data.notices import say
+from collabkit.models.scorers import refuse_nan
 
 __all__ = ["check_k", "cosines", "nearest"]
 
@@ -45,6 +46,7 @@ def nearest(similarity, rows: Tensor, k: int, n: int) -> tuple[Tensor, Tensor]:
     parts = []
     for part in rows.split(max(1, 2**26 // n)):  # blocks of at most a quarter of a gigabyte
         cosine = similarity(part)
+        refuse_nan(cosine.amax(1))  # a NaN is the largest of its row
         cosine[:, 0] = -torch.inf
         cosine[torch.arange(len(part)), part] = -torch.inf
         parts.append(cosine.topk(k, dim=1))

@@ -14,7 +14,7 @@ from fastai.data.core import DataLoaders
 from fastai.torch_core import default_device
 from fastcore.meta import delegates
 
-from collabkit.data.checks import check_seed
+from collabkit.data.checks import check_seed, whole
 from collabkit.data.dataset import Dataset
 from collabkit.data.features import SideFeatures
 from collabkit.data.feedback import Implicit, read_feedback
@@ -172,7 +172,7 @@ class CollabDataLoaders(DataLoaders):
         if feedback is not None:  # negatives are drawn, and histories read, in the order of users and times
             data = replace(data, train=data.train.sorted_by_user(), valid=data.valid.sorted_by_user())
         say_duplicates(data.train, data.valid)
-        bs = auto_bs(len(data.train)) if bs is None else bs
+        bs = auto_bs(len(data.train)) if bs is None else whole("bs", bs)
         order = int(torch.randint(2**31, ())) if seed is None else check_seed(seed)
         first, second = _batches(data, feedback)
         if val_bs is None:  # where negatives are shared, a validation batch has as large a matrix of scores

@@ -73,6 +73,8 @@ class LeanLearner(Learner):
         if as_model(model) is not None and model.needs != ("users",):
             dls = dls.asking(model.needs)
         metrics = L(kwargs.pop("metrics", None))
+        for name in (metric for metric in metrics if isinstance(metric, str)):
+            raise TypeError(f"metrics are functions, or metrics such as NDCG(10), got the text {name!r}")
         kwargs["metrics"] = metrics.map(lambda m: RankingMetric(function=m) if is_ranking_function(m) else m)
         super().__init__(dls, model, loss_func, opt_func=opt_func, cbs=cbs, default_cbs=False, **kwargs)
 

@@ -1,7 +1,10 @@
 """The kinds of side information: what is fitted on the training ids, and how a column's values become tensors."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
+from decimal import Decimal
 from operator import attrgetter
 
 import numpy as np
@@ -14,6 +17,7 @@ from collabkit.data.runs import Runs
 __all__ = ["KINDS", "Kind", "Field", "bag", "infer_kind", "one_hot_lists", "says_nothing"]
 
 N_BINS = 20
+_ISO = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?$")
 FEW = 20  # whole numbers of at most so many values are categories, fastai's rule in `cont_cat_split`
 
 
@@ -239,6 +243,9 @@ def infer_kind(column: pd.Series) -> str:
     """
     values = column.dropna()
     first = values.iloc[0] if len(values) else None
+    if isinstance(first, (dict, complex, np.complexfloating)):
+        raise TypeError(f"feature {column.name!r} holds {first!r}, a {type(first).__name__}: no kind takes such; make "
+                        "columns of numbers or texts of it")  # fmt: skip
     if isinstance(first, (list, tuple, set, frozenset, np.ndarray, Tensor)):
         return "dense" if any(_is_vector(value) for value in values.head(100)) else "multi"
     if column.dtype.kind in "bM":
@@ -247,9 +254,16 @@ def infer_kind(column: pd.Series) -> str:
     if pd.api.types.is_numeric_dtype(column.dtype) or what in ("integer", "floating", "mixed-integer-float"):
         whole = pd.api.types.is_integer_dtype(column.dtype) or what == "integer"
         return "categorical" if whole and values.nunique() <= FEW else "numeric"
+    if isinstance(first, (Decimal, date, timedelta, pd.Period, np.timedelta64)) or _are_dates(values):
+        return "numeric"
     if any("|" in value for value in values if isinstance(value, str)):
         return "multi"
     return "categorical"
+
+
+def _are_dates(values: pd.Series) -> bool:
+    """Whether all are texts of days or moments, as ISO 8601 writes them."""
+    return len(values) > 0 and all(isinstance(value, str) and _ISO.match(value) for value in values)
 
 
 def one_hot_lists(df: pd.DataFrame, name: str, columns: Sequence[str]) -> pd.Series:
@@ -306,10 +320,34 @@ def _known_numbers(name: str, values: pd.Series) -> tuple[np.ndarray, np.ndarray
     return numbers, known
 
 
+def _plain_times(name: str, values: pd.Series) -> pd.Series:
+    """Days, moments and spans of any type as timestamps and time deltas; decimals as floats; all else as it is."""
+    known = values.dropna()
+    first = known.iloc[0] if len(known) else None
+    if isinstance(values.dtype, pd.PeriodDtype):
+        return values.dt.to_timestamp()
+    if isinstance(first, (pd.Timedelta, timedelta, np.timedelta64)):
+        return pd.to_timedelta(pd.Series(list(values), index=values.index))
+    if isinstance(first, date) or _are_dates(known):
+        utc = _are_dates(known) or getattr(first, "tzinfo", None) is not None
+        try:
+            return pd.to_datetime(
+                pd.Series(list(values), index=values.index), utc=utc, format="ISO8601" if utc else None
+            )
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"feature {name!r} has dates that cannot be read: {error}") from error
+    if isinstance(first, Decimal):
+        return values.map(float, na_action="ignore").astype(float)
+    return values
+
+
 def _numbers(name: str, values: pd.Series) -> np.ndarray:
+    values = _plain_times(name, values)
     if pd.api.types.is_datetime64_any_dtype(values.dtype):
         years = (values.dt.tz_localize(None) - pd.Timestamp(0)) / pd.Timedelta(days=365.25)  # since 1970
         return years.to_numpy(dtype=np.float64, na_value=np.nan)
+    if values.dtype.kind == "m":
+        return (values / pd.Timedelta(days=1)).to_numpy(dtype=np.float64, na_value=np.nan)
     odd = next((v for v in values.dropna() if isinstance(v, (str, bytes)) or np.ndim(v)), None)
     if odd is not None:
         advice = "convert it with pd.to_numeric" if isinstance(odd, (str, bytes)) else "its kind is 'multi' or 'dense'"

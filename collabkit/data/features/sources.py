@@ -7,6 +7,7 @@ import pandas as pd
 from torch import Tensor
 
 from collabkit.data.features.fields import KINDS, infer_kind, one_hot_lists
+from collabkit.data.notices import MissingError
 from collabkit.data.vocab import Vocab
 
 __all__ = ["feature_sources", "row_indices", "check_table", "check_columns", "refuse_repeated"]
@@ -96,7 +97,7 @@ def check_columns(df: pd.DataFrame, names, where: str) -> None:
     if missing := [name for name in names if name not in df.columns]:
         own = df.index.name
         index = f" (and the index {own!r}: reset_index() makes it a column)" if own in missing else ""
-        raise KeyError(f"column(s) {missing} not found in {where}; it has {list(df.columns)}{index}")
+        raise MissingError(f"column(s) {missing} not found in {where}; it has {list(df.columns)}{index}")
     if twice := [name for name in dict.fromkeys(names) if (df.columns == name).sum() > 1]:
         raise ValueError(f"column(s) {twice} occur more than once in {where}; rename or drop the others")
 

@@ -8,6 +8,7 @@ import torch
 
 from collabkit.data.checks import check_seed
 from collabkit.data.interactions import Columns, check_times
+from collabkit.data.notices import MissingError
 from collabkit.data.splits.splitter import Splitter
 from collabkit.data.tables import id_codes
 
@@ -136,7 +137,7 @@ def column_split(name: str, *, cold: str = "keep") -> Splitter:
 
     def rows(df, columns):
         if name not in df.columns:
-            raise KeyError(f"split column {name!r} not found; the table has {list(df.columns)}")
+            raise MissingError(f"split column {name!r} not found; the table has {list(df.columns)}")
         mark = lambda v: meaning.get(v) if isinstance(v, str) else (bool(v) if v in (0, 1) else None)  # noqa: E731
         marks = df[name].map(mark, na_action="ignore")
         if marks.isna().any():
