@@ -17,7 +17,7 @@ from collabkit.data.notices import MissingError, say
 from collabkit.data.runs import Runs, sorted_unique
 from collabkit.data.vocab import Vocab
 
-__all__ = ["Columns", "Interactions", "SIDES", "check_ratings", "check_times"]
+__all__ = ["Columns", "Interactions", "SIDES", "check_ratings", "check_times", "comparable_times"]
 
 SIDES = ("user", "item")
 
@@ -290,16 +290,20 @@ def check_times(column: pd.Series) -> None:
                         f"{column.iloc[0]!r}). Convert it, e.g. pd.to_datetime(df[{column.name!r}])")  # fmt: skip
 
 
+def comparable_times(column: pd.Series) -> pd.Series:
+    """The column, days of Arrow as timestamps: pandas would not compare them with any."""
+    is_day = isinstance(column.dtype, pd.ArrowDtype) and pa.types.is_date(column.dtype.pyarrow_dtype)
+    return column.astype("datetime64[s]") if is_day else column
+
+
 def _encode_times(column: pd.Series) -> Tensor:
     check_times(column)
     if column.dtype.kind == "M":
-        if isinstance(column.dtype, pd.ArrowDtype) and pa.types.is_date(column.dtype.pyarrow_dtype):
-            column = column.astype("datetime64[s]")
         try:
-            column = column.dt.as_unit("ns").astype("int64")
+            column = comparable_times(column).dt.as_unit("ns").astype("int64")
         except pd.errors.OutOfBoundsDatetime as error:
-            raise ValueError(f"column {column.name!r} has times outside what 64 bits of nanoseconds hold, 1677 to 2262: "
-                             f"{error}; correct them") from None  # fmt: skip
+            raise ValueError(f"column {column.name!r} has times outside the years 1677 to 2262, which 64 bits of "
+                             f"nanoseconds hold: {error}; correct them") from None  # fmt: skip
     values = column.to_numpy()
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.floor(values)).all()):
         raise ValueError(f"column {column.name!r} holds infinite or fractional times; use whole numbers or timestamps")

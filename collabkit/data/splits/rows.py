@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from collabkit.data.checks import check_seed
-from collabkit.data.interactions import Columns, check_times
+from collabkit.data.interactions import Columns, check_times, comparable_times
 from collabkit.data.notices import MissingError
 from collabkit.data.splits.splitter import Splitter
 from collabkit.data.tables import id_codes
@@ -88,7 +88,7 @@ def time_split(
 
     def rows(df, columns):
         _by_time(df, columns)
-        times = df[columns.time]
+        times = comparable_times(df[columns.time])
         first = times.sort_values().iloc[len(df) - max(1, round(share * len(df)))] if date is None else date
         is_number = isinstance(first, (int, float, np.number))
         try:
