@@ -12,13 +12,20 @@ export COLLABKIT_DATA ?= $(abspath ../shared/data)
 endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test setup lint unit doctest notebooks docs bench clean
+.PHONY: demo test test-slow setup lint unit doctest notebooks docs bench clean
 
 demo: setup
 	$(BIN)/collabkit demo --out $(OUT) $(if $(DATA),--data $(DATA))
 
 test: lint unit doctest notebooks docs
 	@echo "all checks passed"
+
+# Hours: kills, threads, writers at one time, 5,000 tables of all types, and broken lines that the suite must see.
+test-slow: export OMP_NUM_THREADS := 1
+test-slow: setup
+	$(BIN)/python -m pytest -n 2 --slow -m slow tests
+	$(BIN)/python -m pytest --rounds 5000 -o timeout=7200 tests/test_fuzz.py
+	$(BIN)/python tests/mutations.py
 
 setup: .venv/ready
 

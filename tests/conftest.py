@@ -79,6 +79,7 @@ def movielens_dir() -> Path:
 
 
 def pytest_addoption(parser):
+    parser.addoption("--rounds", type=int, default=150, help="tables that tests/test_fuzz.py makes")
     parser.addoption("--slow", action="store_true", help="run the tests marked slow too: minutes each")
 
 

@@ -174,7 +174,6 @@ def test_ids_of_every_kind_give_the_same_recommendations_to_the_last_digit(kind,
     ],
     ids=["tuple", "complex"],
 )
-@pytest.mark.filterwarnings("ignore:.*no artefact can hold them")
 def test_ids_that_cannot_be_stored(make, name, tmp_path):
     learn = make_learner("dot", make_dls(with_ids(make)), path=tmp_path)
     with pytest.raises(

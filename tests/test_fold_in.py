@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from collabkit.coldstart.fold_in import FoldIn, events
+from collabkit.coldstart.fold_in import FoldIn, events, jackknife
 from collabkit.coldstart.fold_in.histories import blocks
 from collabkit.coldstart.fold_in.jackknife import rows_without
 from collabkit.coldstart.fold_in.prior import Gaussian, shrunk_covariance
@@ -414,6 +414,25 @@ def test_the_jackknife_takes_a_rating_out():
         own = torch.cat(model.item_side.read(items[row])).double()
         change, step = solved(others) - own, z - own
         assert (step - change).norm() < 0.15 * change.norm()
+
+
+@pytest.mark.parametrize("n_ratings", [1, 2, 3, 8])
+def test_the_jackknife_counts_the_other_ratings_of_an_item_alone(n_ratings):
+    """With the curvature at its expectation a rating is worth one of n, and what is left are n - 1."""
+    model = randomised(CollFilter(41, 6, n_factors=3))
+    users = torch.arange(1, 41)
+    items = torch.cat([torch.ones(n_ratings), 2 + torch.arange(40 - n_ratings) % 4]).long()
+    train = interactions(users, items, torch.randn(40, generator=torch.Generator().manual_seed(1)) / 100, 40, 5)
+    scores, straight = UserScores(model, Dataset(train)), lambda x: (x, torch.ones_like(x))
+    rows = torch.arange(40)
+    moment, decay = jackknife._curvature(scores, train, rows, straight)
+    own, error = jackknife._gradients(scores, train, rows, straight)
+    found = torch.cat(rows_without(scores, train, rows, straight), 1).double()
+    kept = torch.cat(scores.parts_of(items), 1).double()
+    for row in range(n_ratings):
+        change = torch.linalg.solve((n_ratings - 1) * moment + torch.diag(decay), own[row] * error[row])
+        change = change * min(1.0, float(kept[row].norm() / change.norm()))  # at most what there is
+        assert torch.allclose(found[row], kept[row] - change, atol=1e-5)
 
 
 def test_a_prior_that_is_not_honest_finds_less_noise(trained):

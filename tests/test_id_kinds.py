@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from helpers import silence
 
-from collabkit import CollabDataLoaders, CollabWarning, Recommender, collab_learner
+from collabkit import CollabDataLoaders, CollabWarning, Popularity, Recommender, collab_learner
 
 N_USERS, N_ITEMS = 12, 9
 
@@ -137,8 +137,10 @@ def test_ids_become_their_values(kind, tmp_path):
 @pytest.mark.parametrize("kind", NOT_STORED)
 def test_ids_that_no_artefact_holds_are_said_before_training(kind, tmp_path):
     df = events().assign(user=NOT_STORED[kind])
-    with pytest.warns(CollabWarning, match=r"\(column 'user'\) can be trained on, but no artefact can hold them"):
-        CollabDataLoaders.from_df(df, user_name="user", item_name="item", rating_name="rating", seed=0)
+    dls = CollabDataLoaders.from_df(df, user_name="user", item_name="item", rating_name="rating", seed=0)
+    for train in (lambda: collab_learner(dls, 3), lambda: Popularity().fit(dls)):
+        with pytest.warns(CollabWarning, match=r"\(column 'user'\) can be trained on, but no artefact can hold them"):
+            train()
     rec, df = recommender(NOT_STORED[kind])
     if kind not in ("complex", "interval"):
         check(rec, df)

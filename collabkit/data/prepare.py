@@ -17,7 +17,7 @@ from collabkit.data.tables import name_columns
 from collabkit.data.vocab import Vocab
 from collabkit.data.weights import check_weight_column, weighted
 
-__all__ = ["prepare", "table_columns", "say_duplicates"]
+__all__ = ["prepare", "table_columns", "say_duplicates", "say_unstorable"]
 
 
 def prepare(
@@ -52,10 +52,6 @@ def prepare(
     train, held_out = _only_used_ids(events.take(first), events.take(second))
     del events
     train = weighted(train, weights, given, first)
-    for vocab in (train.users, train.items):
-        if not vocab.storable:
-            say(f"ids like {vocab[1]!r} (column {vocab.name!r}) can be trained on, but no artefact can hold them; "
-                f"convert them first, e.g. df[{vocab.name!r}].astype(str)")  # fmt: skip
     return Dataset(train, held_out, features=SideFeatures.of(train, users, items, user_features, item_features))
 
 
@@ -82,6 +78,14 @@ def split_rows(df: pd.DataFrame, columns: Columns, splitter) -> Split:
     for note in split.notes:
         say(f"{split.by}: {note}")
     return split
+
+
+def say_unstorable(data: Dataset) -> None:
+    """Warn of ids that no artefact can hold: before a training, not after it."""
+    for vocab in (data.users, data.items):
+        if not vocab.storable:
+            say(f"ids like {vocab[1]!r} (column {vocab.name!r}) can be trained on, but no artefact can hold them; "
+                f"convert them first, e.g. df[{vocab.name!r}].astype(str)")  # fmt: skip
 
 
 def say_duplicates(train: Interactions, valid: Interactions) -> None:

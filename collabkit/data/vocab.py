@@ -245,6 +245,8 @@ def refuse_missing(missing: np.ndarray, name: str) -> None:
 
 def _to_index(values) -> pd.Index:
     dtype = values.dtype
+    if isinstance(dtype, pd.ArrowDtype) and pa.types.is_nested(dtype.pyarrow_dtype):
+        raise TypeError(f"ids are of type {dtype}, which cannot be looked up; use tuples or strings")
     if isinstance(dtype, pd.ArrowDtype) and pa.types.is_dictionary(dtype.pyarrow_dtype):
         values = pd.Series(values).astype(pd.ArrowDtype(dtype.pyarrow_dtype.value_type)).array
         dtype = values.dtype

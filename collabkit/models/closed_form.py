@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from collabkit.data.dataset import Dataset
+from collabkit.data.prepare import say_unstorable
 from collabkit.data.query import Query
 from collabkit.data.runs import Runs
 from collabkit.models.base import Model
@@ -50,6 +51,7 @@ class ClosedForm(Model):
             TypeError: `data` is something else.
         """
         data = Dataset.of(data)
+        say_unstorable(data)
         self.counts = torch.bincount(data.train.pairs.values, minlength=data.n_items).float()
         self._fit(data)
         self.data, self.item_side.n = data, data.n_items

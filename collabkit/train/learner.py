@@ -13,6 +13,7 @@ from fastcore.meta import delegates
 
 from collabkit.data.checks import check_seed
 from collabkit.data.feedback import read_feedback
+from collabkit.data.prepare import say_unstorable
 from collabkit.models.base import Model, as_model, check_y_range, probe
 from collabkit.serve import Recommender, load_artefact
 from collabkit.train.callbacks import AlternatingLeastSquares
@@ -230,6 +231,7 @@ def collab_learner(
     if as_model(model) is not None:
         check_ratings(dls, model.y_range)
         model.name_rows(*dls.classes.values())
+        say_unstorable(dls.data)
         probe(model, dls.data)
         if is_new and getattr(loss_func, "of_differences", False):
             model.drop_user_bias(reset=True)
