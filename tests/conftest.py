@@ -91,8 +91,8 @@ def pytest_collection_modifyitems(config, items):
     items[:] = [item for item in items if item not in slow]
 
 
-# A test may skip for want of data that the project must not hold, or where a contract has nothing to say.
-MAY_SKIP = ("no real data", "a closed-form model has no epochs")
+# A test may skip for want of data that the project must not hold, or of what it is about.
+MAY_SKIP = ("no real data", "a closed-form model has no epochs", "limits are those of POSIX")
 
 
 def _undue_skips(config) -> list[str]:

@@ -2,7 +2,9 @@
 
 import os
 import signal
+import subprocess
 import sys
+import time
 import warnings
 from functools import lru_cache
 from pathlib import Path
@@ -41,6 +43,15 @@ def make_learner(kind="dot", dls=None, **kwargs):
     """A silent, untrained learner of a kind of model."""
     dls = make_dls() if dls is None else dls
     return silence(collab_learner(dls, **{"y_range": Y_RANGE, **OPTIONS[kind], **kwargs}))
+
+
+def killed(code, seconds):
+    """Run Python `code`, which prints a line when it is ready, and kill it so many `seconds` later."""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=30)
 
 
 def silence(learn):

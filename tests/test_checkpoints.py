@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
-from helpers import make_dls, silence, synthetic
+from helpers import killed, make_dls, silence, synthetic
 
 from collabkit import CollabDataLoaders, CollabWarning, collab_learner
 from collabkit.models import GMF, NeuMF, TwoTower
@@ -328,11 +328,7 @@ def kill_while_saving(file, n_kills, seed=0):
     rng = random.Random(seed)
     for _ in range(n_kills):
         code = SAVING.format(tests=str(Path(__file__).parent), file=str(file))
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-        process.stdout.readline()
-        time.sleep(rng.uniform(0.005, 0.1))
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=30)
+        killed(code, rng.uniform(0.005, 0.1))
         tensors, content = read_tensors(file)
         assert (tensors["a"] == content["j"]).all()
     with beside(file):

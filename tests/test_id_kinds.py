@@ -37,16 +37,16 @@ def day(x):
     return datetime.date(2020, 1, 1 + x)
 
 
-def moment(x, unit):
-    return pd.to_datetime(USERS, unit="D").astype(f"datetime64[{unit}]") if x is None else x
+def moments(unit):
+    return pd.to_datetime(USERS, unit="D").astype(f"datetime64[{unit}]")
 
 
 KEPT = {  # come back as they are
     "int64": USERS, "int8": USERS.astype("int8"), "uint64": USERS.astype("uint64"), "float64": USERS.astype(float),
     "float32": USERS.astype("float32"), "str": USERS.astype(str), "string[python]": USERS.astype("string[python]"),
     "string[pyarrow]": USERS.astype("string[pyarrow]"), "bool": USERS % 2 == 0,
-    "boolean": (USERS % 2 == 0).astype("boolean"), "seconds": moment(None, "s"), "milliseconds": moment(None, "ms"),
-    "nanoseconds": moment(None, "ns"), "time zone": moment(None, "us").dt.tz_localize("Europe/Berlin"),
+    "boolean": (USERS % 2 == 0).astype("boolean"), "seconds": moments("s"), "milliseconds": moments("ms"),
+    "nanoseconds": moments("ns"), "time zone": moments("us").dt.tz_localize("Europe/Berlin"),
     "timedelta": pd.to_timedelta(USERS, unit="D"), "period": pd.Series(pd.PeriodIndex.from_ordinals(USERS, freq="D")),
     "uuid": python(lambda x: uuid.UUID(int=x)), "date": python(day), "decimal": python(decimal.Decimal),
     "bytes": python(lambda x: b"%d" % x), "arrow bool": (USERS % 2 == 0).astype("bool[pyarrow]"),

@@ -20,9 +20,10 @@ NO_NUMBERS = [None, float("nan"), "3", 2.5, True, 0, -1, [], "x"]
 @pytest.mark.parametrize("bad", NO_NUMBERS)
 def test_sizes_that_are_no_whole_numbers(bad):
     learn = trained()
-    for ask in (learn.recommend, learn.default_list if hasattr(learn, "default_list") else learn.recommend):
-        with pytest.raises(ValueError, match="k must be"):
-            ask(1, k=bad)
+    with pytest.raises(ValueError, match="k must be"):
+        learn.recommend(1, k=bad)
+    with pytest.raises(ValueError, match="k must be"):
+        learn.recommender.default_list(k=bad)
     with pytest.raises(ValueError, match="k must be"):
         learn.similar_items(learn.dls.classes["title"][1], k=bad)
     with pytest.raises(ValueError, match="k must be"):
@@ -124,9 +125,8 @@ def test_numbers_of_every_kind_are_numeric_features(kind, missing):
     (field,) = features_of(values).fields
     assert field.kind == "numeric"
     known = np.delete(numbers, 5) if missing else numbers
-    items = [int(t) for t in range(N)]
     assert field.centre == pytest.approx(known.mean(), rel=0.2) and field.width == 1 + missing
-    assert field.scale > 0 and len(items) == N
+    assert field.scale > 0
 
 
 @pytest.mark.parametrize("bad", [{"a": 1}, 1 + 2j])

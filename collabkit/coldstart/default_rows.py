@@ -11,6 +11,7 @@ from collabkit.data.dataset import Dataset
 from collabkit.data.interactions import Interactions
 from collabkit.data.query import Query
 from collabkit.models.base import Model, as_model, evaluating
+from collabkit.models.scorers import all_finite
 from collabkit.models.sides import Side
 
 __all__ = ["zero_cold_rows", "fit_default_rows", "fill_cold_items", "settle_default_rows"]
@@ -137,8 +138,7 @@ def _fit_row(model: Model, side: Side, data: Dataset, max_rows: int) -> list[Ten
         if loss().isfinite():  # else the training diverged and there is nothing to fit
             optimiser.step(loss)
     model.zero_grad()
-    finite = all(bool(value.isfinite().all()) for value in row)
-    return [value.detach() for value in row] if finite else start
+    return [value.detach() for value in row] if all_finite(row) else start
 
 
 @torch.no_grad()

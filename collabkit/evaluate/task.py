@@ -104,18 +104,18 @@ class RankingTask:
         candidates: `(c,)` the items that compete where they are not hidden, ascending; None for all.
         allowed: or each user's own candidates, the relevant ones included.
         label: what stands behind the metrics' names.
-        relevance: what the columns of tables are called: which held-out rows are relevant, where some are not.
+        relevance: what the columns of tables are called: which held-out rows are relevant; None where all are.
         context: by column, codes `(n_users,)` of the moment at which each user is asked.
     """
 
     def __init__(
         self, data: Dataset, users: Tensor, items: Tensor, hidden: Runs, *, candidates: Tensor | None = None,
-        allowed: Runs | None = None, label: str = "", relevance: str = "",
+        allowed: Runs | None = None, label: str = "", relevance: str | None = None,
         context: Mapping[str, Tensor] | None = None,
     ):  # fmt: skip
         self.data, self.train, self.users, self.items, self.hidden = data, data.train, users, items, hidden
         self.candidates, self.allowed, self.label, self.context = candidates, allowed, label, context
-        self.relevance = relevance or None
+        self.relevance = relevance
         if candidates is None:
             self.candidates = torch.arange(1, data.n_items)
         else:  # pairs of other items hide nothing: without them their numbers are those of hidden candidates
@@ -165,7 +165,7 @@ class RankingTask:
             )
         threshold = default_threshold(data.train) if threshold is None else finite("threshold", threshold)
         rows = _relevant_rows(test, threshold)
-        relevance = "" if test.rating is None else f"relevant: {data.columns.rating} >= {threshold:g}"
+        relevance = None if test.rating is None else f"relevant: {data.columns.rating} >= {threshold:g}"
         relevant, options = _competitors(candidates, data.train, test, rows.pairs, hidden)
         options |= {"context": _moments(rows), "relevance": relevance}
         return cls(data, relevant.rows, relevant.values, hidden, **options)

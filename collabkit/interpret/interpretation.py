@@ -18,6 +18,7 @@ from collabkit.interpret.contributions import (
 from collabkit.interpret.plots import plot_bars, plot_map
 from collabkit.models import CollFilter
 from collabkit.models.base import evaluating
+from collabkit.models.scorers import all_finite
 from collabkit.serve import Recommender
 
 __all__ = ["CollabInterpretation"]
@@ -244,7 +245,7 @@ class CollabInterpretation:
                 f"{what} needs a dot-product model with biases (CollFilter), this one is {type(self.model).__name__}; "
                 "pca, plot_pca and factor_examples work for it, and top_losses if there are ratings"
             )
-        if not all(bool(part.isfinite().all()) for part in self.model.parameters()):
+        if not all_finite(self.model.parameters()):
             raise ValueError(
                 "the model's weights are NaN: its training diverged; train again with a lower learning rate"
             )

@@ -1,7 +1,7 @@
 """Scores of many items at once, block by block under a bound of memory."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from collabkit.data.query import Query
 
-__all__ = ["Scorer", "ItemTable", "DotScorer", "PairScorer", "parse_memory", "refuse_nan"]
+__all__ = ["Scorer", "ItemTable", "DotScorer", "PairScorer", "all_finite", "parse_memory", "refuse_nan"]
 
 _CACHED = 8_000_000  # bytes of a network's layers at once on a CPU: more falls out of its cache, at half the speed
 
@@ -80,6 +80,11 @@ def parse_memory(size: int | str) -> int:
     if not match or float(match[1]) <= 0:
         raise ValueError(f"max_memory must be a positive number of bytes or a text like '512MB', got {size!r}")
     return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether no number of `tensors` is NaN or infinite; a sum shows it faster than a look at each."""
+    return all(bool(part.sum().isfinite()) or bool(part.isfinite().all()) for part in tensors)
 
 
 def refuse_nan(scores: Tensor) -> None:

@@ -50,6 +50,7 @@ from collabkit.models import (
     Popularity,
     TwoTower,
 )  # fmt: skip
+from collabkit.models.scorers import all_finite
 from collabkit.models.table import bounded, uninitialised
 from collabkit.serve.files import beside, read_table, save_tensors
 from collabkit.serve.files import sha256 as _sha256
@@ -114,7 +115,7 @@ def save_artefact(folder: str | Path, model: Model, data: Dataset, *, metrics: d
     check_target(folder)
     _check_sizes(model, data)
     _check_config(model, data)
-    if not all(bool(value.isfinite().all()) for value in model.state_dict().values()):
+    if not all_finite(model.state_dict().values()):
         raise ValueError("the model has NaN or infinite weights: its training diverged; train again before exporting")
     try:
         with beside(folder) as new:
@@ -362,10 +363,8 @@ def _read_model(files: dict[str, Path], cls: type[Model], config: dict, data: Da
         for name in ("n_users", "n_items"):
             arguments.pop(name, None)
         state = {_new_name(name): value for name, value in state.items()}
-    for name, value in state.items():
-        total = value.float().sum()
-        if not bool(total.isfinite()) and not bool(value.isfinite().all()):
-            raise ValueError(f"model.safetensors has weights that are NaN or infinite, in {name}")
+    if odd := [name for name, value in state.items() if not all_finite([value])]:
+        raise ValueError(f"model.safetensors has weights that are NaN or infinite, in {', '.join(odd)}")
     with uninitialised(), bounded(sum(value.numel() for value in state.values())):
         model = cls.for_data(data, **arguments)
     model.restore(state)

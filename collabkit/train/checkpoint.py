@@ -112,9 +112,8 @@ class Checkpoint(Callback):
 
 def _plan(learn) -> dict:
     """What a training must have in common with the one that goes on: JSON-ready, by name."""
-    data, model = getattr(learn.dls, "data", None), learn.model
-    rows = getattr(learn.dls.train, "bs", None)
-    plan = {"epochs": learn.n_epoch, "seed": learn.seed, "batch size": rows, "model": type(model).__name__}
+    data, model, bs = getattr(learn.dls, "data", None), learn.model, getattr(learn.dls.train, "bs", None)
+    plan = {"epochs": learn.n_epoch, "seed": learn.seed, "batch size": bs, "model": type(model).__name__}
     sizes = [value.numel() for value in model.state_dict().values()]
     plan["size"] = f"{len(sizes)} tensors of {sum(sizes):,} numbers"
     plan["loss"] = repr(learn.loss_func)

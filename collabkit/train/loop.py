@@ -20,6 +20,7 @@ from collabkit.data.checks import check_seed, finite, whole
 from collabkit.data.notices import say
 from collabkit.losses import FlatLoss, RankingLoss
 from collabkit.models.base import as_model
+from collabkit.models.scorers import all_finite
 from collabkit.train.callbacks import ColdRows, DeviceMixedPrecision, LeanRecorder, LeanScheduler, cosine, piecewise
 from collabkit.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from collabkit.train.fit_metrics import RankingMetric, is_ranking_function
@@ -87,7 +88,8 @@ class LeanLearner(Learner):
             self._listeners.clear()  # callbacks may have come or gone since
         listeners = self._listeners.get(event_name)
         if listeners is None:
-            hasattr(event, event_name) or super()._call_one(event_name)  # fastai's error for an event that is none
+            if not hasattr(event, event_name):
+                super()._call_one(event_name)  # fastai's error for an event that is none
             listeners = self._listeners[event_name] = list(self.ordered_cbs(event_name))
         try:
             for cb in listeners:
@@ -149,7 +151,7 @@ class LeanLearner(Learner):
         for epoch in range(self.first_epoch, self.n_epoch):
             self.epoch = epoch
             self._with_events(self._do_epoch, "epoch", CancelEpochException)
-            if not hasattr(self, "lr_finder") and not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+            if not hasattr(self, "lr_finder") and not all_finite(self.model.parameters()):
                 say(f"training diverged in epoch {epoch}: weights are NaN or infinite, and the model cannot be "
                     "used. Train a new one with a lower learning rate or less weight decay")  # fmt: skip
                 raise CancelFitException

@@ -16,6 +16,7 @@ from collabkit.coldstart.fold_in.scores import UserScores
 from collabkit.data.dataset import Dataset
 from collabkit.data.runs import Runs
 from collabkit.models.base import Model
+from collabkit.models.scorers import all_finite
 
 __all__ = ["FoldIn"]
 
@@ -60,7 +61,7 @@ class FoldIn:
         """What solves for rows, with the prior; made at its first use."""
         cls = RatingSolver if self.data.rated else EventSolver
         every = [*self.model.parts("item"), *self.model.user_side.read(torch.arange(self.model.n_users))]
-        if not all(bool(part.isfinite().all()) for part in every):
+        if not all_finite(every):
             raise ValueError("the model's rows are NaN: its training diverged; train again with a lower learning rate")
         with torch.inference_mode(False), torch.no_grad():  # a caller's inference tensors would know no gradients
             return cls(UserScores(self.model, self.data), self.data.train, **self._options)

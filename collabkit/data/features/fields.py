@@ -329,7 +329,7 @@ def _plain_times(name: str, values: pd.Series) -> pd.Series:
     if isinstance(first, (pd.Timedelta, timedelta, np.timedelta64)):
         return pd.to_timedelta(pd.Series(list(values), index=values.index))
     if isinstance(first, date) or _are_dates(known):
-        utc = _are_dates(known) or getattr(first, "tzinfo", None) is not None
+        utc = not isinstance(first, date) or getattr(first, "tzinfo", None) is not None
         try:
             return pd.to_datetime(
                 pd.Series(list(values), index=values.index), utc=utc, format="ISO8601" if utc else None
