@@ -7,6 +7,7 @@ This is the table of contents. Names are imported when first used, so that `impo
 import sys
 from importlib import import_module
 from importlib.machinery import ModuleSpec
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -23,7 +24,8 @@ _NAMES = {
     "data.query": ["Query"],
     "data.notices": ["CollabWarning"],
     "models": ["CollFilter", "EmbeddingNN", "NCF", "GMF", "NeuMF", "TwoTower", *_CLOSED],
-    "evaluate": ["compare", "SampledCandidates"],
+    "evaluate.candidates": ["SampledCandidates"],
+    "evaluate.compare": ["compare"],
     "serve": ["Recommender", "BundleError"],
     "interpret": ["CollabInterpretation", "QuestionnaireWidget"],
 }
@@ -35,11 +37,53 @@ _MODULES = {
     "splits": "data.splits",
     "losses": "losses",
     "sampling": "train.sampling",
-    "metrics": "metrics",
+    "metrics": "evaluate.metrics",
     "recipes": "train.recipes",
 }
 
 __all__ = [*_WHERE, *_MODULES, "__version__"]
+
+if TYPE_CHECKING:  # what a type checker reads in the place of `__getattr__`
+    from collabkit import datasets as datasets
+    from collabkit import losses as losses
+    from collabkit.data import filters as filters
+    from collabkit.data import splits as splits
+    from collabkit.data.dataset import Dataset as Dataset
+    from collabkit.data.features import Features as Features
+    from collabkit.data.feedback import Implicit as Implicit
+    from collabkit.data.interactions import Interactions as Interactions
+    from collabkit.data.notices import CollabWarning as CollabWarning
+    from collabkit.data.query import Query as Query
+    from collabkit.data.vocab import Vocab as Vocab
+    from collabkit.evaluate.candidates import SampledCandidates as SampledCandidates
+    from collabkit.evaluate.compare import compare as compare
+    from collabkit.evaluate import metrics as metrics
+    from collabkit.interpret import (
+        CollabInterpretation as CollabInterpretation,
+        QuestionnaireWidget as QuestionnaireWidget,
+    )
+    from collabkit.models import (
+        CollFilter as CollFilter,
+        EmbeddingNN as EmbeddingNN,
+        NCF as NCF,
+        GMF as GMF,
+        NeuMF as NeuMF,
+        TwoTower as TwoTower,
+        Popularity as Popularity,
+        ItemKNN as ItemKNN,
+        ContentKNN as ContentKNN,
+        EASE as EASE,
+    )
+    from collabkit.serve import Recommender as Recommender, BundleError as BundleError
+    from collabkit.train import recipes as recipes
+    from collabkit.train import sampling as sampling
+    from collabkit.train.dataloaders import CollabDataLoaders as CollabDataLoaders
+    from collabkit.train.fit_metrics import HitRate as HitRate, NDCG as NDCG
+    from collabkit.train.learner import (
+        collab_learner as collab_learner,
+        CollabLearner as CollabLearner,
+        load_learner as load_learner,
+    )
 
 
 def __getattr__(name: str):

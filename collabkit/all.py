@@ -6,6 +6,7 @@ fastai's own.
 """
 
 from pathlib import Path
+from typing import Any
 
 import fastai.learner
 from fastai.callback.all import *
@@ -20,7 +21,7 @@ from collabkit import (
 )  # fmt: skip
 
 
-def load_learner(fname, *args, **kwargs):
+def load_learner(fname, *args, **kwargs) -> Any:
     """The learner in an artefact folder, or in a pickle that fastai exported."""
     module = fastai.learner if Path(fname).is_file() else collabkit.train.learner
     return module.load_learner(fname, *args, **kwargs)

@@ -6,10 +6,11 @@ Index 0 is reserved for "unknown" and shown as `#na#`, as in fastai's category m
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import date, datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -79,7 +80,7 @@ class Vocab:
     def __len__(self) -> int:
         return len(self.index) + 1
 
-    def __getitem__(self, i):
+    def __getitem__(self, i) -> Any:
         """The id at index `i`; a slice or an array of indices gives a list of ids."""
         i = np.arange(len(self))[i] if isinstance(i, slice) else np.asarray(i)
         if i.ndim:
@@ -90,7 +91,7 @@ class Vocab:
             raise IndexError(f"index {i} is outside vocabulary {self.name!r} of {len(self)} rows")
         return UNKNOWN if i == 0 else _plain(self.index[i - 1])
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator:
         yield UNKNOWN
         yield from self.index.tolist()
 
@@ -264,7 +265,10 @@ def _to_index(values) -> pd.Index:
         values = np.asarray(values, dtype=np.float64)
     elif getattr(dtype, "kind", "") == "U" or (dtype == object and pd.api.types.infer_dtype(values) == "string"):
         try:
-            return pd.Index(np.asarray(values, dtype=object), dtype="str")
+            text = pd.Index(np.asarray(values, dtype=object), dtype="str")
+            if text.dtype == object:  # before pandas 3, which did not look
+                pa.array(text, pa.large_string())
+            return text
         except UnicodeEncodeError as error:
             raise ValueError(
                 f"an id is no valid text: {error}; correct it, e.g. .str.encode('utf-8', 'replace')"

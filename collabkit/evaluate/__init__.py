@@ -1,8 +1,9 @@
 """Evaluation: held-out rows and candidates -> one ranking pass -> tables with intervals and baselines.
 
-`task` says what is asked (users, relevant items, candidates) and ranks for it, `candidates` the protocols, `references`
-what every figure stands beside, `lists` the metrics of whole lists, `tables` puts the results together; `compare` asks
-several models the same, `new_users` how good the answers to new users are, `audit` what is in the data.
+`task` says what is asked (users, relevant items, candidates) and ranks for it, `candidates` the protocols, `metrics`
+the metrics as pure functions, `lists` those of whole lists, `references` what every figure stands beside, `tables` puts
+the results together; `compare` asks several models the same, `new_users` how good the answers to new users are, `audit`
+what is in the data.
 """
 
 from collabkit.evaluate.audit import audit

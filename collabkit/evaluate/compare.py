@@ -9,7 +9,7 @@ import torch
 from collabkit.data.dataset import Dataset
 from collabkit.evaluate.tables import interval_columns
 from collabkit.evaluate.task import RankingTask, check_ks, check_metrics
-from collabkit.models.base import Model, as_model, evaluating
+from collabkit.models.base import Model, answering, as_model
 from collabkit.models.closed_form import ClosedForm
 
 __all__ = ["compare"]
@@ -47,7 +47,7 @@ def compare(
         raise ValueError("the evaluated rows hold no relevant item of a known user; there is nothing to compare on")
     tables, first = [], None
     for label, (model, _) in zip(labels, given, strict=True):
-        with evaluating(model):
+        with answering(model):
             answer = task.rank(model, metric_names, ks, max_memory)
         values = answer.measure(metric_names, ks, task.facts)
         first = values if first is None else first

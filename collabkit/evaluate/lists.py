@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from collabkit import metrics
 from collabkit.data.interactions import Interactions
+from collabkit.evaluate import metrics
 
 __all__ = ["LIST_METRICS", "ItemFacts"]
 

@@ -7,14 +7,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from collabkit import metrics
 from collabkit.coldstart.fold_in import FoldIn
 from collabkit.data.checks import check_seed
 from collabkit.data.interactions import Interactions
 from collabkit.data.query import Query
 from collabkit.data.runs import Runs
+from collabkit.evaluate import metrics
 from collabkit.evaluate.references import PopularityRanks
-from collabkit.models.base import evaluating
+from collabkit.models.base import answering
 from collabkit.models.scorers import refuse_nan
 from collabkit.retrieval.ranking import Asked, FullCatalogue, rank_pairs
 
@@ -103,7 +103,7 @@ def evaluate_fold_in(
         raise ValueError(f"n_given must hold numbers of at least 1, got {chosen}")
     users = NewUserRows(fold_in.data.train, test, chosen[-1], seed)
     measure = _ratings if fold_in.data.rated else _ranking
-    with torch.inference_mode(), evaluating(fold_in.model):
+    with torch.inference_mode(), answering(fold_in.model):
         table = [measure(fold_in, users, _rows(fold_in, users, n), k) for n in (0, *chosen)]
     return pd.DataFrame(table, index=pd.Index([0, *chosen], name="n_given"))
 

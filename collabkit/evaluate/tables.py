@@ -8,14 +8,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from collabkit import metrics
 from collabkit.data.dataset import Dataset
 from collabkit.data.interactions import Interactions
 from collabkit.data.query import Query
+from collabkit.evaluate import metrics
 from collabkit.evaluate.lists import LIST_METRICS
 from collabkit.evaluate.references import UserItemBias
 from collabkit.evaluate.task import Ranked, RankingTask, check_ks, check_metrics, held_out
-from collabkit.models.base import Model, evaluating
+from collabkit.models.base import Model, answering
 from collabkit.models.scorers import refuse_nan
 
 __all__ = [
@@ -36,7 +36,7 @@ def evaluate(
     test = held_out(data, on)
     task = RankingTask.make(data, on, candidates=candidates, threshold=threshold, test=test)
     common = {"by": by, "n_boot": n_boot, "seed": seed}
-    with evaluating(model):
+    with answering(model):
         table = evaluate_ranking(model, task, k=k, metrics=metrics, max_memory=max_memory, **common)
         rated = test.rating is not None and data.rated and model.predicts_ratings
         if rated and metrics is None and by in (None, "cold"):

@@ -10,12 +10,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from collabkit import metrics
 from collabkit.data.checks import at_least, finite
 from collabkit.data.dataset import Dataset
 from collabkit.data.interactions import Interactions
 from collabkit.data.notices import say
 from collabkit.data.runs import Runs, sorted_unique
+from collabkit.evaluate import metrics
 from collabkit.evaluate.candidates import Lists, SampledCandidates, given_items, given_pairs
 from collabkit.evaluate.lists import LIST_METRICS, ItemFacts
 from collabkit.evaluate.references import PopularityRanks

@@ -17,7 +17,7 @@ from collabkit.interpret.contributions import (
 )  # fmt: skip
 from collabkit.interpret.plots import plot_bars, plot_map
 from collabkit.models import CollFilter
-from collabkit.models.base import evaluating
+from collabkit.models.base import evaluating, say_untrained
 from collabkit.models.scorers import all_finite
 from collabkit.serve import Recommender
 
@@ -42,6 +42,7 @@ class CollabInterpretation:
     feature_parts, feature_importance = feature_parts, feature_importance
 
     def __init__(self, recommender: Recommender):
+        say_untrained(recommender.model)
         self.recommender = recommender
 
     model = property(attrgetter("recommender.model"), doc="The model, as it is now.")

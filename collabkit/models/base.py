@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from collabkit.data.dataset import Dataset
 from collabkit.data.features import Features, SideFeatures
+from collabkit.data.notices import say
 from collabkit.data.query import Query, check_needs
 from collabkit.data.vocab import Vocab
 from collabkit.models.scorers import DotScorer, ItemTable, PairScorer, Scorer, parse_memory
@@ -19,8 +20,8 @@ from collabkit.models.sides import Side
 from collabkit.models.sparse_dot import row_dots
 
 __all__ = [
-    "Model", "DotModel", "as_model", "check_y_range", "evaluating", "make_for", "option_names", "probe",
-    "sigmoid_range",
+    "Model", "DotModel", "answering", "as_model", "check_y_range", "evaluating", "make_for", "option_names", "probe",
+    "say_untrained", "sigmoid_range",
 ]  # fmt: skip
 
 _EVALUATING: WeakKeyDictionary[nn.Module, tuple] = WeakKeyDictionary()  # how many are within, and what was in training
@@ -47,6 +48,7 @@ class Model(nn.Module):
     joins = "sum"  # how the features' part meets the id's: added to it, or 'concat'
     sparse = False  # whether the tables have sparse gradients
     by_fit = False  # whether it is fitted by its own `fit(dls)` rather than by a learner
+    trained = False  # whether an epoch of training has ended, or weights were loaded
     predicts_ratings = True  # whether its answers to rated data are ratings
 
     def __init__(self, user_side: Side, item_side: Side, y_range: tuple[float, float] | None = None):
@@ -91,6 +93,12 @@ class Model(nn.Module):
         Others are copied: a file's are not aligned, so that products with them differ in the last digit.
         """
         self.load_state_dict({k: v if ".tables." in k else v.clone() for k, v in state.items()}, assign=True)
+
+    def load_state_dict(self, *args, **kwargs):
+        """torch's `load_state_dict`; the model counts as trained."""
+        found = super().load_state_dict(*args, **kwargs)
+        self.trained = True
+        return found
 
     def add_features(self, features, id_dropout: float = 0.0, init_std: float = 0.01, sizes=None) -> None:
         """Take side features in; called at the end of a constructor, or as soon as the sides are there.
@@ -399,6 +407,21 @@ def evaluating(model: nn.Module):
             else:
                 for module in trained:
                     module.training = True
+
+
+@contextmanager
+def answering(model: Model):
+    """`evaluating`, for what users are shown; it says so where the model has not been trained."""
+    say_untrained(model)
+    with evaluating(model):
+        yield model
+
+
+def say_untrained(model: Model) -> None:
+    """Warn that what a model answers is that of the weights it began with, if it is."""
+    if not (model.trained or model.by_fit):
+        say(f"this {type(model).__name__} has not been trained, as no epoch of a fit has ended, so its answers are "
+            "those of random weights; call learn.fit_one_cycle first, or load weights")  # fmt: skip
 
 
 def sigmoid_range(x: Tensor, low: float, high: float) -> Tensor:

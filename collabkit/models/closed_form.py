@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -14,6 +16,11 @@ from collabkit.data.runs import Runs
 from collabkit.models.base import Model
 from collabkit.models.scorers import Scorer
 from collabkit.models.sides import Side
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from collabkit.serve import Recommender
 
 __all__ = ["ClosedForm", "together"]
 
@@ -29,18 +36,18 @@ class ClosedForm(Model):
     by_fit, predicts_ratings = True, False
     name = ""  # in tables of results
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(Side("user"), Side("item"))
         self.register_buffer("counts", torch.zeros(0))  # of the training rows of each item (n_items,)
         self.data: Dataset | None = None
         self.eval()
 
     @classmethod
-    def for_data(cls, data: Dataset, **options) -> "ClosedForm":
+    def for_data(cls, data: Dataset, **options) -> "Self":
         """A model that is not fitted yet."""
         return cls(**options)
 
-    def fit(self, data) -> "ClosedForm":
+    def fit(self, data) -> "Self":
         """Fit to the training part of `data`, and return itself.
 
         Args:
@@ -90,7 +97,7 @@ class ClosedForm(Model):
         raise TypeError(f"{type(self).__name__} knows no similar {side}s")
 
     @property
-    def recommender(self):
+    def recommender(self) -> "Recommender":
         """The `Recommender` on this model and the data that it was fitted to."""
         if self.data is None:
             raise ValueError(f"this {type(self).__name__} is not fitted; call .fit(dls) first")
@@ -109,7 +116,7 @@ class ClosedForm(Model):
         """The `k` items most similar to `item` (one id or several), where the model knows any."""
         return self.recommender.similar_items(item, k)
 
-    def export(self, folder="export"):
+    def export(self, folder: str | Path = "export") -> Path:
         """Write the artefact that `Recommender.load` reads; see `serve.save_artefact`."""
         return self.recommender.save(folder)
 

@@ -63,7 +63,7 @@ class TwoTower(Model):
         self.add_features(features, id_dropout, init_std)
 
     @property
-    def i_bias(self):
+    def i_bias(self) -> nn.Embedding | None:
         """The items' biases, an embedding `(n_items, 1)`, or None."""
         return self.item_side.tables[1] if self.item_bias else None
 

@@ -50,6 +50,7 @@ from collabkit.models import (
     Popularity,
     TwoTower,
 )  # fmt: skip
+from collabkit.models.base import say_untrained
 from collabkit.models.scorers import all_finite
 from collabkit.models.table import bounded, uninitialised
 from collabkit.serve.files import beside, read_table, save_tensors
@@ -115,6 +116,7 @@ def save_artefact(folder: str | Path, model: Model, data: Dataset, *, metrics: d
     check_target(folder)
     _check_sizes(model, data)
     _check_config(model, data)
+    say_untrained(model)
     if not all_finite(model.state_dict().values()):
         raise ValueError("the model has NaN or infinite weights: its training diverged; train again before exporting")
     try:
@@ -294,7 +296,7 @@ def _swap(new: Path, folder: Path) -> None:
 @contextmanager
 def _swapping(folder: Path) -> Iterator[None]:
     """Within it no other process of this machine puts an artefact in the place of `folder`."""
-    name = hashlib.sha256(str(folder).encode()).hexdigest()[:32]
+    name = hashlib.sha256(str(folder).encode()).hexdigest()[:2]  # 256 files at most; two folders may share one
     with FileLock(Path(tempfile.gettempdir()) / f"collabkit-{name}.lock", mode=0o666):
         yield
 

@@ -1,12 +1,16 @@
 """`ReadWriteLock`: many answers at once, or one change of what they are made from."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from threading import Condition, get_ident
+from typing import ParamSpec, TypeVar
 
 __all__ = ["ReadWriteLock", "reads", "writes"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class ReadWriteLock:
@@ -15,7 +19,7 @@ class ReadWriteLock:
     A thread may take again what it holds, and a writer may read. Copies are locks of their own.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._changed = Condition()
         self._readers: Counter[int] = Counter()  # by thread, how often it holds the lock
         self._writers: Counter[int] = Counter()  # of at most one thread
@@ -61,12 +65,12 @@ class ReadWriteLock:
         return ReadWriteLock, ()
 
 
-def reads(method):
+def reads(method: Callable[P, T]) -> Callable[P, T]:
     """A method of an object with a `lock` that looks at what writers change."""
     return _holding(method, "read")
 
 
-def writes(method):
+def writes(method: Callable[P, T]) -> Callable[P, T]:
     """A method of an object with a `lock` that changes what readers look at."""
     return _holding(method, "write")
 

@@ -26,7 +26,7 @@ from collabkit.evaluate import evaluate, evaluate_fold_in
 from collabkit.evaluate.candidates import known_pairs
 from collabkit.evaluate.tables import predict_ratings
 from collabkit.evaluate.task import RankingTask, held_out
-from collabkit.models.base import Model, evaluating
+from collabkit.models.base import Model, answering, say_untrained
 from collabkit.models.scorers import DotScorer, ItemTable, Scorer
 from collabkit.retrieval.index import Index, judged_index
 from collabkit.retrieval.neighbours import check_k, cosines, nearest
@@ -105,7 +105,7 @@ class Recommender:
         if len(user_idx) != len(item_idx) and 1 not in (len(user_idx), len(item_idx)):
             raise ValueError(f"users and items must pair up, got {len(user_idx)} users and {len(item_idx)} items")
         user_idx, item_idx = torch.broadcast_tensors(user_idx, item_idx)
-        with evaluating(self.model):
+        with answering(self.model):
             query = self.data.asker(self.model.needs, self._context(context))(user_idx)
             if self.model.predicts_ratings:
                 ratings = predict_ratings(self.model, query, item_idx).numpy()
@@ -374,7 +374,7 @@ class Recommender:
             queries = model.user_vectors(self.data.asker(model.needs)(users).to(model.device)).cpu()
             return judged_index(make, vectors, queries, k, self.data.seen.of(users), min_recall)
 
-        with evaluating(model):
+        with answering(model):
             return self._keep("index", compute)
 
     def _scorer(self, candidates: Tensor, max_memory: int | str) -> Scorer:
@@ -445,7 +445,7 @@ class Recommender:
     ) -> pd.DataFrame:  # fmt: skip
         """The lists of the users at `chosen` `(b,)`, of whom `ask` makes queries, as a table."""
         k = whole("k", k)
-        with evaluating(self.model), torch.inference_mode():
+        with answering(self.model), torch.inference_mode():
             if self._index is None:
                 block = block_size(len(candidates), max_memory, self.model.device)
                 options = {"n_items": len(self.items), "hidden": hidden, "block": block}
@@ -477,6 +477,7 @@ class Recommender:
         return new_frame(data | {name: values[left] for name, values in scores.items()})
 
     def _similar(self, ids, k: int, side: str) -> pd.DataFrame:
+        say_untrained(self.model)
         vocab = getattr(self, f"{side}s")
         rows, n = self._encode(vocab, ids, "raise"), len(vocab)
         k, own = check_k(k, n), side == "item" and self.model.has_similarity

@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 from fastai.data.core import DataLoaders
 from fastai.torch_core import default_device
-from fastcore.meta import delegates
 
 from collabkit.data.checks import check_seed, whole
 from collabkit.data.dataset import Dataset
@@ -26,6 +25,7 @@ from collabkit.data.vocab import Vocab
 from collabkit.data.weights import only_training_weights
 from collabkit.evaluate.audit import audit
 from collabkit.train.batches import ByUser, Pointwise, Ranked, Rated
+from collabkit.train.delegates import delegates
 from collabkit.train.loader import Loader, auto_bs
 from collabkit.train.sampling import make_sampler
 

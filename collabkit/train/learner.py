@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.foundation import L
-from fastcore.meta import delegates
 
 from collabkit.data.checks import check_seed
 from collabkit.data.feedback import read_feedback
@@ -19,6 +18,7 @@ from collabkit.serve import Recommender, load_artefact
 from collabkit.train.callbacks import AlternatingLeastSquares
 from collabkit.train.choose import N_FACTORS, check_ratings, choose_loss, other_model, rating_model
 from collabkit.train.dataloaders import CollabDataLoaders
+from collabkit.train.delegates import delegates
 from collabkit.train.loop import LeanLearner
 
 __all__ = ["collab_learner", "CollabLearner", "load_learner"]
@@ -31,7 +31,7 @@ class CollabLearner(LeanLearner):
     all by external ids. Arguments as of `loop.LeanLearner`.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, **kwargs) -> None:
         self._recommender: Recommender | None = None
         self._given = None  # the data that the recommender was given, or that was taken over from it
         self._metrics_of_fit: dict[str, float] = {}
@@ -45,7 +45,7 @@ class CollabLearner(LeanLearner):
         return repr(self.recommender).replace("Recommender", "CollabLearner", 1)
 
     @delegates(LeanLearner.fit)
-    def fit(self, n_epoch, *args, **kwargs):
+    def fit(self, n_epoch, *args, **kwargs) -> None:
         """fastai's `fit`; see `LeanLearner.fit`. Users who were folded in are folded into the model that comes out."""
         try:
             super().fit(n_epoch, *args, **kwargs)
@@ -57,7 +57,7 @@ class CollabLearner(LeanLearner):
         self._refold()
 
     @delegates(LeanLearner.load)
-    def load(self, *args, **kwargs):
+    def load(self, *args, **kwargs) -> "CollabLearner":
         """See `LeanLearner.load`; folded-in users are folded into the model that was loaded.
 
         Raises:

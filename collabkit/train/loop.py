@@ -4,6 +4,7 @@ from contextlib import contextmanager, suppress
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +54,9 @@ class LeanLearner(Learner):
         **kwargs: the other arguments of fastai's `Learner`.
     """
 
-    def __init__(self, dls, model, loss_func=None, *, seed=0, wd_on="factors", opt_func=None, cbs=None, **kwargs):
+    def __init__(
+        self, dls, model, loss_func=None, *, seed=0, wd_on="factors", opt_func=None, cbs=None, **kwargs
+    ) -> None:
         if opt_func is None:
             # A ranking loss is a mean over many more pairs than a row of a table is in: fastai's 1e-5 would swallow
             # the gradients.
@@ -119,7 +122,7 @@ class LeanLearner(Learner):
 
     def fit(
         self, n_epoch, lr=None, wd=None, cbs=None, reset_opt=False, start_epoch=0, *, checkpoint=None, resume=False
-    ):
+    ) -> None:
         """fastai's `fit`; dropout draws from this learner's own generator, the caller's are left as they were.
 
         Args:
@@ -146,6 +149,10 @@ class LeanLearner(Learner):
                 raise
             settle_default_rows(self.model, self.dls)
 
+    def _do_epoch_train(self):
+        super()._do_epoch_train()
+        self.model.trained = True
+
     def _do_fit(self):
         """fastai's epochs, from `first_epoch` on; none after weights have become NaN or infinite, which is said."""
         for epoch in range(self.first_epoch, self.n_epoch):
@@ -159,7 +166,7 @@ class LeanLearner(Learner):
     def fit_one_cycle(
         self, n_epoch, lr_max=None, div=25.0, div_final=1e5, pct_start=0.25, wd=None, moms=None, cbs=None,
         reset_opt=False, start_epoch=0, *, checkpoint=None, resume=False,
-    ):  # fmt: skip
+    ) -> None:  # fmt: skip
         """fastai's `fit_one_cycle`: learning rate up then down a cosine, momentum the other way (Smith, 2018).
 
         `checkpoint` and `resume` as of `fit`.
@@ -175,7 +182,7 @@ class LeanLearner(Learner):
     def fit_sgdr(
         self, n_cycles, cycle_len, lr_max=None, cycle_mult=2, cbs=None, reset_opt=False, wd=None, start_epoch=0, *,
         checkpoint=None, resume=False,
-    ):  # fmt: skip
+    ) -> None:  # fmt: skip
         """Cosine annealing with warm restarts: `n_cycles` cycles, each `cycle_mult` times as long as the one before.
 
         Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts" (2017). The first cycle has
@@ -219,9 +226,10 @@ class LeanLearner(Learner):
         finally:
             self._loader_epoch = 0 if loader is None else loader.epoch
 
-    def lr_find(self, *args, **kwargs):
+    def lr_find(self, *args, **kwargs) -> Any:
         """fastai's `lr_find`; the model, the optimiser and the fit that follows are the same as without it."""
         state, weights = (self._rng, self._loader_epoch), deepcopy(self.model.state_dict())
+        trained = getattr(self.model, "trained", False)
         if self.opt is None:
             self.create_opt()
         moments = deepcopy(self.opt.state_dict())
@@ -230,6 +238,7 @@ class LeanLearner(Learner):
         finally:
             self._rng, self._loader_epoch = state
             self.model.load_state_dict(weights)
+            self.model.trained = trained
             self.opt.load_state_dict(moments)
             self._checkpoint("_tmp", ".safetensors").unlink(missing_ok=True)  # fastai's own copy of these
 
@@ -291,7 +300,7 @@ class LeanLearner(Learner):
         name = name.with_suffix("") if name.suffix in (".safetensors", ".pth") else name
         return Path(self.path) / self.model_dir / name.with_name(name.name + ending)
 
-    def get_preds(self, ds_idx=1, dl=None, *args, **kwargs):
+    def get_preds(self, ds_idx=1, dl=None, *args, **kwargs) -> Any:
         """fastai's `get_preds`, also of a single row, whose predictions `(1,)` fastai makes a scalar and trips over."""
         loader = self.dls[ds_idx] if dl is None else dl
         ragged = isinstance(loader, Loader) and loader.batches.ragged
@@ -304,11 +313,11 @@ class LeanLearner(Learner):
         result = super().get_preds(ds_idx, dl, *args, **kwargs)
         return tuple(t[None] if one and isinstance(t, torch.Tensor) and t.ndim == 0 else t for t in result)
 
-    def to_fp16(self, **kwargs):
+    def to_fp16(self, **kwargs) -> "LeanLearner":
         """Train in float16 mixed precision on the model's device."""
         return self.add_cb(DeviceMixedPrecision(**kwargs))
 
-    def to_bf16(self):
+    def to_bf16(self) -> "LeanLearner":
         """Train in bfloat16 mixed precision on the model's device."""
         return self.add_cb(DeviceMixedPrecision(amp_mode=AMPMode.BF16))
 

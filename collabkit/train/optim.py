@@ -67,7 +67,7 @@ class TableAdamW(OptimWrapper):
 
     def __init__(
         self, params, lr=1e-3, *, spared=frozenset(), features=frozenset(), mom=0.9, sqr_mom=0.99, eps=1e-5, wd=0.01
-    ):
+    ) -> None:
         lists = [list(p) for p in params] if isinstance(params[0], (list, L)) else [list(params)]
         groups = [{**g, "fai_group": i} for i, p in enumerate(lists) for g in decay_groups(p, spared, features)]
         super().__init__(opt=torch.optim.AdamW(groups, lr=lr, betas=(mom, sqr_mom), eps=eps, fused=True))
@@ -111,7 +111,7 @@ class TableAdamW(OptimWrapper):
 class TableSparseAdam(OptimWrapper):
     """torch's SparseAdam behind fastai's optimiser interface; it has no weight decay."""
 
-    def __init__(self, params, lr=1e-3, **kwargs):
+    def __init__(self, params, lr=1e-3, **kwargs) -> None:
         super().__init__(params, opt=torch.optim.SparseAdam, lr=lr, **kwargs)
 
     def set_hyper(self, k, v):

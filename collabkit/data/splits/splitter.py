@@ -1,6 +1,6 @@
 """`Splitter`: a way to split a table, and `Split`, what comes of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,7 +28,7 @@ class Split:
     by: str
     notes: tuple[str, ...] = field(default=())
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[np.ndarray]:
         return iter((self.train, self.valid))
 
     def __repr__(self) -> str:
