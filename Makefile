@@ -1,6 +1,7 @@
 # Every target sets up .venv by itself; a second run starts at once.
 #   make demo   train on the offline sample and show what was learned     make test   all checks, as CI runs them
 #   make docs   build the site into site/                                 make bench  benchmarks (see benchmarks/README.md)
+#   make test-slow, test-oldest, test-newest   what takes long, and the ends of the range of versions in setup.cfg
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,7 +13,7 @@ export COLLABKIT_DATA ?= $(abspath ../shared/data)
 endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow setup lint unit doctest notebooks docs bench clean
+.PHONY: demo test test-slow test-oldest test-newest setup lint unit doctest notebooks docs bench clean
 
 demo: setup
 	$(BIN)/collabkit demo --out $(OUT) $(if $(DATA),--data $(DATA))
@@ -26,6 +27,21 @@ test-slow: setup
 	$(BIN)/python -m pytest -n 2 --slow -m slow tests
 	$(BIN)/python -m pytest --rounds 5000 -o timeout=7200 tests/test_fuzz.py
 	$(BIN)/python tests/mutations.py
+
+# The oldest versions that setup.cfg allows, and the newest that there are, each in an environment of its own.
+test-oldest test-newest: export OMP_NUM_THREADS := 1
+
+test-oldest:
+	$(PYTHON) -m venv .venv-oldest
+	$(PYTHON) tests/oldest.py > .venv-oldest/constraints.txt
+	.venv-oldest/bin/python -m pip install -c .venv-oldest/constraints.txt torch
+	.venv-oldest/bin/python -m pip install -c .venv-oldest/constraints.txt -e '.[dev,docs]'
+	.venv-oldest/bin/python -m pytest -n 2 tests
+
+test-newest:
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --upgrade -e '.[dev,docs]'
+	.venv-newest/bin/python -m pytest -n 2 tests
 
 setup: .venv/ready
 
@@ -65,4 +81,4 @@ bench: setup
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv site _proc _docs demo-output build *.egg-info
+	rm -rf .venv .venv-oldest .venv-newest site _proc _docs demo-output build *.egg-info

@@ -54,6 +54,9 @@ def killed(code, seconds):
     process.communicate(timeout=30)
 
 
+TEXT = pd.Index(["a"]).dtype  # of texts: object before pandas 3, str from there on
+
+
 def silence(learn):
     """No progress bar, no table of losses."""
     if hasattr(learn, "progress"):

@@ -15,6 +15,7 @@ from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from fastai.learner import Recorder
 from helpers import KINDS, make_dls, make_learner, ratings, same_weights, trained, weights
 
+from collabkit import CollabWarning
 from collabkit.metrics import mae
 from collabkit.train.callbacks import ColdRows, LeanRecorder, cosine, piecewise
 from collabkit.train.checkpoint import load_checkpoint
@@ -293,3 +294,20 @@ def test_mixed_precision_on_a_cpu_trains_to_nearly_the_same_loss(kind, precision
     assert learn.recorder.values[-1][1] == pytest.approx(trained(kind).last_valid_loss, abs=0.05)
     assert learn.get_preds()[0].dtype == torch.float32
     assert all(p.dtype == torch.float32 for p in learn.model.parameters())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tensorboard_with_its_defaults(kind, tmp_path):
+    """What fastai's callback logs of images is switched off, and said; the rest is there."""
+    from fastai.callback.tensorboard import TensorBoardCallback
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    learn = make_learner(kind)
+    with pytest.warns(CollabWarning, match="trace_model, log_preds made for images and switched off"):
+        learn.fit(2, 1e-2, cbs=TensorBoardCallback(tmp_path))
+    logged = EventAccumulator(str(tmp_path)).Reload()
+    assert {"train_loss", "valid_loss", "lr_0"} <= set(logged.Tags()["scalars"])
+    assert len(logged.Scalars("valid_loss")) == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CollabWarning)
+        learn.fit(1, 1e-2, cbs=TensorBoardCallback(tmp_path, trace_model=False, log_preds=False))

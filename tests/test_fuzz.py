@@ -15,6 +15,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pytest
 from helpers import silence
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -83,7 +84,7 @@ RATINGS = {
 TIMES = {
     **{name: IDS[name] for name in ("int64", "float64", "Int64", "seconds", "nanoseconds", "zone", "arrow date")},
     **{name: IDS[name] for name in ("arrow zone", "date", "str", "timedelta", "period", "halves", "huge", "decimal")},
-    "far": lambda c: pd.to_datetime(pd.Series(c) * 365 * 200, unit="D", origin="unix").astype("datetime64[s]"),
+    "far": lambda c: pd.Series((c * 365 * 200).astype("datetime64[D]").astype("datetime64[s]")),
 }  # fmt: skip
 GAPS = (None, float("nan"), pd.NA, pd.NaT)
 REFUSALS = (ValueError, TypeError, KeyError)
@@ -205,6 +206,87 @@ def test_tables_of_all_types(request):
         check(df)
 
     run()
+
+
+FEATURES = IDS | {
+    "lists": python(lambda x: [f"g{x % 3}", f"g{x % 2}"]), "bars": python(lambda x: f"g{x % 3}|h{x % 2}"),
+    "vectors": python(lambda x: np.array([x, 1.0])), "constant": lambda c: pd.Series(np.zeros(len(c))),
+    "infinite": lambda c: pd.Series(c) / 0.0, "ISO": python(lambda x: str(DAY + datetime.timedelta(x))),
+}  # fmt: skip
+
+
+@st.composite
+def featured(draw):
+    """The plan of ratings, of a table of items with one feature, and of such a table of items to come."""
+    user, item = (draw(st.sampled_from(sorted(IDS))) for _ in range(2))
+    return draw(st.integers(0, 2**32)), user, item, draw(st.sampled_from(sorted(FEATURES))), draw(st.integers(0, 4))
+
+
+def items_of(item, feature, codes, gap):
+    table = pd.DataFrame({"item": IDS[item](codes), "f": FEATURES[feature](codes)})
+    if gap < len(GAPS):
+        table["f"] = table["f"].astype(object).where(np.arange(len(codes)) != 1, GAPS[gap])
+    return table
+
+
+def untouched(tables):
+    return [[(column.dtype, [repr(value) for value in column]) for _, column in table.items()] for table in tables]
+
+
+def attempt(ask):
+    """What `ask` gives, or None where it was refused in clear words."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return ask()
+        except Exception as error:
+            assert clear(error), f"{type(error).__name__}: {error}"
+            return None
+
+
+def check_features(seed, user, item, feature, gap):
+    """Features, histories, evaluation tables and items to come: taken as they are, or refused in clear words."""
+    kinds = {"user": (IDS, user, 6), "item": (IDS, item, 6), "rating": (RATINGS, "int64", 5)}
+    ratings = table(seed, kinds, 30, None)
+    known, coming = (items_of(item, feature, codes, gap) for codes in (np.arange(6), np.arange(20, 26)))
+    before = untouched([ratings, known, coming])
+    names = {"user_name": "user", "item_name": "item", "rating_name": "rating", "seed": 0, "bs": 8}
+    dls = attempt(lambda: CollabDataLoaders.from_df(ratings, items=known, **names))
+    if dls is not None:
+        rec = attempt(lambda: silence(collab_learner(dls, 2))).recommender
+        asked = known["item"].tolist()[:2]
+        lists = attempt(
+            lambda: rec.recommend(history=pd.DataFrame({"item": known["item"][:2], "rating": [1.0, 4.0]}), k=2)
+        )
+        if lists is not None:
+            assert not {key(i) for i in lists["item"]} & {key(i) for i in asked}
+        attempt(lambda: rec.evaluate(ratings.head(9)))
+        both = attempt(lambda: rec.add_items(coming))
+        if both is not None:
+            assert (both.items.encode(coming["item"], unknown="raise") > 0).all()
+            rec = both
+        with tempfile.TemporaryDirectory() as folder:
+            if attempt(lambda: rec.save(f"{folder}/model")) is not None:
+                again = Recommender.load(f"{folder}/model")
+                users = rec.users.ids[:2]
+                assert again.recommend(users, 2).equals(rec.recommend(users, 2))
+    assert before == untouched([ratings, known, coming])
+
+
+def test_features_histories_and_items_to_come(request):
+    rounds = request.config.getoption("--rounds")
+
+    @settings(max_examples=rounds, derandomize=rounds < 1000, print_blob=True)
+    @given(featured())
+    def run(plan):
+        check_features(*plan)
+
+    run()
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_every_type_of_feature_alone(feature):
+    check_features(0, "int64", "str", feature, len(GAPS))
 
 
 def test_every_type_of_id_alone():

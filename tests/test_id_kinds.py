@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from helpers import silence
+from helpers import TEXT, silence
 
 from collabkit import CollabDataLoaders, CollabWarning, Popularity, Recommender, collab_learner
 
@@ -60,12 +60,12 @@ KEPT = {  # come back as they are
 DICTIONARY = pd.arrays.ArrowExtensionArray(pa.array(USERS.astype(str)).dictionary_encode())
 AS_VALUES = {  # become their values' plain type
     "Int64": (USERS.astype("Int64"), "int64"), "arrow int": (USERS.astype("int64[pyarrow]"), "int64"),
-    "category": (USERS.astype("category"), "int64"), "object": (USERS.astype(str).astype(object), "str"),
+    "category": (USERS.astype("category"), "int64"), "object": (USERS.astype(str).astype(object), TEXT),
     "unused category": (pd.Series(pd.Categorical(USERS, categories=range(40))), "int64"),
     "object int": (python(int), "int64"), "object float": (python(lambda x: x + 0.5), "float64"),
     "sparse": (pd.Series(pd.arrays.SparseArray(USERS.to_numpy())), "int64"),
-    "arrow dictionary": (pd.Series(DICTIONARY), "str"),
-    "arrow large text": (USERS.astype(str).astype(pd.ArrowDtype(pa.large_string())), "str"),
+    "arrow dictionary": (pd.Series(DICTIONARY), TEXT),
+    "arrow large text": (USERS.astype(str).astype(pd.ArrowDtype(pa.large_string())), TEXT),
 }  # fmt: skip
 NOT_STORED = {
     "tuple": python(lambda x: (x, x)), "nested tuple": python(lambda x: (x, (x, "a"))),

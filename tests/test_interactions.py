@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import TEXT
 
 from collabkit.data.interactions import Columns, Interactions
 from collabkit.data.notices import CollabWarning
@@ -160,7 +161,7 @@ def test_ratings_that_are_no_numbers(toy, value, error, message):
 @pytest.mark.parametrize(
     ("ratings", "dtype"),
     [
-        ([str(n) for n in range(10)], "str"),
+        ([str(n) for n in range(10)], str(TEXT)),
         (pd.Series([str(n) for n in range(10)], dtype=object), "object"),
         ([True, False] * 5, "bool"),
         (np.arange(10) * 1j, "complex128"),
@@ -202,7 +203,7 @@ def test_times_of_every_kind(toy):
 @pytest.mark.parametrize(
     ("times", "error", "message"),
     [
-        ([str(n) for n in range(10)], TypeError, "times must be timestamps or numbers; column 'time' is str"),
+        ([str(n) for n in range(10)], TypeError, f"times must be timestamps or numbers; column 'time' is {TEXT}"),
         ([True] * 10, TypeError, "column 'time' is bool"),
         ([None, *range(9)], ValueError, r"column 'time' has 1 missing time\(s\)"),
         (pd.to_datetime([None, None, *["2020-01-01"] * 8]), ValueError, "has 2 missing"),

@@ -77,7 +77,7 @@ def test_days_of_arrow_are_times():
 
 def test_times_outside_of_what_can_be_kept():
     with pytest.raises(ValueError, match="times outside the years 1677 to 2262"):
-        with_times([datetime.datetime(9999, 1, 1)] * len(synthetic().ratings))
+        with_times(np.full(len(synthetic().ratings), "9999-01-01", dtype="datetime64[s]"))
 
 
 # --- columns ----------------------------------------------------------------------------------------------------------

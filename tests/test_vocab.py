@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import TEXT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -110,11 +111,11 @@ def test_round_trip_of_any_type(values):
         (pd.Series([2**63 + 1, 1, 2], dtype="UInt64"), "uint64"),
         (pd.Series([3, 1, 2], dtype=object), "int64"),
         (pd.Series([3.0, 1.0, 2.0]), "float64"),
-        (pd.Series(["c", "a", "b"]), "str"),
-        (pd.Series(["c", "a", "b"], dtype=object), "str"),
+        (pd.Series(["c", "a", "b"]), TEXT),
+        (pd.Series(["c", "a", "b"], dtype=object), TEXT),
         (pd.Series(["c", "a", "b"], dtype="string"), "string"),
-        (np.array(["c", "a", "b"]), "str"),
-        (pd.Series(["c", "a", "b"], dtype="category"), "str"),
+        (np.array(["c", "a", "b"]), TEXT),
+        (pd.Series(["c", "a", "b"], dtype="category"), TEXT),
         (pd.Series([3, 1, 2], dtype="category"), "int64"),
         (pd.Series(UUIDS), "object"),
         (pd.Series([(2, "b"), (1, "a"), (1, "b")]), "object"),

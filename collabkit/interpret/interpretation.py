@@ -134,7 +134,8 @@ class CollabInterpretation:
         share = fitted.attrs["explained_variance"]
         labels = {f"pc{d}": f"component {d} ({share[d - 1]:.0%} of variance)" for d in dims}
         x, y = (labels[f"pc{d}"] for d in dims)
-        return plot_map(fitted.loc[drawn].reset_index().rename(columns=labels), x, y, fitted.index.name, ax=ax)
+        table = fitted.loc[drawn].rename_axis(fitted.index.name).reset_index().rename(columns=labels)
+        return plot_map(table, x, y, fitted.index.name, ax=ax)
 
     def factor_examples(self, component: int = 1, n: int = 10, *, n_fit: int = 1000) -> pd.DataFrame:
         """The items at both ends of a principal component, from which its meaning is read ("seriousness", say).

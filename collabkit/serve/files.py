@@ -77,7 +77,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
     try:
         save_file(_apart(tensors), path, metadata=metadata)
     except SafetensorError as error:
-        found = re.search(r"os error (\d+)", str(error))
+        found = re.search(r"(?:os error|code:) (\d+)", str(error))
         number = int(found[1]) if found else errno.ENOSPC if "No space" in str(error) else errno.EIO
         raise OSError(number, os.strerror(number) if found else str(error), str(path)) from error
 

@@ -313,6 +313,17 @@ class LeanLearner(Learner):
         result = super().get_preds(ds_idx, dl, *args, **kwargs)
         return tuple(t[None] if one and isinstance(t, torch.Tensor) and t.ndim == 0 else t for t in result)
 
+    def add_cb(self, cb) -> "LeanLearner":
+        """fastai's `add_cb`; of its `TensorBoardCallback` without what is made for images, which would fail here."""
+        cb = cb() if isinstance(cb, type) else cb
+        odd = [name for name in ("trace_model", "log_preds", "projector") if getattr(cb, name, False)]
+        if odd and cb.name == "tensor_board":
+            say(f"TensorBoardCallback: {', '.join(odd)} made for images and switched off; losses, metrics and "
+                "hyper-parameters are logged")  # fmt: skip
+            for name in odd:
+                setattr(cb, name, False)
+        return super().add_cb(cb)
+
     def to_fp16(self, **kwargs) -> "LeanLearner":
         """Train in float16 mixed precision on the model's device."""
         return self.add_cb(DeviceMixedPrecision(**kwargs))

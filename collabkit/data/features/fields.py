@@ -322,10 +322,12 @@ def _known_numbers(name: str, values: pd.Series) -> tuple[np.ndarray, np.ndarray
 
 def _plain_times(name: str, values: pd.Series) -> pd.Series:
     """Days, moments and spans of any type as timestamps and time deltas; decimals as floats; all else as it is."""
+    if values.dtype == object:  # NaT and NA stand for any gap
+        values = values.where(values.notna(), None)
     known = values.dropna()
     first = known.iloc[0] if len(known) else None
-    if isinstance(values.dtype, pd.PeriodDtype):
-        return values.dt.to_timestamp()
+    if isinstance(first, pd.Period):
+        return pd.Series(pd.PeriodIndex(values), index=values.index).dt.to_timestamp()
     if isinstance(first, (pd.Timedelta, timedelta, np.timedelta64)):
         return pd.to_timedelta(pd.Series(list(values), index=values.index))
     if isinstance(first, date) or _are_dates(known):
@@ -352,7 +354,10 @@ def _numbers(name: str, values: pd.Series) -> np.ndarray:
     if odd is not None:
         advice = "convert it with pd.to_numeric" if isinstance(odd, (str, bytes)) else "its kind is 'multi' or 'dense'"
         raise TypeError(f"feature {name!r} is numeric, but holds {odd!r}; {advice}")
-    numbers = pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan)
+    try:
+        numbers = pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"feature {name!r} is numeric, but holds what is no number: {error}") from error
     if np.isinf(numbers).any():
         raise ValueError(f"feature {name!r} has {np.isinf(numbers).sum():,} infinite value(s); correct them first")
     return numbers

@@ -135,10 +135,14 @@ def column_split(name: str, *, cold: str = "keep") -> Splitter:
     """
     meaning = {"train": False, "valid": True, "validation": True, "test": True}
 
+    def mark(value):
+        if isinstance(value, str):
+            return meaning.get(value)
+        return bool(value) if value is not pd.NA and value in (0, 1) else None  # pd.NA in an object column is no bool
+
     def rows(df, columns):
         if name not in df.columns:
             raise MissingError(f"split column {name!r} not found; the table has {list(df.columns)}")
-        mark = lambda v: meaning.get(v) if isinstance(v, str) else (bool(v) if v in (0, 1) else None)  # noqa: E731
         marks = df[name].map(mark, na_action="ignore")
         if marks.isna().any():
             odd = df.loc[marks.isna(), name].unique()[:3].tolist()
