@@ -1,7 +1,7 @@
 # Every target sets up .venv by itself; a second run starts at once.
 #   make demo   train on the offline sample and show what was learned     make test   all checks, as CI runs them
 #   make docs   build the site into site/                                 make bench  benchmarks (see benchmarks/README.md)
-#   make test-slow, test-oldest, test-newest   what takes long, and the ends of the range of versions in setup.cfg
+#   make test-slow, test-oldest, test-newest, test-wheel   what takes long; the ends of the range of versions; the wheel
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -13,7 +13,7 @@ export COLLABKIT_DATA ?= $(abspath ../shared/data)
 endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow test-oldest test-newest setup lint unit doctest notebooks docs bench clean
+.PHONY: demo test test-slow test-oldest test-newest test-wheel setup lint unit doctest notebooks docs bench clean
 
 demo: setup
 	$(BIN)/collabkit demo --out $(OUT) $(if $(DATA),--data $(DATA))
@@ -42,6 +42,18 @@ test-newest:
 	$(PYTHON) -m venv .venv-newest
 	.venv-newest/bin/python -m pip install --upgrade -e '.[dev,docs]'
 	.venv-newest/bin/python -m pytest -n 2 tests
+
+# The wheel in an environment without anything else: the torch that is there stays, types are found, the demo runs.
+test-wheel: WHEEL := $(abspath .venv-wheel)
+test-wheel: setup
+	$(PYTHON) -m venv $(WHEEL)
+	$(WHEEL)/bin/python -m pip install -c constraints.txt torch
+	$(WHEEL)/bin/python -m pip freeze | grep '^torch==' > $(WHEEL)/keep.txt
+	$(WHEEL)/bin/python -m pip wheel --no-deps --wheel-dir $(WHEEL)/dist .
+	$(WHEEL)/bin/python -m pip install -c $(WHEEL)/keep.txt $(WHEEL)/dist/*.whl
+	$(WHEEL)/bin/python -m pip freeze | grep '^torch==' | diff - $(WHEEL)/keep.txt
+	cd $(WHEEL) && bin/collabkit demo --out demo
+	cd $(WHEEL) && $(abspath $(BIN))/mypy --strict --python-executable bin/python $(abspath tests)/typed_program.py
 
 setup: .venv/ready
 
@@ -81,4 +93,4 @@ bench: setup
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv .venv-oldest .venv-newest site _proc _docs demo-output build *.egg-info
+	rm -rf .venv .venv-oldest .venv-newest .venv-wheel site _proc _docs demo-output build *.egg-info

@@ -168,6 +168,24 @@ class ModelContract:
             with again.no_bar(), again.no_logging():
                 again.fit(1, 1e-3)  # trains on
 
+    def test_answers_do_not_depend_on_the_number_of_torchs_threads(self, learn, tmp_path):
+        """But for the last digits of a score, where a sum over more numbers is taken in another order."""
+        folder, before, answers = learn.export(tmp_path / "artefact"), torch.get_num_threads(), []
+        try:
+            for n_threads in (1, 2):
+                torch.set_num_threads(n_threads)
+                fresh = Recommender.load(folder, models=[self.model])
+                tables = [fresh.recommend(k=5), fresh.evaluate(n_boot=10)]
+                tables += [fresh.similar_items("i03", 5)] if self.similar else []
+                answers.append(tables)
+        finally:
+            torch.set_num_threads(before)
+        for one, two in zip(*answers, strict=True):
+            exact = [name for name in one if one[name].dtype.kind != "f"]
+            assert one[exact].equals(two[exact])
+            others = one.columns.difference(exact)
+            np.testing.assert_allclose(one[others].to_numpy(), two[others].to_numpy(), rtol=1e-5, equal_nan=True)
+
     def test_users_are_folded_in_or_refused(self, copy):
         rows = pd.DataFrame({"user": ["new"] * 5, "item": [f"i{j:02d}" for j in range(2, 22, N_GROUPS)], "rating": 5.0})
         before, weights = copy.data, {name: value.clone() for name, value in copy.model.state_dict().items()}

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from helpers import Y_RANGE, make_dls, silence, synthetic
 
 from collabkit import Recommender, collab_learner
@@ -173,21 +172,3 @@ def test_the_lock_is_free_after_an_error(how):
     thread.start()
     thread.join(10)
     assert not thread.is_alive()
-
-
-@pytest.mark.parametrize("kind", ["dot", "nn"])
-def test_answers_do_not_depend_on_the_number_of_torchs_threads(kind):
-    """But for the last digits of a score, where a sum over more numbers is taken in another order."""
-    rec, before, answers = learner(kind).recommender, torch.get_num_threads(), []
-    try:
-        for n_threads in (1, 2):
-            torch.set_num_threads(n_threads)
-            fresh = Recommender(copy.deepcopy(rec.model), rec.data)
-            answers.append((fresh.recommend(k=5), fresh.similar_items(rec.items.ids[3], 5), fresh.evaluate(n_boot=10)))
-    finally:
-        torch.set_num_threads(before)
-    for one, two in zip(*answers, strict=True):
-        exact = [name for name in one if one[name].dtype.kind != "f"]
-        assert one[exact].equals(two[exact])
-        others = one.columns.difference(exact)
-        np.testing.assert_allclose(one[others].to_numpy(), two[others].to_numpy(), rtol=1e-5, equal_nan=True)

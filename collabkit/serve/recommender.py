@@ -44,6 +44,8 @@ class Recommender:
     artefact. What was computed from the weights alone (item vectors, unit vectors, the prior of the fold-in) is kept
     until a weight changes. Any number of threads may ask one; `add_items`, `add_users`, `fold_in` and `use_index` wait
     for those who ask and let nobody in meanwhile. Training in one thread while others ask is not for it.
+    One or several of torch's own threads give the same lists; the last digits of scores may differ, as sums over many
+    numbers are taken in another order.
 
     Args:
         model: a model whose sides are row-aligned with the data's vocabularies.
