@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-_CLOSED = ["Popularity", "ItemKNN", "ContentKNN", "EASE"]
+_CLOSED = ["Popularity", "ItemKNN", "ContentKNN", "EASE", "NextItem"]
 _NAMES = {
     "train.dataloaders": ["CollabDataLoaders"],
     "train.learner": ["collab_learner", "CollabLearner", "load_learner"],
@@ -23,7 +23,7 @@ _NAMES = {
     "data.dataset": ["Dataset"],
     "data.query": ["Query"],
     "data.notices": ["CollabWarning"],
-    "models": ["CollFilter", "EmbeddingNN", "NCF", "GMF", "NeuMF", "TwoTower", *_CLOSED],
+    "models": ["CollFilter", "EmbeddingNN", "NCF", "GMF", "NeuMF", "TwoTower", "SASRec", "GRURec", *_CLOSED],
     "evaluate.candidates": ["SampledCandidates"],
     "evaluate.compare": ["compare"],
     "serve": ["Recommender", "BundleError"],
@@ -69,10 +69,13 @@ if TYPE_CHECKING:  # what a type checker reads in the place of `__getattr__`
         GMF as GMF,
         NeuMF as NeuMF,
         TwoTower as TwoTower,
+        SASRec as SASRec,
+        GRURec as GRURec,
         Popularity as Popularity,
         ItemKNN as ItemKNN,
         ContentKNN as ContentKNN,
         EASE as EASE,
+        NextItem as NextItem,
     )
     from collabkit.serve import Recommender as Recommender, BundleError as BundleError
     from collabkit.train import recipes as recipes

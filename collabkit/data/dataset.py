@@ -83,30 +83,59 @@ class Dataset:
         """Those, and the items of the validation rows."""
         return self.known if self.valid is None else self.known.union(self.valid.pairs)
 
-    @cached_property
+    @property
     def histories(self) -> Runs:
         """The items that each user was trained on or folded in by, the latest last."""
-        if self.folded is None:
-            return self.train.histories
-        joined = [torch.cat([getattr(part.histories, name) for part in self.parts[::2]]) for name in ("rows", "values")]
-        return Runs.group(*joined, self.n_users, width=self.n_items)
+        return self._trained[0]
+
+    @property
+    def latest(self) -> Runs:
+        """Those and the items of the validation rows: all that is known, the latest last."""
+        return self._known[0]
+
+    @cached_property
+    def _trained(self) -> tuple[Runs, Tensor | None]:
+        return in_order([self.train, self.folded], self.n_users)
+
+    @cached_property
+    def _known(self) -> tuple[Runs, Tensor | None]:
+        return self._trained if self.valid is None else in_order(self.parts, self.n_users)
+
+    def histories_before(self, rows: Interactions | None, *, is_valid: bool) -> Runs:
+        """What was known of each user at the moment of the first of their evaluated `rows`, the latest last.
+
+        Args:
+            rows: what is evaluated; without times nothing is known to be later.
+            is_valid: they are the validation part; else that is known too.
+        """
+        runs, times = self._trained if is_valid else self._known
+        if rows is None or rows.time is None or times is None:
+            return runs
+        moment = torch.full((self.n_users,), torch.iinfo(torch.int64).max)
+        moment.scatter_reduce_(0, rows.user_idx, rows.time, "amin")
+        known = torch.zeros(self.n_users, dtype=torch.int64).index_add_(
+            0, runs.rows, (times <= moment[runs.rows]).long()
+        )
+        return runs.spans(runs.start[:-1], runs.start[:-1] + known)
 
     def asker(
-        self, needs: Sequence[str], context: dict[str, Tensor] | None = None
+        self, needs: Sequence[str], context: dict[str, Tensor] | None = None, histories: Runs | None = None
     ) -> Callable[[Tensor], Tensor | Query]:
         """A function from users `(b,)` to a query that has the parts `needs`.
 
         Args:
             needs: of the model that is asked.
             context: by column, `(n_users,)` codes, or one for all; default unknown.
+            histories: of the users, default those that were trained on or folded in.
         """
         if tuple(needs) == ("users",):
             return lambda users: users
+        histories = self.histories if histories is None and "history" in needs else histories
         names = self.columns.context if "context" in needs else ()
         codes = {name: (context or {}).get(name, torch.zeros(1, dtype=torch.int64)) for name in names}
 
         def ask(users: Tensor) -> Query:
-            history = self.histories.of(users) if "history" in needs else None
+            history = histories.of(users) if "history" in needs else None
             every = {name: code.expand(users.shape) if len(code) == 1 else code[users] for name, code in codes.items()}
             return Query(users, history, every)
 
@@ -131,3 +160,19 @@ class Dataset:
             events = Interactions.concat(self.folded, events)
             events = events.take(~pd.Series(events.pair_keys().numpy()).duplicated(keep="last").to_numpy())
         return replace(self, folded=events)
+
+
+def in_order(parts: Sequence[Interactions | None], n_users: int) -> tuple[Runs, Tensor | None]:
+    """Each user's items of all `parts` in the order of their times, and these times `(m,)`.
+
+    Rows without times come after the others, part after part; where none has one the times are None.
+    """
+    parts = [part for part in parts if part is not None]
+    users, items = (torch.cat([part.indices(side) for part in parts]) for side in ("user", "item"))
+    n_items, latest = parts[0].n_items, torch.iinfo(torch.int64).max
+    if parts[0].time is None:
+        return Runs.group(users, items, n_users, width=n_items), None
+    times = torch.cat([torch.full((len(part),), latest) if part.time is None else part.time for part in parts])
+    order = torch.argsort(times, stable=True)
+    order = order[torch.argsort(users[order], stable=True)]
+    return Runs.group(users[order], items[order], n_users, width=n_items), times[order]

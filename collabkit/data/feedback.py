@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from collabkit.data.checks import at_least, finite
+from collabkit.data.checks import at_least, finite, whole
 from collabkit.data.interactions import Columns, Interactions
 from collabkit.data.notices import say
 from collabkit.data.tables import say_left_out
@@ -27,12 +27,36 @@ class Implicit:
         n_neg: negatives a positive.
         by_user: with `'shared'` negatives, batches of whole users rather than of events: a softmax then costs its sum
             once a user.
+        history: learn what comes next: the batches are windows of each user's events in their order, at most so many
+            before an event, for models that look at histories. The batch then shares its negatives: `'popularity'`
+            (default), `'uniform'`, `'in_batch'` or `'all'`, 512 by default.
+        repeats: what becomes of a repeated (user, item) pair: `'first'`, the first stays, or `'keep'`, all stay.
+            Default `'keep'` with `history`, else `'first'`.
+
+    Raises:
+        ValueError: `history` is no whole number of at least 1; another word for `repeats`; `by_user` with `history`.
     """
 
     threshold: float | None = None
-    negatives: object = "uniform"
-    n_neg: int = 4
+    negatives: object = None
+    n_neg: int | None = None
     by_user: bool = False
+    history: int | None = None
+    repeats: str | None = None
+
+    def __post_init__(self):
+        ordered = self.history is not None
+        if ordered:
+            whole("history", self.history)
+        if ordered and self.by_user:
+            raise ValueError("by_user=True makes batches without order: leave it out with history=")
+        if self.repeats not in (None, "first", "keep"):
+            raise ValueError(f"repeats must be 'first' or 'keep', got {self.repeats!r}")
+        usual = {"negatives": "popularity", "n_neg": 512, "repeats": "keep"}
+        usual = usual if ordered else {"negatives": "uniform", "n_neg": 4, "repeats": "first"}
+        for name, value in usual.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
 
 
 def read_feedback(feedback, **given) -> Implicit | None:
@@ -63,12 +87,17 @@ def check_threshold(df: pd.DataFrame, columns: Columns, threshold: float | None)
         raise ValueError(f"rating_threshold={threshold:g} needs rating_name=, one of the columns {list(df.columns)}")
 
 
-def positive_rows(table: Interactions, threshold: float | None = None, part: np.ndarray | None = None) -> np.ndarray:
+def positive_rows(
+    table: Interactions, threshold: float | None = None, part: np.ndarray | None = None, repeats: str = "first"
+) -> np.ndarray:
     """The positions `(m,)`, ascending, of the positives, as of `filters.positive_events`; what is left out is said.
 
-    `part` `(n,)` says of which of several tables each row is: an earlier one keeps the pair.
+    `part` `(n,)` says of which of several tables each row is: an earlier one keeps the pair. With `repeats='keep'` all
+    rows of a pair stay.
     """
     rows = _rated_positive(table, threshold)
+    if repeats == "keep":
+        return rows
     time = np.zeros(len(table)) if table.time is None else table.time.numpy()
     order = rows[np.lexsort([time[rows], np.zeros(len(rows)) if part is None else part[rows]])]
     first = order[~pd.Series(table.pair_keys().numpy()[order]).duplicated().to_numpy()]

@@ -180,6 +180,14 @@ class Interactions:
             users, items = users[items > 0], items[items > 0]
         return Runs.pairs(users, items, self.n_users, self.n_items)
 
+    @property
+    def day(self) -> int:
+        """What a day is in the unit of the times, told by how far they are from 1970: seconds, or a thousandth of these
+        once, twice or three times over, as timestamps are kept."""
+        largest = int(self.time.abs().max())
+        return 86_400 * next(unit for least, unit in ((10**17, 10**9), (10**14, 10**6), (10**11, 1000), (0, 1))
+                             if largest >= least)  # fmt: skip
+
     @cached_property
     def by_user(self) -> Runs:
         """The positions of each user's rows, in the order of their times, or of the table."""

@@ -39,7 +39,9 @@ def prepare(
     events = Interactions.from_df(table, columns)  # before the split, so that errors name the caller's rows
     rows = np.arange(len(table))
     if feedback is not None:
-        rows = positive_rows(events, feedback.threshold, rows >= n_first if is_split else None)
+        rows = positive_rows(events, feedback.threshold, rows >= n_first if is_split else None, feedback.repeats)
+        if feedback.history is not None:
+            say_order(events.take(rows))
         events = replace(events, rating=None, columns=replace(columns, rating=None))
     if not is_split:
         used = table if len(rows) == len(table) else table.iloc[rows]
@@ -78,6 +80,18 @@ def split_rows(df: pd.DataFrame, columns: Columns, splitter) -> Split:
     for note in split.notes:
         say(f"{split.by}: {note}")
     return split
+
+
+def say_order(events: Interactions) -> None:
+    """Warn where events have no order but that of the table: without times, or of one user at one time."""
+    if events.time is None:
+        say("there is no time_name=, so that the order of the table counts as the order in time")
+        return
+    rows = events.by_user.values
+    user, time = events.user_idx[rows].diff(), events.time[rows].diff()
+    if tied := int(((user == 0) & (time == 0)).sum()):
+        say(f"{tied:,} of {len(events):,} events have the time of their user's event before; they stay in the order of "
+            "the table")  # fmt: skip
 
 
 def say_unstorable(data: Dataset) -> None:

@@ -26,6 +26,8 @@ class Query:
         history: `b` runs of item indices, the latest last.
         context: by name, `(b,)` int64 codes of what is known of the moment; 0 is unknown.
         rows: `[(b, d), ...]` what would stand in the user tables: of users who are not in them.
+        steps: a question after each event of the histories, `len(history.values)` in all, rather than after the last:
+            what a model that reads events in order learns from.
 
     Example:
         >>> query = Query(torch.tensor([3, 5]), context={'device': torch.tensor([1, 2])})
@@ -37,6 +39,7 @@ class Query:
     history: Runs | None = None
     context: Mapping[str, Tensor] = field(default_factory=dict)
     rows: tuple[Tensor, ...] | None = None
+    steps: bool = False
 
     def __len__(self) -> int:
         return len(self.users)
@@ -56,7 +59,8 @@ class Query:
         """The query of the parts that `change` makes of these."""
         history = None if self.history is None else change(self.history)
         context = {name: change(codes) for name, codes in self.context.items()}
-        return Query(change(self.users), history, context, None if self.rows is None else tuple(map(change, self.rows)))
+        rows = None if self.rows is None else tuple(map(change, self.rows))
+        return Query(change(self.users), history, context, rows, self.steps)
 
 
 def check_needs(needs) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -106,16 +107,18 @@ class RankingTask:
         label: what stands behind the metrics' names.
         relevance: what the columns of tables are called: which held-out rows are relevant; None where all are.
         context: by column, codes `(n_users,)` of the moment at which each user is asked.
+        rows: the evaluated rows, and `is_valid`, whether they are the validation part: what models that look at
+            histories in their order may know of each user then.
     """
 
     def __init__(
         self, data: Dataset, users: Tensor, items: Tensor, hidden: Runs, *, candidates: Tensor | None = None,
         allowed: Runs | None = None, label: str = "", relevance: str | None = None,
-        context: Mapping[str, Tensor] | None = None,
+        context: Mapping[str, Tensor] | None = None, rows: Interactions | None = None, is_valid: bool = True,
     ):  # fmt: skip
         self.data, self.train, self.users, self.items, self.hidden = data, data.train, users, items, hidden
         self.candidates, self.allowed, self.label, self.context = candidates, allowed, label, context
-        self.relevance = relevance
+        self.relevance, self._rows, self._is_valid = relevance, rows, is_valid
         if candidates is None:
             self.candidates = torch.arange(1, data.n_items)
         else:  # pairs of other items hide nothing: without them their numbers are those of hidden candidates
@@ -167,7 +170,7 @@ class RankingTask:
         rows = _relevant_rows(test, threshold)
         relevance = None if test.rating is None else f"relevant: {data.columns.rating} >= {threshold:g}"
         relevant, options = _competitors(candidates, data.train, test, rows.pairs, hidden)
-        options |= {"context": _moments(rows), "relevance": relevance}
+        options |= {"context": _moments(rows), "relevance": relevance, "rows": rows, "is_valid": isinstance(on, str)}
         return cls(data, relevant.rows, relevant.values, hidden, **options)
 
     def __len__(self) -> int:
@@ -186,7 +189,7 @@ class RankingTask:
     def rank(self, model: Model, names: list, ks: list[int], max_memory: int | str = "512MB") -> Ranked:
         """A model's answer, in one pass for all metrics `names` and all cut-offs `ks`."""
         n_items, candidates = self.train.n_items, self.candidates
-        ask = self.data.asker(model.needs, self.context)
+        ask = self.data.asker(model.needs, self.context, self._histories(model))
         if self.allowed is None:
             scorer = Asked(model.scorer(candidates, max_memory), ask)
             source = FullCatalogue(scorer, candidates, n_items, self.hidden)
@@ -198,6 +201,24 @@ class RankingTask:
         options = {"k": None if "AUC" in names else max(ks), "list_k": _list_k(names, ks, len(candidates))}
         ranks, lists = rank_pairs(source, self.users, self.items, block=block, **options)
         return Ranked(ranks, self.groups, self.n_candidates, None if lists is None else lists.numpy())
+
+    def _histories(self, model: Model) -> Runs | None:
+        """What a model that looks at histories knows: the validation part too, of later rows; never what came after."""
+        if "history" not in model.needs:
+            return None
+        if model.ordered:
+            return self._before
+        return self.data.histories if self._is_valid else self.data.latest
+
+    @cached_property
+    def _before(self) -> Runs:
+        known = self.data.histories_before(self._rows, is_valid=self._is_valid)
+        every = self.data.histories if self._is_valid else self.data.latest
+        users = torch.from_numpy(self.unique)
+        if later := int((every.lengths - known.lengths)[users].sum()):
+            say(f"{later:,} events of the evaluated users came after the moment of evaluation and are no part of their "
+                "histories; split by time to keep them out of training too")  # fmt: skip
+        return known
 
     def no_answer(self) -> Ranked:
         """The answer to a task without relevant pairs."""
@@ -222,7 +243,8 @@ class RankingTask:
 def held_out(data: Dataset, on) -> Interactions:
     """The validation part for `'valid'`, or the rows of a table with the data's columns."""
     if isinstance(on, pd.DataFrame):
-        return data.train.encode(on, replace(data.columns, time=None))
+        columns = data.columns if data.columns.time in on else replace(data.columns, time=None)
+        return data.train.encode(on, columns)
     if not (isinstance(on, str) and on == "valid"):
         raise ValueError(f"on must be 'valid' or a DataFrame, got {on!r}")
     if data.valid is None:

@@ -3,14 +3,17 @@
 from collabkit.models.base import DotModel, Model
 from collabkit.models.collab_filter import CollFilter
 from collabkit.models.ease import EASE
+from collabkit.models.gru_rec import GRURec
 from collabkit.models.knn import ContentKNN, ItemKNN
 from collabkit.models.mlp import NCF, EmbeddingNN
 from collabkit.models.neumf import GMF, NeuMF
+from collabkit.models.next_item import NextItem
 from collabkit.models.popularity import Popularity
+from collabkit.models.sasrec import SASRec
 from collabkit.models.sides import HistorySide, Side, TableSide
 from collabkit.models.two_tower import TwoTower
 
 __all__ = [
     "CollFilter", "EmbeddingNN", "NCF", "GMF", "NeuMF", "TwoTower", "Popularity", "ItemKNN", "ContentKNN", "EASE",
-    "Model", "DotModel", "Side", "TableSide", "HistorySide",
+    "NextItem", "SASRec", "GRURec", "Model", "DotModel", "Side", "TableSide", "HistorySide",
 ]  # fmt: skip

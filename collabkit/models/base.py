@@ -45,6 +45,7 @@ class Model(nn.Module):
     """
 
     needs: tuple[str, ...] = ("users",)
+    ordered = False  # whether the order of a history tells it something
     joins = "sum"  # how the features' part meets the id's: added to it, or 'concat'
     sparse = False  # whether the tables have sparse gradients
     by_fit = False  # whether it is fitted by its own `fit(dls)` rather than by a learner

@@ -80,7 +80,7 @@ class ClosedForm(Model):
         popular = 1e-9 * self.counts / self.counts.max().clamp(min=1)  # leads where scores are 0, for want of evidence
 
         def scores(query: Query) -> Tensor:
-            found = self.scores(query.history.unique())
+            found = self.scores(query.history if self.ordered else query.history.unique())
             return torch.where(found == 0, popular, found)[:, candidates]
 
         return scores

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from collabkit.data.checks import whole
 from collabkit.data.dataset import Dataset
 from collabkit.data.runs import Runs
 from collabkit.models.closed_form import ClosedForm, together
@@ -20,22 +21,26 @@ class EASE(ClosedForm):
         l2: ridge penalty; a few hundred to a few thousand for data like MovieLens.
         max_items: the inverse takes `n_items^2` memory and `n_items^3` time (20,000 items: some 5 GB and ten minutes on
             two cores); beyond this number of items `fit` refuses.
+        last: score by the last so many events of a history alone; None by all. The map is the same, so that what people
+            did lately counts without a model of order.
 
     Raises:
-        ValueError: `l2` is not positive; in `fit`, more items than `max_items`.
+        ValueError: `l2` is not positive; `last` < 1; in `fit`, more items than `max_items`.
     """
 
     name = "EASE"
 
-    def __init__(self, l2: float = 500.0, max_items: int = 20_000):
+    def __init__(self, l2: float = 500.0, max_items: int = 20_000, last: int | None = None):
         if not l2 > 0:
             raise ValueError(f"l2 must be positive, got {l2!r}")
         super().__init__()
         self.l2, self.max_items = float(l2), int(max_items)
+        self.last = None if last is None else whole("last", last)
+        self.ordered = last is not None
         self.register_buffer("weights", torch.zeros(0, 0))  # (n_items, n_items), row i what having item i adds
 
     def config(self) -> dict:
-        return {"l2": self.l2, "max_items": self.max_items}
+        return {"l2": self.l2, "max_items": self.max_items, "last": self.last}
 
     def _fit(self, data: Dataset) -> None:
         n = data.n_items - 1
@@ -56,6 +61,7 @@ class EASE(ClosedForm):
         self.weights.diagonal().zero_()
 
     def scores(self, history: Runs) -> Tensor:
+        history = history if self.last is None else history.last(self.last).unique()
         return history.matrix() @ self.weights
 
     def item_similarity(self, idx: Tensor) -> Tensor:

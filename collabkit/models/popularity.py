@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from collabkit.data.checks import finite
 from collabkit.data.dataset import Dataset
 from collabkit.data.runs import Runs
 from collabkit.models.closed_form import ClosedForm
@@ -11,6 +12,13 @@ __all__ = ["Popularity"]
 
 class Popularity(ClosedForm):
     """Every item's score is its number of training rows, the same for all users.
+
+    Args:
+        days: count the training rows of the last so many days before the last of them alone: what is popular now. The
+            times must be timestamps, or numbers since 1970; see `Interactions.day`.
+
+    Raises:
+        ValueError: `days` is not positive; in `fit`, `days` for rows without times.
 
     Example:
         >>> from collabkit import CollabDataLoaders, datasets
@@ -22,11 +30,22 @@ class Popularity(ClosedForm):
 
     name = "popularity"
 
+    def __init__(self, days: float | None = None):
+        super().__init__()
+        if days is not None and not finite("days", days) > 0:
+            raise ValueError(f"days must be positive, got {days!r}")
+        self.days = None if days is None else float(days)
+
     def config(self) -> dict:
-        return {}
+        return {"days": self.days}
 
     def _fit(self, data: Dataset) -> None:
-        self.counts = data.train.counts("item").float()
+        rows = data.train
+        if self.days is not None:
+            if rows.time is None:
+                raise ValueError(f"days={self.days:g} needs times: make dls with time_name=")
+            rows = rows.take(rows.time > rows.time.max() - int(self.days * rows.day))
+        self.counts = rows.counts("item").float()
 
     def scores(self, history: Runs) -> Tensor:
         return self.counts.repeat(len(history), 1)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from collabkit.data.features import Features
 from collabkit.data.query import Query
+from collabkit.data.runs import Runs
 from collabkit.data.vocab import Vocab
 from collabkit.models.feature_rows import FeatureRows
 from collabkit.models.table import embedding
@@ -167,13 +168,21 @@ class HistorySide(Side):
     Args:
         width: of the rows.
         encode: function from `Runs` of `b` histories to rows `(b, width)`; a bound method of the model, say.
+        encode_steps: function to the rows `(m, width)` after each of the `m` events, where there is a faster way than
+            by encoding as many histories.
     """
 
-    def __init__(self, width: int, encode):
+    def __init__(self, width: int, encode, encode_steps=None):
         super().__init__("user", None, [width])
         self.encode = encode
+        if encode_steps is not None:
+            self.encode_steps = encode_steps
 
     def rows(self, query: Query) -> tuple[Tensor, ...]:
         if isinstance(query, Tensor) or query.history is None:
             raise TypeError('a model with a HistorySide must say so: needs = ("history",)')
-        return (self.encode(query.history),)
+        return (self.encode_steps(query.history) if query.steps else self.encode(query.history),)
+
+    def encode_steps(self, history: Runs) -> Tensor:
+        """The rows `(m, width)` after each event of the histories, by encoding as many histories."""
+        return self.encode(history.spans(history.start[:-1][history.rows], torch.arange(1, len(history.values) + 1)))

@@ -44,10 +44,13 @@ from collabkit.models import (
     CollFilter,
     ContentKNN,
     EmbeddingNN,
+    GRURec,
     ItemKNN,
     Model,
     NeuMF,
+    NextItem,
     Popularity,
+    SASRec,
     TwoTower,
 )  # fmt: skip
 from collabkit.models.base import say_untrained
@@ -59,7 +62,21 @@ from collabkit.serve.files import sha256 as _sha256
 __all__ = ["save_artefact", "load_artefact", "Artefact", "BundleError", "FORMAT_VERSION"]
 
 FORMAT_VERSION = 3  # 1 had no side features and no users folded in, 2 other names of tensors and no context
-MODELS = (CollFilter, EmbeddingNN, NCF, GMF, NeuMF, TwoTower, Popularity, ItemKNN, ContentKNN, EASE)
+MODELS = (
+    CollFilter,
+    EmbeddingNN,
+    NCF,
+    GMF,
+    NeuMF,
+    TwoTower,
+    SASRec,
+    GRURec,
+    Popularity,
+    ItemKNN,
+    ContentKNN,
+    EASE,
+    NextItem,
+)
 FILES = ("model.safetensors", "users.parquet", "items.parquet", "interactions.parquet")
 FEATURES = "features.safetensors"
 _TRIES = 100  # to load an artefact that is being replaced

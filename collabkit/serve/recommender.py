@@ -108,7 +108,7 @@ class Recommender:
             raise ValueError(f"users and items must pair up, got {len(user_idx)} users and {len(item_idx)} items")
         user_idx, item_idx = torch.broadcast_tensors(user_idx, item_idx)
         with answering(self.model):
-            query = self.data.asker(self.model.needs, self._context(context))(user_idx)
+            query = self._asker(self._context(context))(user_idx)
             if self.model.predicts_ratings:
                 ratings = predict_ratings(self.model, query, item_idx).numpy()
             else:
@@ -152,7 +152,7 @@ class Recommender:
             seen = runs.unique() if filter_seen else None
             return self._lists(ids, torch.arange(len(query)), lambda at: query[at], candidates, k, seen, max_memory)
         asked, chosen = self._asked(users, unknown)
-        ask, seen = self.data.asker(self.model.needs, moment), self._hidden(filter_seen, exclude)
+        ask, seen = self._asker(moment), self._hidden(filter_seen, exclude)
         return self._lists(asked, chosen, ask, candidates, k, seen, max_memory)
 
     @reads
@@ -373,7 +373,7 @@ class Recommender:
 
         def compute() -> tuple[Index, float]:
             vectors = model.item_vectors(every).cpu()
-            queries = model.user_vectors(self.data.asker(model.needs)(users).to(model.device)).cpu()
+            queries = model.user_vectors(self._asker()(users).to(model.device)).cpu()
             return judged_index(make, vectors, queries, k, self.data.seen.of(users), min_recall)
 
         with answering(model):
@@ -399,6 +399,11 @@ class Recommender:
         if looks:
             return replace(query, history=new.histories), new.ids, new.histories
         return replace(query, rows=tuple(fold.rows(new.histories))), new.ids, new.histories
+
+    def _asker(self, context: dict[str, Tensor] | None = None) -> Callable[[Tensor], Tensor | Query]:
+        """A function from users to the query of each as of now, validation rows in their histories too."""
+        latest = self.data.latest if "history" in self.model.needs else None
+        return self.data.asker(self.model.needs, context, latest)
 
     def _context(self, context) -> dict[str, Tensor]:
         """The codes of a moment, given as `{column: value}`."""
@@ -492,7 +497,7 @@ class Recommender:
 
         def compute():
             every = torch.arange(len(getattr(self, f"{side}s")))
-            query = self.data.asker(self.model.needs)(every) if side == "user" else every
+            query = self._asker()(every) if side == "user" else every
             return cosines(self.model.factors(side, query.to(self.model.device)))
 
         return self._keep(f"cosines_{side}", compute)

@@ -13,7 +13,7 @@ from collabkit.data.query import Query
 from collabkit.data.runs import Runs
 from collabkit.train.sampling import AllItems, InBatchNegatives
 
-__all__ = ["Batch", "Rated", "Ranked", "ByUser", "Pointwise"]
+__all__ = ["Batch", "Rated", "Ranked", "ByUser", "Windows", "Pointwise"]
 
 HISTORY = 100  # items that a training query looks back at most
 DRAWS = 2**23  # negatives drawn at once
@@ -32,13 +32,14 @@ class _Rows:
     """Rows of interactions on a device, and the queries that they make.
 
     `known` are the items that each user had before these rows; None where the rows themselves tell, in their order.
+    A query looks back on at most `length` of them.
     """
 
     needs: tuple[str, ...] = ("users",)
     shares_negatives = False  # among the rows of a batch
 
-    def __init__(self, data: Interactions, known: Runs | None = None):
-        self.data, self.known = data, known
+    def __init__(self, data: Interactions, known: Runs | None = None, length: int = HISTORY):
+        self.data, self.known, self.length = data, known, length
         self.to(None)
 
     def __len__(self) -> int:
@@ -74,10 +75,10 @@ class _Rows:
             return users
         rows, users, history = rows.cpu(), users.cpu(), None
         if "history" in self.needs and self.known is not None:
-            history = self.known.of(users).last(HISTORY)
+            history = self.known.of(users).last(self.length)
         elif "history" in self.needs:
             mine = self.data.histories  # of rows in the order of users and times: a row's place is its own number
-            history = mine.spans(torch.maximum(mine.start[users], rows - HISTORY), rows)
+            history = mine.spans(torch.maximum(mine.start[users], rows - self.length), rows)
         codes = self.data.context if "context" in self.needs else {}
         return Query(users, history, {name: code[rows] for name, code in codes.items()}).to(self.device)
 
@@ -144,7 +145,7 @@ class Ranked(_Rows):
         data: the events, in the order of their users.
         sampler: one of `collabkit.train.sampling`.
         n_neg: negatives for each positive, drawn with replacement.
-        known: as of `_Rows`.
+        known, length: as of `_Rows`.
 
     Raises:
         ValueError: `n_neg` < 1.
@@ -152,9 +153,9 @@ class Ranked(_Rows):
 
     n_inp, n_plain = 3, 4
 
-    def __init__(self, data: Interactions, sampler, n_neg: int = 4, known: Runs | None = None):
+    def __init__(self, data: Interactions, sampler, n_neg: int = 4, known: Runs | None = None, length: int = HISTORY):
         self._draw(sampler, n_neg)
-        super().__init__(data, known)
+        super().__init__(data, known, length)
 
     def _draw(self, sampler, n_neg: int) -> None:
         self.sampler, self.n_negatives, self.shares_negatives = sampler, whole("n_neg", n_neg), sampler.shared
@@ -282,6 +283,108 @@ class ByUser(Ranked):
 
     def results(self, batch, out, max_n: int) -> pd.DataFrame:
         """Users with their positives and their scores."""
+        table = self.decode(batch, max_n, max_negatives=0)
+        table["score"] = out[0][: len(table)].float().cpu().numpy()
+        return table
+
+
+class Windows(Ranked):
+    """What comes next: `(query, positives (m,), negatives (n,), group (m,), log_counts (n,), hits (2, h))`.
+
+    The query has windows of histories and asks after each of their events (`Query.steps`); the positives are the events
+    that followed. Every event but a user's first is a positive once an epoch. Where a user has more events than a
+    window is long, the cuts fall elsewhere in each epoch. Windows of like length make a batch; negatives are shared,
+    and each row's own positive is none. Inputs and targets as of `ByUser`, with a group for each row.
+
+    Args:
+        data: the events, in the order of users and times.
+        sampler: one of shared negatives that masks the row's own positive alone.
+        n_neg: as of `Ranked`.
+        length: of a window, the most events that a question looks back on.
+
+    Raises:
+        ValueError: another kind of sampler; nobody has two events; events with weights.
+    """
+
+    n_inp, n_plain, ragged = 4, 6, True
+
+    def __init__(self, data: Interactions, sampler, n_neg: int, length: int):
+        super().__init__(data, sampler, n_neg, length=length)
+
+    def to(self, device) -> None:
+        super().to(device)
+        self.history = self.data.histories
+        self.n_targets = self.history.lengths - 1
+        if not bool((self.n_targets > 0).any()):
+            raise ValueError("nobody has two events in the training part, so that nothing follows anything")
+        if self.weight is not None:
+            raise ValueError("windows of histories take no weights: leave weights= out with history=")
+
+    def asking(self, needs: Sequence[str]) -> "Ranked":
+        """The same; of a model that looks at no history the events one by one, with the same negatives."""
+        if "history" in needs:
+            return super().asking(needs)
+        return Ranked(self.data, self.sampler, self.n_negatives).asking(needs)
+
+    def __len__(self) -> int:
+        """Number of targets."""
+        return int(self.n_targets.clamp(min=0).sum())
+
+    def plan(self, bs: int, generator: torch.Generator | None) -> tuple[Tensor, list[int]]:
+        """The windows of an epoch `(w, 2)`, their first event and that after the last, and how many make each batch.
+
+        A batch has at most some `bs` places, padding included. Without a generator the plan is always the same.
+        """
+        n, length = self.n_targets.clamp(min=0), self.length
+        owner = (n > 0).nonzero().squeeze(1)
+        n, start = n[owner], self.history.start[owner]
+        phase = torch.zeros_like(n)
+        if generator is not None:  # of who has more than one window
+            phase = torch.where(n > length, torch.randint(length, n.shape, generator=generator), 0)
+        pieces = (n + phase + length - 1) // length
+        which = torch.repeat_interleave(torch.arange(len(n)), pieces)
+        place = torch.arange(len(which)) - (pieces.cumsum(0) - pieces)[which]
+        first = (place * length - phase[which]).clamp(min=0)
+        stop = torch.minimum((place + 1) * length - phase[which], n[which])
+        spans = torch.stack([first, stop], 1) + start[which, None]
+        spans = spans[torch.randperm(len(spans), generator=generator)] if generator is not None else spans
+        spans = spans[(spans[:, 0] - spans[:, 1]).argsort(stable=True)]  # the longest first
+        longest, sizes, at = (spans[:, 1] - spans[:, 0]).tolist(), [], 0
+        while at < len(longest):
+            sizes.append(min(max(1, bs // longest[at]), len(longest) - at))
+            at += sizes[-1]
+        if generator is not None:
+            order, parts = torch.randperm(len(sizes), generator=generator).tolist(), spans.split(sizes)
+            spans, sizes = torch.cat([parts[j] for j in order]), [sizes[j] for j in order]
+        return spans, sizes
+
+    def make(self, rows: Tensor, sizes: list[int], generator: torch.Generator | None) -> Iterator[Batch]:
+        """The batches of the windows `rows` `(w, 2)`, of so many `sizes` each."""
+        for part in rows.split(sizes):
+            history = self.history.spans(part[:, 0], part[:, 1])
+            at = torch.repeat_interleave(part[:, 0] - history.start[:-1], history.lengths)
+            at += torch.arange(1, len(at) + 1)  # the events that followed
+            positives = self.history.values[at].to(self.device)
+            users = self.data.user_idx[part[:, 0]]  # rows are in the order of users and times
+            codes = self.data.context if "context" in self.needs else {}
+            context = {name: code[at] for name, code in codes.items()}
+            query = Query(users, history, context, steps=True).to(self.device)
+            negatives = self.sampler.draw(positives, self.n_negatives, generator)
+            group = torch.arange(len(positives), device=self.device)
+            parts = {"query": query, "positives": positives, "negatives": negatives, "group": group}
+            log_counts = self.sampler.log_expected(negatives, self.n_negatives)
+            hits = torch.stack(self.sampler.hits(group, positives, negatives))
+            yield Batch(**parts, log_counts=log_counts, hits=hits)
+
+    def decode(self, batch, max_n: int, max_negatives: int = 5) -> pd.DataFrame:
+        """As of `Ranked`, with the event before each positive."""
+        query, positives, negatives = batch[0].to("cpu"), batch[1].cpu(), batch[2].cpu()
+        table = self._table(query.users[query.history.rows], positives, negatives, max_n, max_negatives)
+        table.insert(1, f"{self.data.columns.item} before", self.data.items[query.history.values[: len(table)]])
+        return table
+
+    def results(self, batch, out, max_n: int) -> pd.DataFrame:
+        """The positives and their scores."""
         table = self.decode(batch, max_n, max_negatives=0)
         table["score"] = out[0][: len(table)].float().cpu().numpy()
         return table

@@ -7,17 +7,25 @@ from fastai.losses import BaseLoss
 from torch import nn
 
 from collabkit.losses import FlatLoss, RankingLoss
-from collabkit.models import NCF, CollFilter, EmbeddingNN, Model
+from collabkit.models import NCF, CollFilter, EmbeddingNN, Model, SASRec
 from collabkit.models.base import as_model, check_y_range, make_for, option_names
 from collabkit.models.mlp import emb_sz_rule
+from collabkit.train.batches import Windows
 
-N_FACTORS = 50  # fastai's default
+
+class _Usual(int):
+    """A default that is told apart from the same number given by the caller."""
+
+
+N_FACTORS = _Usual(50)  # fastai's default; models with one of their own keep that
 
 __all__ = ["N_FACTORS", "rating_model", "other_model", "choose_loss", "check_ratings"]
 
 
 def choose_loss(dls, loss_func):
     """The loss in the form that the batches want: mean squared error for ratings, else by default `bce`.
+
+    Of what comes next it is `sampled_softmax`.
 
     Raises:
         ValueError: a ranking loss for ratings, or a loss of predictions and targets for implicit feedback.
@@ -38,7 +46,8 @@ def choose_loss(dls, loss_func):
             f"{loss_func!r} compares predictions with targets, and implicit feedback has none: pass the name of a "
             "ranking loss ('bce', 'bpr', ...) or a function of pos (bs,) and neg (bs, n)"
         )
-    return loss_func if isinstance(loss_func, RankingLoss) else RankingLoss("bce" if loss_func is None else loss_func)
+    usual = "sampled_softmax" if isinstance(dls.train.batches, Windows) else "bce"
+    return loss_func if isinstance(loss_func, RankingLoss) else RankingLoss(usual if loss_func is None else loss_func)
 
 
 def rating_model(dls, n_factors, use_nn, *, emb_szs, layers, config, y_range, options: dict) -> Model:
@@ -79,12 +88,15 @@ def other_model(dls, model, n_factors, use_nn, *, emb_szs, layers, config, y_ran
         return _check_made(dls, model)
     given = {"n_factors": n_factors, "layers": layers, "y_range": y_range}
     given = {name: value for name, value in given.items() if value is not None}
-    cls = model or (NCF if use_nn else CollFilter)
+    ordered = isinstance(dls.train.batches, Windows)
+    cls = model or (NCF if use_nn else SASRec if ordered else CollFilter)
     known = [name for name in option_names(cls) if name != "features"]
-    if n_factors == N_FACTORS and "n_factors" not in known:
-        del given["n_factors"]  # the default, which a class without factors has no use for
+    if n_factors is N_FACTORS:
+        del given["n_factors"]
     _only(given, known, cls.__name__)
     given |= {name: options.pop(name) for name in known if name in options}
+    if ordered and "length" in known:
+        given.setdefault("length", dls.train.batches.length)
     return make_for(cls, dls.data, **given)
 
 

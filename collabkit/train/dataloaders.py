@@ -24,10 +24,10 @@ from collabkit.data.splits import random_split
 from collabkit.data.vocab import Vocab
 from collabkit.data.weights import only_training_weights
 from collabkit.evaluate.audit import audit
-from collabkit.train.batches import ByUser, Pointwise, Ranked, Rated
+from collabkit.train.batches import ByUser, Pointwise, Ranked, Rated, Windows
 from collabkit.train.delegates import delegates
 from collabkit.train.loader import Loader, auto_bs
-from collabkit.train.sampling import make_sampler
+from collabkit.train.sampling import IN_ORDER, make_sampler
 
 __all__ = ["CollabDataLoaders"]
 
@@ -56,8 +56,9 @@ class CollabDataLoaders(DataLoaders):
         rating_name: str | None = None, seed: int | None = None, path: str | Path = ".", *,
         time_name: str | None = None, context: Sequence[str] = (), splitter=None, feedback: str | Implicit = "explicit",
         rating_threshold: float | None = None, n_neg: int | None = None, negatives=None, by_user: bool = False,
-        weights: str | None = None, users: pd.DataFrame | None = None, items: pd.DataFrame | None = None,
-        user_features=None, item_features=None, bs: int | None = 64, val_bs: int | None = None, shuffle: bool = True,
+        history: int | None = None, weights: str | None = None, users: pd.DataFrame | None = None,
+        items: pd.DataFrame | None = None, user_features=None, item_features=None, bs: int | None = 64,
+        val_bs: int | None = None, shuffle: bool = True,
         drop_last: bool = False, device=None,
     ) -> CollabDataLoaders:  # fmt: skip
         """Batches from one table, which is split here.
@@ -81,9 +82,10 @@ class CollabDataLoaders(DataLoaders):
             splitter: one of `collabkit.splits`, any function DataFrame -> (training rows, validation rows), or the
                 validation table itself.
             feedback: `'explicit'` (ratings) or `'implicit'` (clicks, views, purchases, liked items), or the record
-                `Implicit(threshold=, negatives=, n_neg=, by_user=)` in the place of the next four arguments.
+                `Implicit(threshold=, negatives=, n_neg=, by_user=, history=, repeats=)` in the place of the next five
+                arguments.
             rating_threshold: with implicit feedback, the lowest rating that is a positive.
-            n_neg, negatives, by_user: likewise, as of `Implicit`.
+            n_neg, negatives, by_user, history: likewise, as of `Implicit`.
             weights: of the rows in the training loss: `'inverse_user'` or `'inverse_item'`, 1 / the number of training
                 rows of the row's user or item, so that all of them count the same; or the name of a column of numbers
                 of at least 0, of which a repeated pair's row that stays has its own (a column that is called as one
@@ -104,7 +106,7 @@ class CollabDataLoaders(DataLoaders):
                 negative, or 0 in all training rows; a part would be empty.
         """
         given = {"threshold": rating_threshold, "n_neg": n_neg, "negatives": negatives, "by_user": by_user}
-        feedback = read_feedback(feedback, **given)
+        feedback = read_feedback(feedback, **given, history=history)
         columns = table_columns(ratings, user_name, item_name, rating_name, time_name, context, feedback)
         splitter = random_split(valid_pct, seed=seed) if splitter is None else splitter
         sides = {"users": users, "items": items, "user_features": user_features, "item_features": item_features}
@@ -175,6 +177,8 @@ class CollabDataLoaders(DataLoaders):
         bs = auto_bs(len(data.train)) if bs is None else whole("bs", bs)
         order = int(torch.randint(2**31, ())) if seed is None else check_seed(seed)
         first, second = _batches(data, feedback)
+        if isinstance(first, Windows):  # of which a batch has places for 32 at the least
+            bs = max(bs, 32 * first.length)
         if val_bs is None:  # where negatives are shared, a validation batch has as large a matrix of scores
             val_bs = bs if first.shares_negatives else max(bs, 8192)
         train = Loader(first, bs=bs, shuffle=shuffle, drop_last=drop_last, seed=order)
@@ -278,6 +282,10 @@ def _batches(data: Dataset, feedback: Implicit | None) -> tuple[Rated | Ranked, 
     train, valid = data.train, data.valid
     if feedback is None:
         return Rated(train), Rated(valid)
+    if feedback.history is not None:
+        sampler = make_sampler(feedback.negatives, train, IN_ORDER)
+        return (Windows(train, sampler, feedback.n_neg, feedback.history),
+                Ranked(valid, sampler, feedback.n_neg, data.histories, feedback.history))  # fmt: skip
     first, n_neg = make_sampler(feedback.negatives, train), feedback.n_neg
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CollabWarning)  # said of the training part

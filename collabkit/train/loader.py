@@ -13,7 +13,7 @@ from torch import Tensor
 
 from collabkit.data.checks import whole
 from collabkit.data.interactions import Interactions
-from collabkit.train.batches import DRAWS, Pointwise, Ranked, Rated
+from collabkit.train.batches import DRAWS, Pointwise, Ranked, Rated, Windows
 
 __all__ = ["Loader", "auto_bs", "show_table"]
 
@@ -47,7 +47,7 @@ class Loader:
     ):  # fmt: skip
         self.batches = Rated(batches) if isinstance(batches, Interactions) else batches
         self.bs, self.shuffle, self.drop_last, self.seed, self.epoch = whole("bs", bs), shuffle, drop_last, seed, 0
-        self._given_order = get_idxs
+        self._given_order, self._planned = get_idxs, None
         if get_idxs is not None:
             self.drop_last, self.batches = False, self.batches.on(replace(self.dataset, weight=None))
         self.to(device)
@@ -65,7 +65,16 @@ class Loader:
     items = property(lambda self: self.dataset.to_df(), doc="The rows as a DataFrame with the caller's ids.")
 
     def __len__(self) -> int:
-        return len(self._sizes())
+        return len(self._plan()[1]) if isinstance(self.batches, Windows) else len(self._sizes())
+
+    def _plan(self) -> tuple[Tensor, list[int]]:
+        """The rows of the next epoch in their order, and how many of them make each batch."""
+        if not isinstance(self.batches, Windows):
+            return self._order(), self._sizes()
+        if self._planned is None or self._planned[0] != self.epoch:  # once for the number of batches and for these
+            generator = self._generator("cpu", self.epoch) if self.shuffle else None
+            self._planned = self.epoch, self.batches.plan(self.bs, generator)
+        return self._planned[1]
 
     def _sizes(self) -> list[int]:
         full, rest = divmod(self.n, self.bs)
@@ -80,8 +89,8 @@ class Loader:
 
         Of pairs one a row there is none: fastai would take that many predictions, while a batch has more rows.
         """
-        if isinstance(self.batches, Pointwise):
-            raise AttributeError("the rows of pointwise batches are pairs, not events: they have no order of their own")
+        if isinstance(self.batches, (Pointwise, Windows)):
+            raise AttributeError("batches of pairs or of windows have more rows than they put in an order")
         return self._order
 
     def _order(self) -> Tensor:
@@ -97,14 +106,14 @@ class Loader:
         return torch.Generator(device).manual_seed((self.seed * 1_000_003 + epoch + (stream << 40)) % 2**63)
 
     def __iter__(self):
-        order, epoch = self._order(), self.epoch
+        plan, epoch = self._plan(), self.epoch
         self.epoch += bool(self.shuffle)
-        yield from self._batches(order, epoch)
+        yield from self._batches(*plan, epoch)
 
-    def _batches(self, order: Tensor, epoch: int):
+    def _batches(self, order: Tensor, sizes: list[int], epoch: int):
         generator = self._generator(self.device, epoch, stream=1)
         at_once = CHUNK if not self.batches.n_negatives else min(CHUNK, DRAWS // self.batches.n_negatives)
-        sizes, start, per_chunk = self._sizes(), 0, max(1, at_once // self.bs)
+        start, per_chunk = 0, max(1, at_once // self.bs)
         for first in range(0, len(sizes), per_chunk):
             part = sizes[first : first + per_chunk]
             yield from self.batches.make(order[start : start + sum(part)], part, generator)
@@ -112,7 +121,7 @@ class Loader:
 
     def one_batch(self) -> tuple[Tensor, ...]:
         """The first batch of the next epoch, without starting it."""
-        return next(self._batches(self._order(), self.epoch))
+        return next(self._batches(*self._plan(), self.epoch))
 
     def new(self, dataset: Interactions | None = None, batches=None, cls=None, **kwargs) -> "Loader":
         """A loader like this one, with other data or arguments (fastai's `get_preds` and `show_results` call it)."""

@@ -12,6 +12,7 @@ softmax; `inf` there marks a negative that does not count.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from collabkit.data.interactions import Interactions
 from collabkit.train.sampling.rows import PopularityNegatives, UniformNegatives
@@ -19,7 +20,7 @@ from collabkit.train.sampling.shared import AllItems, InBatchNegatives, SharedNe
 
 __all__ = [
     "UniformNegatives", "PopularityNegatives", "SharedNegatives", "InBatchNegatives", "AllItems", "SAMPLERS",
-    "make_sampler",
+    "IN_ORDER", "make_sampler",
 ]  # fmt: skip
 
 SAMPLERS: dict[str, Callable] = {
@@ -28,12 +29,22 @@ SAMPLERS: dict[str, Callable] = {
 }  # fmt: skip
 
 
-def make_sampler(negatives, train: Interactions):
-    """The sampler that `negatives` names, or makes: one of `SAMPLERS`, or a function of the training interactions."""
-    if isinstance(negatives, str) and negatives in SAMPLERS:
-        return SAMPLERS[negatives](train)
+# Of windows of histories: shared by the batch, and of what a row's user has met its own positive alone is masked: what
+# somebody met long ago is a negative of what comes next.
+IN_ORDER: dict[str, Callable] = {
+    "uniform": partial(SharedNegatives, mask_seen=False),
+    "popularity": partial(SharedNegatives, alpha=1.0, mask_seen=False),
+    "in_batch": partial(InBatchNegatives, mask_seen=False),
+    "all": AllItems,
+}
+
+
+def make_sampler(negatives, train: Interactions, named: dict[str, Callable] = SAMPLERS):
+    """The sampler that `negatives` names, or makes: one of `named`, or a function of the training interactions."""
+    if isinstance(negatives, str) and negatives in named:
+        return named[negatives](train)
     if callable(negatives):
         return negatives(train)
-    names = ", ".join(map(repr, SAMPLERS))
+    names = ", ".join(map(repr, named))
     raise ValueError(f"negatives must be one of {names}, or a function of the training interactions such as "
                      f"partial(PopularityNegatives, alpha=0.5), got {negatives!r}")  # fmt: skip

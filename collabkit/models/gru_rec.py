@@ -1,0 +1,37 @@
+"""`GRURec`: a recurrent network over a history."""
+
+from torch import Tensor, nn
+
+from collabkit.models.sequence import SequenceModel
+
+__all__ = ["GRURec"]
+
+
+class GRURec(SequenceModel):
+    """The next item from a gated recurrent network over the history (Hidasi et al., "GRU4Rec", 2016).
+
+    Args:
+        n_items, n_factors, length, dropout, features, id_dropout: as of `SequenceModel`.
+        n_layers: recurrent layers.
+
+    Example:
+        >>> import torch
+        >>> from collabkit import GRURec
+        >>> from collabkit.data.runs import Runs
+        >>> model = GRURec(50, n_factors=8).eval()
+        >>> model.encode(Runs.group([0, 0, 1], [3, 4, 5], 2)).shape
+        torch.Size([2, 8])
+    """
+
+    def __init__(self, n_items: int, n_factors: int = 128, length: int = 100, dropout: float = 0.2,
+                 n_layers: int = 1, features=None, id_dropout: float = 0.0):  # fmt: skip
+        super().__init__(n_items, n_factors, length, dropout, features, id_dropout)
+        self.n_layers = n_layers
+        self.gru = nn.GRU(n_factors, n_factors, n_layers, batch_first=True)
+        self.out = nn.Linear(n_factors, n_factors)
+
+    def _own_config(self) -> dict:
+        return {"n_layers": self.n_layers}
+
+    def states(self, rows: Tensor, lengths: Tensor) -> Tensor:
+        return self.out(self.drop(self.gru(rows)[0]))

@@ -1,0 +1,209 @@
+"""`NextItem`: what comes next, by a linear map from the latest events, in closed form."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor
+
+from collabkit.data.checks import whole
+from collabkit.data.dataset import Dataset
+from collabkit.data.runs import Runs
+from collabkit.models.closed_form import ClosedForm
+
+__all__ = ["NextItem", "decayed_counts", "decayed_gram"]
+
+RIDGE, COUNTS = (0.5, 0.95), (0.8,)  # decays of the two ways to fit
+FROM, TO = (
+    0.5,
+    0.25,
+)  # counts are divided by popularities to these powers; picked on validation parts of three data sets
+DAMPING = 0.1  # likewise what the ridge gives to popular items, picked on the validation part of ML-1M
+NOTHING = 1e-17  # decayed below it an event is lost in the rounding of the latest one
+SMALL = 2500  # items up to which the ridge is solved in double precision
+
+
+class NextItem(ClosedForm):
+    """Scores an item by what it has followed: a linear map from decayed histories to the next event.
+
+    After events `i_1 ... i_t` the state of a decay a is `x_t = sum_s a^(t - s) e(i_s)`. Up to `max_items` items the map
+    is that of ridge regression from the states of all decays to the next item, solved from counts of pairs alone;
+    beyond, it is how often each item followed each other one, decayed by the distance and divided by powers of their
+    popularities. Of each item the `top` items that it speaks most for or
+    against are kept.
+
+    Args:
+        decays: in (0, 1); default .5 and .95 for the ridge, .8 for counts.
+        l2: ridge penalty.
+        top: items kept for each item and decay.
+        max_items: the ridge takes `(n_decays * n_items)^3` time and its square of memory; beyond it counts are used.
+
+    Raises:
+        ValueError: a decay outside (0, 1), or one that repeats; `l2` is not positive; `top` < 1.
+
+    Example:
+        >>> import pandas as pd
+        >>> from collabkit import CollabDataLoaders, splits
+        >>> events = pd.DataFrame({'user': [1, 1, 1, 2, 2, 2], 'item': list('abcabc'), 'time': [1, 2, 3, 1, 2, 3]})
+        >>> dls = CollabDataLoaders.from_df(events, feedback='implicit', history=10, time_name='time',
+        ...                                 splitter=splits.leave_last_out())
+        >>> NextItem(l2=1).fit(dls).recommend(history=['a'], k=1)['item'].tolist()
+        ['b']
+    """
+
+    name, ordered = "next item", True
+
+    def __init__(
+        self, decays: Sequence[float] | None = None, l2: float = 300.0, top: int = 200, max_items: int = 10_000
+    ):
+        if decays is not None and (not all(0 < a < 1 for a in decays) or len(set(decays)) < len(decays) or not decays):
+            raise ValueError(f"decays must be different numbers between 0 and 1, got {decays!r}")
+        if not l2 > 0:
+            raise ValueError(f"l2 must be positive, got {l2!r}")
+        super().__init__()
+        self.decays = None if decays is None else tuple(map(float, decays))
+        self.l2, self.top, self.max_items = float(l2), whole("top", top), whole("max_items", max_items)
+        self.register_buffer("rates", torch.zeros(0, dtype=torch.float64))  # the decays that were used
+        self.register_buffer("next", torch.zeros(0, 0, 0, dtype=torch.int32))  # (n_decays, n_items, top) items
+        self.register_buffer("weight", torch.zeros(0, 0, 0))  # and what they are given
+
+    def config(self) -> dict:
+        return {"decays": self.decays, "l2": self.l2, "top": self.top, "max_items": self.max_items}
+
+    def _fit(self, data: Dataset) -> None:
+        history, ridge = data.train.histories, data.n_items - 1 <= self.max_items
+        decays = self.decays or (RIDGE if ridge else COUNTS)
+        if not bool((history.lengths > 1).any()):
+            raise ValueError("nobody has two events in the training part, so that nothing follows anything")
+        maps = self._ridge(history, decays) if ridge else [sparse_counts(history, a, FROM, TO) for a in decays]
+        kept = [_best(rows, min(self.top, data.n_items - 1)) for rows in maps]
+        self.rates = torch.tensor(decays, dtype=torch.float64)
+        self.next, self.weight = (torch.stack(part) for part in zip(*kept, strict=True))
+
+    def _ridge(self, history: Runs, decays: Sequence[float]) -> Tensor:
+        """The maps `(n_decays, n_items, n_items)`, rows from, columns to."""
+        n, counts = history.width, decayed_counts(history, decays)
+        if n > SMALL:  # single precision is enough for the order
+            counts = [part.float() for part in counts]
+        gram = decayed_gram(history, decays, counts)
+        gram.diagonal().add_(self.l2)
+        solved = torch.cholesky_solve(torch.cat(counts), torch.linalg.cholesky(gram))
+        popular = torch.bincount(history.values, minlength=n).clamp(min=1)
+        return solved.reshape(len(decays), n, n).float() / popular**DAMPING
+
+    def scores(self, history: Runs) -> Tensor:
+        n, age = self.next.shape[1], history.start[1:][history.rows] - 1 - torch.arange(len(history.values))
+        found = torch.zeros(len(history) * n)
+        for rate, items, weight in zip(self.rates.tolist(), self.next, self.weight, strict=True):
+            decayed = rate ** age.double()
+            at = (decayed > 1e-6).nonzero().squeeze(1)
+            events = history.values[at]
+            cells = (history.rows[at] * n)[:, None] + items[events]
+            found.index_add_(0, cells.flatten(), (weight[events] * decayed[at, None].float()).flatten())
+        return found.reshape(len(history), n)
+
+    def item_similarity(self, idx: Tensor) -> Tensor:
+        """What having met each of the items `(b,)` last adds to the scores `(b, n_items)` of all items."""
+        return self.scores(Runs(torch.arange(len(idx) + 1), idx, self.next.shape[1]))
+
+
+def pairs_by_distance(history: Runs, longest: int, at_once: int = 16) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """All pairs of an event and one before it, at most `longest` apart, block by block.
+
+    Yields:
+        The distances `(c,)`, the items `(m, c)` so far before `m` events, 0 where there is none, and the items `(m,)`
+        of these events. They come in the order of the latter, and neighbours in a history are read together: what
+        counts the pairs stays in the cache.
+    """
+    items, n = history.values, len(history.values)
+    before = torch.cat([items.new_zeros(at_once), items]).flip(0).unfold(0, at_once, 1)  # (n + 1, c), the nearest first
+    event = torch.argsort(items, stable=True)
+    place = event - history.start[history.rows[event]]
+    for distance in range(1, min(longest, int(history.lengths.max()) - 1) + 1, at_once):
+        there = place >= distance
+        event, place = event[there], place[there]
+        distances = torch.arange(distance, distance + at_once)
+        for mine, past in zip(event.split(2**17), place.split(2**17), strict=True):
+            first = before[n - 1 - (mine - distance)]
+            yield distances, first.masked_fill_(past[:, None] < distances, 0), items[mine]
+
+
+def _reach(decay: float, least: float) -> int:
+    """How far apart events are whose decay is `least`."""
+    return 1 + int(np.log(least) / np.log(decay))
+
+
+def decayed_counts(history: Runs, decays: Sequence[float]) -> list[Tensor]:
+    """`sum_t x_t e(i_(t+1))'` `(n_items, n_items)` of each decay: how often an item has followed another one.
+
+    Example:
+        >>> runs = Runs.group([0, 0, 0], [1, 2, 1], 1, width=3)
+        >>> decayed_counts(runs, [.5])[0].tolist()
+        [[0.0, 0.0, 0.0], [0.0, 0.5, 1.0], [0.0, 1.0, 0.0]]
+    """
+    n = history.width
+    counts = [torch.zeros(n * n, dtype=torch.float64) for _ in decays]  # column by column
+    for distances, first, second in pairs_by_distance(history, _reach(max(decays), NOTHING)):
+        cells = (first + second[:, None] * n).flatten()
+        for a, total in zip(decays, counts, strict=True):
+            if a ** int(distances[0] - 1) > NOTHING:
+                weight = a ** (distances - 1.0).double()
+                total.scatter_add_(0, cells, weight.expand(first.shape).reshape(-1))
+    counts = [total.reshape(n, n).T for total in counts]
+    for total in counts:
+        total[0] = 0  # of the pairs that there are not
+    return counts
+
+
+def decayed_gram(history: Runs, decays: Sequence[float], counts: Sequence[Tensor]) -> Tensor:
+    """`sum_t x_t x_t'` `(n_decays * n_items, n_decays * n_items)` over the states that have a next event.
+
+    From the decayed counts C of pairs, the number D of events of each item and the last state X of each history:
+    `(a C_a + b C_b' + D - X_a' X_b) / (1 - a b)` for the block of the decays a and b.
+    """
+    n, events = history.width, torch.bincount(history.values, minlength=history.width)
+    last = [last_states(history, a) for a in decays]
+    gram = counts[0].new_zeros(len(decays) * n, len(decays) * n)
+    for j, a in enumerate(decays):
+        for k, b in enumerate(decays[: j + 1]):
+            block = gram[j * n : (j + 1) * n, k * n : (k + 1) * n]
+            block -= torch.from_numpy((last[j].T @ last[k]).toarray()).to(gram.dtype)
+            block += a * counts[j] + b * counts[k].T
+            block.diagonal().add_(events)
+            block /= 1 - a * b
+            gram[k * n : (k + 1) * n, j * n : (j + 1) * n] = block.T
+    return gram
+
+
+def last_states(history: Runs, decay: float) -> scipy.sparse.csr_array:
+    """The states `(n_users, n_items)` after the last events."""
+    age = (history.start[1:][history.rows] - 1 - torch.arange(len(history.values))).numpy()
+    weight = decay ** age.astype(np.float64)
+    there = weight > NOTHING
+    rows, values = history.rows.numpy()[there], history.values.numpy()[there]
+    return scipy.sparse.csr_array((weight[there], (rows, values)), shape=(len(history), history.width))
+
+
+def sparse_counts(history: Runs, decay: float, power: float, to: float) -> scipy.sparse.csr_array:
+    """`decayed_counts` of one decay, over powers of the popularities of the earlier and of the later item."""
+    n = history.width
+    popular = np.maximum(np.bincount(history.values.numpy(), minlength=n), 1.0)
+    counts = scipy.sparse.csr_array((n, n))
+    for distances, first, second in pairs_by_distance(history, _reach(decay, 1e-4)):
+        row, column = (first > 0).nonzero(as_tuple=True)
+        first, second, decayed = first[row, column].numpy(), second[row].numpy(), decay ** (distances - 1.0)[column]
+        weight = decayed.numpy() / (popular[first] ** power * popular[second] ** to)
+        counts += scipy.sparse.csr_array((weight, (first, second)), shape=(n, n))
+    return counts
+
+
+def _best(rows: Tensor | scipy.sparse.csr_array, top: int) -> tuple[Tensor, Tensor]:
+    """The items `(n_items, top)` that each row gives or takes most, int32, and what it gives them."""
+    best = []
+    for at in range(0, rows.shape[0], 2048):
+        part = rows[at : at + 2048]
+        part = torch.from_numpy(part.toarray()).float() if not isinstance(part, Tensor) else part
+        items = part.abs().topk(top, dim=1).indices
+        best.append((items.int(), part.gather(1, items)))
+    return tuple(map(torch.cat, zip(*best, strict=True)))

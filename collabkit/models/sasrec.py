@@ -1,0 +1,69 @@
+"""`SASRec`: self-attention over a history."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from collabkit.models.sequence import SequenceModel
+
+__all__ = ["SASRec"]
+
+
+class SASRec(SequenceModel):
+    """The next item from causal self-attention over the history (Kang and McAuley, 2018), normalised before each part.
+
+    What attention and layers add starts at zero, so that a new model scores by the last event alone. Histories are
+    padded at the right, where causal attention does not look: no mask is made.
+
+    Args:
+        n_items, n_factors, length, dropout, features, id_dropout: as of `SequenceModel`.
+        n_blocks: blocks of attention and layers.
+        n_heads: of the attention; it divides `n_factors`.
+
+    Raises:
+        ValueError: `n_heads` does not divide `n_factors`.
+
+    Example:
+        >>> import torch
+        >>> from collabkit import SASRec
+        >>> from collabkit.data.runs import Runs
+        >>> model = SASRec(50, n_factors=8).eval()
+        >>> model.encode(Runs.group([0, 0, 1], [3, 4, 5], 2)).shape
+        torch.Size([2, 8])
+    """
+
+    def __init__(self, n_items: int, n_factors: int = 64, length: int = 100, dropout: float = 0.2, n_blocks: int = 2,
+                 n_heads: int = 2, features=None, id_dropout: float = 0.0):  # fmt: skip
+        if n_factors % n_heads:
+            raise ValueError(f"n_heads={n_heads} must divide n_factors={n_factors}")
+        super().__init__(n_items, n_factors, length, dropout, features, id_dropout)
+        self.n_blocks, self.n_heads = n_blocks, n_heads
+        self.place = nn.Parameter(torch.zeros(length, n_factors))
+        self.blocks = nn.ModuleList(_Block(n_factors, n_heads, dropout) for _ in range(n_blocks))
+        self.norm = nn.LayerNorm(n_factors)
+
+    def _own_config(self) -> dict:
+        return {"n_blocks": self.n_blocks, "n_heads": self.n_heads}
+
+    def states(self, rows: Tensor, lengths: Tensor) -> Tensor:
+        x = rows + self.place[: rows.shape[1]]
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+
+class _Block(nn.Module):
+    def __init__(self, d: int, n_heads: int, dropout: float):
+        super().__init__()
+        self.n_heads, self.norms = n_heads, nn.ModuleList([nn.LayerNorm(d), nn.LayerNorm(d)])
+        self.qkv, self.mix = nn.Linear(d, 3 * d), nn.Linear(d, d)
+        self.up, self.down, self.drop = nn.Linear(d, 4 * d), nn.Linear(4 * d, d), nn.Dropout(dropout)
+        for layer in (self.mix, self.down):
+            nn.init.zeros_(layer.weight), nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, length, d = x.shape
+        heads = self.qkv(self.norms[0](x)).reshape(b, length, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
+        seen = F.scaled_dot_product_attention(*heads, is_causal=True)
+        x = x + self.drop(self.mix(seen.transpose(1, 2).reshape(b, length, d)))
+        return x + self.drop(self.down(F.gelu(self.up(self.norms[1](x)))))

@@ -1,0 +1,125 @@
+"""`SequenceModel`: what models that read a history in its order share: tied item rows, and states after events."""
+
+import scipy.sparse
+import torch
+from torch import Tensor, nn
+
+from collabkit.data.checks import whole
+from collabkit.data.dataset import Dataset
+from collabkit.data.runs import Runs
+from collabkit.models.base import DotModel
+from collabkit.models.next_item import sparse_counts
+from collabkit.models.sides import HistorySide, TableSide
+
+__all__ = ["SequenceModel", "next_vectors"]
+
+CELLS = 2**15  # places of padded histories that are read at once
+
+
+class SequenceModel(DotModel):
+    """Scores the next item by the dot product of a state, computed from the history, and the item's row, plus its bias.
+
+    The rows that a history is read by are those that it is compared with, features included: so new items with features
+    can be met and recommended. There is no user table; anybody with a history is answered. A subclass defines
+    `states`.
+
+    Args:
+        n_items: rows of the item table, the unknown one at 0.
+        n_factors: width of rows and states.
+        length: events that a state looks back on at most; older ones are cut off.
+        dropout: share of the numbers of embedded events, and of what the network adds to them, that are zeroed in
+            training.
+        features: side features `(None, items)`; see `Model.add_features`.
+        id_dropout: likewise.
+    """
+
+    needs, ordered, predicts_ratings = ("history",), True, False
+
+    def __init__(
+        self, n_items: int, n_factors: int = 64, length: int = 100, dropout: float = 0.2, features=None,
+        id_dropout: float = 0.0,
+    ):  # fmt: skip
+        items = TableSide("item", n_items, [n_factors, 1], std=n_factors**-0.5 / 2)
+        super().__init__(HistorySide(n_factors, self.encode, self.encode_steps), items)
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), got {dropout!r}")
+        self.n_factors, self.length, self.dropout = n_factors, whole("length", length), float(dropout)
+        self.drop = nn.Dropout(dropout)
+        self.add_features(features, id_dropout)
+
+    def config(self) -> dict:
+        options = {name: getattr(self, name) for name in ("n_factors", "length", "dropout")}
+        return {**options, **self._own_config(), **({"id_dropout": self.id_dropout} if self.features else {})}
+
+    def _own_config(self) -> dict:
+        return {}
+
+    @classmethod
+    def for_data(cls, data: Dataset, **options) -> "SequenceModel":
+        """A model for a dataset, whose item rows start where what follows alike lies near; see `next_vectors`."""
+        if data.features and "features" not in options:
+            options["features"] = data.features
+        model = cls(data.n_items, **options)
+        history = data.train.histories
+        if bool((history.lengths > 1).any()):
+            with torch.no_grad():
+                model.i_weight.weight[1:] = next_vectors(history, model.n_factors)[1:] / 2
+                model.i_weight.weight[0] = 0
+        return model
+
+    def states(self, rows: Tensor, lengths: Tensor) -> Tensor:
+        """The states `(b, longest, d)` after each of the events whose `rows` `(b, longest, d)` are given.
+
+        Args:
+            rows: of `b` histories, each followed by rows that mean nothing where it is shorter than the longest.
+            lengths: `(b,)`.
+        """
+        raise NotImplementedError
+
+    def encode(self, history: Runs) -> Tensor:
+        """The states `(b, d)` after the last events; of an empty history zeros, so that the biases decide."""
+        history = history.last(self.length)
+        found = self.i_weight.weight.new_zeros(len(history), self.n_factors)
+        order = history.lengths.argsort(stable=True)  # those of like length together, as all are padded to the longest
+        lengths = history.lengths[order].tolist()
+        at = sum(length == 0 for length in lengths)
+        while at < len(lengths):
+            stop = at + 1
+            while stop < len(lengths) and lengths[stop] * (stop + 1 - at) <= CELLS:
+                stop += 1
+            rows = order[at:stop]
+            part = history.of(rows)
+            states = self._read(part)[torch.arange(len(rows), device=rows.device), part.lengths - 1]
+            found, at = found.index_copy(0, rows, states), stop
+        return found
+
+    def encode_steps(self, history: Runs) -> Tensor:
+        """The states `(m, d)` after each event of histories that are no longer than `length`."""
+        if int(history.lengths.max()) > self.length:
+            raise ValueError(f"windows of {int(history.lengths.max())} events are longer than length={self.length}, "
+                             "which the model looks back on: give it the history= of the dataloaders")  # fmt: skip
+        place = torch.arange(len(history.values), device=history.start.device) - history.start[history.rows]
+        return self._read(history)[history.rows, place]
+
+    def _read(self, history: Runs) -> Tensor:
+        return self.states(self.drop(self.item_rows(history.padded())[0]), history.lengths)
+
+
+def next_vectors(history: Runs, width: int, decay: float = 0.7, seed: int = 0) -> Tensor:
+    """Vectors `(n_items, width)` of items, near each other where the same items come before and after them.
+
+    The leading left vectors of the counts of pairs, decayed by their distance, symmetric, and divided by the roots of
+    both popularities; scaled to a mean square length of 1.
+    """
+    n = history.width
+    counts = sparse_counts(history, decay, 0.5, 0.5)
+    counts = scipy.sparse.coo_array(counts + counts.T)
+    where = torch.from_numpy(counts.coords[0].astype("int64")), torch.from_numpy(counts.coords[1].astype("int64"))
+    matrix = torch.sparse_coo_tensor(torch.stack(where), torch.from_numpy(counts.data).float(), (n, n)).coalesce()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        left, size, _ = torch.svd_lowrank(matrix, q=min(width + 8, n), niter=2)
+    vectors = torch.zeros(n, width)
+    k = min(width, left.shape[1])
+    vectors[:, :k] = left[:, :k] * size[:k].sqrt()
+    return vectors / vectors.square().sum(1).mean().sqrt().clamp(min=1e-12)
