@@ -2,7 +2,7 @@
 
 from contract import ModelContract
 
-from collabkit import EASE, GMF, NCF, CollFilter, ItemKNN, NeuMF, Popularity, TwoTower
+from collabkit import EASE, GMF, NCF, CollFilter, GRURec, ItemKNN, NeuMF, NextItem, Popularity, SASRec, TwoTower
 
 
 class TestCollFilter(ModelContract):
@@ -40,3 +40,18 @@ class TestItemKNN(ModelContract):
 
 class TestEASE(ModelContract):
     model, closed_form, options = EASE, True, {"l2": 20.0}
+
+
+class TestNextItem(ModelContract):
+    model, closed_form, options = NextItem, True, {"l2": 5.0}
+    data = {"history": 20}
+
+
+class TestGRURec(ModelContract):
+    model, options = GRURec, {"n_factors": 16, "dropout": 0.1}
+    data = {"history": 20, "bs": 64}
+    n_epoch, lr = 20, 2e-2
+
+
+class TestSASRec(TestGRURec):
+    model = SASRec

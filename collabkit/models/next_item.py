@@ -126,7 +126,7 @@ def pairs_by_distance(history: Runs, longest: int, at_once: int = 16) -> Iterato
         distances = torch.arange(distance, distance + at_once)
         for mine, past in zip(event.split(2**17), place.split(2**17), strict=True):
             first = before[n - 1 - (mine - distance)]
-            yield distances, first.masked_fill_(past[:, None] < distances, 0), items[mine]
+            yield distances, first.masked_fill(past[:, None] < distances, 0), items[mine]
 
 
 def _reach(decay: float, least: float) -> int:
@@ -172,7 +172,8 @@ def decayed_gram(history: Runs, decays: Sequence[float], counts: Sequence[Tensor
             block += a * counts[j] + b * counts[k].T
             block.diagonal().add_(events)
             block /= 1 - a * b
-            gram[k * n : (k + 1) * n, j * n : (j + 1) * n] = block.T
+            if k < j:
+                gram[k * n : (k + 1) * n, j * n : (j + 1) * n] = block.T
     return gram
 
 

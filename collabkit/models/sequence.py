@@ -33,7 +33,7 @@ class SequenceModel(DotModel):
         id_dropout: likewise.
     """
 
-    needs, ordered, predicts_ratings = ("history",), True, False
+    needs, ordered = ("history",), True
 
     def __init__(
         self, n_items: int, n_factors: int = 64, length: int = 100, dropout: float = 0.2, features=None,

@@ -185,6 +185,8 @@ class CollabDataLoaders(DataLoaders):
         device = default_device() if device is None else torch.device(device)
         dls = cls(train, Loader(second, bs=val_bs, seed=order), path=path, device=device)
         dls.seed, dls._data, dls.weights = order, data, weights
+        if isinstance(first, Windows):
+            dls._needs = ("history",)
         return dls
 
     def with_data(self, data: Dataset) -> CollabDataLoaders:
@@ -284,8 +286,9 @@ def _batches(data: Dataset, feedback: Implicit | None) -> tuple[Rated | Ranked, 
         return Rated(train), Rated(valid)
     if feedback.history is not None:
         sampler = make_sampler(feedback.negatives, train, IN_ORDER)
-        return (Windows(train, sampler, feedback.n_neg, feedback.history),
-                Ranked(valid, sampler, feedback.n_neg, data.histories, feedback.history))  # fmt: skip
+        windows = Windows(train, sampler, feedback.n_neg, feedback.history)
+        events = Ranked(valid, sampler, feedback.n_neg, data.histories, feedback.history)
+        return windows.asking(("history",)), events.asking(("history",))
     first, n_neg = make_sampler(feedback.negatives, train), feedback.n_neg
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CollabWarning)  # said of the training part

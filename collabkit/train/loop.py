@@ -24,6 +24,7 @@ from collabkit.models.base import as_model
 from collabkit.models.scorers import all_finite
 from collabkit.train.callbacks import ColdRows, DeviceMixedPrecision, LeanRecorder, LeanScheduler, cosine, piecewise
 from collabkit.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from collabkit.train.dataloaders import CollabDataLoaders
 from collabkit.train.fit_metrics import RankingMetric, is_ranking_function
 from collabkit.train.loader import Loader
 from collabkit.train.optim import TableAdamW, TableSparseAdam, feature_weights, undecayed
@@ -74,7 +75,7 @@ class LeanLearner(Learner):
         seed = check_seed(seed)
         self.seed, self._loader_epoch = seed, 0
         self._rng = torch.Generator().manual_seed(seed).get_state()
-        if as_model(model) is not None and model.needs != ("users",):
+        if as_model(model) is not None and isinstance(dls, CollabDataLoaders):
             dls = dls.asking(model.needs)
         metrics = L(kwargs.pop("metrics", None))
         for name in (metric for metric in metrics if isinstance(metric, str)):
