@@ -16,6 +16,7 @@ from . import (
     quality,
     ranking_quality,
     ranking_speed,
+    sequences,
     serving,
     speed,
     versions,
@@ -48,6 +49,8 @@ BENCHMARKS = {
     "fold_in": fold_in.fold_in,
     "fold_in_events": fold_in.fold_in_events,
     "fold_in_speed": fold_in.fold_in_speed,
+    "next_item": sequences.next_item,
+    "next_networks": sequences.next_networks,
     "versions": versions.versions,
 }
 

@@ -27,6 +27,8 @@ def test_block_runs(block, tmp_path, monkeypatch):
     if "bpr" in scope:
         table = scope["compare"]([scope["learn"], scope["Popularity"]()], metrics=["NDCG"])
         assert (table["value"] > 0.05).all() and scope["dls"].feedback == "implicit"
+    elif "shallow" in scope:
+        assert scope["shallow"].evaluate(n_boot=1).loc["HitRate@10", "value"] > 0.05
     elif "film" in scope:
         assert len(scope["learn"].dls.classes["title"]) == scope["data"].ratings["title"].nunique() + 2
         assert scope["learn"].evaluate(n_boot=1).loc["RMSE", "value"] < 0.85
