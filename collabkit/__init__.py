@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
+_ORDERED = ["SASRec", "GRURec", "AveragedHistory"]
 _CLOSED = ["Popularity", "ItemKNN", "ContentKNN", "EASE", "NextItem"]
 _NAMES = {
     "train.dataloaders": ["CollabDataLoaders"],
@@ -23,7 +24,7 @@ _NAMES = {
     "data.dataset": ["Dataset"],
     "data.query": ["Query"],
     "data.notices": ["CollabWarning"],
-    "models": ["CollFilter", "EmbeddingNN", "NCF", "GMF", "NeuMF", "TwoTower", "SASRec", "GRURec", *_CLOSED],
+    "models": ["CollFilter", "EmbeddingNN", "NCF", "GMF", "NeuMF", "TwoTower", *_ORDERED, *_CLOSED],
     "evaluate.candidates": ["SampledCandidates"],
     "evaluate.compare": ["compare"],
     "serve": ["Recommender", "BundleError"],
@@ -70,6 +71,7 @@ if TYPE_CHECKING:  # what a type checker reads in the place of `__getattr__`
         NeuMF as NeuMF,
         TwoTower as TwoTower,
         SASRec as SASRec,
+        AveragedHistory as AveragedHistory,
         GRURec as GRURec,
         Popularity as Popularity,
         ItemKNN as ItemKNN,

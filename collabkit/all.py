@@ -14,10 +14,10 @@ from fastai.tabular.all import *
 
 import collabkit.train.learner
 from collabkit import (
-    EASE, GMF, NCF, NDCG, BundleError, CollabDataLoaders, CollabInterpretation, CollabLearner, CollabWarning, GRURec,
-    CollFilter, ContentKNN, Dataset, EmbeddingNN, Features, HitRate, Implicit, Interactions, ItemKNN, NeuMF, NextItem,
-    Popularity, Query, QuestionnaireWidget, Recommender, SampledCandidates, SASRec, TwoTower, Vocab, collab_learner,
-    compare, datasets, filters, recipes, splits,
+    EASE, GMF, NCF, NDCG, AveragedHistory, BundleError, CollFilter, CollabDataLoaders, CollabInterpretation,
+    CollabLearner, CollabWarning, ContentKNN, Dataset, EmbeddingNN, Features, GRURec, HitRate, Implicit, Interactions,
+    ItemKNN, NeuMF, NextItem, Popularity, Query, QuestionnaireWidget, Recommender, SASRec, SampledCandidates, TwoTower,
+    Vocab, collab_learner, compare, datasets, filters, recipes, splits,
 )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 __all__ = [
     "FlatLoss", "RankingLoss", "LOSSES",
-    "bce", "bpr", "hinge", "sampled_softmax", "softmax", "cosine_contrastive",
+    "bce", "bpr", "gbce", "hinge", "sampled_softmax", "softmax", "cosine_contrastive",
 ]  # fmt: skip
 
 
@@ -202,6 +202,33 @@ def cosine_contrastive(
         row_weight: `(bs,)`, what `weight` is to the other losses.
     """
     return _mean(1 - pos, row_weight) + weight * _mean(F.relu(neg - margin), row_weight)
+
+
+def gbce(pos: Tensor, neg: Tensor, n_items: int, t: float = 0.75, weight: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy that takes back the overconfidence which few negatives give: `pos` to a power beta below 1.
+
+    Petrov and Macdonald, "gSASRec: reducing overconfidence in sequential recommendation trained with negative
+    sampling" (2023): `beta = a (t (1 - 1/a) + 1/a)` for the share `a = n / (n_items - 1)` of the items that is drawn.
+
+    Args:
+        pos, neg, weight: as of `bce`; a row's loss is the sum over its pairs.
+        n_items: of the catalogue; give it by `partial(gbce, n_items=...)`.
+        t: 0 is `bce`, 1 gives calibrated probabilities.
+
+    Raises:
+        ValueError: `t` outside [0, 1], or as many negatives as items or more.
+
+    Example:
+        >>> gbce(torch.zeros(1), torch.zeros(1, 2), n_items=5, t=0.)  # 3 log 2
+        tensor(2.0794)
+        >>> gbce(torch.zeros(1), torch.zeros(1, 2), n_items=5, t=1.)  # beta = a = 1/2: 2.5 log 2
+        tensor(1.7329)
+    """
+    share = neg.shape[1] / (n_items - 1)
+    if not 0 <= t <= 1 or not 0 < share <= 1:
+        raise ValueError(f"t must lie in [0, 1] and n_neg below n_items, got {t=}, {neg.shape[1]} of {n_items}")
+    beta = share * (t * (1 - 1 / share) + 1 / share)
+    return _mean(beta * F.softplus(-pos) + F.softplus(neg).sum(1), weight)
 
 
 LOSSES: dict[str, Callable[..., Tensor]] = {

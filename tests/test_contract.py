@@ -2,7 +2,20 @@
 
 from contract import ModelContract
 
-from collabkit import EASE, GMF, NCF, CollFilter, GRURec, ItemKNN, NeuMF, NextItem, Popularity, SASRec, TwoTower
+from collabkit import (
+    EASE,
+    GMF,
+    NCF,
+    AveragedHistory,
+    CollFilter,
+    GRURec,
+    ItemKNN,
+    NeuMF,
+    NextItem,
+    Popularity,
+    SASRec,
+    TwoTower,
+)
 
 
 class TestCollFilter(ModelContract):
@@ -55,3 +68,7 @@ class TestGRURec(ModelContract):
 
 class TestSASRec(TestGRURec):
     model = SASRec
+
+
+class TestAveragedHistory(TestGRURec):
+    model = AveragedHistory

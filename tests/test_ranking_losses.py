@@ -14,6 +14,7 @@ from collabkit.losses import (
     bce,
     bpr,
     cosine_contrastive,
+    gbce,
     hinge,
     sampled_softmax,
     softmax,
@@ -222,3 +223,21 @@ def test_the_corrected_sum_is_unbiased_for_small_samples(draw, mask_seen):
     sums = torch.stack(sums)
     error = (sums.std() / len(sums) ** 0.5).item()
     assert error < 0.03 * others.sum() and abs(sums.mean() - others.sum()).item() < 3.5 * error
+
+
+@pytest.mark.parametrize("t", [0.0, 0.3, 1.0])
+def test_gbce_by_hand(t):
+    """Towards the power beta of Petrov and Macdonald: at t = 0 it is 1, at t = 1 the share of items drawn."""
+    pos, neg = torch.tensor([0.3, -1.0]), torch.tensor([[0.5, -0.2, 1.0], [0.0, 0.1, -3.0]])
+    share = 3 / 30
+    beta = {0.0: 1.0, 1.0: share}.get(t, share * (t * (1 - 1 / share) + 1 / share))
+    by_hand = -beta * torch.sigmoid(pos).log() - (1 - torch.sigmoid(neg)).log().sum(1)
+    assert torch.allclose(gbce(pos, neg, n_items=31, t=t), by_hand.mean(), atol=1e-6)
+    weight = torch.tensor([0.5, 1.5])
+    assert torch.allclose(gbce(pos, neg, n_items=31, t=t, weight=weight), (weight * by_hand).mean(), atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"n_items": 31, "t": 1.5}, {"n_items": 31, "t": -0.1}, {"n_items": 3}])
+def test_gbce_out_of_range(options):
+    with pytest.raises(ValueError, match="t must lie in"):
+        gbce(torch.zeros(2), torch.zeros(2, 3), **options)

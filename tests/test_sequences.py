@@ -10,6 +10,7 @@ import torch
 
 from collabkit import (
     EASE,
+    AveragedHistory,
     CollabDataLoaders,
     CollabWarning,
     CollFilter,
@@ -25,7 +26,7 @@ from collabkit import (
 from collabkit.data.runs import Runs
 from collabkit.models.next_item import decayed_counts, decayed_gram, sparse_counts
 
-NETWORKS = [GRURec, SASRec]
+NETWORKS = [GRURec, SASRec, AveragedHistory]
 
 
 def walks(n_users=80, n_items=30, n_events=25, noise=0.1, seed=0, shuffled=False):

@@ -1,5 +1,6 @@
 """The models, one file each; all are `nn.Module`s that score a query and an item."""
 
+from collabkit.models.averaged_history import AveragedHistory
 from collabkit.models.base import DotModel, Model
 from collabkit.models.collab_filter import CollFilter
 from collabkit.models.ease import EASE
@@ -15,5 +16,8 @@ from collabkit.models.two_tower import TwoTower
 
 __all__ = [
     "CollFilter", "EmbeddingNN", "NCF", "GMF", "NeuMF", "TwoTower", "Popularity", "ItemKNN", "ContentKNN", "EASE",
-    "NextItem", "SASRec", "GRURec", "Model", "DotModel", "Side", "TableSide", "HistorySide",
+    "NextItem", "SASRec", "GRURec", "AveragedHistory", "Model", "DotModel", "Side", "TableSide", "HistorySide",
 ]  # fmt: skip
+
+_CLASSES = [globals()[name] for name in __all__]
+MODELS = tuple(cls for cls in _CLASSES if issubclass(cls, Model) and cls not in (Model, DotModel))  # in artefacts

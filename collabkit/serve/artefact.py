@@ -37,22 +37,7 @@ from collabkit.data.dataset import Dataset
 from collabkit.data.features import Features, SideFeatures
 from collabkit.data.interactions import Columns, Interactions
 from collabkit.data.vocab import Vocab
-from collabkit.models import (
-    EASE,
-    GMF,
-    NCF,
-    CollFilter,
-    ContentKNN,
-    EmbeddingNN,
-    GRURec,
-    ItemKNN,
-    Model,
-    NeuMF,
-    NextItem,
-    Popularity,
-    SASRec,
-    TwoTower,
-)  # fmt: skip
+from collabkit.models import MODELS, Model
 from collabkit.models.base import say_untrained
 from collabkit.models.scorers import all_finite
 from collabkit.models.table import bounded, uninitialised
@@ -62,21 +47,6 @@ from collabkit.serve.files import sha256 as _sha256
 __all__ = ["save_artefact", "load_artefact", "Artefact", "BundleError", "FORMAT_VERSION"]
 
 FORMAT_VERSION = 3  # 1 had no side features and no users folded in, 2 other names of tensors and no context
-MODELS = (
-    CollFilter,
-    EmbeddingNN,
-    NCF,
-    GMF,
-    NeuMF,
-    TwoTower,
-    SASRec,
-    GRURec,
-    Popularity,
-    ItemKNN,
-    ContentKNN,
-    EASE,
-    NextItem,
-)
 FILES = ("model.safetensors", "users.parquet", "items.parquet", "interactions.parquet")
 FEATURES = "features.safetensors"
 _TRIES = 100  # to load an artefact that is being replaced

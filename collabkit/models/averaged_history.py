@@ -1,0 +1,54 @@
+"""`AveragedHistory`: averages of a history that forget at rates which are learned."""
+
+import torch
+from torch import Tensor, nn
+
+from collabkit.data.checks import whole
+from collabkit.models.sequence import SequenceModel
+
+__all__ = ["AveragedHistory"]
+
+
+class AveragedHistory(SequenceModel):
+    """The next item from decayed averages of the history's rows, mixed by a linear map.
+
+    `state_t = sum_k M_k (sum_s a_k^(t - s) row_s / sum_s a_k^(t - s))` with learned decays a_k: the averaged watches of
+    Covington et al., "Deep neural networks for YouTube recommendations" (2016), with an order. The cheapest of the
+    networks; what it starts from is the average of its averages.
+
+    Args:
+        n_items, n_factors, length, dropout, features, id_dropout: as of `SequenceModel`.
+        n_decays: averages; their decays start evenly between .1 and .9.
+
+    Example:
+        >>> import torch
+        >>> from collabkit import AveragedHistory
+        >>> from collabkit.data.runs import Runs
+        >>> model = AveragedHistory(50, n_factors=8).eval()
+        >>> model.encode(Runs.group([0, 0, 1], [3, 4, 5], 2)).shape
+        torch.Size([2, 8])
+    """
+
+    def __init__(self, n_items: int, n_factors: int = 64, length: int = 100, dropout: float = 0.2,
+                 n_decays: int = 3, features=None, id_dropout: float = 0.0):  # fmt: skip
+        super().__init__(n_items, n_factors, length, dropout, features, id_dropout)
+        self.n_decays = whole("n_decays", n_decays)
+        self.decay_logits = nn.Parameter(torch.logit(torch.linspace(0.1, 0.9, n_decays)))
+        self.mix = nn.Linear(n_decays * n_factors, n_factors, bias=False)
+        with torch.no_grad():
+            self.mix.weight.copy_(torch.eye(n_factors).repeat(1, n_decays) / n_decays)
+
+    def _own_config(self) -> dict:
+        return {"n_decays": self.n_decays}
+
+    @property
+    def decays(self) -> Tensor:
+        """The decays `(n_decays,)` as they are now."""
+        return torch.sigmoid(self.decay_logits)
+
+    def states(self, rows: Tensor, lengths: Tensor) -> Tensor:
+        place = torch.arange(rows.shape[1], device=rows.device)
+        age = (place[:, None] - place).clamp(min=0)
+        weight = self.decays[:, None, None] ** age * (place[:, None] >= place)  # (n_decays, longest, longest)
+        averages = torch.einsum("kts,bsd->btkd", weight / weight.sum(2, keepdim=True), rows)
+        return self.mix(self.drop(averages.flatten(2)))
