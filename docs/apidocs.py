@@ -30,8 +30,8 @@ HEAD = "| Name | What it is |\n|:--|:--|"
 # What users call, by task. A name of `collabkit.__all__` that is missing here comes under "More".
 TASKS = {
     "Data": "CollabDataLoaders Implicit Dataset Interactions Features Vocab CollabWarning",
-    "Learner and models": "collab_learner CollabLearner load_learner CollFilter EmbeddingNN NCF GMF NeuMF TwoTower SASRec "
-    "GRURec AveragedHistory",
+    "Learner and models": "collab_learner CollabLearner load_learner CollFilter EmbeddingNN NCF GMF NeuMF TwoTower "
+    "SASRec GRURec AveragedHistory",
     "Evaluation": "compare SampledCandidates HitRate NDCG Popularity ItemKNN ContentKNN EASE NextItem",
     "Recommending and serving": "Recommender Query QuestionnaireWidget BundleError",
     "Interpretation": "CollabInterpretation",
