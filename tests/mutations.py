@@ -14,12 +14,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 MUTATIONS = {  # name: file, line, what stands in its place, tests
-    "precision by k + 1": ("metrics.py", "_hits(ranks, groups, k) / k\n", "_hits(ranks, groups, k) / (k + 1)\n", "metrics"),
-    "recall by k": ("metrics.py", "k) / np.bincount(groups)\n", "k) / np.minimum(np.bincount(groups), k)\n", "metrics"),
-    "ndcg discount": ("metrics.py", "np.log2(ranks + 1.0)", "np.log2(ranks + 2.0)", "metrics"),
-    "ndcg cut": ("metrics.py", "np.where(ranks <= k, 1 / np.log2", "np.where(ranks < k, 1 / np.log2", "metrics"),
-    "mrr cut": ("metrics.py", "np.where(best <= k, 1 / best", "np.where(best < k, 1 / best", "metrics"),
-    "map norm": ("metrics.py", "0.0)) / np.minimum(n, k)", "0.0)) / n", "metrics"),
+    "precision by k + 1": ("evaluate/metrics.py", "_hits(ranks, groups, k) / k\n", "_hits(ranks, groups, k) / (k + 1)\n", "metrics"),
+    "recall by k": ("evaluate/metrics.py", "k) / np.bincount(groups)\n", "k) / np.minimum(np.bincount(groups), k)\n", "metrics"),
+    "ndcg discount": ("evaluate/metrics.py", "np.log2(ranks + 1.0)", "np.log2(ranks + 2.0)", "metrics"),
+    "ndcg cut": ("evaluate/metrics.py", "np.where(ranks <= k, 1 / np.log2", "np.where(ranks < k, 1 / np.log2", "metrics"),
+    "mrr cut": ("evaluate/metrics.py", "np.where(best <= k, 1 / best", "np.where(best < k, 1 / best", "metrics"),
+    "map norm": ("evaluate/metrics.py", "0.0)) / np.minimum(n, k)", "0.0)) / n", "metrics"),
     "ties favour the model": ("retrieval/ranking.py", "logits.ge_(own[:, None]).sum(1)", "1 + logits.gt_(own[:, None]).sum(1)", "ranking evaluate"),
     "ties in the best k": ("retrieval/ranking.py", "(best[row] >= own[:, None]).sum(1)", "1 + (best[row] > own[:, None]).sum(1)", "ranking evaluate"),
     "hidden items are zero": ("retrieval/ranking.py", "flat.numpy()[index] = -np.inf", "flat.numpy()[index] = 0.0", "ranking recommender"),
@@ -32,7 +32,7 @@ MUTATIONS = {  # name: file, line, what stands in its place, tests
     "the lowest rating is liked": ("evaluate/task.py", "train.rating[train.rating > lowest]", "train.rating[train.rating >= lowest]", "thresholds"),
     "a threshold is not reached": ("data/checks.py", ".astype(np.float32) >= np.float32", ".astype(np.float32) > np.float32", "thresholds filters"),
     "validation items are recommended": ("data/dataset.py", "self.known.union(self.valid.pairs)", "self.known", "recommender evaluate canaries"),
-    "a history holds its own event": ("train/batches.py", "rows - HISTORY), rows)", "rows - HISTORY), rows + 1)", "contract batches"),
+    "a history holds its own event": ("train/batches.py", "rows - self.length), rows)", "rows - self.length), rows + 1)", "contract batches"),
     "find the other pairs": ("data/runs.py", "self.keys[at[inside]] == keys[inside]", "self.keys[at[inside]] >= keys[inside]", "runs"),
     "one more of the last": ("data/runs.py", "torch.maximum(self.start[1:] - k,", "torch.maximum(self.start[1:] - k - 1,", "runs"),
     "seen items are drawn": ("train/sampling/rows.py", "(end - self.weight)[items] - own", "(end - self.weight)[items]", "sampling"),
@@ -58,6 +58,15 @@ MUTATIONS = {  # name: file, line, what stands in its place, tests
     "the loader starts anew": ("train/checkpoint.py", 'learn.dls.train.epoch = state["loader_epoch"]', "pass", "checkpoints"),
     "the mode flips too early": ("models/base.py", "if inside > 1:", "if inside > 2:", "threads"),
     "epochs have one order": ("train/loader.py", "self.epoch += bool(self.shuffle)", "self.epoch += 0", "learner batches"),
+    "a window's target is its input": ("train/batches.py", "torch.arange(1, len(at) + 1)", "torch.arange(len(at))", "sequences"),
+    "attention looks ahead": ("models/sasrec.py", "is_causal=True", "is_causal=False", "sequences"),
+    "averages look ahead": ("models/averaged_history.py", "* (place[:, None] >= place)", "* (place[:, None] <= place)", "sequences"),
+    "what came later is known": ("data/dataset.py", "times <= moment[runs.rows]", "times >= 0", "sequences"),
+    "a test without the validation event": ("evaluate/task.py", "histories_before(self._rows, is_valid=self._is_valid)", "histories_before(self._rows, is_valid=True)", "sequences"),
+    "states without a next event": ("models/next_item.py", "block -= torch", "block -= 0 * torch", "sequences"),
+    "pairs one further apart": ("models/next_item.py", "weight = a ** (distances - 1.0).double()", "weight = a ** (distances - 0.0).double()", "sequences"),
+    "histories cut from the right": ("data/runs.py", "torch.maximum(self.start[1:] - k, self.start[:-1]), self.start[1:]", "self.start[:-1], torch.minimum(self.start[:-1] + k, self.start[1:])", "sequences runs"),
+    "windows at one place": ("train/batches.py", "torch.where(n > length, torch.randint(", "torch.where(n > 10**9, torch.randint(", "sequences"),
     "biases decay": ("train/optim.py", 'value * group["wd_scale"]', "value", "optim"),
 }  # fmt: skip
 
