@@ -188,7 +188,7 @@ def brute_force(histories, decays, n):
 
 
 @pytest.mark.parametrize("decays", [(0.5,), (0.5, 0.95), (0.1, 0.6, 0.99)])
-def test_sums_from_pairs_are_those_of_brute_force(decays):
+def test_sums_from_pairs_are_those_of_brute_force(decays, monkeypatch):
     rng = np.random.default_rng(0)
     lists = [rng.integers(1, 9, rng.integers(0, 60)) for _ in range(20)]
     runs = Runs.group(np.repeat(np.arange(20), list(map(len, lists))), np.concatenate(lists), 20, width=9)
@@ -197,8 +197,10 @@ def test_sums_from_pairs_are_those_of_brute_force(decays):
     assert np.allclose(torch.cat(counts).numpy(), target, rtol=1e-13, atol=1e-13)
     assert np.allclose(decayed_gram(runs, decays, counts).numpy(), gram, rtol=1e-13, atol=1e-11)
     popular = np.bincount(np.concatenate(lists), minlength=9).clip(1)
-    sparse = sparse_counts(runs, decays[0], 1.0, 0.5).toarray() * popular[:, None] * popular**0.5
-    assert np.allclose(sparse, target[:9], rtol=1e-3, atol=1e-3)  # pairs far apart are left out
+    for dense in (2**25, 0):
+        monkeypatch.setattr("collabkit.models.next_item.DENSE", dense)
+        sparse = sparse_counts(runs, decays[0], 1.0, 0.5).toarray() * popular[:, None] * popular**0.5
+        assert np.allclose(sparse, target[:9], rtol=1e-3, atol=1e-3)  # pairs far apart are left out
 
 
 @pytest.mark.parametrize("max_items", [10_000, 5])

@@ -21,6 +21,7 @@ FROM, TO = (
 )  # counts are divided by popularities to these powers; picked on validation parts of three data sets
 DAMPING = 0.1  # likewise what the ridge gives to popular items, picked on the validation part of ML-1M
 NOTHING = 1e-17  # decayed below it an event is lost in the rounding of the latest one
+DENSE = 2**25  # cells of a matrix up to which pairs are counted in it rather than in a sparse one
 SMALL = 2500  # items up to which the ridge is solved in double precision
 
 
@@ -134,8 +135,10 @@ def _reach(decay: float, least: float) -> int:
     return 1 + int(np.log(least) / np.log(decay))
 
 
-def decayed_counts(history: Runs, decays: Sequence[float]) -> list[Tensor]:
+def decayed_counts(history: Runs, decays: Sequence[float], least: float = NOTHING) -> list[Tensor]:
     """`sum_t x_t e(i_(t+1))'` `(n_items, n_items)` of each decay: how often an item has followed another one.
+
+    Pairs whose decay is below `least` are left out.
 
     Example:
         >>> runs = Runs.group([0, 0, 0], [1, 2, 1], 1, width=3)
@@ -144,10 +147,10 @@ def decayed_counts(history: Runs, decays: Sequence[float]) -> list[Tensor]:
     """
     n = history.width
     counts = [torch.zeros(n * n, dtype=torch.float64) for _ in decays]  # column by column
-    for distances, first, second in pairs_by_distance(history, _reach(max(decays), NOTHING)):
+    for distances, first, second in pairs_by_distance(history, _reach(max(decays), least)):
         cells = (first + second[:, None] * n).flatten()
         for a, total in zip(decays, counts, strict=True):
-            if a ** int(distances[0] - 1) > NOTHING:
+            if a ** int(distances[0] - 1) > least:
                 weight = a ** (distances - 1.0).double()
                 total.scatter_add_(0, cells, weight.expand(first.shape).reshape(-1))
     counts = [total.reshape(n, n).T for total in counts]
@@ -187,16 +190,24 @@ def last_states(history: Runs, decay: float) -> scipy.sparse.csr_array:
 
 
 def sparse_counts(history: Runs, decay: float, power: float, to: float) -> scipy.sparse.csr_array:
-    """`decayed_counts` of one decay, over powers of the popularities of the earlier and of the later item."""
+    """`decayed_counts` of one decay, over powers of the popularities of the earlier and of the later item.
+
+    Pairs whose decay is below 1e-4 are left out.
+    """
     n = history.width
+    if n * n <= DENSE:
+        counts = scipy.sparse.csr_array(decayed_counts(history, [decay], least=1e-4)[0].numpy())
+    else:
+        counts = scipy.sparse.csr_array((n, n))
+        for distances, first, second in pairs_by_distance(history, _reach(decay, 1e-4)):
+            row, column = (first > 0).nonzero(as_tuple=True)
+            weight, pair = (
+                (decay ** (distances - 1.0)[column]).numpy(),
+                (first[row, column].numpy(), second[row].numpy()),
+            )
+            counts += scipy.sparse.csr_array((weight, pair), shape=(n, n))
     popular = np.maximum(np.bincount(history.values.numpy(), minlength=n), 1.0)
-    counts = scipy.sparse.csr_array((n, n))
-    for distances, first, second in pairs_by_distance(history, _reach(decay, 1e-4)):
-        row, column = (first > 0).nonzero(as_tuple=True)
-        first, second, decayed = first[row, column].numpy(), second[row].numpy(), decay ** (distances - 1.0)[column]
-        weight = decayed.numpy() / (popular[first] ** power * popular[second] ** to)
-        counts += scipy.sparse.csr_array((weight, (first, second)), shape=(n, n))
-    return counts
+    return scipy.sparse.diags_array(popular**-power) @ counts @ scipy.sparse.diags_array(popular**-to)
 
 
 def _best(rows: Tensor | scipy.sparse.csr_array, top: int) -> tuple[Tensor, Tensor]:

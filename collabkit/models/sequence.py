@@ -8,7 +8,7 @@ from collabkit.data.checks import whole
 from collabkit.data.dataset import Dataset
 from collabkit.data.runs import Runs
 from collabkit.models.base import DotModel
-from collabkit.models.next_item import sparse_counts
+from collabkit.models.next_item import DENSE, sparse_counts
 from collabkit.models.sides import HistorySide, TableSide
 
 __all__ = ["SequenceModel", "next_vectors"]
@@ -114,8 +114,11 @@ def next_vectors(history: Runs, width: int, decay: float = 0.7, seed: int = 0) -
     n = history.width
     counts = sparse_counts(history, decay, 0.5, 0.5)
     counts = scipy.sparse.coo_array(counts + counts.T)
-    where = torch.from_numpy(counts.coords[0].astype("int64")), torch.from_numpy(counts.coords[1].astype("int64"))
-    matrix = torch.sparse_coo_tensor(torch.stack(where), torch.from_numpy(counts.data).float(), (n, n)).coalesce()
+    if n * n <= DENSE:
+        matrix = torch.from_numpy(counts.toarray()).float()
+    else:
+        where = torch.stack([torch.from_numpy(axis.astype("int64")) for axis in counts.coords])
+        matrix = torch.sparse_coo_tensor(where, torch.from_numpy(counts.data).float(), (n, n)).coalesce()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         left, size, _ = torch.svd_lowrank(matrix, q=min(width + 8, n), niter=2)
