@@ -10,8 +10,6 @@ __all__ = ["GRURec"]
 class GRURec(SequenceModel):
     """The next item from a gated recurrent network over the history (Hidasi et al., "GRU4Rec", 2016).
 
-    What the network adds to the row of the last event starts at zero, so that a new model scores by that event alone.
-
     Args:
         n_items, n_factors, length, dropout, features, id_dropout: as of `SequenceModel`.
         n_layers: recurrent layers.
@@ -31,10 +29,9 @@ class GRURec(SequenceModel):
         self.n_layers = n_layers
         self.gru = nn.GRU(n_factors, n_factors, n_layers, batch_first=True)
         self.out = nn.Linear(n_factors, n_factors)
-        nn.init.zeros_(self.out.weight), nn.init.zeros_(self.out.bias)
 
     def _own_config(self) -> dict:
         return {"n_layers": self.n_layers}
 
     def states(self, rows: Tensor, lengths: Tensor) -> Tensor:
-        return rows + self.out(self.drop(self.gru(rows)[0]))
+        return self.out(self.drop(self.gru(rows)[0]))

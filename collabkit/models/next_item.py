@@ -1,9 +1,11 @@
 """`NextItem`: what comes next, by a linear map from the latest events, in closed form."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse
 import torch
 from torch import Tensor
 
@@ -11,6 +13,9 @@ from collabkit.data.checks import whole
 from collabkit.data.dataset import Dataset
 from collabkit.data.runs import Runs
 from collabkit.models.closed_form import ClosedForm
+
+if TYPE_CHECKING:
+    import scipy.sparse
 
 __all__ = ["NextItem", "decayed_counts", "decayed_gram"]
 
@@ -182,6 +187,8 @@ def decayed_gram(history: Runs, decays: Sequence[float], counts: Sequence[Tensor
 
 def last_states(history: Runs, decay: float) -> scipy.sparse.csr_array:
     """The states `(n_users, n_items)` after the last events."""
+    import scipy.sparse  # not above: who only asks a model does not need it
+
     age = (history.start[1:][history.rows] - 1 - torch.arange(len(history.values))).numpy()
     weight = decay ** age.astype(np.float64)
     there = weight > NOTHING
@@ -194,6 +201,8 @@ def sparse_counts(history: Runs, decay: float, power: float, to: float) -> scipy
 
     Pairs whose decay is below 1e-4 are left out.
     """
+    import scipy.sparse
+
     n = history.width
     if n * n <= DENSE:
         counts = scipy.sparse.csr_array(decayed_counts(history, [decay], least=1e-4)[0].numpy())

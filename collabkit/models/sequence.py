@@ -1,6 +1,5 @@
 """`SequenceModel`: what models that read a history in its order share: tied item rows, and states after events."""
 
-import scipy.sparse
 import torch
 from torch import Tensor, nn
 
@@ -113,7 +112,7 @@ def next_vectors(history: Runs, width: int, decay: float = 0.7, seed: int = 0) -
     """
     n = history.width
     counts = sparse_counts(history, decay, 0.5, 0.5)
-    counts = scipy.sparse.coo_array(counts + counts.T)
+    counts = (counts + counts.T).tocoo()
     if n * n <= DENSE:
         matrix = torch.from_numpy(counts.toarray()).float()
     else:
