@@ -62,6 +62,8 @@ def next_item() -> None:
     for name in FILES:
         dls, test = dataloaders(name)
         for label, make in CLOSED.items():
+            if label.startswith("EASE") and dls.data.n_items > 10_000:
+                continue  # minutes for an inverse
             start = time.process_time()
             model = make().fit(dls)
             seconds = time.process_time() - start

@@ -67,6 +67,9 @@ def test_repeats_stay_in_their_order():
     df = pd.DataFrame({"user": [1] * 6, "item": list("abacab"), "time": [5, 1, 2, 3, 4, 0]})
     dls = dataloaders(df)
     assert [dls.data.items[i] for i in dls.data.histories.of([1]).values] == ["b", "b", "a", "c", "a"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CollabWarning)  # they are wanted
+        dataloaders(df)
     more = pd.concat([df, pd.DataFrame({"user": [2, 2], "item": ["a", "c"], "time": [1, 2]})], ignore_index=True)
     assert len(dataloaders(more, history=None).data.train) == 3  # each once, the last of each user held out
 
@@ -372,12 +375,25 @@ def test_odd_histories(kind, learn):
         model.recommend(history=[])
     with pytest.raises(TypeError):
         model.recommend(history=1)
-    again = model.recommend(history=["i03"] * 50 + ["i04"], k=1)
+    again = model.recommend(history=["i03"] * (2 if kind == "NextItem" else 50) + ["i04"], k=1)
     assert again["item"].tolist() == ["i05"]
     every = [f"i{j:02d}" for j in range(30)]
     with pytest.warns(CollabWarning, match="fewer than k=3"):
         assert len(model.recommend(history=every, k=3)) == 0
     assert len(model.recommend(history=every, k=3, filter_seen=False)) == 3
+
+
+def test_repeats_and_times_of_given_histories_count(learn):
+    scores = {}
+    for name, items in {"once": ["i03", "i09"], "again": ["i03", "i09", "i03"]}.items():
+        scores[name] = learn.recommend(history=items, k=1, filter_seen=False)["item"].iloc[0]
+    assert scores == {"once": "i10", "again": "i04"}
+    table = pd.DataFrame({"user": ["a", "a", "b"], "item": ["i09", "i03", "i20"], "time": [2, 1, 5]})
+    assert learn.recommend(history=table, k=1)["item"].tolist() == ["i10", "i21"]
+    unordered = table.drop(columns="time")
+    assert learn.recommend(history=unordered, k=1)["item"].tolist() == ["i04", "i21"]
+    with pytest.raises(ValueError, match="missing time"):
+        learn.recommend(history=table.assign(time=[2.0, np.nan, 5.0]))
 
 
 def test_one_event_a_user_trains_nothing_of_theirs():

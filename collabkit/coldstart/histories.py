@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from collabkit.data.dataset import Dataset
-from collabkit.data.interactions import Interactions, check_ratings
+from collabkit.data.interactions import Interactions, check_ratings, check_times
 from collabkit.data.notices import MissingError, say
 from collabkit.data.runs import Runs
 from collabkit.data.vocab import check_ids
@@ -19,7 +19,7 @@ __all__ = ["NewUsers", "read_histories"]
 
 @dataclass(frozen=True, eq=False)
 class NewUsers:
-    """New users and what each has rated or clicked, every item once."""
+    """New users and what each has rated or clicked, every item once but for models that read events in their order."""
 
     ids: pd.Index | None  # `(b,)` external ids; None for one user without an id
     histories: Runs  # `b` runs of items, in the order given, with their ratings as `weight`
@@ -35,7 +35,7 @@ class NewUsers:
         return replace(like, **events, context=context)
 
 
-def read_histories(history, data: Dataset, *, rated: bool, y_range=None) -> NewUsers:
+def read_histories(history, data: Dataset, *, rated: bool, y_range=None, ordered: bool = False) -> NewUsers:
     """Check and encode histories.
 
     Args:
@@ -45,6 +45,8 @@ def read_histories(history, data: Dataset, *, rated: bool, y_range=None) -> NewU
         data: of the model.
         rated: whether the model takes ratings; one that does not takes the items of a dict.
         y_range: of the ratings, where the model has one.
+        ordered: whether the model reads events in their order: then repeats stay, and a DataFrame with the time column
+            is read by it, else in the order of its rows.
 
     Raises:
         KeyError: a dict or list names an unknown item; a column is missing.
@@ -59,6 +61,9 @@ def read_histories(history, data: Dataset, *, rated: bool, y_range=None) -> NewU
                 f"the history lacks the column(s) {missing} of the model; it has {list(history.columns)}"
             )
         columns.check(history)
+        if ordered and data.columns.time in history.columns:
+            check_times(history[data.columns.time])
+            history = history.sort_values(data.columns.time, kind="stable")
         code, ids = pd.factorize(check_ids(history[columns.user], columns.user))
         items = data.items.encode(history[columns.item])
         ratings = check_ratings(history[columns.rating]) if rated else None
@@ -70,8 +75,10 @@ def read_histories(history, data: Dataset, *, rated: bool, y_range=None) -> NewU
         if outside := int(((ratings < low) | (ratings > high)).sum()):
             span = f"they run from {ratings.min():g} to {ratings.max():g}"
             raise ValueError(f"{outside:,} rating(s) of the history lie outside y_range={tuple(y_range)}: {span}")
-    last = ~pd.Series(code * (items.max() + 1) + items).duplicated(keep="last").to_numpy()
-    rows = np.flatnonzero(last & (items > 0))  # of known items, the last one of each pair
+    keep = items > 0
+    if not ordered:  # the last one of each pair
+        keep &= ~pd.Series(code * (items.max() + 1) + items).duplicated(keep="last").to_numpy()
+    rows = np.flatnonzero(keep)
     rows = rows[np.argsort(code[rows], kind="stable")]  # by user, else as they were
     unknown, parts = int((items == 0).sum()), []
     if unknown:

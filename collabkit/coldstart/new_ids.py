@@ -66,7 +66,8 @@ def fold_in_users(
         raise TypeError(f"fold_in needs a DataFrame with columns {data.columns.present}, got {type(ratings).__name__}")
     if not model.user_side.can_write and "history" not in model.needs:
         raise TypeError(f"{type(model).__name__} cannot fold users in: its users are computed from the training data")
-    new = read_histories(ratings, data, rated=takes_ratings(model, data), y_range=model.y_range)
+    rated, ordered = takes_ratings(model, data), model.ordered
+    new = read_histories(ratings, data, rated=rated, y_range=model.y_range, ordered=ordered)
     idx = data.users.encode(new.ids)
     trained = (data.train.counts("user")[idx] > 0).numpy() & (idx > 0)
     if trained.any():

@@ -392,7 +392,7 @@ class Recommender:
         looks = "history" in self.model.needs
         fold = None if looks else self.fold
         options = {"rated": takes_ratings(self.model, self.data), "y_range": self.model.y_range}
-        new = read_histories(history, self.data, **options)
+        new = read_histories(history, self.data, **options, ordered=self.model.ordered)
         nobody = torch.zeros(len(new), dtype=torch.int64)
         query = self.data.asker([name for name in self.model.needs if name != "history"], context)(nobody)
         query = Query(query) if isinstance(query, Tensor) else query

@@ -173,7 +173,8 @@ class CollabDataLoaders(DataLoaders):
             raise ValueError("the dataset has no validation part, which dataloaders need")
         if feedback is not None:  # negatives are drawn, and histories read, in the order of users and times
             data = replace(data, train=data.train.sorted_by_user(), valid=data.valid.sorted_by_user())
-        say_duplicates(data.train, data.valid)
+        if feedback is None or feedback.repeats != "keep":  # else they are wanted
+            say_duplicates(data.train, data.valid)
         bs = auto_bs(len(data.train)) if bs is None else whole("bs", bs)
         order = int(torch.randint(2**31, ())) if seed is None else check_seed(seed)
         first, second = _batches(data, feedback)
