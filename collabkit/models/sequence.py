@@ -9,6 +9,7 @@ from collabkit.data.runs import Runs
 from collabkit.models.base import DotModel
 from collabkit.models.next_item import DENSE, sparse_counts
 from collabkit.models.sides import HistorySide, TableSide
+from collabkit.models.table import filled_later
 
 __all__ = ["SequenceModel", "next_vectors"]
 
@@ -60,7 +61,7 @@ class SequenceModel(DotModel):
             options["features"] = data.features
         model = cls(data.n_items, **options)
         history = data.train.histories
-        if bool((history.lengths > 1).any()):
+        if not filled_later() and bool((history.lengths > 1).any()):
             with torch.no_grad():
                 model.i_weight.weight[1:] = next_vectors(history, model.n_factors)[1:] / 2
                 model.i_weight.weight[0] = 0

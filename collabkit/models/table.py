@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["Embedding", "embedding", "bounded", "init_rows", "lookup", "uninitialised"]
+__all__ = ["Embedding", "embedding", "bounded", "filled_later", "init_rows", "lookup", "uninitialised"]
 
 _EMPTY: ContextVar[bool] = ContextVar("collabkit_uninitialised", default=False)
 
@@ -24,6 +24,11 @@ def uninitialised() -> Iterator[None]:
         yield
     finally:
         _EMPTY.reset(token)
+
+
+def filled_later() -> bool:
+    """Whether this is within `uninitialised`: what the tables would start from need not be computed."""
+    return _EMPTY.get()
 
 
 @contextmanager
