@@ -54,19 +54,7 @@ def read_histories(history, data: Dataset, *, rated: bool, y_range=None, ordered
         TypeError: ratings where the model knows none, or none where it needs them.
     """
     if isinstance(history, pd.DataFrame):
-        columns = replace(data.columns, time=None, rating=data.columns.rating if rated else None, context=())
-        missing = [name for name in columns.present if name not in history.columns]
-        if missing:
-            raise MissingError(
-                f"the history lacks the column(s) {missing} of the model; it has {list(history.columns)}"
-            )
-        columns.check(history)
-        if ordered and data.columns.time in history.columns:
-            check_times(history[data.columns.time])
-            history = history.sort_values(data.columns.time, kind="stable")
-        code, ids = pd.factorize(check_ids(history[columns.user], columns.user))
-        items = data.items.encode(history[columns.item])
-        ratings = check_ratings(history[columns.rating]) if rated else None
+        code, ids, items, ratings = _many_histories(history, data, rated, ordered)
     else:
         items, ratings = _one_history(history, data, rated)
         code, ids = np.zeros(len(items), dtype=np.int64), None
@@ -94,6 +82,24 @@ def read_histories(history, data: Dataset, *, rated: bool, y_range=None, ordered
     weight = ratings[torch.from_numpy(rows)] if rated else None
     histories = Runs.group(code[rows], items[rows], len(counts), width=data.n_items, weight=weight)
     return NewUsers(ids, histories)
+
+
+def _many_histories(
+    history: pd.DataFrame, data: Dataset, rated: bool, ordered: bool
+) -> tuple[np.ndarray, pd.Index, np.ndarray, Tensor | None]:
+    """Of each row, whose it is among the users, their ids, the item and the rating."""
+    columns = replace(data.columns, time=None, rating=data.columns.rating if rated else None, context=())
+    missing = [name for name in columns.present if name not in history.columns]
+    if missing:
+        raise MissingError(f"the history lacks the column(s) {missing} of the model; it has {list(history.columns)}")
+    columns.check(history)
+    if ordered and data.columns.time in history.columns:
+        check_times(history[data.columns.time])
+        history = history.sort_values(data.columns.time, kind="stable")
+    code, ids = pd.factorize(check_ids(history[columns.user], columns.user))
+    items = data.items.encode(history[columns.item])
+    ratings = check_ratings(history[columns.rating]) if rated else None
+    return code, ids, items, ratings
 
 
 def _one_history(history, data: Dataset, rated: bool) -> tuple[np.ndarray, Tensor | None]:

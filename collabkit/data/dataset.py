@@ -86,20 +86,20 @@ class Dataset:
     @property
     def histories(self) -> Runs:
         """The items that each user was trained on or folded in by, the latest last."""
-        return self._trained[0]
+        return self._trained.histories
 
     @property
     def latest(self) -> Runs:
         """Those and the items of the validation rows: all that is known, the latest last."""
-        return self._known[0]
+        return self._known.histories
 
     @cached_property
-    def _trained(self) -> tuple[Runs, Tensor | None]:
-        return in_order([self.train, self.folded], self.n_users)
+    def _trained(self) -> Interactions:
+        return joined(self.train, self.folded)
 
     @cached_property
-    def _known(self) -> tuple[Runs, Tensor | None]:
-        return self._trained if self.valid is None else in_order(self.parts, self.n_users)
+    def _known(self) -> Interactions:
+        return self._trained if self.valid is None else joined(*self.parts)
 
     def histories_before(self, rows: Interactions | None, *, is_valid: bool) -> Runs:
         """What was known of each user at the moment of the first of their evaluated `rows`, the latest last.
@@ -108,9 +108,11 @@ class Dataset:
             rows: what is evaluated; without times nothing is known to be later.
             is_valid: they are the validation part; else that is known too.
         """
-        runs, times = self._trained if is_valid else self._known
-        if rows is None or rows.time is None or times is None:
+        events = self._trained if is_valid else self._known
+        runs = events.histories
+        if rows is None or rows.time is None or events.time is None:
             return runs
+        times = events.time[events.by_user.values]
         moment = torch.full((self.n_users,), torch.iinfo(torch.int64).max)
         moment.scatter_reduce_(0, rows.user_idx, rows.time, "amin")
         known = torch.zeros(self.n_users, dtype=torch.int64).index_add_(
@@ -162,17 +164,12 @@ class Dataset:
         return replace(self, folded=events)
 
 
-def in_order(parts: Sequence[Interactions | None], n_users: int) -> tuple[Runs, Tensor | None]:
-    """Each user's items of all `parts` in the order of their times, and these times `(m,)`.
-
-    Rows without times come after the others, part after part; where none has one the times are None.
-    """
+def joined(*parts: Interactions | None) -> Interactions:
+    """The rows of all `parts` that there are; those of a part without times, where others have some, are the latest."""
     parts = [part for part in parts if part is not None]
-    users, items = (torch.cat([part.indices(side) for part in parts]) for side in ("user", "item"))
-    n_items, latest = parts[0].n_items, torch.iinfo(torch.int64).max
-    if parts[0].time is None:
-        return Runs.group(users, items, n_users, width=n_items), None
-    times = torch.cat([torch.full((len(part),), latest) if part.time is None else part.time for part in parts])
-    order = torch.argsort(times, stable=True)
-    order = order[torch.argsort(users[order], stable=True)]
-    return Runs.group(users[order], items[order], n_users, width=n_items), times[order]
+    if len(parts) == 1:
+        return parts[0]
+    if parts[0].time is not None:
+        latest = torch.iinfo(torch.int64).max
+        parts = [replace(p, time=torch.full((len(p),), latest)) if p.time is None else p for p in parts]
+    return Interactions.concat(*parts)

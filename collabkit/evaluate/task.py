@@ -206,14 +206,15 @@ class RankingTask:
         """What a model that looks at histories knows: the validation part too, of later rows; never what came after."""
         if "history" not in model.needs:
             return None
-        if model.ordered:
-            return self._before
+        return self._before if model.ordered else self._known
+
+    @property
+    def _known(self) -> Runs:
         return self.data.histories if self._is_valid else self.data.latest
 
     @cached_property
     def _before(self) -> Runs:
-        known = self.data.histories_before(self._rows, is_valid=self._is_valid)
-        every = self.data.histories if self._is_valid else self.data.latest
+        known, every = self.data.histories_before(self._rows, is_valid=self._is_valid), self._known
         users = torch.from_numpy(self.unique)
         if later := int((every.lengths - known.lengths)[users].sum()):
             say(f"{later:,} events of the evaluated users came after the moment of evaluation and are no part of their "

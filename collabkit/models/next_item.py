@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["NextItem", "decayed_counts", "decayed_gram"]
 
 RIDGE, COUNTS = (0.5, 0.95), (0.8,)  # decays of the two ways to fit
-FROM, TO = (
-    0.5,
-    0.25,
-)  # counts are divided by popularities to these powers; picked on validation parts of three data sets
+FROM, TO = 0.5, 0.25  # counts are divided by popularities to these powers; picked on three validation parts
 DAMPING = 0.1  # likewise what the ridge gives to popular items, picked on the validation part of ML-1M
 NOTHING = 1e-17  # decayed below it an event is lost in the rounding of the latest one
 DENSE = 2**25  # cells of a matrix up to which pairs are counted in it rather than in a sparse one
@@ -36,8 +33,7 @@ class NextItem(ClosedForm):
     After events `i_1 ... i_t` the state of a decay a is `x_t = sum_s a^(t - s) e(i_s)`. Up to `max_items` items the map
     is that of ridge regression from the states of all decays to the next item, solved from counts of pairs alone;
     beyond, it is how often each item followed each other one, decayed by the distance and divided by powers of their
-    popularities. Of each item the `top` items that it speaks most for or
-    against are kept.
+    popularities. Of each item the `top` items that it speaks most for or against are kept.
 
     Args:
         decays: in (0, 1); default .5 and .95 for the ridge, .8 for counts.

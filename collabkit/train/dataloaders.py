@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 
 import pandas as pd
@@ -46,7 +47,6 @@ class CollabDataLoaders(DataLoaders):
         (torch.Size([64, 2]), torch.Size([64, 1]), '#na#')
     """
 
-    _needs: tuple[str, ...] = ("users",)
     _data: Dataset | None = None  # read from the loaders where these are all there is
     weights: str | None = None  # which weights the training rows have, as given to `from_df`
 
@@ -186,8 +186,6 @@ class CollabDataLoaders(DataLoaders):
         device = default_device() if device is None else torch.device(device)
         dls = cls(train, Loader(second, bs=val_bs, seed=order), path=path, device=device)
         dls.seed, dls._data, dls.weights = order, data, weights
-        if isinstance(first, Windows):
-            dls._needs = ("history",)
         return dls
 
     def with_data(self, data: Dataset) -> CollabDataLoaders:
@@ -198,7 +196,9 @@ class CollabDataLoaders(DataLoaders):
         """The same batches with what a model needs of a query; see `Model.needs`."""
         if tuple(needs) == self._needs:
             return self
-        return self._with((dl.new(batches=dl.batches.asking(needs)) for dl in self.loaders), _needs=tuple(needs))
+        return self._with(dl.new(batches=dl.batches.asking(needs)) for dl in self.loaders)
+
+    _needs = property(attrgetter("train.batches.needs"), doc="What the queries of the batches have.")
 
     def _with(self, loaders, **attributes) -> CollabDataLoaders:
         dls = copy(self)
