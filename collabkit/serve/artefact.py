@@ -143,13 +143,16 @@ def _check_config(model: Model, data: Dataset) -> None:
 def check_target(folder: Path) -> None:
     """Raise `FileExistsError` where an artefact at `folder` would replace anything but an artefact."""
     for left in (2, 1, 0):
-        if not folder.exists() or (folder.is_dir() and (not any(folder.iterdir()) or _is_bundle(folder))):
-            break
+        with suppress(FileNotFoundError):  # moved away between two looks
+            if not folder.exists() or (folder.is_dir() and (not any(folder.iterdir()) or _is_bundle(folder))):
+                break
         if left == 0:
             raise FileExistsError(f"{folder} exists and is no collabkit artefact; choose another folder or remove it")
         time.sleep(0.01)  # another writer may just have moved it away
     own = {*FILES, FEATURES, "config.json"}
-    names = os.listdir(folder) if folder.is_dir() else []
+    names = []
+    with suppress(FileNotFoundError):
+        names = os.listdir(folder) if folder.is_dir() else []
     extra = {name for name in names if name not in own and not re.fullmatch(r"context_\d+\.parquet", name)}
     if extra:
         raise FileExistsError(f"{folder} also holds {sorted(extra)}, which replacing it would delete; move them first")
