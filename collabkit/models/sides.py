@@ -135,7 +135,7 @@ class TableSide(Side):
     @torch.no_grad()
     def write(self, idx: Tensor, rows) -> None:
         for table, values in zip(self.tables, rows, strict=True):
-            table.weight[idx.to(table.weight.device)] = values.to(table.weight.dtype)
+            table.weight[idx.to(table.weight.device)] = values.to(table.weight)  # of its type, on its device
 
     @torch.no_grad()
     def grow(self, vocab: Vocab, features: Features | None = None) -> None:

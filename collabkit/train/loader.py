@@ -85,13 +85,13 @@ class Loader:
 
     @property
     def get_idxs(self) -> Callable[[], Tensor]:
-        """The function that gives the row order `(n,)` of the next epoch, by fastai's name.
+        """The function that gives the row order `(n,)` of the next epoch, on the CPU, by fastai's name.
 
         Of pairs one a row there is none: fastai would take that many predictions, while a batch has more rows.
         """
         if isinstance(self.batches, (Pointwise, Windows)):
             raise AttributeError("batches of pairs or of windows have more rows than they put in an order")
-        return self._order
+        return lambda: self._order().cpu()  # predictions, which fastai puts into it, are there
 
     def _order(self) -> Tensor:
         """The row order `(n,)` of the next epoch."""
