@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-_ORDERED = ["SASRec", "GRURec", "AveragedHistory"]
+_PAIRS = ["CollFilter", "EmbeddingNN", "NCF", "GMF", "NeuMF", "TwoTower", "FactorizationMachine"]
+_ORDERED = ["SASRec", "GRURec", "AveragedHistory", "YouTubeNet"]
 _CLOSED = ["Popularity", "ItemKNN", "ContentKNN", "EASE", "NextItem"]
 _NAMES = {
     "train.dataloaders": ["CollabDataLoaders"],
@@ -24,7 +25,7 @@ _NAMES = {
     "data.dataset": ["Dataset"],
     "data.query": ["Query"],
     "data.notices": ["CollabWarning"],
-    "models": ["CollFilter", "EmbeddingNN", "NCF", "GMF", "NeuMF", "TwoTower", *_ORDERED, *_CLOSED],
+    "models": [*_PAIRS, *_ORDERED, *_CLOSED],
     "evaluate.candidates": ["SampledCandidates"],
     "evaluate.compare": ["compare"],
     "serve": ["Recommender", "BundleError"],

@@ -417,7 +417,7 @@ def test_a_newer_artefact(version, artefact):
         ({"model": {"class": "CollFilter", "arguments": {"n_factors": 3}}}, "size mismatch"),
         ({"model": {"class": "CollFilter", "arguments": {"depth": 3}}}, "depth"),
         ({"model": 3}, "TypeError"),
-        ({"columns": 3}, "AttributeError"),
+        ({"columns": 3}, "TypeError"),
         ({"columns": {"user": "user"}}, "item"),
         ({"columns": {"user": "u", "item": "i", "who": 1}}, "who"),
         ({"id_kinds": {"users": "plain"}}, "items"),

@@ -35,26 +35,29 @@ def rows(part):
 
 def test_explicit_rows_stay_in_their_order_and_vocabularies_hold_what_is_used():
     data, said = made(TABLE, COLUMNS, splitter=lambda df: ([4, 3, 1], [2]))
-    assert rows(data.train) == [("ann", "A", "tv", 4, 0), ("bob", "A", "pc", 4, 2), ("ann", "A", "pc", 5, 3)]
-    assert rows(data.valid) == [("ann", "B", "tv", 2, 1)] and data.valid.users is data.users is data.train.users
+    assert rows(data.train) == [("ann", "A", 4, 0, "tv"), ("bob", "A", 4, 2, "pc"), ("ann", "A", 5, 3, "pc")]
+    assert rows(data.valid) == [("ann", "B", 2, 1, "tv")] and data.valid.users is data.users is data.train.users
     assert list(data.users.ids) == ["ann", "bob"] and list(data.items.ids) == ["A", "B"]  # neither cat nor C
     assert data.train.counts("user").tolist() == [0, 2, 1] and data.valid.item_idx.tolist() == [2]
     assert len(said) == 1 and "left out 2 of 6 rows, 1 of 3 users, 1 of 3 items: in neither part" in said[0]
-    assert data.train.context["device"].tolist() == [2, 1, 1] and data.train.contexts["device"][2] == "tv"
-    assert data.rated and data.features == (None, None) and data.folded is None
+    assert data.train.context["device"].tolist() == [2, 1, 1] and data.train.contexts.fields[0].categories == (
+        "pc",
+        "tv",
+    )
+    assert data.rated and data.features == (None, None, data.train.contexts) and data.folded is None
 
 
 def test_implicit_rows_are_the_positives_each_pair_once():
     data, said = made(TABLE, COLUMNS, splitter=lambda df: ([0, 1, 2, 3], [4]), feedback=Implicit(threshold=1.0))
     # of ann's two A the one at time 0 stays; the splitter sees the five rows that do
-    assert rows(data.train)[:2] == [("cat", "C", "tv", 4), ("ann", "B", "tv", 1)]
-    assert rows(data.train)[2:] == [("bob", "A", "pc", 2), ("ann", "A", "tv", 0)]
-    assert rows(data.valid) == [("bob", "C", "pc", 9)] and not data.rated and data.columns.rating is None
+    assert rows(data.train)[:2] == [("cat", "C", 4, "tv"), ("ann", "B", 1, "tv")]
+    assert rows(data.train)[2:] == [("bob", "A", 2, "pc"), ("ann", "A", 0, "tv")]
+    assert rows(data.valid) == [("bob", "C", 9, "pc")] and not data.rated and data.columns.rating is None
     assert len(said) == 1 and "repeat a (user, item) pair; the first in time stays" in said[0]
     data, said = made(TABLE, COLUMNS, splitter=lambda df: ([0, 2], [1]), feedback=Implicit(threshold=4))
     # cat C, bob A and the earlier of ann's A are left, the second of which is held out
-    assert rows(data.train) == [("cat", "C", "tv", 4), ("ann", "A", "tv", 0)]
-    assert rows(data.valid) == [("bob", "A", "pc", 2)]
+    assert rows(data.train) == [("cat", "C", 4, "tv"), ("ann", "A", 0, "tv")]
+    assert rows(data.valid) == [("bob", "A", 2, "pc")]
     assert list(data.items.ids) == ["A", "C"] and len(said) == 2
     untimed, _ = made(TABLE, Columns("who", "film"), splitter=lambda df: ([0, 1, 2, 3], [4]), feedback=Implicit())
     assert rows(untimed.train)[:2] == [("cat", "C"), ("ann", "A")] and untimed.train.time is None
@@ -65,8 +68,8 @@ def test_implicit_rows_are_the_positives_each_pair_once():
 def test_the_first_table_keeps_a_pair_that_both_hold():
     first, second = TABLE.iloc[[0, 1, 2]], TABLE.iloc[[4, 5]]
     data, said = made(first, COLUMNS, splitter=second, feedback=Implicit(threshold=1.0), weights="time")
-    assert rows(data.train) == [("cat", "C", "tv", 4), ("ann", "A", "pc", 3), ("ann", "B", "tv", 1)]  # not at time 0
-    assert rows(data.valid) == [("bob", "C", "pc", 9)] and "left out 1 of 5 rows" in said[0]
+    assert rows(data.train) == [("cat", "C", 4, "tv"), ("ann", "A", 3, "pc"), ("ann", "B", 1, "tv")]  # not at time 0
+    assert rows(data.valid) == [("bob", "C", 9, "pc")] and "left out 1 of 5 rows" in said[0]
     assert np.allclose(data.train.weight, np.array([4, 3, 1]) / (8 / 3)) and data.valid.weight is None
     data, said = made(first, COLUMNS, splitter=second)
     assert rows(data.valid) == [("ann", "A", "tv", 4, 0), ("bob", "C", "pc", 1, 9)] and said == []  # ratings: all stay

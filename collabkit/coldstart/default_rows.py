@@ -24,6 +24,8 @@ def zero_cold_rows(model: Model, train: Interactions) -> None:
     """Set the rows of ids without a training row, the unknown row 0 among them, to zero: no opinion yet."""
     for side in _written(model):
         side.write(_cold(train, side), [torch.zeros(width) for width in side.widths])
+    if model.context is not None:
+        model.context.settle(train.context, average=False)
 
 
 def fit_default_rows(model: Model, data: Dataset, *, max_rows: int = 100_000) -> None:
@@ -45,6 +47,8 @@ def fit_default_rows(model: Model, data: Dataset, *, max_rows: int = 100_000) ->
             known is about the popular items; for items see `fill_cold_items`.
         max_rows: use at most this many of the other side's most frequent ids.
     """
+    if model.context is not None:
+        model.context.settle(data.train.context, average=True)
     if not data.rated:
         fill_cold_items(model, data.train, always=True)
     with evaluating(model):

@@ -30,7 +30,7 @@ class NewUsers:
     def interactions(self, like: Interactions, user_idx: Tensor) -> Interactions:
         """The histories as interactions of the users at `user_idx` `(b,)`, without times and context."""
         rows, users = self.histories, user_idx[self.histories.rows]
-        context = {name: torch.zeros_like(users) for name in like.context}
+        context = {} if like.contexts is None else like.contexts.unknown(len(users))
         events = {"user_idx": users, "item_idx": rows.values, "rating": rows.weight, "time": None, "weight": None}
         return replace(like, **events, context=context)
 

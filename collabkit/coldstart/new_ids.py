@@ -110,7 +110,7 @@ def _extended(model: Model, data: Dataset, vocab: Vocab, name: str, df: pd.DataF
     """Room for the new ids at the end of `vocab`, in the model and in its data; `df` has their features, if any."""
     side = model.side(name)
     features = None if side.features is None else side.features.features.extended(df, vocab)
-    if side.can_write:
+    if side.can_write or features is not None:
         side.grow(vocab, features)
     side.vocab = vocab
     return data.with_ids(name, vocab, features)

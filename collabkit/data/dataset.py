@@ -127,18 +127,18 @@ class Dataset:
 
         Args:
             needs: of the model that is asked.
-            context: by column, `(n_users,)` codes, or one for all; default unknown.
+            context: by field, values of each user's moment `(n_users, ...)`, or of one for all; default unknown.
             histories: of the users, default those that were trained on or folded in.
         """
         if tuple(needs) == ("users",):
             return lambda users: users
         histories = self.histories if histories is None and "history" in needs else histories
-        names = self.columns.context if "context" in needs else ()
-        codes = {name: (context or {}).get(name, torch.zeros(1, dtype=torch.int64)) for name in names}
+        looks = "context" in needs and self.train.contexts is not None
+        moments = {**self.train.contexts.unknown(1), **(context or {})} if looks else {}
 
         def ask(users: Tensor) -> Query:
             history = histories.of(users) if "history" in needs else None
-            every = {name: code.expand(users.shape) if len(code) == 1 else code[users] for name, code in codes.items()}
+            every = {name: part[users if len(part) > 1 else users * 0] for name, part in moments.items()}
             return Query(users, history, every)
 
         return ask

@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from collabkit.data.features.context import Context
 from collabkit.data.notices import MissingError, say
 from collabkit.data.runs import Runs, sorted_unique
 from collabkit.data.vocab import Vocab
@@ -31,7 +32,7 @@ RESERVED = {
 class Columns:
     """Names of the columns of an interactions table; `rating` and `time` are None where the table has none.
 
-    `context` names the columns that say something of the moment: the device, the hour, the page.
+    `context` names the columns that say something of the moment: the device, the hour, the page; the time may be one.
 
     Example:
         >>> Columns('user', 'title', 'rating').present
@@ -47,7 +48,8 @@ class Columns:
     @property
     def present(self) -> list[str]:
         """The names that are set, in the order user, item, rating, time, context."""
-        return [name for name in (self.user, self.item, self.rating, self.time, *self.context) if name is not None]
+        names = (self.user, self.item, self.rating, self.time, *(name for name in self.context if name != self.time))
+        return [name for name in names if name is not None]
 
     def check_names(self) -> None:
         """Raise unless the names differ, are texts or whole numbers, and leave the columns of result tables free."""
@@ -89,8 +91,8 @@ class Interactions:
         columns: the column names in the caller's table.
         weight: `(n,)` float32, how much each row counts in the training loss, or None: all the same. It belongs to the
             training, like the loss: it is in neither `to_df`, `data_hash` nor the artefact.
-        context: by column, `(n,)` int64 codes of what is known of the moment; 0 is unknown.
-        contexts: by column, the vocabulary of these codes.
+        context: what is known of each row's moment, by field as `Context.encode` gives it.
+        contexts: which fields these are.
 
     Example:
         >>> df = pd.DataFrame({'user': [1, 1, 2], 'title': ['Alien', 'Brazil', 'Alien'], 'rating': [4, 5, 3]})
@@ -110,20 +112,21 @@ class Interactions:
     columns: Columns
     weight: Tensor | None = None
     context: Mapping[str, Tensor] = field(default_factory=dict)
-    contexts: Mapping[str, Vocab] = field(default_factory=dict)
+    contexts: Context | None = None
 
     @classmethod
     def from_df(
         cls, df: pd.DataFrame, columns: Columns, *, users: Vocab | None = None, items: Vocab | None = None,
-        contexts: Mapping[str, Vocab] | None = None,
+        contexts: Context | None = None,
     ) -> Interactions:  # fmt: skip
         """Validate and encode a table.
 
         Args:
             df: one row an event.
             columns: which columns hold what.
-            users, items, contexts: vocabularies to encode with (ids they do not know become index 0 and are counted in
-                a `CollabWarning`); by default they are made from `df`.
+            users, items: vocabularies to encode with (ids they do not know become index 0 and are counted in a
+                `CollabWarning`); by default they are made from `df`.
+            contexts: likewise, of the columns of the context.
 
         Raises:
             KeyError: a column is missing.
@@ -133,17 +136,23 @@ class Interactions:
         columns.check(df)
         rating = None if columns.rating is None else check_ratings(df[columns.rating])
         time = None if columns.time is None else _encode_times(df[columns.time])
-        given = {columns.user: users, columns.item: items, **(contexts or {})}
-        vocabs, idx = {}, {}
-        for name in (columns.user, columns.item, *columns.context):
-            vocab = given.get(name)
-            vocabs[name], codes = Vocab.factorize(df[name], name) if vocab is None else (vocab, vocab.encode(df[name]))
+        vocabs, idx = [], []
+        for name, vocab in ((columns.user, users), (columns.item, items)):
+            found, codes = Vocab.factorize(df[name], name) if vocab is None else (vocab, vocab.encode(df[name]))
             if vocab is not None and (unknown := int((codes == 0).sum())):
                 say(f"{unknown:,} of {len(df):,} rows have {vocab.name!r} ids that the model does not know; they get "
                     "the answer for an unknown id")  # fmt: skip
-            idx[name] = torch.from_numpy(codes)
-        users, items = vocabs.pop(columns.user), vocabs.pop(columns.item)
-        return cls(idx.pop(columns.user), idx.pop(columns.item), rating, time, users, items, columns, None, idx, vocabs)
+            vocabs.append(found)
+            idx.append(torch.from_numpy(codes))
+        events = cls(*idx, rating, time, *vocabs, columns)
+        if not columns.context:
+            return events
+        return events.with_context(Context.fit(df, columns.context) if contexts is None else contexts, df)
+
+    def with_context(self, contexts: Context, df: pd.DataFrame) -> Interactions:
+        """The same rows with what `df` `(n rows)` says of their moments."""
+        columns = replace(self.columns, context=tuple(contexts.kinds))
+        return replace(self, columns=columns, contexts=contexts, context=contexts.encode(df))
 
     def encode(self, df: pd.DataFrame, columns: Columns | None = None) -> Interactions:
         """A table with the same columns, or others, by these vocabularies; see `from_df`."""
@@ -248,13 +257,12 @@ class Interactions:
         """The interactions as a DataFrame with the caller's ids and column names; unknown ids show as `#na#`."""
         columns, data = self.columns, {}
         coded = {columns.user: (self.users, self.user_idx), columns.item: (self.items, self.item_idx)}
-        coded |= {name: (self.contexts[name], codes) for name, codes in self.context.items()}
         for name, (vocab, idx) in coded.items():
             data[name] = vocab.decode(idx) if bool((idx > 0).all()) else vocab[idx.numpy()]
         for name, column in ((columns.rating, self.rating), (columns.time, self.time)):
             if column is not None:
                 data[name] = column.numpy()
-        return pd.DataFrame(data)
+        return pd.DataFrame(data | (self.contexts.decode(self.context) if self.context else {}))
 
     def __repr__(self) -> str:
         n_users, n_items = (int((self.counts(side) > 0).sum()) for side in SIDES)

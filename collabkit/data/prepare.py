@@ -1,5 +1,6 @@
 """`prepare`: the one way from the caller's tables to a `Dataset`."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pandas as pd
 import torch
 
 from collabkit.data.dataset import Dataset
-from collabkit.data.features import SideFeatures
+from collabkit.data.features import Context, SideFeatures
 from collabkit.data.feedback import Implicit, check_threshold, positive_rows
 from collabkit.data.interactions import Columns, Interactions
 from collabkit.data.notices import MissingError, say
@@ -23,6 +24,7 @@ __all__ = ["prepare", "table_columns", "say_duplicates", "say_unstorable"]
 def prepare(
     table: pd.DataFrame, columns: Columns, *, splitter, feedback: Implicit | None = None, weights: str | None = None,
     users: pd.DataFrame | None = None, items: pd.DataFrame | None = None, user_features=None, item_features=None,
+    context_features=(),
 ) -> Dataset:  # fmt: skip
     """Check the columns, encode them once, keep what is a positive, split, weigh, and add the side features.
 
@@ -36,13 +38,14 @@ def prepare(
     if is_split:
         columns.check(splitter)
         table = pd.concat([table[columns.present], splitter[columns.present]], ignore_index=True)
-    events = Interactions.from_df(table, columns)  # before the split, so that errors name the caller's rows
+    # before the split, so that errors name the caller's rows; what a context is, the training part says
+    events = Interactions.from_df(table, replace(columns, context=()))
     rows = np.arange(len(table))
     if feedback is not None:
         rows = positive_rows(events, feedback.threshold, rows >= n_first if is_split else None, feedback.repeats)
         if feedback.history is not None:
             say_order(events.take(rows))
-        events = replace(events, rating=None, columns=replace(columns, rating=None))
+        events = replace(events, rating=None, columns=replace(events.columns, rating=None))
     if not is_split:
         used = table if len(rows) == len(table) else table.iloc[rows]
         first, second = (rows[part] for part in split_rows(used, columns, splitter))
@@ -54,6 +57,13 @@ def prepare(
     train, held_out = _only_used_ids(events.take(first), events.take(second))
     del events
     train = weighted(train, weights, given, first)
+    if columns.context:
+        context = Context.fit(
+            table.iloc[first], context_features if isinstance(context_features, Mapping) else columns.context
+        )
+        train, held_out = (
+            part.with_context(context, table.iloc[rows]) for part, rows in ((train, first), (held_out, second))
+        )
     return Dataset(train, held_out, features=SideFeatures.of(train, users, items, user_features, item_features))
 
 

@@ -24,7 +24,7 @@ class Query:
     Args:
         users: `(b,)` int64 user indices, 0 for somebody who has none.
         history: `b` runs of item indices, the latest last.
-        context: by name, `(b,)` int64 codes of what is known of the moment; 0 is unknown.
+        context: by field, what is known of the moment: `(b,)` int64 codes, 0 unknown, or `(b, width)` numbers.
         rows: `[(b, d), ...]` what would stand in the user tables: of users who are not in them.
         steps: a question after each event of the histories, `len(history.values)` in all, rather than after the last:
             what a model that reads events in order learns from.

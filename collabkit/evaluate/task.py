@@ -106,7 +106,7 @@ class RankingTask:
         allowed: or each user's own candidates, the relevant ones included.
         label: what stands behind the metrics' names.
         relevance: what the columns of tables are called: which held-out rows are relevant; None where all are.
-        context: by column, codes `(n_users,)` of the moment at which each user is asked.
+        context: by field, values `(n_users, ...)` of the moment at which each user is asked.
         rows: the evaluated rows, and `is_valid`, whether they are the validation part: what models that look at
             histories in their order may know of each user then.
     """
@@ -335,9 +335,8 @@ def _relevant_rows(test: Interactions, threshold: float) -> Interactions:
 
 
 def _moments(rows: Interactions) -> dict[str, Tensor]:
-    """By column of context, the codes `(n_users,)` of each user's first row, 0 for those without any."""
-    found = {}
-    for name, codes in rows.context.items():
-        found[name] = torch.zeros(rows.n_users, dtype=torch.int64)
-        found[name][rows.user_idx.flip(0)] = codes.flip(0)  # the first row is written last
+    """By field of context, the values `(n_users, ...)` at each user's first row, unknown for those without any."""
+    found = {} if rows.contexts is None else rows.contexts.unknown(rows.n_users)
+    for name, values in rows.context.items():
+        found[name][rows.user_idx.flip(0)] = values.flip(0)  # the first row is written last
     return found

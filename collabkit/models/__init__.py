@@ -4,6 +4,7 @@ from collabkit.models.averaged_history import AveragedHistory
 from collabkit.models.base import DotModel, Model
 from collabkit.models.collab_filter import CollFilter
 from collabkit.models.ease import EASE
+from collabkit.models.factorization_machine import FactorizationMachine
 from collabkit.models.gru_rec import GRURec
 from collabkit.models.knn import ContentKNN, ItemKNN
 from collabkit.models.mlp import NCF, EmbeddingNN
@@ -13,10 +14,12 @@ from collabkit.models.popularity import Popularity
 from collabkit.models.sasrec import SASRec
 from collabkit.models.sides import HistorySide, Side, TableSide
 from collabkit.models.two_tower import TwoTower
+from collabkit.models.youtube_net import YouTubeNet
 
 __all__ = [
     "CollFilter", "EmbeddingNN", "NCF", "GMF", "NeuMF", "TwoTower", "Popularity", "ItemKNN", "ContentKNN", "EASE",
-    "NextItem", "SASRec", "GRURec", "AveragedHistory", "Model", "DotModel", "Side", "TableSide", "HistorySide",
+    "NextItem", "SASRec", "GRURec", "AveragedHistory", "YouTubeNet", "FactorizationMachine", "Model", "DotModel",
+    "Side", "TableSide", "HistorySide",
 ]  # fmt: skip
 
 _CLASSES = [globals()[name] for name in __all__]

@@ -17,7 +17,7 @@ class AveragedHistory(SequenceModel):
     networks; what it starts from is the average of its averages.
 
     Args:
-        n_items, n_factors, length, dropout, features, id_dropout: as of `SequenceModel`.
+        n_items, n_factors, length, dropout, **kwargs: as of `SequenceModel`.
         n_decays: averages; their decays start evenly between .1 and .9.
 
     Example:
@@ -29,9 +29,9 @@ class AveragedHistory(SequenceModel):
         torch.Size([2, 8])
     """
 
-    def __init__(self, n_items: int, n_factors: int = 64, length: int = 100, dropout: float = 0.2,
-                 n_decays: int = 3, features=None, id_dropout: float = 0.0):  # fmt: skip
-        super().__init__(n_items, n_factors, length, dropout, features, id_dropout)
+    def __init__(self, n_items: int, n_factors: int = 64, length: int = 100, dropout: float = 0.2, *,
+                 n_decays: int = 3, **kwargs):  # fmt: skip
+        super().__init__(n_items, n_factors, length, dropout, **kwargs)
         self.n_decays = whole("n_decays", n_decays)
         self.decay_logits = nn.Parameter(torch.logit(torch.linspace(0.1, 0.9, n_decays)))
         self.mix = nn.Linear(n_decays * n_factors, n_factors, bias=False)

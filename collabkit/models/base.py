@@ -15,6 +15,7 @@ from collabkit.data.features import Features, SideFeatures
 from collabkit.data.notices import say
 from collabkit.data.query import Query, check_needs
 from collabkit.data.vocab import Vocab
+from collabkit.models.context_rows import ContextRows
 from collabkit.models.scorers import DotScorer, ItemTable, PairScorer, Scorer, parse_memory
 from collabkit.models.sides import Side
 from collabkit.models.sparse_dot import row_dots
@@ -26,7 +27,7 @@ __all__ = [
 
 _EVALUATING: WeakKeyDictionary[nn.Module, tuple] = WeakKeyDictionary()  # how many are within, and what was in training
 _MODES = Lock()  # of modes and of the above
-_NO_FEATURES = "takes no side features, and the dataloaders have some: make them without"
+_NO_FEATURES = "takes no side features or context, and the dataloaders have some: make them without"
 
 
 class Model(nn.Module):
@@ -47,6 +48,7 @@ class Model(nn.Module):
     needs: tuple[str, ...] = ("users",)
     ordered = False  # whether the order of a history tells it something
     joins = "sum"  # how the features' part meets the id's: added to it, or 'concat'
+    user_joins: str | None = None  # likewise on the user side alone, where that is another
     sparse = False  # whether the tables have sparse gradients
     by_fit = False  # whether it is fitted by its own `fit(dls)` rather than by a learner
     trained = False  # whether an epoch of training has ended, or weights were loaded
@@ -57,6 +59,7 @@ class Model(nn.Module):
         self.needs = check_needs(self.needs)
         self.user_side, self.item_side, self.y_range = user_side, item_side, check_y_range(y_range)
         self.id_dropout = 0.0
+        self.context: ContextRows | None = None  # what the moment of a question adds to the user side
         self._steps = 0
 
     def name_rows(self, users: Vocab, items: Vocab) -> "Model":
@@ -74,12 +77,13 @@ class Model(nn.Module):
         Raises:
             TypeError: side features, for a model without an argument `features`.
         """
-        if data.features and "features" not in options:
+        features = data.features if "context" not in cls.needs else data.features._replace(context=None)
+        if features and "features" not in options:
             if "features" not in parameters(cls):
                 raise TypeError(f"{cls.__name__} {_NO_FEATURES}")
-            options["features"] = data.features
+            options["features"] = features
         model = cls(data.n_users, data.n_items, **options)
-        if data.features and not model.features:
+        if features and not model.features:
             raise TypeError(f"{cls.__name__} was given side features and has none: call self.add_features(features)")
         return model
 
@@ -102,10 +106,11 @@ class Model(nn.Module):
         return found
 
     def add_features(self, features, id_dropout: float = 0.0, init_std: float = 0.01, sizes=None) -> None:
-        """Take side features in; called at the end of a constructor, or as soon as the sides are there.
+        """Take side features and context in; called at the end of a constructor, or as soon as the sides are there.
 
         Args:
-            features: `(users, items)`, each a `Features` or None, row-aligned with the tables; None for none at all.
+            features: `(users, items)`, each a `Features` or None, row-aligned with the tables, and the `Context` of
+                rows, if any, as of `SideFeatures`; None for none at all.
             id_dropout: share of the ids whose own row is zero in a training step, so that the features' part alone is a
                 trained predictor too: it is what new ids have (Volkovs et al., "DropoutNet", 2017).
             init_std: standard deviation of the initial weights of the features.
@@ -118,16 +123,20 @@ class Model(nn.Module):
             raise ValueError(f"id_dropout must lie in [0, 1), got {id_dropout!r}")
         if isinstance(features, Features):
             raise TypeError("features must be a pair (users, items), each Features or None, e.g. (None, item_features)")
-        names = {field.name for side in features or () if side is not None for field in side.fields}
+        features = SideFeatures(*(features or ()))
+        names = {field.name for part in features if part is not None for field in part.fields}
         if (id_dropout or sizes) and not names:
             raise ValueError(f"{id_dropout=} and feature_szs={sizes} are for models with side features, this has none")
         if odd := sorted(set(sizes or {}) - names):
             raise ValueError(f"feature_szs names features {odd}; there are {sorted(names)}")
         self.id_dropout = float(id_dropout)
-        options = {"joins": self.joins, "id_dropout": id_dropout, "init_std": init_std, "sizes": sizes}
-        for side, given in zip(self.sides, features or (None, None), strict=True):
+        options, by_user = {"init_std": init_std, "sizes": sizes}, self.user_joins or self.joins
+        for side, given, joins in zip(self.sides, features[:2], (by_user, self.joins), strict=True):
             if given is not None:
-                side.add_features(given, **options)
+                side.add_features(given, joins=joins, id_dropout=id_dropout, **options)
+        if features.context is not None:
+            self.context = ContextRows(features.context, self.user_side.row_widths, joins=by_user, **options)
+            self.needs = check_needs(dict.fromkeys([*self.needs, "context"]))
 
     sides = property(lambda self: (self.user_side, self.item_side), doc="The user side and the item side.")
     users = property(lambda self: self.user_side.vocab, doc="The users' ids, a `Vocab`, where they are known.")
@@ -150,8 +159,9 @@ class Model(nn.Module):
 
     @property
     def features(self) -> SideFeatures:
-        """The side features of users and items, each `Features` or None."""
-        return SideFeatures(*(None if side.features is None else side.features.features for side in self.sides))
+        """The side features of users and items, each `Features` or None, and the `Context` of rows or None."""
+        sides = (None if side.features is None else side.features.features for side in self.sides)
+        return SideFeatures(*sides, None if self.context is None else self.context.context)
 
     def refuse_features(self, what: str) -> None:
         """Raise `TypeError` where the model has side features, which `what` knows nothing of."""
@@ -171,8 +181,14 @@ class Model(nn.Module):
             yield from (t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None)
 
     def user_rows(self, query: Tensor | Query) -> tuple[Tensor, ...]:
-        """The user side's parts `(..., d)` for a query."""
-        return self.user_side.rows(query)
+        """The user side's parts `(..., d)` for a query, with what its moment adds."""
+        rows = self.user_side.rows(query)
+        return rows if self.context is None else self.context.join(query, rows)
+
+    @property
+    def user_widths(self) -> list[int]:
+        """Width of each of the parts that `user_rows` gives."""
+        return self.user_side.row_widths if self.context is None else self.context.row_widths
 
     def item_rows(self, idx: Tensor) -> tuple[Tensor, ...]:
         """The item side's parts `(..., d)` for `idx` `(...)`."""
@@ -258,7 +274,7 @@ class Model(nn.Module):
 
     def floats_per_pair(self) -> int:
         """Floats that `score` holds at once for each (user, item) pair, so that callers can bound their memory."""
-        return 3 * sum(sum(side.row_widths) for side in self.sides)
+        return 3 * sum(self.user_widths + self.item_side.row_widths)
 
     @torch.no_grad()
     def scorer(self, candidates: Tensor, max_memory: int | str = "512MB") -> Scorer:
@@ -346,7 +362,7 @@ def make_for(cls, data: Dataset, **options) -> nn.Module:
         if cls.by_fit:
             raise TypeError(f"{cls.__name__} is fitted in one go: {cls.__name__}().fit(dls)")
         if "context" in cls.needs and not data.columns.context:
-            raise ValueError(f"{cls.__name__} looks at the context of a row: make dls with context=[columns]")
+            raise ValueError(f"{cls.__name__} looks at the context of a row: make dls with context_features=[columns]")
         return cls.for_data(data, **options)
     if data.features:
         raise TypeError(f"{cls.__name__} {_NO_FEATURES}")

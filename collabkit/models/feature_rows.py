@@ -52,10 +52,14 @@ class FeatureRows(nn.Module):
 
     def forward(self, idx: Tensor) -> tuple[Tensor, ...]:
         """The features' part `[(..., d), ...]` for `idx` `(...)`, one for each table; with `'concat'` one for all."""
-        parts = [field(idx) for field in self.fields]  # (..., sum of the widths) each
+        parts = self.field_parts(idx)
         if self.joins == "concat":
             return (torch.cat(parts, dim=-1),)
         return sum(parts[1:], parts[0]).split(self.widths, dim=-1)
+
+    def field_parts(self, idx: Tensor) -> list[Tensor]:
+        """What each field gives, `(..., sum of the widths)`."""
+        return [field(idx) for field in self.fields]
 
     def join(self, idx: Tensor, rows: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """An id's own `rows` and its features' part together."""

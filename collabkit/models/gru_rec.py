@@ -11,7 +11,7 @@ class GRURec(SequenceModel):
     """The next item from a gated recurrent network over the history (Hidasi et al., "GRU4Rec", 2016).
 
     Args:
-        n_items, n_factors, length, dropout, features, id_dropout: as of `SequenceModel`.
+        n_items, n_factors, length, dropout, **kwargs: as of `SequenceModel`.
         n_layers: recurrent layers.
 
     Example:
@@ -23,9 +23,9 @@ class GRURec(SequenceModel):
         torch.Size([2, 8])
     """
 
-    def __init__(self, n_items: int, n_factors: int = 128, length: int = 100, dropout: float = 0.2,
-                 n_layers: int = 1, features=None, id_dropout: float = 0.0):  # fmt: skip
-        super().__init__(n_items, n_factors, length, dropout, features, id_dropout)
+    def __init__(self, n_items: int, n_factors: int = 128, length: int = 100, dropout: float = 0.2, *,
+                 n_layers: int = 1, **kwargs):  # fmt: skip
+        super().__init__(n_items, n_factors, length, dropout, **kwargs)
         self.n_layers = n_layers
         self.gru = nn.GRU(n_factors, n_factors, n_layers, batch_first=True)
         self.out = nn.Linear(n_factors, n_factors)

@@ -60,7 +60,7 @@ class EmbeddingNN(Model):
         self._config["feature_szs"] = dict(feature_szs or {})
         self.emb_drop = nn.Dropout(embed_p)
         self.add_features(features, id_dropout, sizes=feature_szs)
-        blocks = hidden_layers(sum(self.user_side.row_widths + self.item_side.row_widths), layers, ps, use_bn)
+        blocks = hidden_layers(sum(self.user_widths + self.item_side.row_widths), layers, ps, use_bn)
         final = nn.Linear(layers[-1], 1, bias=not bn_final)
         self.layers = nn.Sequential(*blocks, nn.Sequential(final, nn.BatchNorm1d(1)) if bn_final else final)
 
@@ -89,7 +89,7 @@ class EmbeddingNN(Model):
         return x.reshape(shape)  # (...)
 
     def floats_per_pair(self) -> int:
-        widths = [sum(self.user_side.row_widths + self.item_side.row_widths), *self._config["layers"]]
+        widths = [sum(self.user_widths + self.item_side.row_widths), *self._config["layers"]]
         return 3 * max(widths) + sum(sorted(widths)[-2:])  # a layer's input, output and their copies
 
     def config(self) -> dict:

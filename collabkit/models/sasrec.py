@@ -16,7 +16,7 @@ class SASRec(SequenceModel):
     padded at the right, where causal attention does not look: no mask is made.
 
     Args:
-        n_items, n_factors, length, dropout, features, id_dropout: as of `SequenceModel`.
+        n_items, n_factors, length, dropout, **kwargs: as of `SequenceModel`.
         n_blocks: blocks of attention and layers.
         n_heads: of the attention; it divides `n_factors`.
 
@@ -32,11 +32,11 @@ class SASRec(SequenceModel):
         torch.Size([2, 8])
     """
 
-    def __init__(self, n_items: int, n_factors: int = 64, length: int = 100, dropout: float = 0.2, n_blocks: int = 2,
-                 n_heads: int = 2, features=None, id_dropout: float = 0.0):  # fmt: skip
+    def __init__(self, n_items: int, n_factors: int = 64, length: int = 100, dropout: float = 0.2, *,
+                 n_blocks: int = 2, n_heads: int = 2, **kwargs):  # fmt: skip
         if n_factors % n_heads:
             raise ValueError(f"n_heads={n_heads} must divide n_factors={n_factors}")
-        super().__init__(n_items, n_factors, length, dropout, features, id_dropout)
+        super().__init__(n_items, n_factors, length, dropout, **kwargs)
         self.n_blocks, self.n_heads = n_blocks, n_heads
         self.place = nn.Parameter(torch.zeros(length, n_factors))
         self.blocks = nn.ModuleList(_Block(n_factors, n_heads, dropout) for _ in range(n_blocks))

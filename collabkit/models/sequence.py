@@ -8,7 +8,7 @@ from collabkit.data.dataset import Dataset
 from collabkit.data.runs import Runs
 from collabkit.models.base import DotModel
 from collabkit.models.next_item import DENSE, sparse_counts
-from collabkit.models.sides import HistorySide, TableSide
+from collabkit.models.sides import HistorySide, MixedSide, TableSide
 from collabkit.models.table import filled_later
 
 __all__ = ["SequenceModel", "next_vectors"]
@@ -29,18 +29,24 @@ class SequenceModel(DotModel):
         length: events that a state looks back on at most; older ones are cut off.
         dropout: share of the numbers of embedded events, and of what the network adds to them, that are zeroed in
             training.
-        features: side features `(None, items)`; see `Model.add_features`.
+        n_users: rows of a table of users, where each has a row that is added to the state; default none, so that the
+            size does not grow with users. Of data it is asked for by `user_table=True`.
+        features: side features and context, which add to the state what users and moments have in common, and to the
+            rows what items have; see `Model.add_features`.
         id_dropout: likewise.
     """
 
     needs, ordered = ("history",), True
 
     def __init__(
-        self, n_items: int, n_factors: int = 64, length: int = 100, dropout: float = 0.2, features=None,
-        id_dropout: float = 0.0,
+        self, n_items: int, n_factors: int = 64, length: int = 100, dropout: float = 0.2, *,
+        n_users: int | None = None, features=None, id_dropout: float = 0.0,
     ):  # fmt: skip
         items = TableSide("item", n_items, [n_factors, 1], std=n_factors**-0.5 / 2)
-        super().__init__(HistorySide(n_factors, self.encode, self.encode_steps), items)
+        users = HistorySide(n_factors, self.encode, self.encode_steps)
+        if n_users is not None:
+            users, self.needs = MixedSide(users, n_users), ("users", "history")
+        super().__init__(users, items)
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {dropout!r}")
         self.n_factors, self.length, self.dropout = n_factors, whole("length", length), float(dropout)
@@ -49,14 +55,20 @@ class SequenceModel(DotModel):
 
     def config(self) -> dict:
         options = {name: getattr(self, name) for name in ("n_factors", "length", "dropout")}
+        options |= {"user_table": True} if self.n_users is not None else {}
         return {**options, **self._own_config(), **({"id_dropout": self.id_dropout} if self.features else {})}
 
     def _own_config(self) -> dict:
         return {}
 
     @classmethod
-    def for_data(cls, data: Dataset, **options) -> "SequenceModel":
-        """A model for a dataset, whose item rows start where what follows alike lies near; see `next_vectors`."""
+    def for_data(cls, data: Dataset, user_table: bool = False, **options) -> "SequenceModel":
+        """A model for a dataset, whose item rows start where what follows alike lies near; see `next_vectors`.
+
+        With `user_table` each user has a row, which is added to the state.
+        """
+        if user_table:
+            options["n_users"] = data.n_users
         if data.features and "features" not in options:
             options["features"] = data.features
         model = cls(data.n_items, **options)

@@ -10,7 +10,7 @@ from collabkit.data.vocab import Vocab
 from collabkit.models.feature_rows import FeatureRows
 from collabkit.models.table import embedding
 
-__all__ = ["Side", "TableSide", "HistorySide", "table_sides"]
+__all__ = ["Side", "TableSide", "HistorySide", "MixedSide", "table_sides"]
 
 
 class Side(nn.Module):
@@ -120,14 +120,17 @@ class TableSide(Side):
 
     def rows(self, query: Tensor | Query) -> tuple[Tensor, ...]:
         """The tables' rows, or those that the query brings, joined with the features of its ids."""
+        idx, own = self.own(query)
+        return own if self.features is None else self.features.join(idx, own)
+
+    def own(self, query: Tensor | Query) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The ids `(...)` of a query, and the tables' rows of them or those that it brings, without features."""
         idx, own = (query, None) if isinstance(query, Tensor) else (query.users, query.rows)
         own = tuple([table(idx) for table in self.tables]) if own is None else own
-        if self.features is None:
-            return own
-        if self.training and self.id_dropout > 0:
+        if self.features is not None and self.training and self.id_dropout > 0:
             keep = torch.rand(idx.shape, device=idx.device)[..., None] >= self.id_dropout
             own = tuple(part * keep for part in own)
-        return self.features.join(idx, own)
+        return idx, own
 
     def read(self, idx: Tensor) -> list[Tensor]:
         return [table.weight.detach()[idx.to(table.weight.device)] for table in self.tables]
@@ -178,11 +181,46 @@ class HistorySide(Side):
         if encode_steps is not None:
             self.encode_steps = encode_steps
 
+    def add_features(self, features: Features, *, joins: str, id_dropout: float, init_std: float, sizes=None) -> None:
+        """Take in the side features of the users; see `Model.add_features`."""
+        self.joins = joins
+        self.features = FeatureRows(features, self.widths, joins=joins, init_std=init_std, sizes=sizes)
+
+    def grow(self, vocab: Vocab, features: Features | None = None) -> None:
+        """The features of more users; there are no rows to make room for."""
+        self.vocab = vocab
+        if self.features is not None:
+            self.features.extend(features)
+
     def rows(self, query: Query) -> tuple[Tensor, ...]:
         if isinstance(query, Tensor) or query.history is None:
             raise TypeError('a model with a HistorySide must say so: needs = ("history",)')
-        return (self.encode_steps(query.history) if query.steps else self.encode(query.history),)
+        state = self.encode_steps(query.history) if query.steps else self.encode(query.history)
+        return (state,) if self.features is None else self.features.join(asking(query), (state,))
 
     def encode_steps(self, history: Runs) -> Tensor:
         """The rows `(m, width)` after each event of the histories, by encoding as many histories."""
         return self.encode(history.spans(history.start[:-1][history.rows], torch.arange(1, len(history.values) + 1)))
+
+
+class MixedSide(TableSide):
+    """What somebody is like in the long run and what they met of late: the row of a table plus that of a history.
+
+    Args:
+        history: the side that computes the latter.
+        n, std: as of `TableSide`.
+    """
+
+    def __init__(self, history: HistorySide, n: int, *, std: float = 0.01):
+        super().__init__("user", n, history.widths, std=std)
+        self.history = history
+
+    def own(self, query: Query) -> tuple[Tensor, tuple[Tensor, ...]]:
+        (state,), users = self.history.rows(query), asking(query)
+        idx, (own,) = super().own(users if query.rows is None else Query(users, rows=query.rows))
+        return idx, (own + state,)
+
+
+def asking(query: Query) -> Tensor:
+    """Whose each question of a query is: of one after each event of a history, that of the history."""
+    return query.users[query.history.rows] if query.steps else query.users

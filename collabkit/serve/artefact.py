@@ -4,8 +4,7 @@
     users.parquet         one column `id`: the id of row 1, 2, ... of the user table
     items.parquet         likewise
     interactions.parquet  user_idx, item_idx, rating?, time?, part (0 training, 1 validation, 2 of users folded in),
-                          and context_0, ... where the events have a context
-    context_0.parquet     likewise, the values of each context column
+                          and context_0, ... where the events have a context (of several numbers context_0_0, ...)
     features.safetensors  the side features of users and items, if the model has any
     config.json           format and version, model class and arguments, column names, data hash, metrics, checksums
 
@@ -34,7 +33,7 @@ from torch import Tensor
 
 from collabkit import __version__
 from collabkit.data.dataset import Dataset
-from collabkit.data.features import Features, SideFeatures
+from collabkit.data.features import Context, Features, Field, SideFeatures
 from collabkit.data.interactions import Columns, Interactions
 from collabkit.data.vocab import Vocab
 from collabkit.models import MODELS, Model
@@ -46,7 +45,8 @@ from collabkit.serve.files import sha256 as _sha256
 
 __all__ = ["save_artefact", "load_artefact", "Artefact", "BundleError", "FORMAT_VERSION"]
 
-FORMAT_VERSION = 3  # 1 had no side features and no users folded in, 2 other names of tensors and no context
+# 1 had no side features and no users folded in, 2 other names of tensors and no context, 3 one of categories alone
+FORMAT_VERSION = 4
 FILES = ("model.safetensors", "users.parquet", "items.parquet", "interactions.parquet")
 FEATURES = "features.safetensors"
 _TRIES = 100  # to load an artefact that is being replaced
@@ -153,8 +153,7 @@ def check_target(folder: Path) -> None:
     names = []
     with suppress(FileNotFoundError):
         names = os.listdir(folder) if folder.is_dir() else []
-    extra = {name for name in names if name not in own and not re.fullmatch(r"context_\d+\.parquet", name)}
-    if extra:
+    if extra := set(names) - own:
         raise FileExistsError(f"{folder} also holds {sorted(extra)}, which replacing it would delete; move them first")
 
 
@@ -218,8 +217,7 @@ def _load(folder: Path, files: dict[str, Path], models: Sequence[type[Model]]) -
                 f"artefact {folder} is of a model class {name!r}; this version knows {', '.join(known)}. Pass the "
                 f"class: models=[{name}]"
             )
-        contexts = [f"context_{j}.parquet" for j in range(len(config["columns"].get("context", ())))]
-        for file in (*FILES, *([FEATURES] if specs else []), *contexts):
+        for file in (*FILES, *([FEATURES] if specs else [])):
             if file not in files:
                 raise BundleError(f"artefact {folder} is damaged: {file} is missing; export it again")
             if _sha256(files[file]) != config["sha256"].get(file):
@@ -229,6 +227,8 @@ def _load(folder: Path, files: dict[str, Path], models: Sequence[type[Model]]) -
             raise BundleError(f"artefact {folder} is damaged: its interactions are not those of its data_hash")
         if specs:
             data = replace(data, features=_read_features(files[FEATURES], specs, data.users, data.items))
+        if config["model"].get("context"):
+            data = replace(data, features=data.features._replace(context=data.train.contexts))
         model = _read_model(files, known[name], config, data)
         _check_sizes(model, data)
     except BundleError:
@@ -242,13 +242,12 @@ def _load(folder: Path, files: dict[str, Path], models: Sequence[type[Model]]) -
 def _write(folder: Path, model: Model, data: Dataset, metrics: dict) -> None:
     train, kinds = data.train, {}
     save_tensors(folder / "model.safetensors", model.state_dict())
-    features = {name: side for name, side in model.features._asdict().items() if side is not None}
+    sides = zip(("users", "items"), model.features, strict=False)
+    features = {name: side for name, side in sides if side is not None}
     if features:
         states = {f"{name}.{key}": v for name, side in features.items() for key, v in side.state().items()}
         save_tensors(folder / FEATURES, states)
-    vocabs = {"users": train.users, "items": train.items}
-    vocabs |= {f"context_{j}": train.contexts[name] for j, name in enumerate(train.columns.context)}
-    for name, vocab in vocabs.items():
+    for name, vocab in (("users", train.users), ("items", train.items)):
         kinds[name] = _write_vocab(folder / f"{name}.parquet", vocab)
     frames = [_part_frame(part, number, train) for number, part in enumerate(data.parts) if part is not None]
     pd.concat(frames, ignore_index=True).to_parquet(folder / "interactions.parquet", index=False)
@@ -256,9 +255,10 @@ def _write(folder: Path, model: Model, data: Dataset, metrics: dict) -> None:
         "format": "collabkit",
         "version": FORMAT_VERSION,
         "written_by": __version__,
-        "model": {"class": type(model).__name__, "arguments": model.config()},
+        "model": {"class": type(model).__name__, "arguments": model.config(), "context": model.context is not None},
         "features": {name: side.spec() for name, side in features.items()},
         "columns": asdict(train.columns),
+        "context": None if train.contexts is None else train.contexts.spec(),
         "id_kinds": kinds,
         "data_hash": train.data_hash(),
         "metrics": metrics,
@@ -411,7 +411,9 @@ def _part_frame(part: Interactions, number: int, train: Interactions) -> pd.Data
     columns = {name: getattr(part, name) for name in ("user_idx", "item_idx", "rating", "time")}
     if part.time is None and train.time is not None:  # histories have no times; a column with gaps would become floats
         columns["time"] = torch.zeros_like(part.user_idx)
-    columns |= {f"context_{j}": part.context[name] for j, name in enumerate(train.columns.context)}
+    for j, values in enumerate(part.context.values()):
+        many = values.ndim > 1
+        columns |= {f"context_{j}_{c}": v for c, v in enumerate(values.unbind(1))} if many else {f"context_{j}": values}
     data = {name: value.numpy() for name, value in columns.items() if value is not None}
     return pd.DataFrame({**data, "part": np.full(len(part), number, dtype=np.int8)})
 
@@ -420,38 +422,42 @@ def _read_data(files: dict[str, Path], config: dict) -> Dataset:
     """The interactions with their vocabularies; the parts that are there."""
     columns = Columns(**{**config["columns"], "context": tuple(config["columns"].get("context", ()))})
     columns.check_names()
-    names = {"user_idx": "users", "item_idx": "items"} | {
-        f"context_{j}": f"context_{j}" for j in range(len(columns.context))
-    }
-    titles = dict(zip(names, (columns.user, columns.item, *columns.context), strict=True))
-    vocabs = {
-        name: _read_vocab(files[f"{file}.parquet"], config["id_kinds"][file], titles[name])
-        for name, file in names.items()
-    }
+    titles = {"users": columns.user, "items": columns.item}
+    users, items = (_read_vocab(files[f"{file}.parquet"], config["id_kinds"][file], titles[file]) for file in titles)
     table = read_table(files["interactions.parquet"])
-    odd = [
-        f"{name} ({table[name].dtype})" for name in (*vocabs, "time") if name in table and table[name].dtype != np.int64
-    ]
+    contexts = Context.from_spec(config["context"]) if columns.context else None
+    fields = {} if contexts is None else {f"context_{j}": field for j, field in enumerate(contexts.fields)}
+    codes = {"user_idx": len(users), "item_idx": len(items)}  # and how many there are
+    codes |= {name: field.size for name, field in fields.items() if field.has_one_code}
+    whole = [name for name in (*codes, "time") if name in table]
+    odd = [f"{name} ({table[name].dtype})" for name in whole if table[name].dtype != np.int64]
     if odd or ("rating" in table and table["rating"].dtype != np.float32):
         raise ValueError(f"interactions.parquet has columns of other types than are written: {odd or 'rating'}")
     if not table["part"].isin(range(3)).all() or not (table["part"] == 0).any():
         raise ValueError("interactions.parquet has rows of other parts than 0, 1 and 2, or none of part 0")
     if "rating" in table and not np.isfinite(table["rating"]).all():
         raise ValueError("interactions.parquet has ratings that are NaN or infinite")
-    for name, vocab in vocabs.items():
-        if table[name].min() < 0 or table[name].max() >= len(vocab):
-            raise ValueError(f"interactions.parquet has {name} outside 0..{len(vocab) - 1}")
+    for name, n in codes.items():
+        if table[name].min() < 0 or table[name].max() >= n:
+            raise ValueError(f"interactions.parquet has {name} outside 0..{n - 1}")
     tensor: dict[str, Tensor] = {name: torch.from_numpy(table[name].to_numpy().copy()) for name in table.columns}
-    contexts = {name: f"context_{j}" for j, name in enumerate(columns.context)}
     every = Interactions(
-        tensor["user_idx"], tensor["item_idx"], tensor.get("rating"), tensor.get("time"),
-        vocabs["user_idx"], vocabs["item_idx"], columns,
-        context={name: tensor[key] for name, key in contexts.items()},
-        contexts={name: vocabs[key] for name, key in contexts.items()},
+        tensor["user_idx"], tensor["item_idx"], tensor.get("rating"), tensor.get("time"), users, items, columns,
+        context={field.name: _moments(table, name, field) for name, field in fields.items()}, contexts=contexts,
     )  # fmt: skip
     train, valid, folded = (every.take(np.flatnonzero(table["part"] == number)) for number in range(3))
     folded = replace(folded, time=None)
     return Dataset(train, *(part if len(part) else None for part in (valid, folded)))
+
+
+def _moments(table: pd.DataFrame, name: str, field: Field) -> Tensor:
+    """The values of a field of the context: codes `(n,)`, or numbers `(n, width)`."""
+    if field.has_one_code:
+        return torch.from_numpy(table[name].to_numpy().copy())
+    numbers = table[[f"{name}_{c}" for c in range(field.size)]].to_numpy(dtype=np.float32)
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"interactions.parquet has {name} that is NaN or infinite")
+    return torch.from_numpy(numbers)
 
 
 def _config_digest(config: dict) -> str:

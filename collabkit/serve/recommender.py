@@ -1,6 +1,6 @@
 """`Recommender`: a trained model with its ids, for recommendations; loads an artefact without fastai."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
@@ -94,7 +94,7 @@ class Recommender:
         Args:
             users, items: external ids, scalars or arrays `(n,)`; a scalar is paired with every id of the other.
             unknown: `'raise'` for an unknown id, or `'default'` for the no-information answer.
-            context: of a model with a context, `{column: value}`; what is not given is unknown.
+            context: of a model with a context, as of `recommend`, for all pairs or each.
 
         Returns:
             A float for two scalars, else `(n,)` float32.
@@ -108,7 +108,7 @@ class Recommender:
             raise ValueError(f"users and items must pair up, got {len(user_idx)} users and {len(item_idx)} items")
         user_idx, item_idx = torch.broadcast_tensors(user_idx, item_idx)
         with answering(self.model):
-            query = self._asker(self._context(context))(user_idx)
+            query = _at(self._asker(), self._moment(context, len(user_idx)))(user_idx)
             if self.model.predicts_ratings:
                 ratings = predict_ratings(self.model, query, item_idx).numpy()
             else:
@@ -132,7 +132,8 @@ class Recommender:
             items: allow list: recommend these item ids only.
             exclude: deny list: item ids, or a DataFrame with the user and item columns for pairs to hide.
             unknown: `'raise'` for an unknown user, or `'default'` for the list of a user of whom nothing is known.
-            context: of a model with a context, `{column: value}` of the moment; what is not given is unknown.
+            context: of a model with a context, what is known of the moment: `{column: value}`, or a DataFrame with one
+                row, for all; or lists, or as many rows as users are asked, for each. What is not given is unknown.
             max_memory: bound of the score block, in bytes or as `'512MB'`; users are scored in blocks under it.
 
         Returns:
@@ -144,21 +145,24 @@ class Recommender:
             ValueError: `k` < 1, no candidate is left, or a history is empty or has a rating out of range.
             TypeError: a history, for a model that can neither look at one nor fold it in.
         """
-        candidates, moment = self._candidates(items, exclude), self._context(context)
+        candidates = self._candidates(items, exclude)
         if history is not None:
             if users is not None or isinstance(exclude, pd.DataFrame):
                 raise ValueError("history= stands for new users: leave users= out, and give exclude= as item ids")
-            query, ids, runs = self._new_query(history, moment)
+            query, ids, runs = self._new_query(history, context)
             seen = runs.unique() if filter_seen else None
             return self._lists(ids, torch.arange(len(query)), lambda at: query[at], candidates, k, seen, max_memory)
         asked, chosen = self._asked(users, unknown)
-        ask, seen = self._asker(moment), self._hidden(filter_seen, exclude)
+        ask, seen = _at(self._asker(), self._moment(context, len(chosen))), self._hidden(filter_seen, exclude)
+        if context is not None:  # of each that is asked, who may be there twice
+            query, seen = ask(chosen), None if seen is None else seen.of(chosen)
+            ask, chosen = lambda at: query[at], torch.arange(len(chosen))
         return self._lists(asked, chosen, ask, candidates, k, seen, max_memory)
 
     @reads
     def default_list(self, k: int = 10, *, items=None, exclude=None, context=None) -> pd.DataFrame:
         """The top `k` items of a user of whom nothing is known; arguments as of `recommend`."""
-        ask = self.data.asker(self.model.needs, self._context(context))
+        ask = _at(self.data.asker(self.model.needs), self._moment(context, 1))
         return self._lists(None, torch.zeros(1, dtype=torch.int64), ask, self._candidates(items, exclude), k)
 
     @reads
@@ -387,33 +391,49 @@ class Recommender:
         table = self._keep("items", lambda: ItemTable(self.model.item_vectors(every.to(self.model.device))))
         return DotScorer(self.model, table if len(candidates) == len(every) else table.take(candidates - 1))
 
-    def _new_query(self, history, context: dict[str, Tensor]) -> tuple[Query, pd.Index | None, Runs]:
+    def _new_query(self, history, context) -> tuple[Query, pd.Index | None, Runs]:
         """The query of somebody with a history, their ids, and the histories."""
         looks = "history" in self.model.needs
         fold = None if looks else self.fold
         options = {"rated": takes_ratings(self.model, self.data), "y_range": self.model.y_range}
         new = read_histories(history, self.data, **options, ordered=self.model.ordered)
         nobody = torch.zeros(len(new), dtype=torch.int64)
-        query = self.data.asker([name for name in self.model.needs if name != "history"], context)(nobody)
+        ask = self.data.asker([name for name in self.model.needs if name != "history"])
+        query = _at(ask, self._moment(context, len(new)))(nobody)
         query = Query(query) if isinstance(query, Tensor) else query
         if looks:
             return replace(query, history=new.histories), new.ids, new.histories
         return replace(query, rows=tuple(fold.rows(new.histories))), new.ids, new.histories
 
-    def _asker(self, context: dict[str, Tensor] | None = None) -> Callable[[Tensor], Tensor | Query]:
+    def _asker(self) -> Callable[[Tensor], Tensor | Query]:
         """A function from users to the query of each as of now, validation rows in their histories too."""
         latest = self.data.latest if "history" in self.model.needs else None
-        return self.data.asker(self.model.needs, context, latest)
+        return self.data.asker(self.model.needs, histories=latest)
 
-    def _context(self, context) -> dict[str, Tensor]:
-        """The codes of a moment, given as `{column: value}`."""
+    def _moment(self, context, n: int) -> dict[str, Tensor]:
+        """The values by field of what a caller says of one moment, or of `n`; empty where nothing is said."""
+        if context is None:
+            return {}
         names = self.columns.context if "context" in self.model.needs else ()
-        odd = sorted(set(context or {}) - set(names))
-        if odd:
+        if not isinstance(context, (Mapping, pd.DataFrame)):
+            raise TypeError(f"context= must be a dict from columns to values, or a DataFrame, got {context!r}")
+        is_table = isinstance(context, pd.DataFrame)
+        odd = (
+            []
+            if is_table and names and not set(names).isdisjoint(context)
+            else sorted(map(str, set(context) - set(names)))
+        )
+        if odd or not names:
             raise ValueError(f"context= names {odd}; the model knows {list(names)}")
-        return {
-            name: torch.from_numpy(self.train.contexts[name].encode([value])) for name, value in (context or {}).items()
-        }
+        if is_table:
+            table = context.reset_index(drop=True)
+        else:
+            lists = {name: v if pd.api.types.is_list_like(v) else [v] for name, v in context.items()}
+            longest = max(map(len, lists.values()), default=1)
+            table = pd.DataFrame({name: list(v) * (longest if len(v) == 1 else 1) for name, v in lists.items()})
+        if len(table) not in (1, n):
+            raise ValueError(f"context= has {len(table):,} rows; give one, or one for each of the {n:,} that are asked")
+        return self.train.contexts.encode(table, "context=")
 
     def _candidates(self, items, exclude) -> Tensor:
         chosen = self.data.every_item if items is None else self._encode(self.items, items, "raise").unique()
@@ -507,6 +527,18 @@ class Recommender:
             f"Recommender: {type(self.model).__name__}, {len(self.users) - 1:,} users, {len(self.items) - 1:,} items, "
             f"{len(self.train):,} training rows"
         )
+
+
+def _at(ask: Callable, moment: dict[str, Tensor]) -> Callable[[Tensor], Tensor | Query]:
+    """`ask` at a moment, or at one for each that is asked; as it is where nothing is known of it."""
+    if not moment:
+        return ask
+
+    def at(users: Tensor) -> Query:
+        each = {name: value.expand(len(users), *value.shape[1:]) for name, value in moment.items()}
+        return replace(ask(users), context=each)
+
+    return at
 
 
 def _is_one(vocab: Vocab, ids) -> bool:

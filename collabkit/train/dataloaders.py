@@ -54,7 +54,7 @@ class CollabDataLoaders(DataLoaders):
     def from_df(
         cls, ratings: pd.DataFrame, valid_pct: float = 0.2, user_name: str | None = None, item_name: str | None = None,
         rating_name: str | None = None, seed: int | None = None, path: str | Path = ".", *,
-        time_name: str | None = None, context: Sequence[str] = (), splitter=None, feedback: str | Implicit = "explicit",
+        time_name: str | None = None, context_features=(), splitter=None, feedback: str | Implicit = "explicit",
         rating_threshold: float | None = None, n_neg: int | None = None, negatives=None, by_user: bool = False,
         history: int | None = None, weights: str | None = None, users: pd.DataFrame | None = None,
         items: pd.DataFrame | None = None, user_features=None, item_features=None, bs: int | None = 64,
@@ -76,7 +76,9 @@ class CollabDataLoaders(DataLoaders):
                 feedback only a named rating column is read.
             valid_pct: share of the rows, drawn at random, that is validation; ignored with a `splitter`.
             user_name, item_name, rating_name, time_name: columns, in any order.
-            context: columns of what is known of the moment (device, hour, page), for models that look at it.
+            context_features: columns of what is known of a row's moment (device, hour, page): names, or a dict from
+                names to kinds as of `user_features`; a column of the kind `'time'` unfolds into hour, weekday, season
+                and age; see `features.Context`.
             seed: of the split, the order of the batches and, by default, the learner; the split is then fastai's.
             path: where the learner saves.
             splitter: one of `collabkit.splits`, any function DataFrame -> (training rows, validation rows), or the
@@ -107,10 +109,11 @@ class CollabDataLoaders(DataLoaders):
         """
         given = {"threshold": rating_threshold, "n_neg": n_neg, "negatives": negatives, "by_user": by_user}
         feedback = read_feedback(feedback, **given, history=history)
-        columns = table_columns(ratings, user_name, item_name, rating_name, time_name, context, feedback)
+        columns = table_columns(ratings, user_name, item_name, rating_name, time_name, context_features, feedback)
         splitter = random_split(valid_pct, seed=seed) if splitter is None else splitter
         sides = {"users": users, "items": items, "user_features": user_features, "item_features": item_features}
-        data = prepare(ratings, columns, splitter=splitter, feedback=feedback, weights=weights, **sides)
+        data = prepare(ratings, columns, splitter=splitter, feedback=feedback, weights=weights, **sides,
+                       context_features=context_features)  # fmt: skip
         options = {"path": path, "seed": seed, "bs": bs, "val_bs": val_bs, "shuffle": shuffle, "drop_last": drop_last}
         return cls.from_dataset(data, feedback=feedback, device=device, weights=weights, **options)
 
@@ -159,7 +162,8 @@ class CollabDataLoaders(DataLoaders):
         train, valid = only_training_weights(train, valid)
         if feedback is not None and (train.rating is not None or valid.rating is not None):
             raise ValueError("implicit feedback has no ratings: from_df and from_dfs make events of them")
-        data = Dataset(train, valid, features=SideFeatures() if features is None else features)
+        features = (SideFeatures() if features is None else features)._replace(context=train.contexts)
+        data = Dataset(train, valid, features=features)
         return cls.from_dataset(data, feedback=feedback, **options)
 
     @classmethod

@@ -31,8 +31,9 @@ def undecayed(model: nn.Module, wd_on: str = "factors") -> set[int]:
 
 
 def feature_weights(model: nn.Module) -> set[int]:
-    """`id`s of the weights of side features."""
-    return {id(p) for side in _sides(model) if side.features is not None for p in side.features.parameters()}
+    """`id`s of the weights of side features and of context."""
+    parts = [side.features for side in _sides(model)] + [getattr(as_model(model), "context", None)]
+    return {id(p) for part in parts if part is not None for p in part.parameters()}
 
 
 def _sides(model: nn.Module) -> tuple:
@@ -55,8 +56,8 @@ class TableAdamW(OptimWrapper):
     """torch's fused AdamW behind fastai's optimiser interface, with fastai's betas and epsilon.
 
     Weight decay is decoupled, `p *= 1 - lr * wd` a step, and leaves the parameters in `spared` alone; they share every
-    other hyper-parameter with the group they came from. The weights of side features decay `FEATURE_WD` times as fast:
-    each has the data of many ids, and follows what these have in common by chance.
+    other hyper-parameter with the group they came from. The weights of side features and of context decay
+    `FEATURE_WD` times as fast: each has the data of many ids, and follows what these have in common by chance.
 
     Args:
         params: parameters, or lists of them, one a fastai parameter group.

@@ -30,7 +30,7 @@ class FM(DotModel):
 
     @classmethod
     def for_data(cls, data: Dataset, n_factors: int = 8, y_range=None) -> "FM":
-        sizes = {name: len(vocab) for name, vocab in data.train.contexts.items()}
+        sizes = {field.name: field.size for field in data.train.contexts.fields}
         return cls(data.n_users, data.n_items, sizes, n_factors, y_range)
 
     def user_rows(self, query: Query) -> tuple[Tensor, Tensor]:
@@ -46,17 +46,17 @@ class FM(DotModel):
 
 
 class TestFM(ModelContract):
-    model, options, data = FM, {"n_factors": 8}, {"context": ["device"]}
+    model, options, data = FM, {"n_factors": 8}, {"context_features": ["device"]}
 
 
 class TestFMOfRatings(ModelContract):
-    model, options, data, rated = FM, {"n_factors": 8}, {"context": ["device"]}, True
+    model, options, data, rated = FM, {"n_factors": 8}, {"context_features": ["device"]}, True
 
 
 def test_it_learns_what_only_the_context_tells():
     table = planted(rated=True)
     table["rating"] = torch.where(torch.tensor(table["device"] == "phone"), 4.5, 1.5).numpy()
-    dls = CollabDataLoaders.from_df(table, context=["device"], seed=0, bs=64)
+    dls = CollabDataLoaders.from_df(table, context_features=["device"], seed=0, bs=64)
     learn = collab_learner(dls, model=FM, y_range=(0.5, 5.5), seed=1)
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(8, 2e-2)

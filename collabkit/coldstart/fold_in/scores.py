@@ -79,11 +79,13 @@ class UserScores:
         if not self.additive:
             return False
         generator = torch.Generator().manual_seed(0)
-        parts = tuple(part[None] for part in self.item_parts)
-        at, found = torch.zeros(1, dtype=torch.int64), []
-        for x in (torch.zeros(1, self.d), torch.randn(1, self.d, generator=generator)):
+        parts, random = tuple(part[None] for part in self.item_parts), torch.randn(1, self.d, generator=generator)
+        nobody, found = torch.zeros(1, dtype=torch.int64), []
+        last = nobody if self.side.features is None else nobody + self.side.n - 1  # whose features are others
+        for x, at in ((torch.zeros(1, self.d), nobody), (random, nobody), (random, last)):
             # features off: their part is added to the row, so that the slope is the same without
             logits, slope = self.gradients(x.double().to(self.device) - self.shift(at), at, parts)
             found.append((logits[0], slope[0]))
-        (self.constant, self.slope), (_, other) = found
-        return bool(torch.allclose(self.slope, other, rtol=1e-4, atol=1e-5 * float(self.slope.abs().max())))
+        (self.constant, self.slope), *others = found
+        close = {"rtol": 1e-4, "atol": 1e-5 * float(self.slope.abs().max())}
+        return all(torch.allclose(self.slope, other, **close) for _, other in others)

@@ -1,7 +1,7 @@
 """The kinds of side information: what is fitted on the training ids, and how a column's values become tensors."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from collabkit.data.runs import Runs
 
-__all__ = ["KINDS", "Kind", "Field", "bag", "infer_kind", "one_hot_lists", "says_nothing"]
+__all__ = ["KINDS", "Kind", "Field", "bag", "infer_kind", "one_hot_lists", "SaysNothing", "encode_field", "plain_times"]
 
 N_BINS = 20
 _ISO = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?$")
@@ -55,6 +55,17 @@ class Field:
         return KINDS[self.kind]
 
     is_bag = property(attrgetter("by_kind.is_bag"), doc="Whether an id has codes of categories rather than numbers.")
+
+    @property
+    def has_one_code(self) -> bool:
+        """Whether an id has one category at most, so that a code says it."""
+        return self.by_kind.has_one_code(self)
+
+    @classmethod
+    def from_spec(cls, spec: Mapping) -> "Field":
+        """The field that `dataclasses.asdict` gave, also by way of JSON."""
+        tuples = ("categories", "columns", "edges", "means")
+        return cls(**{name: tuple(value) if name in tuples else value for name, value in spec.items()})
 
     @property
     def size(self) -> int:
@@ -103,6 +114,10 @@ class Kind:
         """The numbers `(n, width)` of ids of which nothing is known."""
         return torch.zeros(n, field.width)
 
+    def has_one_code(self, field: Field) -> bool:
+        """Whether an id has one category at most, so that a code says it."""
+        return self.is_bag
+
     def describe(self, field: Field) -> str:
         """The field in words."""
         return f"{len(field.categories):,} categories" if self.is_bag else f"{field.width:,} numbers"
@@ -124,12 +139,15 @@ class Categories(Kind):
     def __init__(self, many: bool):
         self.many = many
 
+    def has_one_code(self, field: Field) -> bool:
+        return not self.many
+
     def fit(self, name: str, values: pd.Series, columns: Sequence[str] = ()) -> "Field":
         texts = [text for row in self._lists(name, values) for text in row]
         kind = "multi" if self.many else "categorical"
         field = Field(name, kind, tuple(sorted(set(texts))), columns=tuple(columns))
         if len({tuple(codes.tolist()) for codes in self.encode(field, values)[0]}) < 2:
-            raise says_nothing(name, f"the only value is {texts[0]!r}" if texts else "all are missing")
+            raise SaysNothing(name, f"the only value is {texts[0]!r}" if texts else "all are missing")
         return field
 
     def encode(self, field: Field, values: pd.Series) -> tuple[Runs, int, list[str]]:
@@ -161,7 +179,7 @@ class Binned(Kind):
         quantiles = np.quantile(known, np.arange(1, N_BINS) / N_BINS, method="inverted_cdf")
         edges = np.array(sorted({edge for edge in quantiles.tolist() if edge > known.min()}))
         if len(edges) == 0 and len(known) == len(numbers):
-            raise says_nothing(name, f"nearly all are {np.median(known):g}")
+            raise SaysNothing(name, f"nearly all are {np.median(known):g}")
         ends = [f"{edge:.6g}" for edge in edges]
         names = [f"{low} to {high}" for low, high in zip(["", *ends], [*ends, ""], strict=True)]
         names[0], names[-1] = f"below {ends[0]}" if ends else "any", f"from {ends[-1]}" if ends else "any"
@@ -182,7 +200,7 @@ class Numeric(Kind):
         centre, scale = float(known.mean()), float(known.std())
         varies = scale > 1e-9 * max(1.0, abs(centre))
         if not varies and len(known) == len(numbers):
-            raise says_nothing(name, f"all are {known[0]:g}")
+            raise SaysNothing(name, f"all are {known[0]:g}")
         width = 1 + (len(known) < len(numbers))
         return Field(name, "numeric", centre=centre, scale=scale if varies else 1.0, width=width)
 
@@ -214,7 +232,7 @@ class Dense(Kind):
         means = matrix[there].mean(0) if there.any() else matrix[:0].sum(0)
         length = float(np.sqrt(np.square(matrix[there] - means).sum(1).mean())) if there.any() else 0.0
         if not length > 1e-9 * max(1.0, float(np.abs(means).max(initial=0))):
-            raise says_nothing(name, "all vectors are the same or missing")
+            raise SaysNothing(name, "all vectors are the same or missing")
         return Field(name, "dense", scale=length, means=tuple(means.tolist()), width=matrix.shape[1])
 
     def encode(self, field: Field, values: pd.Series) -> tuple[Tensor, int, list[str]]:
@@ -279,9 +297,13 @@ def one_hot_lists(df: pd.DataFrame, name: str, columns: Sequence[str]) -> pd.Ser
     return pd.Series([[str(columns[j]) for j in np.flatnonzero(row)] for row in ones], index=df.index, dtype=object)
 
 
-def says_nothing(name: str, why: str) -> ValueError:
-    """The error of a column that cannot tell ids apart."""
-    return ValueError(f"feature {name!r} tells no two training ids apart: {why}. Leave the column out")
+class SaysNothing(ValueError):
+    """The error of a column that cannot tell ids, or rows, apart."""
+
+    def __init__(self, name: str, why: str, column: str = "feature", apart: str = "ids"):
+        self.why = f"{column} {name!r} tells no two training {apart} apart: {why}"
+        super().__init__(f"{self.why}. Leave the column out")
+        self.reason = why
 
 
 def _is_vector(value) -> bool:
@@ -311,16 +333,36 @@ def _text(value) -> str:
     return str(value)
 
 
+def encode_field(field: Field, values: pd.Series, notes: list[str], what: str = "ids") -> Runs | Tensor:
+    """What values `(m,)` become by a field; what is missing or unseen, of so many ids or rows, is added to `notes`."""
+    encoded, missing, unseen = field.by_kind.encode(field, values)
+    codes = encoded.values if field.is_bag else encoded
+    fits = (len(encoded), *codes.shape[1:]) == (len(values), *(() if field.is_bag else (field.width,)))
+    if not fits or not bool(((codes >= 0) & (codes < field.size)).all() if field.is_bag else codes.isfinite().all()):
+        raise ValueError(
+            f"kind {field.kind!r} must encode {field.name!r} as {len(values)} rows of {field.width} finite numbers, or "
+            f"of codes below {field.size}; it gave {type(encoded).__name__} of {len(encoded)} rows"
+        )
+    if missing:
+        instead = "a category of its own" if field.is_bag else "the mean"
+        notes.append(f"{field.name!r} is missing for {missing:,} of {len(values):,} {what}, which get {instead}")
+    if unseen:
+        shown = ", ".join(map(repr, dict.fromkeys(unseen[:3]))) + (", ..." if len(unseen) > 3 else "")
+        many = f"{len(unseen):,} value(s) of {field.name!r} are categories unseen in training"
+        notes.append(f"{many} ({shown}), which count as none")
+    return encoded
+
+
 def _known_numbers(name: str, values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """The `_numbers` of all rows, and those that are there, or an error where none is."""
     numbers = _numbers(name, values)
     known = numbers[~np.isnan(numbers)]
     if len(known) == 0:
-        raise says_nothing(name, "all are missing")
+        raise SaysNothing(name, "all are missing")
     return numbers, known
 
 
-def _plain_times(name: str, values: pd.Series) -> pd.Series:
+def plain_times(name: str, values: pd.Series) -> pd.Series:
     """Days, moments and spans of any type as timestamps and time deltas; decimals as floats; all else as it is."""
     if values.dtype == object:  # NaT and NA stand for any gap
         values = values.where(values.notna(), None)
@@ -344,7 +386,7 @@ def _plain_times(name: str, values: pd.Series) -> pd.Series:
 
 
 def _numbers(name: str, values: pd.Series) -> np.ndarray:
-    values = _plain_times(name, values)
+    values = plain_times(name, values)
     if pd.api.types.is_datetime64_any_dtype(values.dtype):
         years = (values.dt.tz_localize(None) - pd.Timestamp(0)) / pd.Timedelta(days=365.25)  # since 1970
         return years.to_numpy(dtype=np.float64, na_value=np.nan)

@@ -2,19 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from collabkit.data.features.fields import KINDS, Field, bag, one_hot_lists, says_nothing
+from collabkit.data.features.fields import KINDS, Field, SaysNothing, bag, encode_field, one_hot_lists
 from collabkit.data.features.sources import check_columns, check_table, feature_sources, refuse_repeated, row_indices
-from collabkit.data.interactions import Interactions
 from collabkit.data.notices import say
 from collabkit.data.runs import Runs
 from collabkit.data.vocab import Vocab
+
+if TYPE_CHECKING:
+    from collabkit.data.features.context import Context
+    from collabkit.data.interactions import Interactions
 
 __all__ = ["Features", "SideFeatures"]
 
@@ -83,15 +86,15 @@ class Features:
             values, idx = values[known], idx[known]
             try:
                 if not trained[idx].any():
-                    raise says_nothing(name, "none of them has a row")
+                    raise SaysNothing(name, "none of them has a row")
                 field = KINDS[kind].fit(name, values[trained[idx]], one_hot)
-            except ValueError as error:
-                if chosen or "tells no two" not in str(error):
+            except SaysNothing as error:
+                if chosen:
                     raise
-                notes.append(f"{error} (it is left out)".replace(". Leave the column out", ""))
+                notes.append(f"{error.why} (it is left out)")
                 continue
             fields.append(field)
-            rows.append(_place(field, _encode(field, values, notes), idx, len(vocab)))
+            rows.append(_place(field, encode_field(field, values, notes), idx, len(vocab)))
             given[idx] = True
         if not fields:
             raise ValueError(f"no column of {vocab.name!r} features is left: {'; '.join(notes) or 'none was there'}")
@@ -124,7 +127,7 @@ class Features:
             check_columns(df, field.columns or (field.name,), "the table of new ids")
             table = df.set_index(vocab.name)
             values = one_hot_lists(table, field.name, field.columns) if field.columns else table[field.name]
-            new = _place(field, _encode(field, values, notes), idx, len(vocab) - len(self))
+            new = _place(field, encode_field(field, values, notes), idx, len(vocab) - len(self))
             rows.append(torch.cat([old, new]) if isinstance(old, Tensor) else old.followed_by(new))
         given = torch.zeros(len(vocab) - len(self), dtype=torch.bool)
         given[idx] = True
@@ -178,8 +181,7 @@ class Features:
     @classmethod
     def from_state(cls, vocab: Vocab, spec: Sequence[Mapping], state: Mapping[str, Tensor]) -> "Features":
         """The features that `spec` and `state` describe."""
-        tuples = ("categories", "columns", "edges", "means")
-        fields = tuple(Field(**{k: tuple(v) if k in tuples else v for k, v in field.items()}) for field in spec)
+        fields = tuple(map(Field.from_spec, spec))
         all_rows = []
         for j, field in enumerate(fields):
             if field.is_bag:
@@ -203,16 +205,17 @@ class Features:
 
 
 class SideFeatures(NamedTuple):
-    """The side information of both sides, each `Features` or None."""
+    """The side information of both sides, each `Features` or None, and of the rows' moments, a `Context` or None."""
 
     users: Features | None = None
     items: Features | None = None
+    context: "Context | None" = None
 
     def __bool__(self) -> bool:
-        return self.users is not None or self.items is not None
+        return any(part is not None for part in self)
 
     @classmethod
-    def of(cls, train: Interactions, users=None, items=None, user_columns=None, item_columns=None) -> "SideFeatures":
+    def of(cls, train: "Interactions", users=None, items=None, user_columns=None, item_columns=None) -> "SideFeatures":
         """The features of the ids of `train`, from tables and columns as of `Features.from_df`; the notes are warned.
 
         Categories, means and scales are those of the ids that have training rows.
@@ -224,26 +227,7 @@ class SideFeatures(NamedTuple):
                 continue
             trained = train.counts(side) > 0
             sides.append(Features.from_df(df, train.vocab(side), columns, trained=trained).warn())
-        return cls(*sides)
-
-
-def _encode(field: Field, values: pd.Series, notes: list[str]) -> Runs | Tensor:
-    encoded, missing, unseen = field.by_kind.encode(field, values)
-    codes = encoded.values if field.is_bag else encoded
-    fits = (len(encoded), *codes.shape[1:]) == (len(values), *(() if field.is_bag else (field.width,)))
-    if not fits or not bool(((codes >= 0) & (codes < field.size)).all() if field.is_bag else codes.isfinite().all()):
-        raise ValueError(
-            f"kind {field.kind!r} must encode {field.name!r} as {len(values)} rows of {field.width} finite numbers, or "
-            f"of codes below {field.size}; it gave {type(encoded).__name__} of {len(encoded)} rows"
-        )
-    if missing:
-        what = "a category of its own" if field.is_bag else "the mean"
-        notes.append(f"{field.name!r} is missing for {missing:,} of {len(values):,} ids, which get {what}")
-    if unseen:
-        shown = ", ".join(map(repr, dict.fromkeys(unseen[:3]))) + (", ..." if len(unseen) > 3 else "")
-        what = f"{len(unseen):,} value(s) of {field.name!r} are categories unseen in training"
-        notes.append(f"{what} ({shown}), which count as none")
-    return encoded
+        return cls(*sides, train.contexts)
 
 
 def _place(field: Field, encoded: Runs | Tensor, idx: np.ndarray, n: int) -> Runs | Tensor:
