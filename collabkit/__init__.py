@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 _PAIRS = ["CollFilter", "EmbeddingNN", "NCF", "GMF", "NeuMF", "TwoTower", "FactorizationMachine"]
 _ORDERED = ["SASRec", "GRURec", "AveragedHistory", "YouTubeNet"]
-_CLOSED = ["Popularity", "ItemKNN", "ContentKNN", "EASE", "NextItem"]
+_CLOSED = ["Popularity", "ItemKNN", "ContentKNN", "EASE", "NextItem", "Pipeline"]
 _NAMES = {
     "train.dataloaders": ["CollabDataLoaders"],
     "train.learner": ["collab_learner", "CollabLearner", "load_learner"],

@@ -80,7 +80,7 @@ def test_what_is_refused():
         compare([Popularity(), EASE()])
     with pytest.raises(ValueError, match="at least one model"):
         compare([])
-    with pytest.raises(TypeError, match="takes learners, Recommenders and baselines, got str"):
+    with pytest.raises(TypeError, match="expected learners, Recommenders and closed-form models, got str"):
         compare([learn, "popularity"])
     with pytest.raises(TypeError, match="unexpected keyword argument 'thresold'"):
         compare([learn], thresold=3)

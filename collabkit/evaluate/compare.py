@@ -9,8 +9,8 @@ import torch
 from collabkit.data.dataset import Dataset
 from collabkit.evaluate.tables import interval_columns
 from collabkit.evaluate.task import RankingTask, check_ks, check_metrics
-from collabkit.models.base import Model, answering, as_model
-from collabkit.models.closed_form import ClosedForm
+from collabkit.models.base import Model, answering
+from collabkit.models.closed_form import model_and_data
 
 __all__ = ["compare"]
 
@@ -66,7 +66,7 @@ def _with_data(models: list) -> list[tuple[Model, Dataset]]:
     """Each model and its data, closed-form ones fitted, all on the same data."""
     if not models:
         raise ValueError("compare() needs at least one model, got an empty list")
-    found = [_one(given) for given in models]
+    found = [model_and_data(given) for given in models]
     fitted = next((data for _, data in found if data is not None), None)
     if fitted is None:
         raise ValueError("no model is fitted: fit one of the baselines first, e.g. Popularity().fit(dls)")
@@ -84,17 +84,6 @@ def _with_data(models: list) -> list[tuple[Model, Dataset]]:
                     "train all of them on the same CollabDataLoaders"
                 )
     return found
-
-
-def _one(given) -> tuple[Model, Dataset | None]:
-    """The model and the data of a learner, a recommender or a closed-form model, which may have no data yet."""
-    if isinstance(given, ClosedForm):
-        return given, given.data
-    model = as_model(getattr(given, "model", None))
-    try:
-        return model, Dataset.of(given if model is not None else None)
-    except TypeError:
-        raise TypeError(f"compare() takes learners, Recommenders and baselines, got {type(given).__name__}") from None
 
 
 def _same_rows(a, b) -> bool:

@@ -10,6 +10,7 @@ from collabkit.models.knn import ContentKNN, ItemKNN
 from collabkit.models.mlp import NCF, EmbeddingNN
 from collabkit.models.neumf import GMF, NeuMF
 from collabkit.models.next_item import NextItem
+from collabkit.models.pipeline import Pipeline
 from collabkit.models.popularity import Popularity
 from collabkit.models.sasrec import SASRec
 from collabkit.models.sides import HistorySide, Side, TableSide
@@ -18,8 +19,8 @@ from collabkit.models.youtube_net import YouTubeNet
 
 __all__ = [
     "CollFilter", "EmbeddingNN", "NCF", "GMF", "NeuMF", "TwoTower", "Popularity", "ItemKNN", "ContentKNN", "EASE",
-    "NextItem", "SASRec", "GRURec", "AveragedHistory", "YouTubeNet", "FactorizationMachine", "Model", "DotModel",
-    "Side", "TableSide", "HistorySide",
+    "NextItem", "SASRec", "GRURec", "AveragedHistory", "YouTubeNet", "FactorizationMachine", "Pipeline", "Model",
+    "DotModel", "Side", "TableSide", "HistorySide",
 ]  # fmt: skip
 
 _CLASSES = [globals()[name] for name in __all__]

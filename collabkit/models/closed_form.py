@@ -13,7 +13,7 @@ from collabkit.data.dataset import Dataset
 from collabkit.data.prepare import say_unstorable
 from collabkit.data.query import Query
 from collabkit.data.runs import Runs
-from collabkit.models.base import Model
+from collabkit.models.base import Model, as_model
 from collabkit.models.scorers import Scorer
 from collabkit.models.sides import Side
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from collabkit.serve import Recommender
 
-__all__ = ["ClosedForm", "together"]
+__all__ = ["ClosedForm", "model_and_data", "together"]
 
 
 class ClosedForm(Model):
@@ -119,6 +119,21 @@ class ClosedForm(Model):
     def export(self, folder: str | Path = "export") -> Path:
         """Write the artefact that `Recommender.load` reads; see `serve.save_artefact`."""
         return self.recommender.save(folder)
+
+
+def model_and_data(given) -> tuple[Model, Dataset | None]:
+    """The model and the data of a learner, a recommender or a closed-form model, which may have no data yet.
+
+    Raises:
+        TypeError: `given` is none of these.
+    """
+    if isinstance(given, ClosedForm):
+        return given, given.data
+    model = as_model(getattr(given, "model", None))
+    try:
+        return model, Dataset.of(given if model is not None else None)
+    except TypeError:
+        raise TypeError(f"expected learners, Recommenders and closed-form models, got {type(given).__name__}") from None
 
 
 def together(pairs: Runs) -> Iterator[tuple[Tensor, Tensor]]:

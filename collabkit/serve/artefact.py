@@ -255,7 +255,11 @@ def _write(folder: Path, model: Model, data: Dataset, metrics: dict) -> None:
         "format": "collabkit",
         "version": FORMAT_VERSION,
         "written_by": __version__,
-        "model": {"class": type(model).__name__, "arguments": model.config(), "context": model.context is not None},
+        "model": {
+            "class": type(model).__name__,
+            "arguments": model.config(),
+            "context": model.features.context is not None,
+        },
         "features": {name: side.spec() for name, side in features.items()},
         "columns": asdict(train.columns),
         "context": None if train.contexts is None else train.contexts.spec(),

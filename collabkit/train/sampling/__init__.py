@@ -3,7 +3,7 @@
 A sampler is made from the training interactions and draws item indices. Two kinds share one interface:
 
 - *per row* (`shared = False`): `UniformNegatives`, `PopularityNegatives` draw `(b, n)` items that the row's user has
-  not seen in training, exactly, with replacement;
+  not seen in training, exactly, with replacement; `ShownNegatives` those of another model's lists;
 - *shared* (`shared = True`): `SharedNegatives`, `InBatchNegatives`, `AllItems` give items `(m,)` for the whole batch,
   so that the scores are one matrix product; what a row's user has seen, its own positive at the least, is masked.
 
@@ -17,10 +17,11 @@ from functools import partial
 from collabkit.data.interactions import Interactions
 from collabkit.train.sampling.rows import PopularityNegatives, UniformNegatives
 from collabkit.train.sampling.shared import AllItems, InBatchNegatives, SharedNegatives
+from collabkit.train.sampling.shown import ShownNegatives
 
 __all__ = [
-    "UniformNegatives", "PopularityNegatives", "SharedNegatives", "InBatchNegatives", "AllItems", "SAMPLERS",
-    "IN_ORDER", "make_sampler",
+    "UniformNegatives", "PopularityNegatives", "SharedNegatives", "InBatchNegatives", "AllItems", "ShownNegatives",
+    "SAMPLERS", "IN_ORDER", "make_sampler",
 ]  # fmt: skip
 
 SAMPLERS: dict[str, Callable] = {
