@@ -20,6 +20,8 @@ app = typer.Typer(
 )
 
 _TABLE = "Ratings: .csv, .tsv, .parquet, or MovieLens .dat/.data."
+_CONTEXT = "Column of what is known of the moment, or column:kind, e.g. hour or timestamp:time; repeat for more."
+_MOMENT = "What is known of the moment, column=value, e.g. hour=20; repeat for more."
 _ENDS = "Low and high end of predictions; default by the ratings."
 _SOURCE = "A MovieLens folder (100k, 1m or latest-small); default the generated sample."
 Table = Annotated[Path, typer.Argument(help=_TABLE, show_default=False)]
@@ -64,6 +66,7 @@ def train(
     wd: Annotated[float | None, typer.Option(help="Weight decay of the factors.")] = None,
     bs: Annotated[int | None, typer.Option(help="Rows a batch.", min=1)] = None,
     y_range: Annotated[tuple[float, float] | None, typer.Option(help=_ENDS)] = None,
+    context: Annotated[list[str] | None, typer.Option(help=_CONTEXT)] = None,
     seed: Seed = 42,
 ) -> None:
     """Train a rating model on a file and write the artefact.
@@ -86,6 +89,8 @@ def train(
         df[time] = pd.to_datetime(df[time])
     print(f"columns: user {user!r}, item {item!r}, rating {rating!r}")
     names = {"user_name": user, "item_name": item, "rating_name": rating, "time_name": time}
+    named = (text.partition(":") for text in context or ())
+    names["context_features"] = {column: kind or None for column, _, kind in named}
     splitter = _splitter(split, valid_pct, seed)
     dls = collabkit.CollabDataLoaders.from_df(df, **names, seed=seed, splitter=splitter, bs=recipe.bs)
     print(f"{dls.train.dataset}\n{recipe}")
@@ -101,11 +106,13 @@ def recommend(
     k: Top = 10,
     out: Out = None,
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Keep items the user has rated.")] = False,
+    context: Annotated[list[str] | None, typer.Option(help=_MOMENT)] = None,
 ) -> None:
     """The top items of one, several or all users."""
     rec = collabkit.Recommender.load(artefact)
     users = None if not user else [_id(rec.users, text) for text in user]
-    _show(rec.recommend(users, k, filter_seen=not include_seen), f"Top {k}", out)
+    moment = None if not context else dict(_moment(text) for text in context)
+    _show(rec.recommend(users, k, filter_seen=not include_seen, context=moment), f"Top {k}", out)
 
 
 @app.command()
@@ -168,6 +175,17 @@ def _splitter(split: str, share: float, seed: int):
     if split == "last":
         return collabkit.splits.leave_last_out(1)
     raise ValueError(f"--split must be one of random, time, last, got {split!r}")
+
+
+def _moment(text: str) -> tuple:
+    """`column=value` as a pair; a value that reads as a number is one."""
+    column, sign, value = text.partition("=")
+    if not (column and sign):
+        raise ValueError(f"--context must be column=value, e.g. hour=20, got {text!r}")
+    try:
+        return column, float(value)
+    except ValueError:
+        return column, value
 
 
 def _id(vocab, text: str):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from collabkit.data.runs import Runs
 from collabkit.interpret.plots import plot_bars
-from collabkit.models import CollFilter
+from collabkit.models import CollFilter, Model
 from collabkit.models.base import evaluating
 from collabkit.models.feature_rows import FeatureRows, FieldRows
 
@@ -51,32 +51,44 @@ def plot_feature_effects(interp, n: int = 10, *, side: str = "item", ax: Axes | 
     return plot_bars(table.assign(value=table["feature"] + ": " + table["value"]), "effect", "value", ax=ax)
 
 
-def feature_parts(interp, user, item) -> pd.DataFrame:
+def feature_parts(interp, user, item, *, context=None) -> pd.DataFrame:
     """What each of an item's features adds to its score for a user, compared with an average item.
 
     Args:
         user, item: one external id each.
+        context: of a model with a context, the moment, as of `Recommender.predict`.
 
     Returns:
-        DataFrame with `part` (the features, `the item itself`, and their `sum`) and `value` in logits. Of an item
-        without ratings, `the item itself` is what its features foretell of its own row; see `coldstart.cold_rows`.
+        DataFrame with `part` (the features, `the item itself`, and their `sum`) and `value` in logits; of a model with
+        a context also a column a field of it, with the share of `value` that is due to the moment. Of an item without
+        ratings, `the item itself` is what its features foretell of its own row; see `coldstart.cold_rows`.
 
     Raises:
-        TypeError: the model is no `CollFilter`, or has no item features.
+        TypeError: the model is no `CollFilter`, or has neither item features nor a context.
         KeyError: an unknown id.
     """
-    model, rows, warm = interp.model, _features(interp, "item"), interp._trained("item")
+    model, warm = interp.model, interp._trained("item")
+    bare = _adding_up(model).context is not None and model.item_side.features is None
+    rows = None if bare else _features(interp, "item")
     u, i = interp._pair(user, item)
+    query = interp.recommender.query(u, context).to(model.device)
     with torch.no_grad(), evaluating(model):
-        p = model.user_rows(u.to(model.device))[0].cpu()  # (1, d)
+        p = {"value": model.user_rows(query)[0].cpu()}  # (1, d), and the moment's share of it by field
+        if model.context is not None:
+            shares = zip(model.context.context.fields, model.context.field_parts(query), strict=True)
+            p |= {field.name: part[:, :-1].cpu() for field, part in shares}
         parts = {}  # rows [q, b] (1, d + 1) of the item, and those of all items with ratings
-        for field in rows.fields:
+        for field in [] if rows is None else rows.fields:
             parts[field.field.name] = [field(idx.to(model.device)).cpu() for idx in (i, warm)]
         own = torch.cat([table.weight.cpu() for table in model.item_side.tables], dim=1)
         parts["the item itself"] = [own[i], own[warm]]
-        more = {name: mine - every.mean(0) for name, (mine, every) in parts.items()}
-        worth = {name: float((p * row[:, :-1]).sum() + row[:, -1].sum()) for name, row in more.items()}
-    return pd.DataFrame({"part": [*worth, "sum"], "value": [*worth.values(), sum(worth.values())]})
+    more = {name: mine - every.mean(0) for name, (mine, every) in parts.items()}
+    table = pd.DataFrame({"part": [*more]})
+    for name, vector in p.items():
+        bias = float(name == "value")  # which no moment changes
+        table[name] = [float((vector * row[:, :-1]).sum() + bias * row[:, -1].sum()) for row in more.values()]
+    total = table.drop(columns="part").sum().to_frame().T.assign(part="sum")
+    return pd.concat([table, total], ignore_index=True)
 
 
 def feature_importance(
@@ -119,14 +131,19 @@ def feature_importance(
     return pd.DataFrame(rows).sort_values("loss_when_shuffled", ascending=False, ignore_index=True)
 
 
-def _features(interp, side: str) -> FeatureRows:
-    """The features of a side of a `CollFilter`, whose parts add up to its scores."""
-    if not isinstance(interp.model, CollFilter):
+def _adding_up(model: Model) -> CollFilter:
+    """The model where it is a `CollFilter`, the parts of whose scores add up."""
+    if not isinstance(model, CollFilter):
         raise TypeError(
-            f"parts of a score add up in a CollFilter, this model is {type(interp.model).__name__}; "
+            f"parts of a score add up in a CollFilter, this model is {type(model).__name__}; "
             "feature_importance works for every model"
         )
-    rows = interp.model.side(side).features
+    return model
+
+
+def _features(interp, side: str) -> FeatureRows:
+    """The features of a side of a `CollFilter`."""
+    rows = _adding_up(interp.model).side(side).features
     if rows is None:
         raise TypeError(f"the model has no {side} features")
     return rows

@@ -82,6 +82,9 @@ class Pipeline(ClosedForm):
         return SideFeatures(*(next((part for part in parts if part is not None), None) for parts in every))
 
     def config(self) -> dict:
+        own = [type(model).__name__ for model in self._models if type(model) not in _models()]
+        if own:
+            raise TypeError(f"a pipeline is saved with models of the library alone, this one has {', '.join(own)}")
         models = [{"class": type(model).__name__, "arguments": model.config(),
                    "features": [part is not None for part in model.features]} for model in self._models]  # fmt: skip
         return {"models": models, "n_candidates": self.n_candidates, "weight": self.weight}
@@ -89,9 +92,7 @@ class Pipeline(ClosedForm):
     @classmethod
     def for_data(cls, data: Dataset, models: Sequence[dict], n_candidates: int, weight: float) -> "Pipeline":
         """The pipeline of an artefact, whose weights `restore` fills in."""
-        from collabkit.models import MODELS  # which has this one
-
-        known, made = {model.__name__: model for model in MODELS}, []
+        known, made = {model.__name__: model for model in _models()}, []
         for spec in models:
             if spec["class"] not in known:
                 raise ValueError(f"a stage is of class {spec['class']!r}; a pipeline can hold {', '.join(known)}")
@@ -157,6 +158,12 @@ class Pipeline(ClosedForm):
         row, item = (torch.cat([getattr(run, part) for run in runs]) for part in ("rows", "values"))
         there = column[item] >= 0
         return row[there], column[item[there]]
+
+
+def _models() -> tuple[type[Model], ...]:
+    from collabkit.models import MODELS  # which has the pipeline too
+
+    return MODELS
 
 
 def _standard(scores: Tensor) -> Tensor:

@@ -108,7 +108,7 @@ class Recommender:
             raise ValueError(f"users and items must pair up, got {len(user_idx)} users and {len(item_idx)} items")
         user_idx, item_idx = torch.broadcast_tensors(user_idx, item_idx)
         with answering(self.model):
-            query = _at(self._asker(), self._moment(context, len(user_idx)))(user_idx)
+            query = self.query(user_idx, context)
             if self.model.predicts_ratings:
                 ratings = predict_ratings(self.model, query, item_idx).numpy()
             else:
@@ -409,6 +409,10 @@ class Recommender:
         """A function from users to the query of each as of now, validation rows in their histories too."""
         latest = self.data.latest if "history" in self.model.needs else None
         return self.data.asker(self.model.needs, histories=latest)
+
+    def query(self, user_idx: Tensor, context=None) -> Tensor | Query:
+        """The query of the users at `user_idx` `(b,)` as of now; `context` as of `predict`."""
+        return _at(self._asker(), self._moment(context, len(user_idx)))(user_idx)
 
     def _moment(self, context, n: int) -> dict[str, Tensor]:
         """The values by field of what a caller says of one moment, or of `n`; empty where nothing is said."""
