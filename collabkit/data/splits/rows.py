@@ -176,9 +176,8 @@ def before(times: pd.Series, moment) -> np.ndarray:
     """
     try:
         return (times < _moment(times, moment)).to_numpy(dtype=bool)
-    except TypeError as error:
-        odd = f"column {times.name!r} of {times.dtype} (e.g. {times.iloc[0]!r})"
-        raise TypeError(f"date={moment!r} cannot be compared with {odd}") from error
+    except TypeError as error:  # one of both has a time zone
+        raise _incomparable(times, moment) from error
 
 
 def later(times: pd.Series, moment, days: float):
@@ -187,8 +186,15 @@ def later(times: pd.Series, moment, days: float):
 
 
 def _moment(times: pd.Series, moment):
-    is_number = isinstance(moment, (int, float, np.number))
-    return pd.Timestamp(moment) if times.dtype.kind == "M" and not is_number else moment
+    is_number, of_numbers = isinstance(moment, (int, float, np.number)), times.dtype.kind != "M"
+    if is_number != of_numbers:
+        raise _incomparable(times, moment)
+    return moment if is_number else pd.Timestamp(moment)
+
+
+def _incomparable(times: pd.Series, moment) -> TypeError:
+    odd = f"column {times.name!r} of {times.dtype} (e.g. {times.iloc[0]!r})"
+    return TypeError(f"date={moment!r} cannot be compared with {odd}")
 
 
 def _span(times: pd.Series, days: float):
