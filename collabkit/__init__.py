@@ -17,6 +17,7 @@ _CLOSED = ["Popularity", "ItemKNN", "ContentKNN", "EASE", "NextItem", "Pipeline"
 _NAMES = {
     "train.dataloaders": ["CollabDataLoaders"],
     "train.learner": ["collab_learner", "CollabLearner", "load_learner"],
+    "train.backtest": ["backtest"],
     "train.fit_metrics": ["HitRate", "NDCG"],
     "data.feedback": ["Implicit"],
     "data.features": ["Features"],
@@ -83,6 +84,7 @@ if TYPE_CHECKING:  # what a type checker reads in the place of `__getattr__`
     from collabkit.serve import Recommender as Recommender, BundleError as BundleError
     from collabkit.train import recipes as recipes
     from collabkit.train import sampling as sampling
+    from collabkit.train.backtest import backtest as backtest
     from collabkit.train.dataloaders import CollabDataLoaders as CollabDataLoaders
     from collabkit.train.fit_metrics import HitRate as HitRate, NDCG as NDCG
     from collabkit.train.learner import (

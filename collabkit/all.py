@@ -17,7 +17,7 @@ from collabkit import (
     EASE, GMF, NCF, NDCG, AveragedHistory, BundleError, CollFilter, CollabDataLoaders, CollabInterpretation,
     CollabLearner, CollabWarning, ContentKNN, Dataset, EmbeddingNN, Features, GRURec, HitRate, Implicit, Interactions,
     ItemKNN, NeuMF, NextItem, Popularity, Query, QuestionnaireWidget, Recommender, SASRec, SampledCandidates, TwoTower,
-    Vocab, collab_learner, compare, datasets, filters, recipes, splits,
+    Vocab, backtest, collab_learner, compare, datasets, filters, recipes, splits,
 )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ TASKS = {
     "Data": "CollabDataLoaders Implicit Dataset Interactions Features Vocab CollabWarning",
     "Learner and models": "collab_learner CollabLearner load_learner CollFilter EmbeddingNN NCF GMF NeuMF TwoTower "
     "SASRec GRURec AveragedHistory",
-    "Evaluation": "compare SampledCandidates HitRate NDCG Popularity ItemKNN ContentKNN EASE NextItem",
+    "Evaluation": "compare backtest SampledCandidates HitRate NDCG Popularity ItemKNN ContentKNN EASE NextItem",
     "Recommending and serving": "Recommender Query QuestionnaireWidget BundleError",
     "Interpretation": "CollabInterpretation",
 }

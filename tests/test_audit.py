@@ -1,5 +1,6 @@
 """`dls.audit()`: every figure by hand, and the chance level against simulation and enumeration."""
 
+import warnings
 from itertools import permutations
 
 import numpy as np
@@ -7,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from collabkit import CollabDataLoaders, metrics, splits
+from collabkit import CollabDataLoaders, CollabWarning, metrics, splits
 from collabkit.data.interactions import Columns, Interactions
 from collabkit.evaluate.audit import audit, chance_level
 
@@ -41,6 +42,8 @@ def test_by_hand():
         "tied times": 4 / 12,  # 2-a twice at 3, and user 3 at 8 in both parts
         "training rows from the future": 2 / 7,  # those at 8 and 9 lie after 5, one is at it
         "validation rows before their user's training": 1 / 5,  # 1-d at 5, before 1-c at 9; 3-e is at the same time
+        "training rows from their user's future": 1,  # 1-c at 9, after 1-d at 5; 3-d is at the time of 3-e
+        "users with training rows from their future": 1,
         "cold users of the validation part": 1,
         "validation rows of cold users": 1,
         "cold items of the validation part": 1,
@@ -65,6 +68,43 @@ def test_by_hand():
 def test_without_times_nothing_is_said_of_them():
     table = audit(*parts(time=None))
     assert not {"tied times", "training rows from the future"} & set(table.index) and value(table, "users") == 4
+
+
+FUTURE = ["training rows from their user's future", "users with training rows from their future"]
+
+
+def test_a_leaked_future_event_is_caught(planted):
+    """The canary: future events put into the training part on purpose are counted, to the row and to the user."""
+    split = splits.time_split(0.2, time_name="time")(planted)
+    train, valid = planted.iloc[split.train], planted.iloc[split.valid]
+    options = {"feedback": "implicit", "time_name": "time", "seed": 0}
+    clean = CollabDataLoaders.from_dfs(train, valid, **options).audit()
+    assert [value(clean, check) for check in FUTURE] == [0, 0]
+    rows = valid.sort_values("time")
+    first = rows.drop_duplicates("user")
+    leaked = rows.drop(index=first.index).drop_duplicates("user").head(3)  # each the user's second held-out row
+    more = rows.drop(index=[*first.index, *leaked.index])
+    more = more[more["user"] == leaked["user"].iloc[0]].head(1)  # one of them leaks a second one
+    moved = pd.concat([leaked, more])
+    assert len(moved) == 4
+    leaky = CollabDataLoaders.from_dfs(pd.concat([train, moved]), valid.drop(index=moved.index), **options).audit()
+    assert [value(leaky, check) for check in FUTURE] == [4, 3]
+    assert "splits.time_split leaves none" in leaky.loc[FUTURE[0], "meaning"]
+
+
+def test_clean_splits_are_not_accused(planted):
+    windows = splits.rolling_windows(2, 100 / 86_400)  # of 100 events; their times are seconds
+    for splitter in (splits.time_split(0.3), splits.leave_last_out(2), *windows):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CollabWarning)  # what comes after a window is left out
+            dls = CollabDataLoaders.from_df(planted, feedback="implicit", time_name="time", splitter=splitter, seed=0)
+        assert [value(dls.audit(), check) for check in FUTURE] == [0, 0], splitter.by
+    dls = CollabDataLoaders.from_df(planted, feedback="implicit", time_name="time", seed=0)  # at random
+    train, valid = dls.data.train.to_df(), dls.data.valid.to_df()
+    first = train["user"].map(valid.groupby("user")["time"].min())
+    late = train["time"] > first
+    assert [value(dls.audit(), check) for check in FUTURE] == [late.sum(), train["user"][late].nunique()]
+    assert late.sum() > 100
 
 
 def test_only_liked_items_are_to_be_found():

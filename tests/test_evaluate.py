@@ -341,7 +341,7 @@ def test_metrics_and_cut_offs_that_are_none(trained):
     for k, message in ((0, "at least 1, got 0"), ([5, -1], "at least 1, got -1"), (2.5, "whole number"), ([], "empty")):
         with pytest.raises(ValueError, match=message):
             trained.evaluate(k=k)
-    by = "by must be None or one of 'user_activity', 'item_popularity', 'cold', got 'age'"
+    by = "by must be None or one of 'user_activity', 'item_popularity', 'item_age', 'cold', got 'age'"
     with pytest.raises(ValueError, match=by):
         trained.evaluate(by="age")
 

@@ -27,6 +27,10 @@ def test_block_runs(block, tmp_path, monkeypatch):
     if "bpr" in scope:
         table = scope["compare"]([scope["learn"], scope["Popularity"]()], metrics=["NDCG"])
         assert (table["value"] > 0.05).all() and scope["dls"].feedback == "implicit"
+    elif "weeks" in scope:
+        plain, novel = (scope["shown"][w]["value"] for w in (0, 1))
+        assert novel["Novelty@10"] > plain["Novelty@10"] and novel["NDCG@10"] < plain["NDCG@10"]
+        assert scope["weeks"].loc["mean"].loc["HitRate@10", "value"].gt(0.2).all()
     elif "shallow" in scope:
         assert scope["shallow"].evaluate(n_boot=1).loc["HitRate@10", "value"] > 0.05
     elif "film" in scope:

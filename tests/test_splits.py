@@ -8,6 +8,7 @@ from fastai.data.transforms import RandomSplitter
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collabkit import CollabDataLoaders, CollabWarning
 from collabkit.data.interactions import Columns
 from collabkit.data.splits import (
     Split,
@@ -18,7 +19,9 @@ from collabkit.data.splits import (
     k_fold,
     leave_last_out,
     random_split,
+    rolling_windows,
     time_split,
+    window_cuts,
 )
 
 
@@ -168,6 +171,117 @@ def test_arguments_of_the_time_splits(toy):
 def test_times_that_are_none(toy, splitter, times, error, message):
     with pytest.raises(error, match=message):
         splitter(toy.assign(time=times))
+
+
+# --- windows ---------------------------------------------------------------------------------------------------------
+
+
+def daily(*days, kind="stamps"):
+    """An event a given day of 2020, of users and items of their own: as timestamps, or as whole numbers of a unit."""
+    times = pd.Timestamp("2020-01-01") + pd.to_timedelta(pd.Series(days), unit="D")
+    units = {"seconds": 10**9, "milliseconds": 10**6, "microseconds": 1000, "nanoseconds": 1}
+    if kind != "stamps":
+        times = times.dt.as_unit("ns").astype("int64") // units[kind]
+    return pd.DataFrame({"user": range(len(days)), "item": range(len(days)), "time": times})
+
+
+KINDS_OF_TIME = ["stamps", "seconds", "milliseconds", "microseconds", "nanoseconds"]
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_TIME)
+def test_a_window_after_the_cut(kind):
+    df = daily(0, 9.9, 10, 16.9, 17, 30, kind=kind)
+    date = df["time"].iloc[2]
+    for window in (7, "7D", pd.Timedelta(days=7), "168h"):
+        split = time_split(date=date, window=window, time_name="time")(df)
+        assert split.train.tolist() == [0, 1] and split.valid.tolist() == [2, 3]
+        assert split.notes == ("left out 2 of 6 rows, 2 of 6 users, 2 of 6 items: in neither part",)
+    whole = time_split(date=date, window=100, time_name="time")(df)  # longer than what is left
+    assert whole.valid.tolist() == [2, 3, 4, 5] and whole.notes == ()
+    assert time_split(0.7, window=1, time_name="time")(df).valid.tolist() == [2]
+    assert time_split(date=date, window="7D").by == f"time_split(date={date!r}, window='7D')"
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_TIME)
+def test_rolling_windows_by_hand(kind):
+    # the last window ends with the event of day 30, and begins after day 23
+    df = daily(0, 9, 9.1, 16, 16.1, 23, 23.1, 30, kind=kind)
+    first, second, third = (splitter(df) for splitter in rolling_windows(3, "7D", time_name="time"))
+    assert (first.train.tolist(), first.valid.tolist()) == ([0, 1], [2, 3])
+    assert (second.train.tolist(), second.valid.tolist()) == ([0, 1, 2, 3], [4, 5])
+    assert (third.train.tolist(), third.valid.tolist()) == ([0, 1, 2, 3, 4, 5], [6, 7])
+    assert third.by == "rolling_windows(3 of 3, window='7D')" and third.notes == ()
+    assert first.notes == ("left out 4 of 8 rows, 4 of 8 users, 4 of 8 items: in neither part",)
+    cuts = window_cuts(df["time"], 3, 7)
+    assert [time_split(date=cut, window=7, time_name="time")(df).valid.tolist() for cut in cuts] == [
+        [2, 3],
+        [4, 5],
+        [6, 7],
+    ]
+
+
+@given(
+    st.lists(st.integers(0, 60), min_size=5, max_size=40),
+    st.integers(1, 4),
+    st.integers(1, 9),
+    st.sampled_from(KINDS_OF_TIME),
+)
+def test_windows_follow_one_another(days, n, window, kind):
+    df = daily(*days, kind=kind)
+    if max(days) - min(days) < n * window:
+        with pytest.raises(ValueError, match="nothing lies before it to train on.*Use fewer or shorter windows"):
+            window_cuts(df["time"], n, window)
+        return
+    end = max(days) - n * window
+    for splitter in rolling_windows(n, window, time_name="time"):
+        end += window
+        expected = [j for j, day in enumerate(days) if end - window < day <= end]
+        if not expected:
+            with pytest.raises(
+                ValueError, match=r"rolling_windows\(. of ., window=.\) leaves the validation part empty"
+            ):
+                splitter(df)
+            continue
+        split = splitter(df)
+        assert split.valid.tolist() == expected
+        assert split.train.tolist() == [j for j, day in enumerate(days) if day <= end - window]
+
+
+def test_windows_of_cold_ids_and_in_dataloaders():
+    df = daily(0, 1, 2, 20, 21, 22).assign(user=[1, 2, 1, 1, 3, 2], item=[1, 1, 2, 3, 1, 2])
+    (splitter,) = rolling_windows(1, "7D", cold="drop")
+    with pytest.warns(CollabWarning, match="left out 2 of 3 rows.*without a training row"):
+        dls = CollabDataLoaders.from_df(df, feedback="implicit", time_name="time", splitter=splitter)
+    assert len(dls.data.train) == 3 and dls.data.valid.to_df()["user"].tolist() == [2]
+
+
+def test_windows_that_are_none(toy):
+    df = daily(0, 10, 20)
+    for window in (0, "week", "-1D", None):
+        with pytest.raises(ValueError, match="window must be"):
+            rolling_windows(2, window)
+    with pytest.raises(ValueError, match="window must be positive, got 0"):
+        time_split(window=0)
+    with pytest.raises(ValueError, match="n must be a whole number of at least 1, got 0"):
+        rolling_windows(0)
+    with pytest.raises(
+        ValueError, match="3 windows of 7 days, the last of them ending with the last event .2020-01-21"
+    ):
+        rolling_windows(3, time_name="time")[0](df)
+    with pytest.raises(ValueError, match="needs the times of the events: pass time_name="):
+        rolling_windows()[0](toy)
+    with pytest.raises(
+        ValueError, match=r"window='7D'\) leaves the validation part empty .2 training and 0 validation"
+    ):
+        time_split(date="2020-01-12", window="7D", time_name="time")(df)
+    with pytest.raises(ValueError, match=r"date='2021-01-12', window=7\) leaves the validation part empty"):
+        time_split(date="2021-01-12", window=7, time_name="time")(df)
+    with pytest.raises(ValueError, match=r"date='2019-01-12', window=7\) leaves the training part empty"):
+        time_split(date="2019-01-12", window=7, time_name="time")(df)
+    with pytest.raises(ValueError, match=r"column 'time' has 1 missing time\(s\)"):
+        rolling_windows(1, time_name="time")[0](df.assign(time=df["time"].where(df["user"] > 0)))
+    with pytest.raises(TypeError, match="cannot be compared with column 'time' of datetime64"):
+        time_split(date=5, window=7, time_name="time")(df)
 
 
 def test_the_splitters_own_time_column_counts(toy):

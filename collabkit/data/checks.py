@@ -5,8 +5,9 @@ import operator
 from numbers import Real
 
 import numpy as np
+import pandas as pd
 
-__all__ = ["at_least", "check_seed", "finite", "whole"]
+__all__ = ["at_least", "check_seed", "finite", "in_days", "whole"]
 
 
 def whole(name: str, value) -> int:
@@ -37,6 +38,29 @@ def finite(name: str, value) -> float:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not math.isfinite(value):
         raise ValueError(f"{name} must be a finite number, got {value!r}")
     return float(value)
+
+
+def in_days(name: str, span) -> float:
+    """A span of time in days: a number of them, a `pd.Timedelta` or its kin, or a text such as `'7D'` or `'12h'`.
+
+    Raises:
+        ValueError: it is none of these, or not positive.
+
+    Example:
+        >>> in_days('window', 7), in_days('window', '36h'), in_days('window', pd.Timedelta(weeks=1))
+        (7.0, 1.5, 7.0)
+    """
+    is_number = isinstance(span, Real) and not isinstance(span, (bool, np.bool_))
+    try:
+        if isinstance(span, str) and not any(letter.isalpha() or letter == ":" for letter in span):
+            raise ValueError("it has no unit")  # pandas would take nanoseconds
+        days = float(span) if is_number else pd.Timedelta(span) / pd.Timedelta(days=1)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name} must be a number of days, a pd.Timedelta or a text like '7D', got {span!r}: "
+                         f"{error}") from None  # fmt: skip
+    if not 0 < days < math.inf:
+        raise ValueError(f"{name} must be positive, got {span!r}")
+    return days
 
 
 def at_least(ratings, threshold: float) -> np.ndarray:

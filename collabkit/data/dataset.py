@@ -101,6 +101,32 @@ class Dataset:
     def _known(self) -> Interactions:
         return self._trained if self.valid is None else joined(*self.parts)
 
+    def item_ages(self, *, is_valid: bool) -> Tensor:
+        """Days `(n_items,)` float64 from each item's first known event to the latest known one.
+
+        An item without an event is as new as can be: 0.
+
+        Args:
+            is_valid: the validation part is what is asked about; else it is known too.
+
+        Raises:
+            ValueError: the events have no times.
+        """
+        first = self.first_times(is_valid=is_valid)
+        latest = max(int(part.time.max()) for part in self._timed(is_valid))
+        return (latest - first.clamp(max=latest)).double() / self.train.day
+
+    def first_times(self, *, is_valid: bool) -> Tensor:
+        """The time `(n_items,)` of each item's first known event, the largest number where it has none; likewise."""
+        return torch.stack([part.first_times for part in self._timed(is_valid)]).amin(0)
+
+    def _timed(self, is_valid: bool) -> list[Interactions]:
+        parts = [self.train] if is_valid or self.valid is None else [self.train, self.valid]
+        if any(part.time is None for part in parts):
+            raise ValueError("the age of items needs the times of the events, which this data has not: make the "
+                             "dataloaders with time_name=")  # fmt: skip
+        return [part for part in parts if len(part)]
+
     def histories_before(self, rows: Interactions | None, *, is_valid: bool) -> Runs:
         """What was known of each user at the moment of the first of their evaluated `rows`, the latest last.
 

@@ -18,7 +18,7 @@ from collabkit.data.notices import MissingError, say
 from collabkit.data.runs import Runs, sorted_unique
 from collabkit.data.vocab import Vocab
 
-__all__ = ["Columns", "Interactions", "SIDES", "check_ratings", "check_times", "comparable_times"]
+__all__ = ["Columns", "Interactions", "SIDES", "check_ratings", "check_times", "comparable_times", "day_of"]
 
 SIDES = ("user", "item")
 
@@ -193,9 +193,24 @@ class Interactions:
     def day(self) -> int:
         """What a day is in the unit of the times, told by how far they are from 1970: seconds, or a thousandth of these
         once, twice or three times over, as timestamps are kept."""
-        largest = int(self.time.abs().max())
-        return 86_400 * next(unit for least, unit in ((10**17, 10**9), (10**14, 10**6), (10**11, 1000), (0, 1))
-                             if largest >= least)  # fmt: skip
+        return day_of(int(self.time.abs().max()))
+
+    @cached_property
+    def first_times(self) -> Tensor:
+        """The time `(n_items,)` int64 of each item's first row; the largest number where it has none."""
+        never = torch.full((self.n_items,), torch.iinfo(torch.int64).max)
+        return never.scatter_reduce(0, self.item_idx, self.time, "amin")
+
+    @cached_property
+    def information(self) -> Tensor:
+        """Self-information `(n_items,)` float64 of each item in bits, `-log2(users who have it / users with rows)`.
+
+        An item without rows counts as if one user had it.
+        """
+        pairs = self.pairs
+        n_users = max(1, int((pairs.lengths > 0).sum()))
+        have = torch.bincount(pairs.values, minlength=self.n_items).clamp(min=1).double()
+        return -torch.log2(have / n_users)
 
     @cached_property
     def by_user(self) -> Runs:
@@ -276,6 +291,12 @@ class Interactions:
 
 
 _COLUMNS = ("user_idx", "item_idx", "rating", "time", "weight")
+
+
+def day_of(largest: int) -> int:
+    """What a day is in the unit of times of which `largest` is the one farthest from 1970; see `Interactions.day`."""
+    units = ((10**17, 10**9), (10**14, 10**6), (10**11, 1000), (0, 1))
+    return 86_400 * next(unit for least, unit in units if largest >= least)
 
 
 def check_ratings(column: pd.Series) -> Tensor:

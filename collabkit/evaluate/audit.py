@@ -24,6 +24,11 @@ def audit(train: Interactions, valid: Interactions, *, k: int = 10) -> pd.DataFr
         DataFrame indexed by `check`, with the columns `value` (a count or a share) and `meaning`. Rows about time are
         there if the events have times.
 
+    Of the leaks the count of `training rows from their user's future` is the plainest: it is 0 unless events that came
+    after the evaluated ones are in training, as after a random split. That other users' later events are in training
+    (`training rows from the future`) is the rule where each user's last event is held out; `collabkit.backtest` has
+    neither.
+
     Example:
         >>> from collabkit.data.interactions import Columns
         >>> df = pd.DataFrame({'user': [1, 1, 2, 2], 'item': ['a', 'b', 'a', 'c'], 'time': [1, 4, 2, 3]})
@@ -104,12 +109,18 @@ def _times(train: Interactions, valid: Interactions) -> list[tuple]:
     last = last.scatter_reduce(0, train.user_idx, train.time, "amax")
     own = float((last[valid.user_idx] > valid.time).double().mean())
     future = float((train.time > valid.time.min()).double().mean())
+    never = torch.iinfo(torch.int64).max
+    asked = torch.full((train.n_users,), never).scatter_reduce(0, valid.user_idx, valid.time, "amin")
+    leaked = train.time > asked[train.user_idx]  # of users without validation rows none is
+    leak = "later than their user's first validation row: a model that learns from them knows what it is asked about"
     same = "share of rows with another event of the same user at the same time: their order is unknown"
     later = "share of validation rows whose user has a later training row"
     return [
         ("tied times", tied, same),
         ("training rows from the future", future, "share of training rows later than the first validation row"),
         ("validation rows before their user's training", own, later),
+        ("training rows from their user's future", int(leaked.sum()), f"{leak}; splits.time_split leaves none"),
+        ("users with training rows from their future", len(train.user_idx[leaked].unique()), "who have such rows"),
     ]
 
 

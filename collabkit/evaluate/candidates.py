@@ -14,6 +14,7 @@ from collabkit.data.interactions import Columns, Interactions
 from collabkit.data.notices import CollabWarning, say
 from collabkit.data.runs import Runs, sorted_unique
 from collabkit.models.scorers import refuse_nan
+from collabkit.retrieval.tilt import tilted
 
 __all__ = ["SampledCandidates", "Lists", "known_pairs", "given_pairs", "given_items"]
 
@@ -166,10 +167,11 @@ class Lists:
     Args:
         score: function of users `(b,)`, positions among them `(n,)` and items `(n,)` to their logits `(n,)`.
         allowed: the candidates.
+        offsets: `(n_items,)` what is added to the scores, see `tilt.tilted`; None for nothing.
     """
 
-    def __init__(self, score: Callable[[Tensor, Tensor, Tensor], Tensor], allowed: Runs):
-        self.score, self.allowed = score, allowed
+    def __init__(self, score: Callable[[Tensor, Tensor, Tensor], Tensor], allowed: Runs, offsets: Tensor | None = None):
+        self.score, self.allowed, self.offsets = score, allowed, offsets
 
     def check(self, items: Tensor) -> None:
         """Nothing: `columns` finds what is not there."""
@@ -180,8 +182,13 @@ class Lists:
         scores = self.score(users, mine.rows, mine.values)
         refuse_nan(scores)
         logits = scores.new_full((len(users), max(1, int(mine.lengths.max()))), -torch.inf)
-        logits[mine.rows, torch.arange(len(mine.rows)) - mine.start[mine.rows]] = scores
-        return logits
+        cells = mine.rows, torch.arange(len(mine.rows)) - mine.start[mine.rows]
+        logits[cells] = scores
+        if self.offsets is None:
+            return logits
+        offsets = torch.zeros(logits.shape)
+        offsets[cells] = self.offsets[mine.values]
+        return tilted(logits, offsets)
 
     def columns(self, users: Tensor, items: Tensor) -> Tensor:
         """The column `(n,)` of each (user, item) pair in its user's row of `logits`."""

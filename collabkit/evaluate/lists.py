@@ -53,8 +53,7 @@ class ItemFacts:
     @cached_property
     def information(self) -> np.ndarray:
         """Self-information `(n_items,)` in bits."""
-        n_users = max(1, int((self.train.pairs.lengths > 0).sum()))
-        return -np.log2(np.maximum(np.diff(self._by_item[1]), 1) / n_users)
+        return self.train.information.numpy()
 
     def measure(self, name: str, lists: np.ndarray, ks: list[int]) -> list:
         """The metric `name` of `lists` `(n_users, k)` cut at each of `ks`: `(n_users,)` values, or one number."""

@@ -12,7 +12,7 @@ import numpy as np
 
 __all__ = [
     "rmse", "mae", "hit_rate", "precision", "recall", "ndcg", "average_precision", "reciprocal_rank", "auc",
-    "list_mean", "coverage", "gini", "bootstrap_interval",
+    "hits_per_thousand", "list_mean", "coverage", "gini", "bootstrap_interval",
 ]  # fmt: skip
 
 
@@ -49,6 +49,16 @@ def precision(ranks: np.ndarray, groups: np.ndarray, k: int) -> np.ndarray:
 def recall(ranks: np.ndarray, groups: np.ndarray, k: int) -> np.ndarray:
     """Relevant items in the top k, divided by the user's number of relevant items."""
     return _hits(ranks, groups, k) / np.bincount(groups)
+
+
+def hits_per_thousand(ranks: np.ndarray, groups: np.ndarray, k: int) -> np.ndarray:
+    """A thousand times the relevant items in the top k: their number in a thousand lists shown.
+
+    Example:
+        >>> hits_per_thousand(np.array([1, 7, 12]), np.array([0, 0, 1]), k=10)
+        array([2000.,    0.])
+    """
+    return 1000.0 * _hits(ranks, groups, k)
 
 
 def ndcg(ranks: np.ndarray, groups: np.ndarray, k: int) -> np.ndarray:

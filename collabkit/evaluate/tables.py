@@ -17,6 +17,7 @@ from collabkit.evaluate.references import UserItemBias
 from collabkit.evaluate.task import Ranked, RankingTask, check_ks, check_metrics, held_out
 from collabkit.models.base import Model, answering
 from collabkit.models.scorers import refuse_nan
+from collabkit.retrieval.tilt import Tilt
 
 __all__ = [
     "evaluate", "evaluate_ratings", "evaluate_ranking", "deciles", "cold_parts", "join_tables", "predict_ratings",
@@ -30,14 +31,14 @@ PARTS = ("warm", "cold item", "cold user", "cold both")
 def evaluate(
     model: Model, data: Dataset, on="valid", *, k: int | Iterable[int] = 10, metrics: Iterable | None = None,
     candidates=None, by: str | None = None, threshold: float | None = None, n_boot: int = 1000, seed: int = 0,
-    max_memory: int | str = "512MB",
+    max_memory: int | str = "512MB", tilt: Tilt | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Rating errors and ranking metrics of a model on held-out rows; see `Recommender.evaluate`."""
     test = held_out(data, on)
     task = RankingTask.make(data, on, candidates=candidates, threshold=threshold, test=test)
     common = {"by": by, "n_boot": n_boot, "seed": seed}
     with answering(model):
-        table = evaluate_ranking(model, task, k=k, metrics=metrics, max_memory=max_memory, **common)
+        table = evaluate_ranking(model, task, k=k, metrics=metrics, max_memory=max_memory, tilt=tilt, **common)
         rated = test.rating is not None and data.rated and model.predicts_ratings
         if rated and metrics is None and by in (None, "cold"):
             groups = on[data.columns.user].factorize()[0] if isinstance(on, pd.DataFrame) else None
@@ -110,7 +111,7 @@ def _rating_errors(
 
 def evaluate_ranking(
     model: Model, task: RankingTask, *, k: int | Iterable[int] = 10, metrics: Iterable[str] | None = None,
-    by: str | None = None, n_boot: int = 1000, seed: int = 0, max_memory: int | str = "512MB",
+    by: str | None = None, n_boot: int = 1000, seed: int = 0, max_memory: int | str = "512MB", tilt: Tilt | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Ranking metrics of a model on a task, beside popularity; one pass over the scores yields all of them.
 
@@ -120,8 +121,9 @@ def evaluate_ranking(
         k, metrics, n_boot, seed, max_memory: as of `Recommender.evaluate`.
         by: `'user_activity'`: by decile of the users' training rows; `'item_popularity'`: by decile of the relevant
             items' training rows, each item counting in its decile as if it were all that is relevant. The index is then
-            decile, its smallest and largest number (`from`, `to`), and metric; see `deciles`. `'cold'`: likewise by
-            whether the pairs' users and items have training rows; see `cold_parts`.
+            decile, its smallest and largest number (`from`, `to`), and metric; see `deciles`. `'item_age'`: likewise by
+            the days from the item's first event to the row; see `RankingTask.item_ages`. `'cold'`: likewise by whether
+            the pairs' users and items have training rows; see `cold_parts`.
 
     Returns:
         DataFrame indexed by metric, with columns `value`, `low`, `high` (95 %), `popularity`, `difference` (`value`
@@ -129,19 +131,20 @@ def evaluate_ranking(
         NaN for Coverage and Gini, which are no means over users. Empty if the task is.
 
     Raises:
-        ValueError: `k` < 1, an unknown metric, one of lists where `by` is of items, or `by` not one of the three.
+        ValueError: `k` < 1, an unknown metric, one of lists where `by` is of items, or `by` not one of the four;
+            `'item_age'` without times.
     """
     names, ks = check_metrics(metrics), check_ks(k)
     levels, split = _check_by(by, names)
     if len(task) == 0:
         return pd.DataFrame(columns=[*levels, "metric", *RANKING_COLUMNS]).set_index([*levels, "metric"])
-    answers = (task.rank(model, names, ks, max_memory), task.rank_by_popularity(names, ks, max_memory))
+    chosen = None if split is None else list(split(task))  # before the work: what cannot be split is an error
+    answers = (task.rank(model, names, ks, max_memory, tilt), task.rank_by_popularity(names, ks, max_memory))
     options = {"n_boot": n_boot, "seed": seed}
-    if split is None:
+    if chosen is None:
         return _table(task, *answers, names, ks, **options)
     parts = {
-        key: _table(task, *(answer.only(pairs) for answer in answers), names, ks, **options)
-        for key, pairs in split(task)
+        key: _table(task, *(answer.only(pairs) for answer in answers), names, ks, **options) for key, pairs in chosen
     }
     return pd.concat(parts, names=[*levels, "metric"])
 
@@ -214,6 +217,10 @@ def _item_popularity(task: RankingTask) -> Iterator[tuple[tuple, np.ndarray]]:
     return ((tuple(key), pairs) for *key, pairs in deciles(task.facts.counts[task.items.numpy()].astype(np.int64)))
 
 
+def _item_age(task: RankingTask) -> Iterator[tuple[tuple, np.ndarray]]:
+    return ((tuple(key), pairs) for *key, pairs in deciles(task.item_ages))
+
+
 def _cold(task: RankingTask) -> Iterator[tuple[str, np.ndarray]]:
     return cold_parts(task.train, task.users, task.items)
 
@@ -222,6 +229,7 @@ _DECILE = ["decile", "from", "to"]
 _BY = {
     "user_activity": (_DECILE, _user_activity),
     "item_popularity": (_DECILE, _item_popularity),
+    "item_age": (_DECILE, _item_age),
     "cold": (["part"], _cold),
 }
 

@@ -22,6 +22,7 @@ from collabkit.evaluate.lists import LIST_METRICS, ItemFacts
 from collabkit.evaluate.references import PopularityRanks
 from collabkit.models.base import Model
 from collabkit.retrieval.ranking import Asked, FullCatalogue, block_size, rank_pairs, top_k
+from collabkit.retrieval.tilt import Tilt
 
 __all__ = [
     "RankingTask", "Ranked", "CUT_METRICS", "METRICS", "check_metrics", "check_ks", "default_threshold", "held_out",
@@ -186,16 +187,20 @@ class RankingTask:
         """A metric's name in tables, e.g. `'HitRate@10 (99 negatives)'`."""
         return " ".join(filter(None, [metric if k is None else f"{metric}@{k}", self.label]))
 
-    def rank(self, model: Model, names: list, ks: list[int], max_memory: int | str = "512MB") -> Ranked:
-        """A model's answer, in one pass for all metrics `names` and all cut-offs `ks`."""
+    def rank(
+        self, model: Model, names: list, ks: list[int], max_memory: int | str = "512MB", tilt: Tilt | None = None
+    ) -> Ranked:
+        """A model's answer, in one pass for all metrics `names` and all cut-offs `ks`, leaning as `tilt` says."""
         n_items, candidates = self.train.n_items, self.candidates
+        offsets = None if tilt is None else tilt.offsets(self.data, is_valid=self._is_valid)
         ask = self.data.asker(model.needs, self.context, self._histories(model))
         if self.allowed is None:
             scorer = Asked(model.scorer(candidates, max_memory), ask)
-            source = FullCatalogue(scorer, candidates, n_items, self.hidden)
+            source = FullCatalogue(scorer, candidates, n_items, self.hidden, offsets)
             longest = len(candidates)
         else:
-            source = Lists(lambda users, *pairs: model.score_pairs(ask(users), *pairs, max_memory), self.allowed)
+            score = lambda users, *pairs: model.score_pairs(ask(users), *pairs, max_memory)  # noqa: E731
+            source = Lists(score, self.allowed, offsets)
             longest = int(self.allowed.lengths.max())
         block = block_size(longest, max_memory, model.device)
         options = {"k": None if "AUC" in names else max(ks), "list_k": _list_k(names, ks, len(candidates))}
@@ -220,6 +225,26 @@ class RankingTask:
             say(f"{later:,} events of the evaluated users came after the moment of evaluation and are no part of their "
                 "histories; split by time to keep them out of training too")  # fmt: skip
         return known
+
+    @property
+    def item_ages(self) -> np.ndarray:
+        """Days `(n,)` from the first known event of each relevant pair's item to the pair's own first row.
+
+        An item without a known event, or with none before the row, was as new as can be: 0.
+
+        Raises:
+            ValueError: the training or the evaluated rows have no times.
+        """
+        rows, first = self._rows, self.data.first_times(is_valid=self._is_valid)[self.items].numpy()
+        if rows is None or rows.time is None:
+            raise ValueError("the age of items is that at the evaluated rows, which have no times: evaluate a table "
+                             f"with the column {self.data.columns.time!r}")  # fmt: skip
+        keys, asked = (self.users * self.train.n_items + self.items).numpy(), rows.pair_keys().numpy()
+        at = np.searchsorted(keys, asked).clip(max=len(keys) - 1)
+        there = keys[at] == asked  # the pairs of rows among other candidates are not asked for
+        moment = np.full(len(keys), np.iinfo(np.int64).max)
+        np.minimum.at(moment, at[there], rows.time.numpy()[there])
+        return (moment - np.minimum(first, moment)) / self.train.day
 
     def no_answer(self) -> Ranked:
         """The answer to a task without relevant pairs."""

@@ -35,6 +35,8 @@ class Popularity(ClosedForm):
         if days is not None and not finite("days", days) > 0:
             raise ValueError(f"days must be positive, got {days!r}")
         self.days = None if days is None else float(days)
+        if self.days is not None:
+            self.name = f"popularity ({self.days:g} days)"
 
     def config(self) -> dict:
         return {"days": self.days}

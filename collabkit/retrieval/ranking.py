@@ -12,6 +12,7 @@ from torch import Tensor
 from collabkit.data.query import Query
 from collabkit.data.runs import Runs
 from collabkit.models.scorers import parse_memory, refuse_nan
+from collabkit.retrieval.tilt import tilted
 
 __all__ = ["Asked", "FullCatalogue", "block_size", "top_k", "rank_pairs"]
 
@@ -41,10 +42,14 @@ class FullCatalogue:
         candidates: `(c,)` item indices, unique and without 0.
         n_items: rows of the item table.
         hidden: pairs that are not candidates.
+        offsets: `(n_items,)` what is added to the scores, see `tilt.tilted`; None for nothing.
     """
 
-    def __init__(self, scorer: Callable, candidates: Tensor, n_items: int, hidden: Runs | None):
+    def __init__(
+        self, scorer: Callable, candidates: Tensor, n_items: int, hidden: Runs | None, offsets: Tensor | None = None
+    ):
         self.scorer, self.candidates, self.hidden = scorer, candidates, hidden
+        self.offsets = None if offsets is None else offsets[candidates]
         self.column = _columns(candidates, n_items)
 
     def check(self, items: Tensor) -> None:
@@ -55,8 +60,8 @@ class FullCatalogue:
 
     def logits(self, users: Tensor) -> Tensor:
         """Scores `(b, c)` of a block, -inf where hidden, on the scorer's device; NaN raises `ValueError`."""
-        logits = self.scorer(users).float()
-        if not getattr(self.scorer, "finite", False):
+        logits = tilted(self.scorer(users).float(), self.offsets)
+        if self.offsets is not None or not getattr(self.scorer, "finite", False):
             refuse_nan(logits.amax(1))  # a NaN is the largest of its row
         return _hide(logits, users, self.column, self.hidden)
 
@@ -71,32 +76,36 @@ class FullCatalogue:
 
 @torch.inference_mode()
 def top_k(
-    scorer: Callable, users: Tensor, candidates: Tensor, k: int, *, n_items: int, hidden: Runs | None = None, block: int
-) -> tuple[Tensor, Tensor]:
+    scorer: Callable, users: Tensor, candidates: Tensor, k: int, *, n_items: int, hidden: Runs | None = None,
+    block: int, offsets: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The `k` best candidates of each user.
 
     Args:
-        scorer, candidates, n_items, hidden: as of `FullCatalogue`.
+        scorer, candidates, n_items, hidden, offsets: as of `FullCatalogue`.
         users: `(n,)` user indices.
         k: how many.
         block: users scored at once.
 
     Returns:
-        Item indices `(n, min(k, c))`, 0 where fewer are left, and their logits, -inf there.
+        Item indices `(n, min(k, c))`, 0 where fewer are left, and their logits, -inf there. With `offsets` the order
+        is that of the sums, and the logits are still the scorer's own.
 
     Raises:
         ValueError: a score is NaN, as after diverged training.
     """
     k = min(k, len(candidates))
-    column = _columns(candidates, n_items)
+    column, offsets = _columns(candidates, n_items), None if offsets is None else offsets[candidates]
     items, scores = torch.empty(len(users), k, dtype=torch.int64), torch.empty(len(users), k)
     for start in range(0, len(users), block):
         rows = users[start : start + block]
-        logits = _hide(scorer(rows).float(), rows, column, hidden)
-        best, position = logits.topk(k, dim=1)
+        own = scorer(rows).float()
+        best, position = _hide(tilted(own, offsets), rows, column, hidden).topk(k, dim=1)
+        refuse_nan(best)  # topk sorts NaN first, so one look at the winners finds any
         items[start : start + block] = candidates[position.cpu()]
+        if offsets is not None:
+            best = own.gather(1, position).masked_fill_(best == -torch.inf, -torch.inf)
         scores[start : start + block] = best.cpu()
-    refuse_nan(scores)  # topk sorts NaN first, so one look at the winners finds any
     items[scores == -torch.inf] = 0
     return items, scores
 

@@ -31,6 +31,7 @@ from collabkit.models.scorers import DotScorer, ItemTable, Scorer
 from collabkit.retrieval.index import Index, judged_index
 from collabkit.retrieval.neighbours import check_k, cosines, nearest
 from collabkit.retrieval.ranking import Asked, block_size, top_k
+from collabkit.retrieval.tilt import Tilt
 from collabkit.serve.artefact import load_artefact, save_artefact
 from collabkit.serve.lock import ReadWriteLock, reads, writes
 
@@ -118,7 +119,8 @@ class Recommender:
     @reads
     def recommend(
         self, users=None, k: int = 10, *, history=None, filter_seen: bool = True, items=None, exclude=None,
-        unknown: str = "raise", context=None, max_memory: int | str = "512MB",
+        unknown: str = "raise", context=None, novelty_weight: float = 0.0, half_life=None,
+        freshness_weight: float = 1.0, max_memory: int | str = "512MB",
     ) -> pd.DataFrame:  # fmt: skip
         """The top `k` items of each user.
 
@@ -134,30 +136,42 @@ class Recommender:
             unknown: `'raise'` for an unknown user, or `'default'` for the list of a user of whom nothing is known.
             context: of a model with a context, what is known of the moment: `{column: value}`, or a DataFrame with one
                 row, for all; or lists, or as many rows as users are asked, for each. What is not given is unknown.
+            novelty_weight: how much the ranking leans to items that few users have: so many standard deviations of the
+                user's scores for each standard deviation of an item's self-information, `-log2(users who have it /
+                users)`. 0 is the model's own ranking; `evaluate(novelty_weight=, metrics=['NDCG', 'Novelty'])` says
+                what it costs and brings.
+            half_life: lean to new items: `freshness_weight` standard deviations of the user's scores for an item whose
+                first event is the latest of all, half of them for one that is `half_life` older, and so on. Days, a
+                `pd.Timedelta` or a text like `'30D'`; None: not at all. `retrieval.tilt.Tilt` has the formula.
+            freshness_weight: how many.
             max_memory: bound of the score block, in bytes or as `'512MB'`; users are scored in blocks under it.
 
         Returns:
             DataFrame with the user column (not for one history), the item column, `rank` (1 is best) and `score`
-            (predicted rating).
+            (predicted rating). With `novelty_weight` or `half_life` the rank is by the sum, and the score still the
+            model's own, so that it may rise from one rank to the next.
 
         Raises:
             KeyError: unknown users or items.
-            ValueError: `k` < 1, no candidate is left, or a history is empty or has a rating out of range.
+            ValueError: `k` < 1, no candidate is left, or a history is empty or has a rating out of range; `half_life`
+                for data without times, or either of the two with an index (`use_index`).
             TypeError: a history, for a model that can neither look at one nor fold it in.
         """
         candidates = self._candidates(items, exclude)
+        offsets = self._offsets(Tilt(novelty_weight, half_life, freshness_weight))
+        options = {"max_memory": max_memory, "offsets": offsets}
         if history is not None:
             if users is not None or isinstance(exclude, pd.DataFrame):
                 raise ValueError("history= stands for new users: leave users= out, and give exclude= as item ids")
             query, ids, runs = self._new_query(history, context)
             seen = runs.unique() if filter_seen else None
-            return self._lists(ids, torch.arange(len(query)), lambda at: query[at], candidates, k, seen, max_memory)
+            return self._lists(ids, torch.arange(len(query)), lambda at: query[at], candidates, k, seen, **options)
         asked, chosen = self._asked(users, unknown)
         ask, seen = _at(self._asker(), self._moment(context, len(chosen))), self._hidden(filter_seen, exclude)
         if context is not None:  # of each that is asked, who may be there twice
             query, seen = ask(chosen), None if seen is None else seen.of(chosen)
             ask, chosen = lambda at: query[at], torch.arange(len(chosen))
-        return self._lists(asked, chosen, ask, candidates, k, seen, max_memory)
+        return self._lists(asked, chosen, ask, candidates, k, seen, **options)
 
     @reads
     def default_list(self, k: int = 10, *, items=None, exclude=None, context=None) -> pd.DataFrame:
@@ -209,7 +223,8 @@ class Recommender:
     @reads
     def evaluate(
         self, on="valid", *, k=10, metrics=None, candidates=None, by: str | None = None, threshold: float | None = None,
-        n_boot: int = 1000, seed: int = 0, max_memory: int | str = "512MB",
+        novelty_weight: float = 0.0, half_life=None, freshness_weight: float = 1.0, n_boot: int = 1000, seed: int = 0,
+        max_memory: int | str = "512MB",
     ) -> pd.DataFrame:  # fmt: skip
         """Rating errors and ranking metrics on held-out rows, with intervals and baselines.
 
@@ -222,12 +237,16 @@ class Recommender:
             candidates: what the relevant items compete with: None for all unseen items, item ids for those of them (say
                 the new ones; relevant pairs with other items are left out, counted), `SampledCandidates(99)`, or a
                 DataFrame of user-item pairs; all but None are said in the metrics' names.
-            by: `'user_activity'` or `'item_popularity'`: ranking metrics by decile; `'cold'`: all apart for rows whose
-                user and item have training rows (`'warm'`) and whose item, user or both have none (`'cold item'`,
-                `'cold user'`, `'cold both'`), indexed by part and metric; see `evaluate.evaluate_ranking`.
+            by: `'user_activity'`, `'item_popularity'` or `'item_age'` (the days that the item had been there at the
+                evaluated row; needs times): ranking metrics by decile; `'cold'`: all apart for rows whose user
+                and item have training rows (`'warm'`) and whose item, user or both have none (`'cold item'`, `'cold
+                user'`, `'cold both'`), indexed by part and metric; see `evaluate.evaluate_ranking`.
             threshold: a held-out item rated at least this is relevant; default the median training rating, or the
                 median of those above the lowest, where it is that; the table names it. Without
                 ratings all are.
+            novelty_weight, half_life, freshness_weight: as of `recommend`: the ranking metrics are those of its lists.
+                Items are as old as is known before the evaluated rows: by training, in a final test by the validation
+                part too.
             n_boot, seed: bootstrap over users for the 95 % intervals.
             max_memory: as in `recommend`.
 
@@ -244,7 +263,8 @@ class Recommender:
             ValueError, TypeError: `on`, `k`, `metrics`, `by` or `candidates` are none of the above, or leave nothing.
         """
         options = {"k": k, "metrics": metrics, "candidates": candidates, "by": by, "threshold": threshold}
-        common = {"n_boot": n_boot, "seed": seed, "max_memory": max_memory}
+        tilt = Tilt(novelty_weight, half_life, freshness_weight)
+        common = {"n_boot": n_boot, "seed": seed, "max_memory": max_memory, "tilt": tilt}
         return evaluate(self.model, self.data, on, **options, **common)
 
     @reads
@@ -447,6 +467,14 @@ class Recommender:
             raise ValueError("no item is left to recommend; check items= and exclude=")
         return chosen
 
+    def _offsets(self, tilt: Tilt) -> Tensor | None:
+        """What is added to the items' scores `(n_items,)`, if anything."""
+        offsets = tilt.offsets(self.data)
+        if offsets is not None and self._index is not None:
+            raise ValueError("novelty_weight= and half_life= rank all items anew, but an index finds those with the "
+                             "best scores alone; search exactly first: use_index(None)")  # fmt: skip
+        return offsets
+
     def _hidden(self, filter_seen: bool, exclude) -> Runs | None:
         if not isinstance(exclude, pd.DataFrame) or len(exclude) == 0:
             return self.data.seen if filter_seen else None
@@ -472,14 +500,14 @@ class Recommender:
 
     def _lists(
         self, ids: pd.Index | None, chosen: Tensor, ask, candidates: Tensor, k: int, hidden: Runs | None = None,
-        max_memory: int | str = "512MB",
+        max_memory: int | str = "512MB", offsets: Tensor | None = None,
     ) -> pd.DataFrame:  # fmt: skip
         """The lists of the users at `chosen` `(b,)`, of whom `ask` makes queries, as a table."""
         k = whole("k", k)
         with answering(self.model), torch.inference_mode():
             if self._index is None:
                 block = block_size(len(candidates), max_memory, self.model.device)
-                options = {"n_items": len(self.items), "hidden": hidden, "block": block}
+                options = {"n_items": len(self.items), "hidden": hidden, "block": block, "offsets": offsets}
                 scorer = Asked(self._scorer(candidates, max_memory), ask)
                 best, logits = top_k(scorer, chosen, candidates, k, **options)
             else:

@@ -12,10 +12,18 @@ Each function makes a `Splitter`, for `CollabDataLoaders.from_df(..., splitter=.
 """
 
 from collabkit.data.splits.cold import cold_items, cold_users
-from collabkit.data.splits.rows import column_split, k_fold, leave_last_out, random_split, time_split
+from collabkit.data.splits.rows import (
+    column_split,
+    k_fold,
+    leave_last_out,
+    random_split,
+    rolling_windows,
+    time_split,
+    window_cuts,
+)
 from collabkit.data.splits.splitter import Split, Splitter
 
 __all__ = [
-    "Split", "Splitter", "random_split", "leave_last_out", "time_split", "k_fold", "column_split", "cold_items",
-    "cold_users",
+    "Split", "Splitter", "random_split", "leave_last_out", "time_split", "rolling_windows", "window_cuts", "k_fold",
+    "column_split", "cold_items", "cold_users",
 ]  # fmt: skip

@@ -6,13 +6,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from collabkit.data.checks import check_seed
-from collabkit.data.interactions import Columns, check_times, comparable_times
+from collabkit.data.checks import check_seed, in_days, whole
+from collabkit.data.interactions import Columns, check_times, comparable_times, day_of
 from collabkit.data.notices import MissingError
 from collabkit.data.splits.splitter import Splitter
 from collabkit.data.tables import id_codes
 
-__all__ = ["random_split", "leave_last_out", "time_split", "k_fold", "column_split"]
+__all__ = [
+    "random_split", "leave_last_out", "time_split", "rolling_windows", "window_cuts", "k_fold", "column_split",
+    "before", "later",
+]  # fmt: skip
 
 
 def random_split(
@@ -67,7 +70,7 @@ def leave_last_out(
 
 
 def time_split(
-    share: float | None = None, *, date=None, time_name: str | None = None, cold: str = "keep",
+    share: float | None = None, *, date=None, window=None, time_name: str | None = None, cold: str = "keep",
     min_rating: float | None = None,
 ) -> Splitter:  # fmt: skip
     """One cut in time for all users: training lies before it, validation at or after it, so that nothing leaks back.
@@ -76,31 +79,135 @@ def time_split(
         share: share of the rows, the latest ones, that are validation; rows with the time of the cut all go to
             validation, so that the part may be larger. Default 0.2.
         date: or the first moment of the validation part, comparable with the column (a `pd.Timestamp`, a number).
+        window: how long the validation part lasts: days, a `pd.Timedelta` or a text like `'7D'`. What comes later is
+            in neither part (counted). Default all that follows. Times that are numbers are since 1970; see
+            `Interactions.day`.
 
     Raises:
-        ValueError: both or a bad `share` given, no time column named, or a part would be empty.
+        ValueError: both or a bad `share` given, a bad `window`, no time column named, or a part would be empty.
+
+    Example:
+        >>> days = pd.to_datetime(['1998-02-27', '1998-03-01', '1998-03-07', '1998-03-08'])
+        >>> df = pd.DataFrame({'user': [1, 2, 1, 2], 'item': ['a', 'b', 'c', 'a'], 'time': days})
+        >>> time_split(date='1998-03-01', window='7D', time_name='time')(df).valid.tolist()
+        [1, 2]
     """
     if share is not None and date is not None:
         raise ValueError(f"give share= or date=, not both (got {share!r} and {date!r})")
     share = 0.2 if share is None and date is None else share
     if share is not None and not 0 < share < 1:
         raise ValueError(f"share must lie strictly between 0 and 1, got {share!r}")
+    days = None if window is None else in_days("window", window)
 
     def rows(df, columns):
         _by_time(df, columns)
         times = comparable_times(df[columns.time])
         first = times.sort_values().iloc[len(df) - max(1, round(share * len(df)))] if date is None else date
-        is_number = isinstance(first, (int, float, np.number))
-        try:
-            late = times >= (pd.Timestamp(first) if times.dtype.kind == "M" and not is_number else first)
-        except TypeError as error:
-            odd = f"column {times.name!r} of {times.dtype} (e.g. {times.iloc[0]!r})"
-            raise TypeError(f"date={date!r} cannot be compared with {odd}") from error
-        late = late.to_numpy(dtype=bool)
-        return np.flatnonzero(~late), np.flatnonzero(late), []
+        return _parts(times, first, days)
 
-    by = f"time_split(date={date!r})" if date is not None else f"time_split(share={share:g})"
-    return Splitter(by, rows, cold, time_name, min_rating)
+    by = f"date={date!r}" if date is not None else f"share={share:g}"
+    by += "" if window is None else f", window={window!r}"
+    return Splitter(f"time_split({by})", rows, cold, time_name, min_rating)
+
+
+def rolling_windows(
+    n: int = 4, window="7D", *, time_name: str | None = None, cold: str = "keep", min_rating: float | None = None
+) -> list[Splitter]:
+    """`n` splitters for a backtest: validation is one of the last `n` windows of the data, training all before it.
+
+    The last window ends with the last event, each other where the next begins; the earliest comes first. What lies
+    after a window is in neither part (counted). `collabkit.backtest` evaluates models on them.
+
+    Args:
+        n: how many.
+        window: how long each lasts: days, a `pd.Timedelta` or a text like `'7D'`; see `time_split`.
+
+    Raises:
+        ValueError: `n` < 1 or a bad `window`; when called, the windows reach back to the first event, or a part would
+            be empty.
+
+    Example:
+        >>> df = pd.DataFrame({'user': range(4), 'item': range(4), 'time': pd.date_range('2020-01-01', periods=4)})
+        >>> [splitter(df).valid.tolist() for splitter in rolling_windows(3, '1D', time_name='time')]
+        [[1], [2], [3]]
+    """
+    n, days = whole("n", n), in_days("window", window)
+
+    def one(j):
+        def rows(df, columns):
+            _by_time(df, columns)
+            times = comparable_times(df[columns.time])
+            return _parts(times, window_cuts(times, n, window)[j], days)
+
+        return Splitter(f"rolling_windows({j + 1} of {n}, window={window!r})", rows, cold, time_name, min_rating)
+
+    return [one(j) for j in range(n)]
+
+
+def window_cuts(times: pd.Series, n: int = 4, window="7D") -> list:
+    """The first moments of the last `n` windows of a column of times, ascending; the last ends with the last event.
+
+    Raises:
+        ValueError: they reach back to the first event, so that nothing would lie before them.
+
+    Example:
+        >>> [str(cut.round('s')) for cut in window_cuts(pd.Series(pd.date_range('2020-01-01', '2020-03-01')), 2)]
+        ['2020-02-16 00:00:00', '2020-02-23 00:00:00']
+    """
+    n, days = whole("n", n), in_days("window", window)
+    check_times(times)
+    times = comparable_times(times)
+    first, last, step = times.min(), times.max(), pd.Timedelta(1)
+    if times.dtype.kind != "M":
+        first, last, step = int(first), int(last), 1
+    cuts = [last - j * _span(times, days) + step for j in range(n, 0, -1)]
+    if cuts[0] <= first:
+        raise ValueError(f"{n} windows of {days:g} days, the last of them ending with the last event ({last}), begin "
+                         f"at {cuts[0]}, and nothing lies before it to train on: the first event is at {first}. Use "
+                         "fewer or shorter windows")  # fmt: skip
+    return cuts
+
+
+def before(times: pd.Series, moment) -> np.ndarray:
+    """Which of `times` `(n,)` lie before a moment: a `pd.Timestamp` or what makes one, or a number.
+
+    Raises:
+        TypeError: the moment is of another kind than the times.
+    """
+    try:
+        return (times < _moment(times, moment)).to_numpy(dtype=bool)
+    except TypeError as error:  # one of both has a time zone
+        raise _incomparable(times, moment) from error
+
+
+def later(times: pd.Series, moment, days: float):
+    """The moment that lies so many days later, in the unit of the column; see `Interactions.day`."""
+    return _moment(times, moment) + _span(times, days)
+
+
+def _moment(times: pd.Series, moment):
+    is_number, of_numbers = isinstance(moment, (int, float, np.number)), times.dtype.kind != "M"
+    if is_number != of_numbers:
+        raise _incomparable(times, moment)
+    return moment if is_number else pd.Timestamp(moment)
+
+
+def _incomparable(times: pd.Series, moment) -> TypeError:
+    odd = f"column {times.name!r} of {times.dtype} (e.g. {times.iloc[0]!r})"
+    return TypeError(f"date={moment!r} cannot be compared with {odd}")
+
+
+def _span(times: pd.Series, days: float):
+    if times.dtype.kind == "M":
+        return pd.Timedelta(days=days)
+    return max(1, round(days * day_of(int(times.abs().max()))))
+
+
+def _parts(times: pd.Series, first, days: float | None) -> tuple[np.ndarray, np.ndarray, list]:
+    """The rows before a moment, those from it on, up to so many days later, and no notes."""
+    early = before(times, first)
+    valid = ~early if days is None else ~early & before(times, later(times, first, days))
+    return np.flatnonzero(early), np.flatnonzero(valid), []
 
 
 def k_fold(n_folds: int = 5, *, seed: int | None = None, cold: str = "keep") -> Iterator[Splitter]:

@@ -1,0 +1,153 @@
+"""`backtest`: what models would have earned in the weeks after several moments, trained on what was known then."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pandas as pd
+
+from collabkit.data.checks import in_days
+from collabkit.data.dataset import Dataset
+from collabkit.data.interactions import check_times, comparable_times
+from collabkit.data.notices import MissingError, say
+from collabkit.data.splits import Splitter, time_split, window_cuts
+from collabkit.data.splits.rows import before, later
+from collabkit.data.tables import id_codes
+from collabkit.evaluate.compare import compare
+from collabkit.evaluate.metrics import hits_per_thousand
+from collabkit.models.popularity import Popularity
+from collabkit.train.dataloaders import CollabDataLoaders
+
+__all__ = ["backtest"]
+
+_METRICS = ("HitRate", "NDCG", "Recall", hits_per_thousand)
+
+
+def backtest(
+    fit: Callable, ratings: pd.DataFrame, *, time_name: str | None = None, n: int = 4, cuts: Iterable | None = None,
+    window="7D", k: int | Iterable[int] = 10, metrics: Iterable | None = None, threshold: float | None = None,
+    cold: str = "keep", n_boot: int = 1000, seed: int = 0, max_memory: int | str = "512MB", **options,
+) -> pd.DataFrame:  # fmt: skip
+    """Metrics of models at several moments: trained on all before each, asked about the window that follows.
+
+    Leaving out each user's last event, as is usual, lets a model learn from what others did later than it is asked
+    about: which items became popular, and which would be met by whom. Nobody knows that on the day (Ji et al., "A
+    critical study on data leakage in recommender system offline evaluation", 2023). Here nothing of the future is in
+    the training part.
+
+    Each user who has an event in the window is shown one list, as of the cut; all items that they meet in the window
+    for the first time are to be found. Beside the models stand the popularity of as long a time before the last
+    training event (by default last week's), with which all are compared, and that of all time.
+
+    Args:
+        fit: function from `CollabDataLoaders` to a trained model (a learner, `Recommender` or closed-form model), or to
+            a list of them; closed-form ones may be unfitted. The validation part of the dataloaders is the window: fit
+            must not pick anything by it.
+        ratings: the events, as of `CollabDataLoaders.from_df`.
+        time_name: the column of their times.
+        n, window: the last `n` windows, and how long one lasts; see `splits.rolling_windows`.
+        cuts: the first moments of the windows, in the place of `n`; see `splits.time_split`.
+        k, metrics, threshold, n_boot, max_memory: as of `compare`; by default HitRate, NDCG, Recall and
+            `hits_per_thousand`, the hits among the items of a thousand lists shown.
+        cold: `'keep'`: users and items without an event before the cut count: a new user is shown the list of one of
+            whom nothing is known, and a new item is to be found, though a model of ids cannot. `'drop'` leaves the
+            window's rows of both out. Both are counted in a `CollabWarning`.
+        seed: of the dataloaders and the bootstrap.
+        **options: of `CollabDataLoaders.from_df`: columns, feedback, side features, batch size.
+
+    Returns:
+        DataFrame with index `(cut, metric, model)` and the columns of `compare`; `difference` is to the popularity of
+        the last window. Then a row of each metric and model with the cut `'mean'`: the means over the cuts, their
+        intervals (those of the cuts taken as independent) and the sum of `n`.
+
+    Raises:
+        ValueError: no times; windows that reach back to the first event; a cut with nothing before or in its window.
+        KeyError: a column is missing.
+        TypeError: `fit` returns something that is no model.
+
+    Example:
+        >>> from collabkit import EASE, datasets
+        >>> events = datasets.synthetic(n_users=200, n_items=100, n_ratings=4000, seed=1).ratings
+        >>> names = {'user_name': 'user', 'item_name': 'title', 'time_name': 'timestamp', 'feedback': 'implicit'}
+        >>> table = backtest(lambda dls: EASE(), events, n=2, window='90D', **names, n_boot=10)
+        >>> table.loc[('mean', 'NDCG@10'), 'value'].index.tolist()
+        ['popularity (90 days)', 'popularity', 'EASE']
+    """
+    days, cuts = in_days("window", window), _cuts(ratings, time_name, cuts, n, window)
+    given = {"threshold": threshold, "metrics": _METRICS if metrics is None else metrics, "k": k}
+    common = {"n_boot": n_boot, "seed": seed, "max_memory": max_memory}
+    tables, parts, times = {}, [], comparable_times(ratings[time_name])
+    for cut in cuts:
+        until = ratings[before(times, later(times, cut, days))]  # of what comes after the window nothing is known
+        split = _window(cut, time_name, cold)
+        dls = CollabDataLoaders.from_df(until, splitter=split, time_name=time_name, seed=seed, **options)
+        models = fit(dls)
+        models = list(models) if isinstance(models, (list, tuple)) else [models]
+        popular = [Popularity(days=days).fit(dls), Popularity().fit(dls)]
+        tables[cut] = compare([*popular, *models], **given, **common)
+        parts.append(dls.data)
+    _say_cold(parts)
+    mean = pd.concat({"mean": _mean(list(tables.values()))})
+    return pd.concat([pd.concat(tables), mean]).rename_axis(["cut", "metric", "model"])
+
+
+def _cuts(ratings: pd.DataFrame, time_name: str | None, cuts: Iterable | None, n: int, window) -> list:
+    if not isinstance(ratings, pd.DataFrame):
+        raise TypeError(f"expected a pandas DataFrame of interactions, got {type(ratings).__name__}")
+    if time_name is None:
+        raise ValueError(f"a backtest needs the times of the events: pass time_name=, one of {list(ratings.columns)}")
+    if time_name not in ratings.columns:
+        raise MissingError(f"column(s) {[time_name]} not found; the table has {list(ratings.columns)}")
+    if cuts is None:
+        return window_cuts(ratings[time_name], n, window)
+    check_times(ratings[time_name])
+    if not (cuts := [cuts] if isinstance(cuts, str) or not isinstance(cuts, Iterable) else list(cuts)):
+        raise ValueError("cuts must name at least one moment, got an empty list")
+    times = comparable_times(ratings[time_name])
+    for cut in cuts:
+        if len(set(before(times, cut))) < 2:
+            raise ValueError(f"cut {cut!r} does not lie within the data, whose events are from {times.min()} to "
+                             f"{times.max()}: there must be some before it and some after it")  # fmt: skip
+    return cuts
+
+
+def _window(cut, time_name: str, cold: str) -> Splitter:
+    """Training before the cut, validation the rows from it on that do not repeat a pair of training."""
+    split = time_split(date=cut, time_name=time_name)
+
+    def rows(df, columns):
+        train, valid, _ = split.rows(df, columns)
+        items = id_codes(df, columns.item)
+        pairs = id_codes(df, columns.user) * (items.max() + 1) + items
+        new = ~np.isin(pairs[valid], pairs[train])
+        again = int((~new).sum())
+        notes = [f"{again:,} rows of the window repeat a pair of training, which no list shows"] if again else []
+        return train, valid[new], notes
+
+    return Splitter(f"the window at {cut!r}", rows, cold, time_name)
+
+
+def _say_cold(parts: list[Dataset]) -> None:
+    """Count what the models could not know, over all windows."""
+    asked = [(data.train.counts("user"), data.valid.user_idx.unique()) for data in parts]
+    found = [(data.train.counts("item"), data.valid.item_idx) for data in parts]
+    new_users, new_rows = (sum(int((counts[idx] == 0).sum()) for counts, idx in pairs) for pairs in (asked, found))
+    if new_users or new_rows:
+        n_users, n_rows = (sum(len(idx) for _, idx in pairs) for pairs in (asked, found))
+        say(f"{new_users:,} of the {n_users:,} users of the {len(parts)} windows have no event before the cut and are "
+            f"shown the list of one of whom nothing is known; {new_rows:,} of the {n_rows:,} events are of items "
+            "without one. cold='drop' leaves both out")  # fmt: skip
+
+
+def _mean(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """The mean of tables of the same rows, with the intervals that follow from those of independent tables."""
+    if any(not table.index.equals(tables[0].index) for table in tables):
+        raise ValueError("fit must return the same models, in one order, at each cut; it returned " + " and ".join(
+            str(table.index.unique("model").tolist()[2:]) for table in tables))  # fmt: skip
+    mean = tables[0].assign(n=sum(table["n"] for table in tables))
+    for name, *ends in (("value", "low", "high"), ("difference", "diff_low", "diff_high")):
+        centres = np.stack([table[name] for table in tables])  # (cuts, rows)
+        mean[name] = centres.mean(0)
+        for end, sign in zip(ends, (-1, 1), strict=True):
+            widths = np.stack([table[end] for table in tables]) - centres
+            mean[end] = mean[name] + sign * np.sqrt(np.square(widths).sum(0)) / len(tables)
+    return mean
