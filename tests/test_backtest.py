@@ -178,7 +178,7 @@ def test_what_is_refused():
             backtest(fit, df, **{**OPTIONS, "cuts": CUTS, **args})
     with pytest.raises(ValueError, match=r"column 'time' has 1 missing time\(s\)"):
         backtest(fit, df.assign(time=df["time"].where(df["user"] != 2)), cuts=CUTS, **OPTIONS)
-    with pytest.raises(TypeError, match="takes learners, Recommenders and baselines, got NoneType"):
+    with pytest.raises(TypeError, match="expected learners, Recommenders and closed-form models, got NoneType"):
         backtest(lambda dls: None, df, cuts=CUTS, **OPTIONS)
     with pytest.raises(TypeError, match="expected a pandas DataFrame of interactions, got list"):
         backtest(fit, ROWS, **OPTIONS)
