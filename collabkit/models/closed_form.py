@@ -116,6 +116,10 @@ class ClosedForm(Model):
         """The `k` items most similar to `item` (one id or several), where the model knows any."""
         return self.recommender.similar_items(item, k)
 
+    def next_items(self, item, k: int = 10) -> pd.DataFrame:
+        """The `k` items expected right after `item` (one id or several), of a model of order."""
+        return self.recommender.next_items(item, k)
+
     def export(self, folder: str | Path = "export") -> Path:
         """Write the artefact that `Recommender.load` reads; see `serve.save_artefact`."""
         return self.recommender.save(folder)
