@@ -140,6 +140,7 @@ def test_a_search_index_is_asked_too(walker):
     exact = learn.recommend(["u0", "u1"], k=5, recent=events)
     learn.recommender.use_index(ExactIndex)
     assert learn.recommend(["u0", "u1"], k=5, recent=events)["item"].tolist() == exact["item"].tolist()
+    assert len(learn.recommend([], k=5, recent=events)) == 0
 
 
 # --- what is no good -------------------------------------------------------------------------------------------------

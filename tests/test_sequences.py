@@ -387,6 +387,20 @@ def test_what_came_later_is_no_part_of_the_input():
         EASE(l2=5).fit(dls).evaluate(n_boot=2)  # a set has no order
 
 
+def test_repeats_that_are_kept_are_no_leak():
+    df = walks(n_items=10)  # everybody goes round twice
+    dls = dataloaders(df)
+    with pytest.warns(CollabWarning, match="as repeats are kept, these items stay candidates") as caught:
+        table = NextItem(l2=1.0).fit(dls).evaluate(n_boot=2)
+    assert not any("too good" in str(w.message) for w in caught)
+    assert table.columns.name == "seen items hidden but those evaluated"
+    once = walks(n_events=5, noise=0.0)
+    model = NextItem(l2=1.0).fit(dataloaders(once))
+    assert model.evaluate(n_boot=2).columns.name == "seen items hidden"
+    with pytest.warns(CollabWarning, match="the figures are too good for them"):
+        model.evaluate(once[once["time"] == 1], n_boot=2)
+
+
 # --- histories that are no good --------------------------------------------------------------------------------------
 
 

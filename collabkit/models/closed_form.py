@@ -78,10 +78,13 @@ class ClosedForm(Model):
 
     def scorer(self, candidates: Tensor, max_memory: int | str = "512MB") -> Scorer:
         popular = 1e-9 * self.counts / self.counts.max().clamp(min=1)  # leads where scores are 0, for want of evidence
+        in_a_row = len(candidates) > 0 and bool((candidates.diff() == 1).all())  # all items, say: no copy of columns
+        columns = slice(int(candidates[0]), int(candidates[-1]) + 1) if in_a_row else candidates
+        popular = popular[columns]
 
         def scores(query: Query) -> Tensor:
-            found = self.scores(query.history if self.ordered else query.history.unique())
-            return torch.where(found == 0, popular, found)[:, candidates]
+            found = self.scores(query.history if self.ordered else query.history.unique())[:, columns]
+            return torch.where(found == 0, popular, found)
 
         return scores
 

@@ -78,11 +78,10 @@ class _Block(nn.Module):
     def at_end(self, x: Tensor, lengths: Tensor) -> Tensor:
         """What `forward` gives at the last places `(b, d)`: all places are keys and values, these alone ask."""
         b, length, d = x.shape
-        rows, place = torch.arange(b, device=x.device), torch.arange(length, device=x.device)
-        x, end = self.norms[0](x), x[rows, lengths - 1]
-        query = F.linear(x[rows, lengths - 1], self.qkv.weight[:d], self.qkv.bias[:d]).view(b, self.n_heads, 1, -1)
-        heads = F.linear(x, self.qkv.weight[d:], self.qkv.bias[d:]).view(b, length, 2, self.n_heads, -1)
-        there = (place < lengths[:, None])[:, None, None]
+        end = x[torch.arange(b, device=x.device), lengths - 1]
+        query = F.linear(self.norms[0](end), self.qkv.weight[:d], self.qkv.bias[:d]).view(b, self.n_heads, 1, -1)
+        heads = F.linear(self.norms[0](x), self.qkv.weight[d:], self.qkv.bias[d:]).view(b, length, 2, self.n_heads, -1)
+        there = (torch.arange(length, device=x.device) < lengths[:, None])[:, None, None]
         seen = F.scaled_dot_product_attention(query, *heads.permute(2, 0, 3, 1, 4), attn_mask=there)
         return self._layers(end, seen.reshape(b, d))
 

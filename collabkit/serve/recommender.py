@@ -172,7 +172,7 @@ class Recommender:
             seen = None if seen is None else seen.of(query.users)
             seen = seen.union(met) if filter_seen else seen
         asked, at = {} if ids is None else {self.columns.user: ids}, torch.arange(len(query))
-        return self._lists(asked, at, lambda at: query[at], candidates, k, seen, max_memory)
+        return self._lists(asked, at, _in_turn(query), candidates, k, seen, max_memory)
 
     @reads
     def default_list(self, k: int = 10, *, items=None, exclude=None, context=None) -> pd.DataFrame:
@@ -216,7 +216,7 @@ class Recommender:
         query, name = self._query_of(runs, {}), self.columns.item
         asked = {} if _is_one(self.items, item) else {f"after_{name}": self.items.decode(rows)}
         candidates, at = self._candidates(None, None), torch.arange(len(query))
-        return self._lists(asked, at, lambda at: query[at], candidates, k, runs, askers="items")
+        return self._lists(asked, at, _in_turn(query), candidates, k, runs, askers="items")
 
     @reads
     def similar_users(self, user, k: int = 10) -> pd.DataFrame:
@@ -270,7 +270,7 @@ class Recommender:
                 user and item have training rows (`'warm'`) and whose item, user or both have none (`'cold item'`,
                 `'cold user'`, `'cold both'`), indexed by part and metric; see `evaluate.evaluate_ranking`.
             threshold: a held-out item rated at least this is relevant; default the median training rating, or the
-                median of those above the lowest, where it is that; the table names it. Without
+                median of those above the lowest, where it is that; the columns' name says it. Without
                 ratings all are.
             n_boot, seed: bootstrap over users for the 95 % intervals.
             max_memory: as in `recommend`.
@@ -280,8 +280,8 @@ class Recommender:
             paired `difference` to popularity with `diff_low` and `diff_high`, and `n`, the number of ratings or users.
             RMSE and MAE come first where there are ratings, `metrics` is None and `by` is None or `'cold'`. Items seen
             in training are not candidates, nor, in a final test, those of the validation part, unless the test holds
-            them. Ties count against a model: popularity, which knows nothing of items without training rows, has 0
-            among them, less than a random order.
+            them: the columns' name says so. Ties count against a model: popularity, which knows nothing of items
+            without training rows, has 0 among them, less than a random order.
 
         Raises:
             KeyError: unknown ids in a list of `candidates`.
@@ -293,11 +293,15 @@ class Recommender:
 
     @reads
     def evaluate_fold_in(self, on="valid", *, n_given=(1, 3, 5, 10, 20), k: int = 10, seed: int = 0) -> pd.DataFrame:
-        """What is said of new users when n of their rows become known; see `evaluate.fold_in.evaluate_fold_in`.
+        """What is said of new users when the first n of their rows become known; see `new_users.evaluate_fold_in`.
+
+        The first in time where the rows have times, so that nothing given is later than what is to be predicted; else n
+        drawn at random.
 
         Args:
             on: as of `evaluate`; its users without training rows are the new ones, see `splits.cold_users`.
-            n_given, k, seed: rows given, cut-off of the ranking metrics, and the draw of the rows.
+            n_given, k: rows given, and cut-off of the ranking metrics.
+            seed: of the draw of rows without times, or of equal ones.
 
         Returns:
             DataFrame indexed by `n_given`, 0 included: RMSE, or HitRate, NDCG and Recall at `k` without ratings, beside
@@ -571,6 +575,11 @@ class Recommender:
             f"Recommender: {type(self.model).__name__}, {len(self.users) - 1:,} users, {len(self.items) - 1:,} items, "
             f"{len(self.train):,} training rows"
         )
+
+
+def _in_turn(query: Query) -> Callable[[Tensor], Query]:
+    """A function from positions one after the other, block by block, to the questions of a query there."""
+    return lambda at: query[int(at[0]) : int(at[-1]) + 1] if len(at) else query[:0]
 
 
 def _is_one(vocab: Vocab, ids) -> bool:
