@@ -33,6 +33,13 @@ def planted(rated: bool = False, seed: int = 0) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
+def same(lists: pd.DataFrame, others: pd.DataFrame) -> None:
+    """The same lists; the last digits of the scores depend on who is asked beside."""
+    columns = [name for name in lists if name != "score"]
+    assert lists[columns].reset_index(drop=True).equals(others[columns].reset_index(drop=True))
+    assert np.allclose(lists["score"], others["score"], atol=1e-5)
+
+
 class ModelContract:
     """The tests. A subclass names the model and what it is trained with.
 
@@ -146,6 +153,37 @@ class ModelContract:
             assert (group == 1).sum() >= 3
         with pytest.raises(KeyError, match="nothing"):
             learn.recommend(history={"nothing": 5.0} if self.rated else ["nothing"])
+
+    def test_recent_events_count_as_history_at_once(self, learn):
+        dls = learn.data if self.closed_form else learn.dls.data
+        known = pd.concat([dls.train.to_df(), dls.valid.to_df()])
+        known = known[known["user"] == "u3"].sort_values("time")
+        unseen = [name for name in (f"i{j:02d}" for j in range(N_ITEMS)) if name not in set(known["item"])]
+        recent = pd.DataFrame({"user": "u3", "item": unseen[5:2:-1], "rating": 5.0, "time": [10**6, 10**6, 10**6 + 1]})
+        if not self.histories:
+            with pytest.raises(TypeError, match="history"):
+                learn.recommend("u3", k=5, recent=recent)
+            return
+        usual = learn.recommend(["u4", "u3"], k=5)
+        found = learn.recommend(["u4", "u3"], k=5, recent=recent)
+        same(found[found["user"] == "u4"], usual[usual["user"] == "u4"])
+        found = found[found["user"] == "u3"]
+        assert not set(found["item"]) & (set(recent["item"]) | set(known["item"]))
+        if "users" not in learn.recommender.model.needs or "history" not in learn.recommender.model.needs:
+            alike = learn.recommend(history=pd.concat([known, recent])[list(recent)], k=5)
+            same(found.drop(columns="user"), alike.drop(columns="user"))
+        assert learn.recommend(["u4", "u3"], k=5).equals(usual)  # nothing is kept
+
+    def test_what_follows_an_item_is_the_list_of_a_history_of_it(self, learn):
+        if not learn.recommender.model.ordered:
+            with pytest.raises(TypeError, match="ask similar_items"):
+                learn.next_items("i03")
+            return
+        found = learn.next_items("i03", k=5)
+        assert found.equals(learn.recommend(history=["i03"], k=5)) and "i03" not in set(found["item"])
+        both = learn.next_items(["i07", "i03"], k=5)
+        assert list(both) == ["after_item", "item", "rank", "score"]
+        same(both[both["after_item"] == "i03"].drop(columns="after_item"), found)
 
     def test_similar_items(self, learn):
         if not self.similar:

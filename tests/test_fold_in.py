@@ -1,6 +1,7 @@
 """Fold-in of new users: posteriors by hand, planted structure, invariances, every model, errors, and its evaluation."""
 
 import copy
+import dataclasses
 from itertools import pairwise
 
 import numpy as np
@@ -505,6 +506,30 @@ def test_new_users_are_those_without_training_rows_and_draws_are_nested(planted)
     assert few < many and len(few) == 60
     other = NewUserRows(train, test, 20, seed=1)
     assert not torch.equal(other.items, users.items)
+
+
+def test_what_is_given_to_new_users_never_is_later_than_what_is_to_be_predicted(planted):
+    model, train, test = planted
+    times = torch.randperm(len(test), generator=torch.Generator().manual_seed(3)) // 2  # with ties
+    timed = dataclasses.replace(test, time=times)
+    users = NewUserRows(train, timed, 20, seed=0)
+    when = {pair: int(t) for pair, t in zip(pairs_of(test.user_idx, test.item_idx), times, strict=True)}
+    assert len(when) == len(test)
+    moment = torch.tensor([when[pair] for pair in pairs_of(users.users[users.group], users.items)])
+    steps = moment.diff()[users.group.diff() == 0]
+    assert bool((steps >= 0).all()) and bool((steps == 0).any())
+    fold_in, options = FoldIn(model, Dataset(train)), {"n_given": (1, 5), "seed": 0}
+    table = evaluate_fold_in(fold_in, timed, **options)
+    other = times[torch.randperm(len(test), generator=torch.Generator().manual_seed(4))]
+    shuffled = evaluate_fold_in(fold_in, dataclasses.replace(test, time=other), **options)
+    assert not np.allclose(shuffled["RMSE"], table["RMSE"])
+    apart = dataclasses.replace(test, time=torch.arange(len(test)))  # without ties nothing is left to chance
+    one, two = (NewUserRows(train, apart, 20, seed=seed) for seed in (0, 1))
+    assert torch.equal(one.items, two.items)
+
+
+def pairs_of(users, items):
+    return list(zip(users.tolist(), items.tolist(), strict=True))
 
 
 def test_the_evaluation_by_hand(planted):

@@ -25,6 +25,7 @@ from collabkit import (
 )  # fmt: skip
 from collabkit.data.runs import Runs
 from collabkit.models.next_item import decayed_counts, decayed_gram, sparse_counts
+from collabkit.models.sequence import alike
 
 NETWORKS = [GRURec, SASRec, AveragedHistory]
 
@@ -291,6 +292,29 @@ def test_a_state_knows_nothing_of_later_events(model):
 
 
 @pytest.mark.parametrize("model", NETWORKS, ids=lambda cls: cls.__name__)
+def test_the_last_states_are_those_of_all_states(model):
+    net = model(20, n_factors=8, length=9).eval()
+    torch.manual_seed(0)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    lengths = torch.tensor([9, 3, 1, 7])
+    rows = net.item_rows(torch.randint(1, 20, (4, 9)))[0]
+    last = net.states(rows, lengths)[torch.arange(4), lengths - 1]
+    assert torch.allclose(net.last_states(rows, lengths), last, atol=1e-5)
+
+
+def test_histories_of_like_length_are_read_together():
+    lengths = torch.randint(0, 60, (2000,), generator=torch.Generator().manual_seed(0))
+    groups = list(alike(lengths, cells=500, waste=20))
+    assert torch.equal(torch.cat(groups).sort().values, lengths.nonzero().squeeze(1))
+    for rows in groups:
+        places, filled = len(rows) * int(lengths[rows].max()), int(lengths[rows].sum())
+        assert places <= 500 and places - filled <= 20 + filled / 4
+    assert [rows.tolist() for rows in alike(torch.tensor([700, 0, 800]), cells=500)] == [[0], [2]]
+    assert not list(alike(torch.zeros(3, dtype=torch.int64)))
+
+
+@pytest.mark.parametrize("model", NETWORKS, ids=lambda cls: cls.__name__)
 def test_longer_histories_are_cut_from_the_left(model):
     net = model(20, n_factors=8, length=3).eval()
     assert torch.equal(
@@ -361,6 +385,20 @@ def test_what_came_later_is_no_part_of_the_input():
     with warnings.catch_warnings():
         warnings.simplefilter("error", CollabWarning)
         EASE(l2=5).fit(dls).evaluate(n_boot=2)  # a set has no order
+
+
+def test_repeats_that_are_kept_are_no_leak():
+    df = walks(n_items=10)  # everybody goes round twice
+    dls = dataloaders(df)
+    with pytest.warns(CollabWarning, match="as repeats are kept, these items stay candidates") as caught:
+        table = NextItem(l2=1.0).fit(dls).evaluate(n_boot=2)
+    assert not any("too good" in str(w.message) for w in caught)
+    assert table.columns.name == "seen items hidden but those evaluated"
+    once = walks(n_events=5, noise=0.0)
+    model = NextItem(l2=1.0).fit(dataloaders(once))
+    assert model.evaluate(n_boot=2).columns.name == "seen items hidden"
+    with pytest.warns(CollabWarning, match="the figures are too good for them"):
+        model.evaluate(once[once["time"] == 1], n_boot=2)
 
 
 # --- histories that are no good --------------------------------------------------------------------------------------

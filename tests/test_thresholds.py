@@ -48,7 +48,7 @@ def test_the_default_never_makes_everything_relevant(case):
     assert 0 < liked < len(valid)
     assert len(learn.recommender.task()) == liked
     table = learn.evaluate(n_boot=10)
-    assert table.columns.name == f"relevant: rating >= {default_threshold(train):g}"
+    assert table.columns.name == f"relevant: rating >= {default_threshold(train):g}; seen items hidden"
     levels = audit(train, valid).loc["chance level of Recall@10", "meaning"]
     n_users = len(np.unique(valid.user_idx[valid.rating >= default_threshold(train)]))
     assert f"over {n_users:,} users" in levels
@@ -58,20 +58,21 @@ def test_tables_name_the_threshold_that_was_given(capsys):
     dls = CollabDataLoaders.from_df(rated([1, 2, 3], [0.4, 0.3, 0.3]), seed=0)
     learn = silence(collab_learner(dls, 3))
     for table in (learn.evaluate(threshold=2, n_boot=10), learn.evaluate(threshold=2, by="cold", n_boot=10)):
-        assert table.columns.name == "relevant: rating >= 2"
-    assert compare([learn, Popularity()], threshold=2.5, n_boot=10).columns.name == "relevant: rating >= 2.5"
+        assert table.columns.name == "relevant: rating >= 2; seen items hidden"
+    table = compare([learn, Popularity()], threshold=2.5, n_boot=10)
+    assert table.columns.name == "relevant: rating >= 2.5; seen items hidden"
     print_evaluation(learn.evaluate(threshold=2, n_boot=10))
     assert "relevant: rating >= 2" in " ".join(capsys.readouterr().out.split())
     liked = Implicit(threshold=2)
     events = CollabDataLoaders.from_df(rated([1, 2], [0.5, 0.5]), rating_name="rating", feedback=liked, seed=0)
-    assert silence(collab_learner(events, 3)).evaluate(n_boot=10).columns.name is None
+    assert silence(collab_learner(events, 3)).evaluate(n_boot=10).columns.name == "seen items hidden"
 
 
 def test_equal_ratings_say_that_nothing_can_be_told_from_them():
     dls = CollabDataLoaders.from_df(rated([3], [1]), seed=0)
     learn = silence(collab_learner(dls, 3))
     table = learn.evaluate(n_boot=10)
-    assert table.columns.name == "relevant: rating >= 3"
+    assert table.columns.name == "relevant: rating >= 3; seen items hidden"
     assert len(learn.recommender.task(threshold=3.5)) == 0
 
 

@@ -42,6 +42,8 @@ reveal_type(learn)  # CollabLearner
 learn.fit_one_cycle(2, 5e-3, checkpoint="run", resume=True)
 learn.fit_als(3)
 reveal_type(learn.recommend(["ann"], k=3))  # DataFrame
+reveal_type(learn.recommend(["ann"], recent=ratings))  # DataFrame
+reveal_type(learn.next_items("Alien", k=3))  # DataFrame
 reveal_type(learn.recommender)  # Recommender
 reveal_type(learn.evaluate(k=[5, 10], candidates=SampledCandidates(99)))  # DataFrame
 reveal_type(learn.export("artefact"))  # Path

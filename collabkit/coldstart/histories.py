@@ -1,7 +1,8 @@
-"""What a caller says of new users, checked and encoded."""
+"""What a caller says of new users, and of what known ones did since the training, checked and encoded."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -9,12 +10,12 @@ import torch
 from torch import Tensor
 
 from collabkit.data.dataset import Dataset
-from collabkit.data.interactions import Interactions, check_ratings, check_times
+from collabkit.data.interactions import Columns, Interactions, check_ratings, check_times, encode_times
 from collabkit.data.notices import MissingError, say
 from collabkit.data.runs import Runs
 from collabkit.data.vocab import check_ids
 
-__all__ = ["NewUsers", "read_histories"]
+__all__ = ["NewUsers", "read_histories", "read_recent"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,55 +55,117 @@ def read_histories(history, data: Dataset, *, rated: bool, y_range=None, ordered
         TypeError: ratings where the model knows none, or none where it needs them.
     """
     if isinstance(history, pd.DataFrame):
-        code, ids, items, ratings = _many_histories(history, data, rated, ordered)
+        told = _many_histories(history, data, rated, by_time=ordered)
     else:
-        items, ratings = _one_history(history, data, rated)
-        code, ids = np.zeros(len(items), dtype=np.int64), None
-    if rated and y_range is not None:
+        told = _one_history(history, data, rated)
+    rows, ids = _kept(told, "history", y_range, ordered), told.ids
+    rows = rows[np.argsort(told.code[rows], kind="stable")]  # by user, else as they were
+    counts = np.bincount(told.code[rows], minlength=1 if ids is None else len(ids))
+    if (none := counts == 0).any():
+        who = f"{none.sum():,} user(s) have no item that the model knows, e.g. {ids[none].tolist()[0]!r}"
+        raise ValueError(f"{who}; leave them out, or add_items first")
+    weight = told.ratings[torch.from_numpy(rows)] if rated else None
+    histories = Runs.group(told.code[rows], told.items[rows], len(counts), width=data.n_items, weight=weight)
+    return NewUsers(ids, histories)
+
+
+def read_recent(
+    recent: pd.DataFrame, data: Dataset, *, rated: bool, y_range=None, ordered: bool = False
+) -> tuple[pd.Index, Interactions]:
+    """Check and encode what users whom the model knows did since the training.
+
+    Args:
+        recent: a row an event, with the model's user and item columns, the rating column where the model takes ratings,
+            and, if it is there, the time column, by which the rows are put in order. It may have no rows. Rows of
+            unknown items are left out and, unless the model reads events in order, repeated pairs count once, the last
+            one; both are counted in a `CollabWarning`.
+        data, rated, y_range, ordered: as of `read_histories`.
+
+    Returns:
+        The users that it names, in order of appearance, and the events in their order; their times are there where the
+        data and the table have some.
+
+    Raises:
+        TypeError: it is no DataFrame; ratings, times or ids are of another type.
+        KeyError: a column is missing; a user is unknown.
+        ValueError: a rating is missing or out of range; a time is missing.
+    """
+    if not isinstance(recent, pd.DataFrame):
+        what = f"a DataFrame with columns {data.columns.present}, a row an event"
+        raise TypeError(f"recent= must be {what}; got {type(recent).__name__}")
+    if len(recent) == 0:
+        _columns_of(recent, data, rated, "recent=")
+        return data.users.ids[:0], data.train.new_empty()
+    told = _many_histories(recent, data, rated, by_time=True, what="recent=")
+    user_idx = data.users.encode(told.ids)
+    if len(new := told.ids[user_idx == 0]):
+        who = f"{len(new):,} user(s) of recent= are unknown to the model, e.g. {new.tolist()[0]!r}"
+        raise MissingError(f"{who}: ask for them by history=, or take them in by fold_in first")
+    rows = torch.from_numpy(_kept(told, "recent=", y_range, ordered))
+    users = torch.from_numpy(user_idx)[torch.from_numpy(told.code)[rows]]
+    events = {"user_idx": users, "item_idx": torch.from_numpy(told.items)[rows], "weight": None}
+    events["rating"] = told.ratings[rows] if rated else None
+    events["time"] = None if told.times is None else encode_times(told.times)[rows]
+    context = {name: torch.zeros_like(users) for name in data.train.context}
+    return told.ids, replace(data.train, **events, context=context)
+
+
+class _Told(NamedTuple):
+    """Rows of a caller's table or list: whose each is among the users, their ids, the item, the rating, the time."""
+
+    code: np.ndarray
+    ids: pd.Index | None
+    items: np.ndarray
+    ratings: Tensor | None = None
+    times: pd.Series | None = None
+
+
+def _kept(told: _Told, what: str, y_range, ordered: bool) -> np.ndarray:
+    """The positions of the rows that count; the others are said, and ratings out of range refused."""
+    code, items, ratings = told.code, told.items, told.ratings
+    if ratings is not None and y_range is not None and len(ratings):
         low, high = y_range
         if outside := int(((ratings < low) | (ratings > high)).sum()):
             span = f"they run from {ratings.min():g} to {ratings.max():g}"
-            raise ValueError(f"{outside:,} rating(s) of the history lie outside y_range={tuple(y_range)}: {span}")
+            raise ValueError(f"{outside:,} rating(s) of {what} lie outside y_range={tuple(y_range)}: {span}")
     keep = items > 0
     if not ordered:  # the last one of each pair
-        keep &= ~pd.Series(code * (items.max() + 1) + items).duplicated(keep="last").to_numpy()
+        keep &= ~pd.Series(code * (items.max(initial=0) + 1) + items).duplicated(keep="last").to_numpy()
     rows = np.flatnonzero(keep)
-    rows = rows[np.argsort(code[rows], kind="stable")]  # by user, else as they were
     unknown, parts = int((items == 0).sum()), []
     if unknown:
         parts.append(f"{unknown:,} name items that the model does not know and are left out")
     if repeated := len(items) - unknown - len(rows):
         parts.append(f"{repeated:,} repeat a (user, item) pair, of which the last one counts")
     if parts:
-        say(f"of {len(items):,} rows of history {'; '.join(parts)}")
-    counts = np.bincount(code[rows], minlength=1 if ids is None else len(ids))
-    if (none := counts == 0).any():
-        who = f"{none.sum():,} user(s) have no item that the model knows, e.g. {ids[none].tolist()[0]!r}"
-        raise ValueError(f"{who}; leave them out, or add_items first")
-    weight = ratings[torch.from_numpy(rows)] if rated else None
-    histories = Runs.group(code[rows], items[rows], len(counts), width=data.n_items, weight=weight)
-    return NewUsers(ids, histories)
+        say(f"of {len(items):,} rows of {what} {'; '.join(parts)}")
+    return rows
 
 
-def _many_histories(
-    history: pd.DataFrame, data: Dataset, rated: bool, ordered: bool
-) -> tuple[np.ndarray, pd.Index, np.ndarray, Tensor | None]:
-    """Of each row, whose it is among the users, their ids, the item and the rating."""
+def _columns_of(table: pd.DataFrame, data: Dataset, rated: bool, what: str) -> Columns:
+    """The columns that a table of events must have, if it has them."""
     columns = replace(data.columns, time=None, rating=data.columns.rating if rated else None, context=())
-    missing = [name for name in columns.present if name not in history.columns]
+    missing = [name for name in columns.present if name not in table.columns]
     if missing:
-        raise MissingError(f"the history lacks the column(s) {missing} of the model; it has {list(history.columns)}")
-    columns.check(history)
-    if ordered and data.columns.time in history.columns:
-        check_times(history[data.columns.time])
-        history = history.sort_values(data.columns.time, kind="stable")
-    code, ids = pd.factorize(check_ids(history[columns.user], columns.user))
-    items = data.items.encode(history[columns.item])
-    ratings = check_ratings(history[columns.rating]) if rated else None
-    return code, ids, items, ratings
+        raise MissingError(f"{what} lacks the column(s) {missing} of the model; it has {list(table.columns)}")
+    return columns
 
 
-def _one_history(history, data: Dataset, rated: bool) -> tuple[np.ndarray, Tensor | None]:
+def _many_histories(table: pd.DataFrame, data: Dataset, rated: bool, by_time: bool, what: str = "the history") -> _Told:
+    """The rows of a table, where it is to be read `by_time` and has times in their order."""
+    columns, times = _columns_of(table, data, rated, what), data.columns.time
+    columns.check(table)
+    by_time &= times in table.columns
+    if by_time:
+        check_times(table[times])
+        table = table.sort_values(times, kind="stable")
+    code, ids = pd.factorize(check_ids(table[columns.user], columns.user))
+    items = data.items.encode(table[columns.item])
+    ratings = check_ratings(table[columns.rating]) if rated else None
+    return _Told(code, ids, items, ratings, table[times] if by_time else None)
+
+
+def _one_history(history, data: Dataset, rated: bool) -> _Told:
     if rated and not isinstance(history, (Mapping, pd.Series)):
         what = f"{{{data.items[1]!r}: 4}}, or a DataFrame with columns {data.columns.present}; got {history!r}"
         raise TypeError(f"the model was trained on ratings: history must be a dict from items to ratings, e.g. {what}")
@@ -115,9 +178,10 @@ def _one_history(history, data: Dataset, rated: bool) -> tuple[np.ndarray, Tenso
         what = "give at least one item; default_list() is for users of whom nothing is known"
         raise ValueError(f"the history is empty: {what}")
     items = data.items.encode(list(named), unknown="raise")
+    told = _Told(np.zeros(len(items), dtype=np.int64), None, items)
     if not rated:
-        return items, None
+        return told
     numbers = (int, float, np.number)
     if odd := [item for item, value in named.items() if not (isinstance(value, numbers) and np.isfinite(value))]:
         raise ValueError(f"the history's ratings must be finite numbers; that of {odd[0]!r} is {named[odd[0]]!r}")
-    return items, torch.tensor([float(rating) for rating in named.values()])
+    return told._replace(ratings=torch.tensor([float(rating) for rating in named.values()]))

@@ -17,6 +17,8 @@ from collabkit.data.vocab import Vocab
 
 __all__ = ["Dataset"]
 
+LATEST = torch.iinfo(torch.int64).max  # the time of what has none, where other events have some
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -127,6 +129,25 @@ class Dataset:
                              "dataloaders with time_name=")  # fmt: skip
         return [part for part in parts if len(part)]
 
+    def followed_by(self, events: Interactions, *, once: bool) -> Interactions:
+        """All that is known of the users of `events`, and then these.
+
+        They are in the order of the times, known events first where these are equal. What follows events without times
+        has none either, and is later than these.
+
+        Args:
+            events: what the users did since, in their order.
+            once: of what is known, leave out the pairs that `events` hold too.
+        """
+        users = events.user_idx.unique()
+        known = self._known.take(self._known.by_user.of(users).values)
+        if once:
+            known = known.take(~torch.isin(known.pair_keys(), events.pair_keys()))
+        if known.time is not None and events.time is not None:
+            undated = torch.isin(events.user_idx, known.user_idx[known.time == LATEST])
+            events = replace(events, time=events.time.masked_fill(undated, LATEST))
+        return joined(known, events)
+
     def histories_before(self, rows: Interactions | None, *, is_valid: bool) -> Runs:
         """What was known of each user at the moment of the first of their evaluated `rows`, the latest last.
 
@@ -139,7 +160,7 @@ class Dataset:
         if rows is None or rows.time is None or events.time is None:
             return runs
         times = events.time[events.by_user.values]
-        moment = torch.full((self.n_users,), torch.iinfo(torch.int64).max)
+        moment = torch.full((self.n_users,), LATEST)
         moment.scatter_reduce_(0, rows.user_idx, rows.time, "amin")
         known = torch.zeros(self.n_users, dtype=torch.int64).index_add_(
             0, runs.rows, (times <= moment[runs.rows]).long()
@@ -196,6 +217,5 @@ def joined(*parts: Interactions | None) -> Interactions:
     if len(parts) == 1:
         return parts[0]
     if parts[0].time is not None:
-        latest = torch.iinfo(torch.int64).max
-        parts = [replace(p, time=torch.full((len(p),), latest)) if p.time is None else p for p in parts]
+        parts = [replace(p, time=torch.full((len(p),), LATEST)) if p.time is None else p for p in parts]
     return Interactions.concat(*parts)

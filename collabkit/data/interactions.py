@@ -18,7 +18,9 @@ from collabkit.data.notices import MissingError, say
 from collabkit.data.runs import Runs, sorted_unique
 from collabkit.data.vocab import Vocab
 
-__all__ = ["Columns", "Interactions", "SIDES", "check_ratings", "check_times", "comparable_times", "day_of"]
+__all__ = [
+    "Columns", "Interactions", "SIDES", "check_ratings", "check_times", "comparable_times", "day_of", "encode_times"
+]  # fmt: skip
 
 SIDES = ("user", "item")
 
@@ -135,7 +137,7 @@ class Interactions:
         """
         columns.check(df)
         rating = None if columns.rating is None else check_ratings(df[columns.rating])
-        time = None if columns.time is None else _encode_times(df[columns.time])
+        time = None if columns.time is None else encode_times(df[columns.time])
         vocabs, idx = [], []
         for name, vocab in ((columns.user, users), (columns.item, items)):
             found, codes = Vocab.factorize(df[name], name) if vocab is None else (vocab, vocab.encode(df[name]))
@@ -333,7 +335,8 @@ def comparable_times(column: pd.Series) -> pd.Series:
     return column.astype("datetime64[s]") if is_day else column
 
 
-def _encode_times(column: pd.Series) -> Tensor:
+def encode_times(column: pd.Series) -> Tensor:
+    """Times `(n,)` int64 of a column, nanoseconds for timestamps, or an error where it holds no such times."""
     check_times(column)
     if column.dtype.kind == "M":
         try:

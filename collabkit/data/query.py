@@ -45,8 +45,10 @@ class Query:
         return len(self.users)
 
     def __getitem__(self, at) -> "Query":
-        """The questions at the positions `at` `(k,)`, or in a slice."""
-        at = torch.arange(len(self), device=self.users.device)[at] if isinstance(at, slice) else at
+        """The questions at the positions `at` `(k,)`, or in a slice, of which nothing is copied."""
+        if isinstance(at, slice):
+            first, stop, step = at.indices(len(self))
+            at = slice(first, max(first, stop)) if step == 1 else torch.arange(len(self), device=self.device)[at]
         return self._each(lambda part: part.of(at) if isinstance(part, Runs) else part[at])
 
     device = property(attrgetter("users.device"), doc="Where its tensors are.")

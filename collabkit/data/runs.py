@@ -106,7 +106,9 @@ class Runs:
         return runs
 
     def last(self, k: int) -> Runs:
-        """The last `k` values of each row."""
+        """The last `k` values of each row; these runs themselves where no row has more."""
+        if len(self) == 0 or int(self.lengths.max()) <= k:
+            return self
         return self.spans(torch.maximum(self.start[1:] - k, self.start[:-1]), self.start[1:])
 
     def filled(self, value: int) -> Runs:

@@ -31,6 +31,7 @@ def compare(
     Returns:
         DataFrame with index `(metric, model)` and columns `value`, `low`, `high` (95 %), `difference` (to the first
         model, by user), `diff_low`, `diff_high`, `n` (users). An interval that holds 0 tells no difference.
+        The columns' name says what is relevant, and whether seen items are candidates.
 
     Raises:
         ValueError: models with other users, items, training or validation rows; no model is fitted; names that repeat.
@@ -59,7 +60,7 @@ def compare(
     )
     order = {task.name(*key): j for j, key in enumerate(first)}
     table = table.iloc[np.argsort(table["metric"].map(order).to_numpy(), kind="stable")]
-    return table.set_index(["metric", "model"]).rename_axis(columns=task.relevance)
+    return table.set_index(["metric", "model"]).rename_axis(columns=task.title)
 
 
 def _with_data(models: list) -> list[tuple[Model, Dataset]]:

@@ -26,13 +26,14 @@ _BLOCK = 256  # users
 class NewUserRows:
     """Test users without training rows: some rows of each that may be given, and the rest, which is to be predicted.
 
-    The rows of a user are put in one random order: the first n are what is given at n, the rows beyond the `most` given
-    are the same rest for all n.
+    The rows of a user are put in one order, that of their times, by chance where there are none or they are equal: the
+    first n are what is given at n, the rows beyond the `most` given are the same rest for all n. So what is given never
+    is later than what is to be predicted.
 
     Args:
         train, test: interactions with the same vocabularies.
         most: rows that are given at most; users without more are left out.
-        seed: of the orders.
+        seed: of what is left to chance.
 
     Raises:
         ValueError: no user is left.
@@ -43,6 +44,7 @@ class NewUserRows:
         users, items = test.user_idx, test.item_idx
         rows = ((users > 0) & ~trained[users] & (items > 0)).nonzero().squeeze(1)
         rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(check_seed(seed)))]
+        rows = rows if test.time is None else rows[test.time[rows].argsort(stable=True)]
         rows = rows[users[rows].argsort(stable=True)]
         self.users, counts = torch.unique_consecutive(users[rows], return_counts=True)
         n_new, enough = len(self.users), counts > most
@@ -77,10 +79,11 @@ class NewUserRows:
 def evaluate_fold_in(
     fold_in: FoldIn, test: Interactions, *, n_given: Iterable[int] = (1, 3, 5, 10, 20), k: int = 10, seed: int = 0,
 ) -> pd.DataFrame:  # fmt: skip
-    """What is said of users without training rows when n of their rows, drawn at random, become known.
+    """What is said of users without training rows when the first n of their rows become known.
 
-    For every n the same rest is predicted, the rows beyond the largest n, and the first n given are among those at a
-    larger n. With n = 0, which is always there, users have what their features foretell, or else the default row.
+    The first in time, where `test` has times; else, and among equal times, n drawn at random by `seed`. For every n the
+    same rest is predicted, the rows beyond the largest n, and the first n given are among those at a larger n. With
+    n = 0, which is always there, users have what their features foretell, or else the default row.
 
     Args:
         fold_in: of the trained model.

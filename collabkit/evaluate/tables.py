@@ -44,7 +44,7 @@ def evaluate(
             groups = on[data.columns.user].factorize()[0] if isinstance(on, pd.DataFrame) else None
             table = join_tables(evaluate_ratings(model, data, test, groups=groups, **common), table)
     table = table[[c for c in table.columns if c != "n"] + ["n"]].astype({"n": int})
-    return table.rename_axis(columns=task.relevance)
+    return table.rename_axis(columns=task.title)
 
 
 @torch.inference_mode()

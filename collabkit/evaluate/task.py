@@ -106,7 +106,8 @@ class RankingTask:
         candidates: `(c,)` the items that compete where they are not hidden, ascending; None for all.
         allowed: or each user's own candidates, the relevant ones included.
         label: what stands behind the metrics' names.
-        relevance: what the columns of tables are called: which held-out rows are relevant; None where all are.
+        title: what the columns of tables are called: which held-out rows are relevant, where not all are, and whether
+            seen items are candidates.
         context: by field, values `(n_users, ...)` of the moment at which each user is asked.
         rows: the evaluated rows, and `is_valid`, whether they are the validation part: what models that look at
             histories in their order may know of each user then.
@@ -114,12 +115,12 @@ class RankingTask:
 
     def __init__(
         self, data: Dataset, users: Tensor, items: Tensor, hidden: Runs, *, candidates: Tensor | None = None,
-        allowed: Runs | None = None, label: str = "", relevance: str | None = None,
+        allowed: Runs | None = None, label: str = "", title: str | None = None,
         context: Mapping[str, Tensor] | None = None, rows: Interactions | None = None, is_valid: bool = True,
     ):  # fmt: skip
         self.data, self.train, self.users, self.items, self.hidden = data, data.train, users, items, hidden
         self.candidates, self.allowed, self.label, self.context = candidates, allowed, label, context
-        self.relevance, self._rows, self._is_valid = relevance, rows, is_valid
+        self.title, self._rows, self._is_valid = title, rows, is_valid
         if candidates is None:
             self.candidates = torch.arange(1, data.n_items)
         else:  # pairs of other items hide nothing: without them their numbers are those of hidden candidates
@@ -157,11 +158,7 @@ class RankingTask:
         repeated = int(hidden.find(test.pairs.rows, test.pairs.values)[1].sum())
         if repeated:
             hidden = hidden.without(test.pairs)
-            say(
-                f"{repeated:,} of the pairs the model was trained or validated on occur in the evaluated rows"
-                f"{'' if data.folded is None else ' (or users were folded in by them)'}: "
-                "the figures are too good for them; drop duplicates before splitting (filters.drop_duplicates)"
-            )
+            _say_repeated(repeated, data)
         if threshold is not None and test.rating is None:
             raise ValueError(
                 f"threshold={threshold!r} is of ratings, and these events have none: every row is relevant. Pass a "
@@ -169,9 +166,10 @@ class RankingTask:
             )
         threshold = default_threshold(data.train) if threshold is None else finite("threshold", threshold)
         rows = _relevant_rows(test, threshold)
-        relevance = None if test.rating is None else f"relevant: {data.columns.rating} >= {threshold:g}"
+        title = "seen items hidden" + (" but those evaluated" if repeated else "")
+        title = title if test.rating is None else f"relevant: {data.columns.rating} >= {threshold:g}; {title}"
         relevant, options = _competitors(candidates, data.train, test, rows.pairs, hidden)
-        options |= {"context": _moments(rows), "relevance": relevance, "rows": rows, "is_valid": isinstance(on, str)}
+        options |= {"context": _moments(rows), "title": title, "rows": rows, "is_valid": isinstance(on, str)}
         return cls(data, relevant.rows, relevant.values, hidden, **options)
 
     def __len__(self) -> int:
@@ -264,6 +262,16 @@ class RankingTask:
             source = Lists(lambda *asked: counts[asked[-1]], self.allowed)
             lists = rank_pairs(source, self.users, self.items, block=block, list_k=k)[1].numpy()
         return Ranked(ranks, self.groups, self.n_candidates, lists)
+
+
+def _say_repeated(n: int, data: Dataset) -> None:
+    """Say that `n` evaluated pairs were met before: a leak, unless the training part has repeated events too."""
+    what = f"{n:,} of the pairs the model was trained or validated on occur in the evaluated rows"
+    if not data.rated and data.train.n_duplicates():
+        say(f"{what}: as repeats are kept, these items stay candidates of their users; other seen items are hidden")
+        return
+    who = "" if data.folded is None else " (or users were folded in by them)"
+    say(f"{what}{who}: the figures are too good for them; drop duplicates before splitting (filters.drop_duplicates)")
 
 
 def held_out(data: Dataset, on) -> Interactions:

@@ -52,3 +52,9 @@ class AveragedHistory(SequenceModel):
         weight = self.decays[:, None, None] ** age * (place[:, None] >= place)  # (n_decays, longest, longest)
         averages = torch.einsum("kts,bsd->btkd", weight / weight.sum(2, keepdim=True), rows)
         return self.mix(self.drop(averages.flatten(2)))
+
+    def last_states(self, rows: Tensor, lengths: Tensor) -> Tensor:
+        age = lengths[:, None] - 1 - torch.arange(rows.shape[1], device=rows.device)  # (b, longest)
+        weight = self.decays[:, None, None] ** age.clamp(min=0) * (age >= 0)  # (n_decays, b, longest)
+        averages = torch.einsum("kbs,bsd->bkd", weight / weight.sum(2, keepdim=True), rows)
+        return self.mix(self.drop(averages.flatten(1)))

@@ -78,10 +78,13 @@ class ClosedForm(Model):
 
     def scorer(self, candidates: Tensor, max_memory: int | str = "512MB") -> Scorer:
         popular = 1e-9 * self.counts / self.counts.max().clamp(min=1)  # leads where scores are 0, for want of evidence
+        in_a_row = len(candidates) > 0 and bool((candidates.diff() == 1).all())  # all items, say: no copy of columns
+        columns = slice(int(candidates[0]), int(candidates[-1]) + 1) if in_a_row else candidates
+        popular = popular[columns]
 
         def scores(query: Query) -> Tensor:
-            found = self.scores(query.history if self.ordered else query.history.unique())
-            return torch.where(found == 0, popular, found)[:, candidates]
+            found = self.scores(query.history if self.ordered else query.history.unique())[:, columns]
+            return torch.where(found == 0, popular, found)
 
         return scores
 
@@ -115,6 +118,10 @@ class ClosedForm(Model):
     def similar_items(self, item, k: int = 10) -> pd.DataFrame:
         """The `k` items most similar to `item` (one id or several), where the model knows any."""
         return self.recommender.similar_items(item, k)
+
+    def next_items(self, item, k: int = 10) -> pd.DataFrame:
+        """The `k` items expected right after `item` (one id or several), of a model of order."""
+        return self.recommender.next_items(item, k)
 
     def export(self, folder: str | Path = "export") -> Path:
         """Write the artefact that `Recommender.load` reads; see `serve.save_artefact`."""

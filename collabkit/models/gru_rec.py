@@ -1,5 +1,6 @@
 """`GRURec`: a recurrent network over a history."""
 
+import torch
 from torch import Tensor, nn
 
 from collabkit.models.sequence import SequenceModel
@@ -35,3 +36,7 @@ class GRURec(SequenceModel):
 
     def states(self, rows: Tensor, lengths: Tensor) -> Tensor:
         return self.out(self.drop(self.gru(rows)[0]))
+
+    def last_states(self, rows: Tensor, lengths: Tensor) -> Tensor:
+        states = self.gru(rows)[0]
+        return self.out(self.drop(states[torch.arange(len(rows), device=rows.device), lengths - 1]))

@@ -24,6 +24,7 @@ FROM, TO = 0.5, 0.25  # counts are divided by popularities to these powers; pick
 DAMPING = 0.1  # likewise what the ridge gives to popular items, picked on the validation part of ML-1M
 NOTHING = 1e-17  # decayed below it an event is lost in the rounding of the latest one
 DENSE = 2**25  # cells of a matrix up to which pairs are counted in it rather than in a sparse one
+EVENTS = 512  # whose lists are added at once: they stay in a CPU's cache
 SMALL = 2500  # items up to which the ridge is solved in double precision
 
 
@@ -100,9 +101,10 @@ class NextItem(ClosedForm):
         for rate, items, weight in zip(self.rates.tolist(), self.next, self.weight, strict=True):
             decayed = rate ** age.double()
             at = (decayed > 1e-6).nonzero().squeeze(1)
-            events = history.values[at]
-            cells = (history.rows[at] * n)[:, None] + items[events]
-            found.index_add_(0, cells.flatten(), (weight[events] * decayed[at, None].float()).flatten())
+            parts = (history.rows[at] * n, history.values[at], decayed[at].float())
+            for row, events, share in zip(*(part.split(EVENTS) for part in parts), strict=True):
+                added = weight[events].mul_(share[:, None])
+                found.scatter_add_(0, (items[events] + row[:, None]).view(-1), added.view(-1))
         return found.reshape(len(history), n)
 
     def item_similarity(self, idx: Tensor) -> Tensor:

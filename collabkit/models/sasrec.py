@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from collabkit.data.checks import whole
 from collabkit.models.sequence import SequenceModel
 
 __all__ = ["SASRec"]
@@ -21,7 +22,7 @@ class SASRec(SequenceModel):
         n_heads: of the attention; it divides `n_factors`.
 
     Raises:
-        ValueError: `n_heads` does not divide `n_factors`.
+        ValueError: `n_heads` does not divide `n_factors`; `n_blocks` < 1.
 
     Example:
         >>> import torch
@@ -37,7 +38,7 @@ class SASRec(SequenceModel):
         if n_factors % n_heads:
             raise ValueError(f"n_heads={n_heads} must divide n_factors={n_factors}")
         super().__init__(n_items, n_factors, length, dropout, **kwargs)
-        self.n_blocks, self.n_heads = n_blocks, n_heads
+        self.n_blocks, self.n_heads = whole("n_blocks", n_blocks), n_heads
         self.place = nn.Parameter(torch.zeros(length, n_factors))
         self.blocks = nn.ModuleList(_Block(n_factors, n_heads, dropout) for _ in range(n_blocks))
         self.norm = nn.LayerNorm(n_factors)
@@ -50,6 +51,13 @@ class SASRec(SequenceModel):
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
+
+    def last_states(self, rows: Tensor, lengths: Tensor) -> Tensor:
+        x = rows + self.place[: rows.shape[1]]
+        *blocks, last = self.blocks
+        for block in blocks:
+            x = block(x)
+        return self.norm(last.at_end(x, lengths))
 
 
 class _Block(nn.Module):
@@ -65,5 +73,18 @@ class _Block(nn.Module):
         b, length, d = x.shape
         heads = self.qkv(self.norms[0](x)).reshape(b, length, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
         seen = F.scaled_dot_product_attention(*heads, is_causal=True)
-        x = x + self.drop(self.mix(seen.transpose(1, 2).reshape(b, length, d)))
+        return self._layers(x, seen.transpose(1, 2).reshape(b, length, d))
+
+    def at_end(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """What `forward` gives at the last places `(b, d)`: all places are keys and values, these alone ask."""
+        b, length, d = x.shape
+        end = x[torch.arange(b, device=x.device), lengths - 1]
+        query = F.linear(self.norms[0](end), self.qkv.weight[:d], self.qkv.bias[:d]).view(b, self.n_heads, 1, -1)
+        heads = F.linear(self.norms[0](x), self.qkv.weight[d:], self.qkv.bias[d:]).view(b, length, 2, self.n_heads, -1)
+        there = (torch.arange(length, device=x.device) < lengths[:, None])[:, None, None]
+        seen = F.scaled_dot_product_attention(query, *heads.permute(2, 0, 3, 1, 4), attn_mask=there)
+        return self._layers(end, seen.reshape(b, d))
+
+    def _layers(self, x: Tensor, seen: Tensor) -> Tensor:
+        x = x + self.drop(self.mix(seen))
         return x + self.drop(self.down(F.gelu(self.up(self.norms[1](x)))))

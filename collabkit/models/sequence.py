@@ -1,5 +1,7 @@
 """`SequenceModel`: what models that read a history in its order share: tied item rows, and states after events."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +15,7 @@ from collabkit.models.table import filled_later
 
 __all__ = ["SequenceModel", "next_vectors"]
 
-CELLS = 2**15  # places of padded histories that are read at once
+CELLS, WASTE = 2**13, 256  # places of padded histories that are read at once, and those that may be padding
 
 
 class SequenceModel(DotModel):
@@ -88,21 +90,17 @@ class SequenceModel(DotModel):
         """
         raise NotImplementedError
 
+    def last_states(self, rows: Tensor, lengths: Tensor) -> Tensor:
+        """Those `(b, d)` after the last events, of histories that have some; a subclass may know a shorter way."""
+        return self.states(rows, lengths)[torch.arange(len(rows), device=rows.device), lengths - 1]
+
     def encode(self, history: Runs) -> Tensor:
         """The states `(b, d)` after the last events; of an empty history zeros, so that the biases decide."""
         history = history.last(self.length)
         found = self.i_weight.weight.new_zeros(len(history), self.n_factors)
-        order = history.lengths.argsort(stable=True)  # those of like length together, as all are padded to the longest
-        lengths = history.lengths[order].tolist()
-        at = sum(length == 0 for length in lengths)
-        while at < len(lengths):
-            stop = at + 1
-            while stop < len(lengths) and lengths[stop] * (stop + 1 - at) <= CELLS:
-                stop += 1
-            rows = order[at:stop]
+        for rows in alike(history.lengths):
             part = history.of(rows)
-            states = self._read(part)[torch.arange(len(rows), device=rows.device), part.lengths - 1]
-            found, at = found.index_copy(0, rows, states), stop
+            found = found.index_copy(0, rows, self.last_states(self._rows(part), part.lengths))
         return found
 
     def encode_steps(self, history: Runs) -> Tensor:
@@ -111,10 +109,35 @@ class SequenceModel(DotModel):
             raise ValueError(f"windows of {int(history.lengths.max())} events are longer than length={self.length}, "
                              "which the model looks back on: give it the history= of the dataloaders")  # fmt: skip
         place = torch.arange(len(history.values), device=history.start.device) - history.start[history.rows]
-        return self._read(history)[history.rows, place]
+        return self.states(self._rows(history), history.lengths)[history.rows, place]
 
-    def _read(self, history: Runs) -> Tensor:
-        return self.states(self.drop(self.item_rows(history.padded())[0]), history.lengths)
+    def _rows(self, history: Runs) -> Tensor:
+        """The rows `(b, longest, d)` of the events."""
+        return self.drop(self.item_rows(history.padded())[0])
+
+
+def alike(lengths: Tensor, cells: int = CELLS, waste: int = WASTE) -> Iterator[Tensor]:
+    """The positions in `lengths` `(n,)` but those of zeros, in groups of like length: all are padded to the longest.
+
+    A group has at most `cells` places, or one row, of which no more than `waste` and a quarter are padding.
+
+    Example:
+        >>> [rows.tolist() for rows in alike(torch.tensor([2, 0, 9, 2, 1, 9]), waste=1)]
+        [[4, 0, 3], [2, 5]]
+    """
+    order = lengths.argsort(stable=True)
+    sizes = lengths[order].tolist()
+    first = sum(size == 0 for size in sizes)
+    while first < len(sizes):
+        stop, filled = first, 0
+        while stop < len(sizes):
+            places = sizes[stop] * (stop + 1 - first)
+            filled += sizes[stop]
+            if stop > first and (places > cells or places - filled > waste + filled // 4):
+                break
+            stop += 1
+        yield order[first:stop]
+        first = stop
 
 
 def next_vectors(history: Runs, width: int, decay: float = 0.7, seed: int = 0) -> Tensor:

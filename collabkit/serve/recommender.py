@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from collabkit.coldstart.fold_in import FoldIn
-from collabkit.coldstart.histories import read_histories
+from collabkit.coldstart.histories import read_histories, read_recent
 from collabkit.coldstart.new_ids import add_ids, fold_in_users, refold, takes_ratings
 from collabkit.coldstart.questionnaire import questionnaire
+from collabkit.coldstart.recent import recent_query
 from collabkit.data.checks import whole
 from collabkit.data.dataset import Dataset
 from collabkit.data.interactions import Interactions
@@ -118,7 +119,7 @@ class Recommender:
 
     @reads
     def recommend(
-        self, users=None, k: int = 10, *, history=None, filter_seen: bool = True, items=None, exclude=None,
+        self, users=None, k: int = 10, *, history=None, recent=None, filter_seen: bool = True, items=None, exclude=None,
         unknown: str = "raise", context=None, novelty_weight: float = 0.0, half_life=None,
         freshness_weight: float = 1.0, max_memory: int | str = "512MB",
     ) -> pd.DataFrame:  # fmt: skip
@@ -129,8 +130,14 @@ class Recommender:
             history: in the place of `users`, what somebody has rated or clicked: `{'Alien (1979)': 5, ...}` or, of a
                 model without ratings, a list of items, for one; a DataFrame with the model's columns for many. Models
                 that look at histories take it as it is; of the others the person is folded in for this call.
+            recent: what users whom the model knows did since the training: a DataFrame with the model's columns, a row
+                an event. It counts as history for this call, and nothing is trained or kept: models that look at
+                histories get them with these events, in the order of the times where there are some, else at the end;
+                of the others the rows of these users are solved for again from all that is known of them. Of a pair
+                that is known already the recent row counts. Users who are asked without a row in it get their usual
+                list, rows of users who are not asked play no part, and `users=None` asks the users that it names.
             k: items a user; where fewer are left a user gets fewer rows, counted in a `CollabWarning`.
-            filter_seen: hide the items of the user's training and validation rows, or of the history.
+            filter_seen: hide the items of the user's training and validation rows, of the history and of `recent`.
             items: allow list: recommend these item ids only.
             exclude: deny list: item ids, or a DataFrame with the user and item columns for pairs to hide.
             unknown: `'raise'` for an unknown user, or `'default'` for the list of a user of whom nothing is known.
@@ -153,31 +160,44 @@ class Recommender:
 
         Raises:
             KeyError: unknown users or items.
-            ValueError: `k` < 1, no candidate is left, or a history is empty or has a rating out of range; `half_life`
-                for data without times, or either of the two with an index (`use_index`).
-            TypeError: a history, for a model that can neither look at one nor fold it in.
+            ValueError: `k` < 1, no candidate is left, a history is empty, or a rating is out of range; `half_life` for
+                data without times, or either of the two with an index (`use_index`).
+            TypeError: a history or `recent`, for a model that can neither look at one nor fold it in.
+
+        Example:
+            >>> since = pd.DataFrame({'user': ['ann'], 'title': ['Alien']})  # doctest: +SKIP
+            >>> rec.recommend(['ann', 'bob'], recent=since)                  # doctest: +SKIP
         """
         candidates = self._candidates(items, exclude)
         offsets = self._offsets(Tilt(novelty_weight, half_life, freshness_weight))
         options = {"max_memory": max_memory, "offsets": offsets}
         if history is not None:
-            if users is not None or isinstance(exclude, pd.DataFrame):
-                raise ValueError("history= stands for new users: leave users= out, and give exclude= as item ids")
-            query, ids, runs = self._new_query(history, context)
-            seen = runs.unique() if filter_seen else None
-            return self._lists(ids, torch.arange(len(query)), lambda at: query[at], candidates, k, seen, **options)
-        asked, chosen = self._asked(users, unknown)
-        ask, seen = _at(self._asker(), self._moment(context, len(chosen))), self._hidden(filter_seen, exclude)
-        if context is not None:  # of each that is asked, who may be there twice
-            query, seen = ask(chosen), None if seen is None else seen.of(chosen)
-            ask, chosen = lambda at: query[at], torch.arange(len(chosen))
-        return self._lists(asked, chosen, ask, candidates, k, seen, **options)
+            if users is not None or recent is not None or isinstance(exclude, pd.DataFrame):
+                raise ValueError("history= stands for new users: leave users= out, and recent=, and give exclude= as "
+                                 "item ids")  # fmt: skip
+            query, ids, met = self._new_query(history, context)
+            seen = met.unique() if filter_seen else None
+        else:
+            seen = self._hidden(filter_seen, exclude)
+            if recent is not None:
+                query, ids, met = self._recent_query(recent, users, unknown, context)
+                seen = None if seen is None else seen.of(query.users)
+                seen = seen.union(met) if filter_seen else seen
+            else:
+                ids, chosen = self._asked(users, unknown)
+                if context is None:
+                    asked = {self.columns.user: ids}
+                    return self._lists(asked, chosen, self._asker(), candidates, k, seen, **options)
+                query = self.query(chosen, context)  # a moment each, by place: a user may be there twice
+                seen = None if seen is None else seen.of(chosen)
+        asked, at = {} if ids is None else {self.columns.user: ids}, torch.arange(len(query))
+        return self._lists(asked, at, _in_turn(query), candidates, k, seen, **options)
 
     @reads
     def default_list(self, k: int = 10, *, items=None, exclude=None, context=None) -> pd.DataFrame:
         """The top `k` items of a user of whom nothing is known; arguments as of `recommend`."""
         ask = _at(self.data.asker(self.model.needs), self._moment(context, 1))
-        return self._lists(None, torch.zeros(1, dtype=torch.int64), ask, self._candidates(items, exclude), k)
+        return self._lists({}, torch.zeros(1, dtype=torch.int64), ask, self._candidates(items, exclude), k)
 
     @reads
     def similar_items(self, item, k: int = 10) -> pd.DataFrame:
@@ -187,6 +207,35 @@ class Recommender:
             DataFrame with columns `item` (asked; only for several), the item column, `rank`, `similarity` (-1 to 1).
         """
         return self._similar(item, k, "item")
+
+    @reads
+    def next_items(self, item, k: int = 10) -> pd.DataFrame:
+        """The `k` items that the model expects right after `item` (one id or several).
+
+        The list of somebody who has met nothing else. `similar_items` answers another question: what is like an item
+        is not what follows it.
+
+        Returns:
+            DataFrame with columns `after_item` (by the item column's name; only for several), the item column, `rank`
+            and `score`. The item itself is not in its list.
+
+        Raises:
+            TypeError: the model does not read histories in their order.
+            KeyError: an item is unknown.
+            ValueError: `k` < 1.
+
+        Example:
+            >>> rec.next_items('Alien (1979)', k=3)  # doctest: +SKIP
+        """
+        if not self.model.ordered:
+            raise TypeError(f"{type(self.model).__name__} does not read events in their order and cannot say what "
+                            "comes next; ask similar_items, or train NextItem, GRURec or SASRec")  # fmt: skip
+        rows = self._encode(self.items, item, "raise")
+        runs = Runs(torch.arange(len(rows) + 1), rows, len(self.items))
+        query, name = self._query_of(runs, {}), self.columns.item
+        asked = {} if _is_one(self.items, item) else {f"after_{name}": self.items.decode(rows)}
+        candidates, at = self._candidates(None, None), torch.arange(len(query))
+        return self._lists(asked, at, _in_turn(query), candidates, k, runs, askers="items")
 
     @reads
     def similar_users(self, user, k: int = 10) -> pd.DataFrame:
@@ -242,7 +291,7 @@ class Recommender:
                 and item have training rows (`'warm'`) and whose item, user or both have none (`'cold item'`, `'cold
                 user'`, `'cold both'`), indexed by part and metric; see `evaluate.evaluate_ranking`.
             threshold: a held-out item rated at least this is relevant; default the median training rating, or the
-                median of those above the lowest, where it is that; the table names it. Without
+                median of those above the lowest, where it is that; the columns' name says it. Without
                 ratings all are.
             novelty_weight, half_life, freshness_weight: as of `recommend`: the ranking metrics are those of its lists.
                 Items are as old as is known before the evaluated rows: by training, in a final test by the validation
@@ -255,8 +304,8 @@ class Recommender:
             paired `difference` to popularity with `diff_low` and `diff_high`, and `n`, the number of ratings or users.
             RMSE and MAE come first where there are ratings, `metrics` is None and `by` is None or `'cold'`. Items seen
             in training are not candidates, nor, in a final test, those of the validation part, unless the test holds
-            them. Ties count against a model: popularity, which knows nothing of items without training rows, has 0
-            among them, less than a random order.
+            them: the columns' name says so. Ties count against a model: popularity, which knows nothing of items
+            without training rows, has 0 among them, less than a random order.
 
         Raises:
             KeyError: unknown ids in a list of `candidates`.
@@ -269,11 +318,15 @@ class Recommender:
 
     @reads
     def evaluate_fold_in(self, on="valid", *, n_given=(1, 3, 5, 10, 20), k: int = 10, seed: int = 0) -> pd.DataFrame:
-        """What is said of new users when n of their rows become known; see `evaluate.fold_in.evaluate_fold_in`.
+        """What is said of new users when the first n of their rows become known; see `new_users.evaluate_fold_in`.
+
+        The first in time where the rows have times, so that nothing given is later than what is to be predicted; else n
+        drawn at random.
 
         Args:
             on: as of `evaluate`; its users without training rows are the new ones, see `splits.cold_users`.
-            n_given, k, seed: rows given, cut-off of the ranking metrics, and the draw of the rows.
+            n_given, k: rows given, and cut-off of the ranking metrics.
+            seed: of the draw of rows without times, or of equal ones.
 
         Returns:
             DataFrame indexed by `n_given`, 0 included: RMSE, or HitRate, NDCG and Recall at `k` without ratings, beside
@@ -417,13 +470,30 @@ class Recommender:
         fold = None if looks else self.fold
         options = {"rated": takes_ratings(self.model, self.data), "y_range": self.model.y_range}
         new = read_histories(history, self.data, **options, ordered=self.model.ordered)
-        nobody = torch.zeros(len(new), dtype=torch.int64)
+        query = self._query_of(new.histories, context)
+        if not looks:
+            query = replace(query, history=None, rows=tuple(fold.rows(new.histories)))
+        return query, new.ids, new.histories
+
+    def _query_of(self, histories: Runs, context) -> Query:
+        """The query of somebody with each of the `histories` of whom nothing else is known."""
+        nobody = torch.zeros(len(histories), dtype=torch.int64)
         ask = self.data.asker([name for name in self.model.needs if name != "history"])
-        query = _at(ask, self._moment(context, len(new)))(nobody)
+        query = _at(ask, self._moment(context, len(histories)))(nobody)
         query = Query(query) if isinstance(query, Tensor) else query
-        if looks:
-            return replace(query, history=new.histories), new.ids, new.histories
-        return replace(query, rows=tuple(fold.rows(new.histories))), new.ids, new.histories
+        return replace(query, history=histories)
+
+    def _recent_query(self, recent, users, unknown: str, context) -> tuple[Query, pd.Index, Runs]:
+        """The query of `users` with their `recent` events, their ids, and the items that they met of late."""
+        fold = None if "history" in self.model.needs else self.fold
+        options = {"rated": takes_ratings(self.model, self.data), "y_range": self.model.y_range}
+        named, events = read_recent(recent, self.data, **options, ordered=self.model.ordered)
+        if users is None and len(named) == 0:
+            raise ValueError("recent= has no rows, so that it names nobody to recommend to; give users=")
+        ids, chosen = self._asked(named if users is None else users, unknown)
+        query = self.query(chosen, context)
+        query = recent_query(query, events, self.data, fold, once=not self.model.ordered)
+        return query, ids, events.pairs.of(chosen)
 
     def _asker(self) -> Callable[[Tensor], Tensor | Query]:
         """A function from users to the query of each as of now, validation rows in their histories too."""
@@ -436,18 +506,15 @@ class Recommender:
 
     def _moment(self, context, n: int) -> dict[str, Tensor]:
         """The values by field of what a caller says of one moment, or of `n`; empty where nothing is said."""
-        if context is None:
+        if context is None or (isinstance(context, Mapping) and not context):
             return {}
         names = self.columns.context if "context" in self.model.needs else ()
         if not isinstance(context, (Mapping, pd.DataFrame)):
             raise TypeError(f"context= must be a dict from columns to values, or a DataFrame, got {context!r}")
         is_table = isinstance(context, pd.DataFrame)
-        odd = (
-            []
-            if is_table and names and not set(names).isdisjoint(context)
-            else sorted(map(str, set(context) - set(names)))
-        )
-        if odd or not names:
+        fits = names and (not set(names).isdisjoint(context) if is_table else set(context) <= set(names))
+        if not fits:
+            odd = sorted(map(str, set(context) - set(names)))
             raise ValueError(f"context= names {odd}; the model knows {list(names)}")
         if is_table:
             table = context.reset_index(drop=True)
@@ -499,10 +566,10 @@ class Recommender:
         return ids, self._encode(self.users, ids, unknown)
 
     def _lists(
-        self, ids: pd.Index | None, chosen: Tensor, ask, candidates: Tensor, k: int, hidden: Runs | None = None,
-        max_memory: int | str = "512MB", offsets: Tensor | None = None,
+        self, asked: dict, chosen: Tensor, ask, candidates: Tensor, k: int, hidden: Runs | None = None,
+        max_memory: int | str = "512MB", askers: str = "users", offsets: Tensor | None = None,
     ) -> pd.DataFrame:  # fmt: skip
-        """The lists of the users at `chosen` `(b,)`, of whom `ask` makes queries, as a table."""
+        """The lists of the users at `chosen` `(b,)`, of whom `ask` makes queries, beside who `asked`, as a table."""
         k = whole("k", k)
         with answering(self.model), torch.inference_mode():
             if self._index is None:
@@ -516,8 +583,7 @@ class Recommender:
                 seen = None if hidden is None else hidden.of(chosen)
                 best, logits = self._judged_index()[0].search(vectors, k, seen, allowed)
             scores = self.model.activation(logits)
-        asked = {} if ids is None else {self.columns.user: ids}
-        return self._frame("item", best, k, asked, "users", score=scores)
+        return self._frame("item", best, k, asked, askers, score=scores)
 
     def _frame(self, side: str, best: Tensor, k: int, asked: dict, askers: str, **scores: Tensor) -> pd.DataFrame:
         """The lists `best` `(b, k)` of a side's indices and their `scores`, by name, beside who `asked`, as a table."""
@@ -571,6 +637,11 @@ def _at(ask: Callable, moment: dict[str, Tensor]) -> Callable[[Tensor], Tensor |
         return replace(ask(users), context=each)
 
     return at
+
+
+def _in_turn(query: Query) -> Callable[[Tensor], Query]:
+    """A function from positions one after the other, block by block, to the questions of a query there."""
+    return lambda at: query[int(at[0]) : int(at[-1]) + 1] if len(at) else query[:0]
 
 
 def _is_one(vocab: Vocab, ids) -> bool:

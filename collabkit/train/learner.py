@@ -164,6 +164,10 @@ class CollabLearner(LeanLearner):
         """The `k` nearest items by cosine; see `Recommender.similar_items`."""
         return self.recommender.similar_items(item, k)
 
+    def next_items(self, item, k: int = 10) -> pd.DataFrame:
+        """The `k` items that are expected right after `item`; see `Recommender.next_items`."""
+        return self.recommender.next_items(item, k)
+
     def similar_users(self, user, k: int = 10) -> pd.DataFrame:
         """The `k` nearest users by cosine; see `Recommender.similar_users`."""
         return self.recommender.similar_users(user, k)

@@ -1,0 +1,39 @@
+"""What known users did since the training, in the questions that a model is asked; nothing is trained or kept."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from collabkit.coldstart.fold_in import FoldIn
+from collabkit.coldstart.fold_in.ratings import histories_of
+from collabkit.data.dataset import Dataset
+from collabkit.data.interactions import Interactions
+from collabkit.data.query import Query
+
+__all__ = ["recent_query"]
+
+
+def recent_query(query: Tensor | Query, events: Interactions, data: Dataset, fold: FoldIn | None, once: bool) -> Query:
+    """The `query` of `b` users as of now, with the `events` that some of them had since.
+
+    A model that looks at histories gets them with the events at their end. For another one the rows of these users
+    are solved for again, from all that is known of them; the others keep theirs.
+
+    Args:
+        query: as if nothing had happened.
+        events: of any users; those of users who are not asked play no part.
+        data: of the model.
+        fold: the fold-in of a model that does not look at histories, else None.
+        once: of a pair that is known already, the event alone counts.
+    """
+    query = Query(query) if isinstance(query, Tensor) else query
+    events = events.take(torch.isin(events.user_idx, query.users))
+    users, whole = events.user_idx.unique(), data.followed_by(events, once=once)
+    again = len(query) + torch.searchsorted(users, query.users)
+    place = torch.where(torch.isin(query.users, users), again, torch.arange(len(query)))  # the asked, then `users`
+    if fold is None:
+        return replace(query, history=query.history.followed_by(whole.histories.of(users)).of(place))
+    whole = whole.take(whole.item_idx > 0)
+    parts = zip(fold.model.user_side.read(query.users), fold.rows(histories_of(whole, users)[0], users), strict=True)
+    return replace(query, rows=tuple(torch.cat(part)[place.to(part[0].device)] for part in parts))
