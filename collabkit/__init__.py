@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-_PAIRS = ["CollFilter", "EmbeddingNN", "NCF", "GMF", "NeuMF", "TwoTower", "FactorizationMachine"]
+_PAIRS = ["CollFilter", "EmbeddingNN", "NCF", "GMF", "NeuMF", "TwoTower", "FactorizationMachine", "TimeSVD"]
 _ORDERED = ["SASRec", "GRURec", "AveragedHistory", "YouTubeNet"]
 _CLOSED = ["Popularity", "ItemKNN", "ContentKNN", "EASE", "NextItem", "Pipeline"]
 _NAMES = {
@@ -80,6 +80,10 @@ if TYPE_CHECKING:  # what a type checker reads in the place of `__getattr__`
         ContentKNN as ContentKNN,
         EASE as EASE,
         NextItem as NextItem,
+        YouTubeNet as YouTubeNet,
+        FactorizationMachine as FactorizationMachine,
+        Pipeline as Pipeline,
+        TimeSVD as TimeSVD,
     )
     from collabkit.serve import Recommender as Recommender, BundleError as BundleError
     from collabkit.train import recipes as recipes

@@ -2,7 +2,7 @@
 
 The only module made for a star import. It may come before or after `from fastai.tabular.all import *`. The one name
 that both define is `load_learner`: the one here reads the artefact folder of `learn.export`, and hands a file to
-fastai's own.
+fastai's own. fastai's `Pipeline` stays as it is; ours is `from collabkit import Pipeline`.
 """
 
 from pathlib import Path
@@ -15,9 +15,10 @@ from fastai.tabular.all import *
 import collabkit.train.learner
 from collabkit import (
     EASE, GMF, NCF, NDCG, AveragedHistory, BundleError, CollFilter, CollabDataLoaders, CollabInterpretation,
-    CollabLearner, CollabWarning, ContentKNN, Dataset, EmbeddingNN, Features, GRURec, HitRate, Implicit, Interactions,
-    ItemKNN, NeuMF, NextItem, Popularity, Query, QuestionnaireWidget, Recommender, SASRec, SampledCandidates, TwoTower,
-    Vocab, backtest, collab_learner, compare, datasets, filters, recipes, splits,
+    CollabLearner, CollabWarning, ContentKNN, Dataset, EmbeddingNN, FactorizationMachine, Features, GRURec, HitRate,
+    Implicit, Interactions, ItemKNN, NeuMF, NextItem, Popularity, Query, QuestionnaireWidget, Recommender, SASRec,
+    SampledCandidates, TimeSVD, TwoTower, Vocab, YouTubeNet, backtest, collab_learner, compare, datasets, filters,
+    recipes, splits,
 )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ HEAD = "| Name | What it is |\n|:--|:--|"
 TASKS = {
     "Data": "CollabDataLoaders Implicit Dataset Interactions Features Vocab CollabWarning",
     "Learner and models": "collab_learner CollabLearner load_learner CollFilter EmbeddingNN NCF GMF NeuMF TwoTower "
-    "SASRec GRURec AveragedHistory",
+    "FactorizationMachine TimeSVD SASRec GRURec AveragedHistory YouTubeNet Pipeline",
     "Evaluation": "compare backtest SampledCandidates HitRate NDCG Popularity ItemKNN ContentKNN EASE NextItem",
     "Recommending and serving": "Recommender Query QuestionnaireWidget BundleError",
     "Interpretation": "CollabInterpretation",

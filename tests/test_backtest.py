@@ -146,7 +146,7 @@ def test_ratings_and_learners():
         lambda: backtest(fit, ratings, n=2, window="200D", **names, threshold=4, metrics=metrics.hits_per_thousand)
     )
     assert list(table.index.unique("model")) == ["popularity (200 days)", "popularity", "CollFilter", "item kNN"]
-    assert table.columns.name == "relevant: rating >= 4" and (table["value"] > 0).all()
+    assert table.columns.name == "relevant: rating >= 4; seen items hidden" and (table["value"] > 0).all()
 
 
 def test_what_is_refused():

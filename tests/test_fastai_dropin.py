@@ -323,7 +323,8 @@ gone = names(fast) - set(alone)
 other = {n for n in names(fast) - gone if getattr(fast, n) is not alone[n]}
 print(sorted(gone), sorted(other))
 for space in (first, second):
-    mine = [n for n in collabkit.__all__ if n not in ('load_learner', '__version__', 'metrics', 'losses', 'sampling')]
+    apart = ('load_learner', '__version__', 'metrics', 'losses', 'sampling', 'Pipeline')
+    mine = [n for n in collabkit.__all__ if n not in apart]
     print(sorted(n for n in mine if space.get(n) is not getattr(collabkit, n)))
 print(first['load_learner'].__module__, second['load_learner'].__module__)
 """

@@ -54,10 +54,10 @@ def test_implicit_rows_are_the_positives_each_pair_once():
     assert rows(data.train)[2:] == [("bob", "A", 2, "pc"), ("ann", "A", 0, "tv")]
     assert rows(data.valid) == [("bob", "C", 9, "pc")] and not data.rated and data.columns.rating is None
     assert len(said) == 1 and "repeat a (user, item) pair; the first in time stays" in said[0]
-    data, said = made(TABLE, COLUMNS, splitter=lambda df: ([0, 2], [1]), feedback=Implicit(threshold=4))
-    # cat C, bob A and the earlier of ann's A are left, the second of which is held out
-    assert rows(data.train) == [("cat", "C", 4, "tv"), ("ann", "A", 0, "tv")]
-    assert rows(data.valid) == [("bob", "A", 2, "pc")]
+    data, said = made(TABLE, COLUMNS, splitter=lambda df: ([0, 1], [2]), feedback=Implicit(threshold=4))
+    # cat C, bob A and the earlier of ann's A are left, the last of which is held out
+    assert rows(data.train) == [("cat", "C", 4, "tv"), ("bob", "A", 2, "pc")]
+    assert rows(data.valid) == [("ann", "A", 0, "tv")]
     assert list(data.items.ids) == ["A", "C"] and len(said) == 2
     untimed, _ = made(TABLE, Columns("who", "film"), splitter=lambda df: ([0, 1, 2, 3], [4]), feedback=Implicit())
     assert rows(untimed.train)[:2] == [("cat", "C"), ("ann", "A")] and untimed.train.time is None
@@ -72,7 +72,7 @@ def test_the_first_table_keeps_a_pair_that_both_hold():
     assert rows(data.valid) == [("bob", "C", 9, "pc")] and "left out 1 of 5 rows" in said[0]
     assert np.allclose(data.train.weight, np.array([4, 3, 1]) / (8 / 3)) and data.valid.weight is None
     data, said = made(first, COLUMNS, splitter=second)
-    assert rows(data.valid) == [("ann", "A", "tv", 4, 0), ("bob", "C", "pc", 1, 9)] and said == []  # ratings: all stay
+    assert rows(data.valid) == [("ann", "A", 4, 0, "tv"), ("bob", "C", 1, 9, "pc")] and said == []  # ratings: all stay
     with pytest.warns(CollabWarning), pytest.raises(ValueError, match="no row of the validation table is left"):
         prepare(first, COLUMNS, splitter=first, feedback=Implicit(threshold=1.0))
 

@@ -76,6 +76,13 @@ class Dataset:
         return torch.arange(1, self.n_items)
 
     @cached_property
+    def now(self) -> int:
+        """The latest known time; 0 of events without."""
+        return max(
+            (int(part.time.max()) for part in self.parts[:2] if part is not None and part.time is not None), default=0
+        )
+
+    @cached_property
     def known(self) -> Runs:
         """The items that each user was trained on or folded in by, ascending and each once."""
         return self.train.pairs if self.folded is None else self.train.pairs.union(self.folded.pairs)
@@ -168,7 +175,11 @@ class Dataset:
         return runs.spans(runs.start[:-1], runs.start[:-1] + known)
 
     def asker(
-        self, needs: Sequence[str], context: dict[str, Tensor] | None = None, histories: Runs | None = None
+        self,
+        needs: Sequence[str],
+        context: dict[str, Tensor] | None = None,
+        histories: Runs | None = None,
+        times: Tensor | None = None,
     ) -> Callable[[Tensor], Tensor | Query]:
         """A function from users `(b,)` to a query that has the parts `needs`.
 
@@ -176,6 +187,7 @@ class Dataset:
             needs: of the model that is asked.
             context: by field, values of each user's moment `(n_users, ...)`, or of one for all; default unknown.
             histories: of the users, default those that were trained on or folded in.
+            times: `(n_users,)` when each is asked; default the latest known time.
         """
         if tuple(needs) == ("users",):
             return lambda users: users
@@ -186,7 +198,11 @@ class Dataset:
         def ask(users: Tensor) -> Query:
             history = histories.of(users) if "history" in needs else None
             every = {name: part[users if len(part) > 1 else users * 0] for name, part in moments.items()}
-            return Query(users, history, every)
+            if "time" not in needs:
+                return Query(users, history, every)
+            return Query(
+                users, history, every, time=torch.full_like(users, self.now) if times is None else times[users]
+            )
 
         return ask
 
@@ -195,7 +211,10 @@ class Dataset:
         if tuple(needs) == ("users",):
             return rows.user_idx
         history = self.histories.of(rows.user_idx) if "history" in needs else None
-        return Query(rows.user_idx, history, dict(rows.context) if "context" in needs else {})
+        if "time" in needs and rows.time is None:
+            raise ValueError(f"the model asks when each row was: the table needs the column {self.columns.time!r}")
+        context = dict(rows.context) if "context" in needs else {}
+        return Query(rows.user_idx, history, context, time=rows.time if "time" in needs else None)
 
     def with_ids(self, side: str, vocab: Vocab, features: Features | None = None) -> "Dataset":
         """The same with more ids at the end of one side's vocabulary, and the features of all of them."""

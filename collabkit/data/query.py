@@ -11,7 +11,7 @@ from collabkit.data.runs import Runs
 
 __all__ = ["Query", "PARTS", "check_needs"]
 
-PARTS = ("users", "history", "context")  # what a model may need of a query
+PARTS = ("users", "history", "context", "time")  # what a model may need of a query
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +25,7 @@ class Query:
         users: `(b,)` int64 user indices, 0 for somebody who has none.
         history: `b` runs of item indices, the latest last.
         context: by field, what is known of the moment: `(b,)` int64 codes, 0 unknown, or `(b, width)` numbers.
+        time: `(b,)` int64, when each is asked, in the unit of the data's times.
         rows: `[(b, d), ...]` what would stand in the user tables: of users who are not in them.
         steps: a question after each event of the histories, `len(history.values)` in all, rather than after the last:
             what a model that reads events in order learns from.
@@ -40,6 +41,7 @@ class Query:
     context: Mapping[str, Tensor] = field(default_factory=dict)
     rows: tuple[Tensor, ...] | None = None
     steps: bool = False
+    time: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.users)
@@ -62,7 +64,8 @@ class Query:
         history = None if self.history is None else change(self.history)
         context = {name: change(codes) for name, codes in self.context.items()}
         rows = None if self.rows is None else tuple(map(change, self.rows))
-        return Query(change(self.users), history, context, rows, self.steps)
+        time = None if self.time is None else change(self.time)
+        return Query(change(self.users), history, context, rows, self.steps, time)
 
 
 def check_needs(needs) -> tuple[str, ...]:

@@ -191,7 +191,8 @@ class RankingTask:
         """A model's answer, in one pass for all metrics `names` and all cut-offs `ks`, leaning as `tilt` says."""
         n_items, candidates = self.train.n_items, self.candidates
         offsets = None if tilt is None else tilt.offsets(self.data, is_valid=self._is_valid)
-        ask = self.data.asker(model.needs, self.context, self._histories(model))
+        times = self._times if "time" in model.needs else None
+        ask = self.data.asker(model.needs, self.context, self._histories(model), times)
         if self.allowed is None:
             scorer = Asked(model.scorer(candidates, max_memory), ask)
             source = FullCatalogue(scorer, candidates, n_items, self.hidden, offsets)
@@ -210,6 +211,15 @@ class RankingTask:
         if "history" not in model.needs:
             return None
         return self._before if model.ordered else self._known
+
+    @cached_property
+    def _times(self) -> Tensor | None:
+        """When each user is asked `(n_users,)`: at their first evaluated row."""
+        if self._rows is None or self._rows.time is None:
+            return None
+        times = torch.full((self.data.n_users,), self.data.now)
+        times[self._rows.user_idx.flip(0)] = self._rows.time.flip(0)  # the first row is written last
+        return times
 
     @property
     def _known(self) -> Runs:

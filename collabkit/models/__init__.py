@@ -14,13 +14,14 @@ from collabkit.models.pipeline import Pipeline
 from collabkit.models.popularity import Popularity
 from collabkit.models.sasrec import SASRec
 from collabkit.models.sides import HistorySide, Side, TableSide
+from collabkit.models.time_svd import TimeSVD
 from collabkit.models.two_tower import TwoTower
 from collabkit.models.youtube_net import YouTubeNet
 
 __all__ = [
     "CollFilter", "EmbeddingNN", "NCF", "GMF", "NeuMF", "TwoTower", "Popularity", "ItemKNN", "ContentKNN", "EASE",
-    "NextItem", "SASRec", "GRURec", "AveragedHistory", "YouTubeNet", "FactorizationMachine", "Pipeline", "Model",
-    "DotModel", "Side", "TableSide", "HistorySide",
+    "NextItem", "SASRec", "GRURec", "AveragedHistory", "YouTubeNet", "FactorizationMachine", "TimeSVD", "Pipeline",
+    "Model", "DotModel", "Side", "TableSide", "HistorySide",
 ]  # fmt: skip
 
 _CLASSES = [globals()[name] for name in __all__]

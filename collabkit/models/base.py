@@ -363,6 +363,8 @@ def make_for(cls, data: Dataset, **options) -> nn.Module:
             raise TypeError(f"{cls.__name__} is fitted in one go: {cls.__name__}().fit(dls)")
         if "context" in cls.needs and not data.columns.context:
             raise ValueError(f"{cls.__name__} looks at the context of a row: make dls with context_features=[columns]")
+        if "time" in cls.needs and data.columns.time is None:
+            raise ValueError(f"{cls.__name__} looks at the time of a row: make dls with time_name=")
         return cls.for_data(data, **options)
     if data.features:
         raise TypeError(f"{cls.__name__} {_NO_FEATURES}")

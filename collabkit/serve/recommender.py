@@ -17,7 +17,7 @@ from collabkit.coldstart.questionnaire import questionnaire
 from collabkit.coldstart.recent import recent_query
 from collabkit.data.checks import whole
 from collabkit.data.dataset import Dataset
-from collabkit.data.interactions import Interactions
+from collabkit.data.interactions import Interactions, encode_times
 from collabkit.data.notices import say
 from collabkit.data.query import Query
 from collabkit.data.runs import Runs
@@ -504,11 +504,12 @@ class Recommender:
         """The query of the users at `user_idx` `(b,)` as of now; `context` as of `predict`."""
         return _at(self._asker(), self._moment(context, len(user_idx)))(user_idx)
 
-    def _moment(self, context, n: int) -> dict[str, Tensor]:
-        """The values by field of what a caller says of one moment, or of `n`; empty where nothing is said."""
+    def _moment(self, context, n: int) -> dict:
+        """The parts of a query that a caller says of one moment, or of `n`; none where nothing is said."""
         if context is None or (isinstance(context, Mapping) and not context):
             return {}
-        names = self.columns.context if "context" in self.model.needs else ()
+        needs, timed = self.model.needs, self.columns.time
+        names = [*(self.columns.context if "context" in needs else ()), *([timed] if "time" in needs else ())]
         if not isinstance(context, (Mapping, pd.DataFrame)):
             raise TypeError(f"context= must be a dict from columns to values, or a DataFrame, got {context!r}")
         is_table = isinstance(context, pd.DataFrame)
@@ -524,7 +525,10 @@ class Recommender:
             table = pd.DataFrame({name: list(v) * (longest if len(v) == 1 else 1) for name, v in lists.items()})
         if len(table) not in (1, n):
             raise ValueError(f"context= has {len(table):,} rows; give one, or one for each of the {n:,} that are asked")
-        return self.train.contexts.encode(table, "context=")
+        found = {"context": self.train.contexts.encode(table, "context=")} if "context" in needs else {}
+        if "time" in needs and timed in table:
+            found["time"] = encode_times(table[timed])
+        return found
 
     def _candidates(self, items, exclude) -> Tensor:
         chosen = self.data.every_item if items is None else self._encode(self.items, items, "raise").unique()
@@ -627,14 +631,17 @@ class Recommender:
         )
 
 
-def _at(ask: Callable, moment: dict[str, Tensor]) -> Callable[[Tensor], Tensor | Query]:
+def _at(ask: Callable, moment: dict) -> Callable[[Tensor], Tensor | Query]:
     """`ask` at a moment, or at one for each that is asked; as it is where nothing is known of it."""
     if not moment:
         return ask
 
     def at(users: Tensor) -> Query:
-        each = {name: value.expand(len(users), *value.shape[1:]) for name, value in moment.items()}
-        return replace(ask(users), context=each)
+        each = lambda value: value.expand(len(users), *value.shape[1:])  # noqa: E731
+        parts = {
+            k: {n: each(v) for n, v in part.items()} if k == "context" else each(part) for k, part in moment.items()
+        }
+        return replace(ask(users), **parts)
 
     return at
 

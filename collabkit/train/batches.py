@@ -80,7 +80,8 @@ class _Rows:
             mine = self.data.histories  # of rows in the order of users and times: a row's place is its own number
             history = mine.spans(torch.maximum(mine.start[users], rows - self.length), rows)
         codes = self.data.context if "context" in self.needs else {}
-        return Query(users, history, {name: code[rows] for name, code in codes.items()}).to(self.device)
+        time = self.data.time[rows] if "time" in self.needs else None
+        return Query(users, history, {name: code[rows] for name, code in codes.items()}, time=time).to(self.device)
 
 
 class Rated(_Rows):

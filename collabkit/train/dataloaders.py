@@ -278,7 +278,8 @@ class CollabDataLoaders(DataLoaders):
                 ids are always encoded.
         """
         data = self.data.train
-        columns = replace(data.columns, time=None, rating=data.columns.rating if with_labels else None)
+        time = data.columns.time if "time" in self._needs else None
+        columns = replace(data.columns, time=time, rating=data.columns.rating if with_labels else None)
         known = self.data.histories if "history" in self._needs else None
         rows = Rated(data.encode(test_items, columns), known).asking(self._needs)
         return Loader(rows, bs=self.valid.bs if bs is None else bs, seed=self.seed, device=self.device)

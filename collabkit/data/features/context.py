@@ -142,6 +142,8 @@ def read_moments(column: pd.Series) -> pd.Series:
     name, values = column.name, plain_times(column.name, column)
     if pd.api.types.is_datetime64_any_dtype(values.dtype):
         return values.dt.tz_localize(None).dt.as_unit("ns")  # the hour where it was, as it is written
+    if values.isna().all():
+        return pd.Series(pd.NaT, index=column.index, dtype="datetime64[ns]")
     if not pd.api.types.is_numeric_dtype(values.dtype) or pd.api.types.is_bool_dtype(values.dtype):
         odd = next(iter(values.dropna()), None)
         raise TypeError(f"context column {name!r} holds {odd!r}; its times are timestamps, or numbers since 1970")
