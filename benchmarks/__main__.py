@@ -8,6 +8,7 @@ import pandas as pd
 
 from . import (
     als_speed,
+    context,
     evaluate_speed,
     features,
     fold_in,
@@ -51,6 +52,8 @@ BENCHMARKS = {
     "fold_in_speed": fold_in.fold_in_speed,
     "next_item": sequences.next_item,
     "next_networks": sequences.next_networks,
+    "time_biases": context.time_biases,
+    "youtube": context.youtube,
     "versions": versions.versions,
 }
 

@@ -27,8 +27,9 @@ class TimeSVD(CollFilter):
     none. `dev_u(t) = sign(t - mean_u) |t - mean_u| ** beta` in days, with a slope for each user.
 
     What a session tells is of use where ratings of the same session are known: in a random split, as ML-100K's folds
-    are, and when a service learns while somebody rates. Of later days the drift alone is left. Rankings do not change
-    by what is one number a user; they do by the items' bins.
+    are, where two thirds of the held-out ratings were sent on one page with known ones, and when a service learns while
+    somebody rates. Of later days the drift alone is left, which did not help there. Rankings do not change by what is
+    one number a user; they do by the items' bins.
 
     Args:
         n_users, n_items, n_factors, y_range, **kwargs: as of `CollFilter`.
