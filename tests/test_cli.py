@@ -152,3 +152,21 @@ def test_train_refuses_an_unusable_target_before_training(folder):
     (folder / "mine" / "notes.txt").write_text("mine")
     printed = run("train", "ratings.csv", "--out", "mine", cwd=folder, ok=False)
     assert "no collabkit artefact" in printed and "train loss" not in printed
+
+
+def test_a_moment_on_the_command_line(folder):
+    ratings = pd.read_csv(folder / "ratings.csv").assign(device=lambda df: ["tv", "phone"] * (len(df) // 2))
+    ratings["rating"] = ratings["rating"].where(ratings["device"] == "tv", 6 - ratings["rating"])
+    ratings.to_csv(folder / "moments.csv", index=False)
+    options = ("--out", "timed", "--epochs", 2, "--bs", 256, "--factors", 8)
+    known = ("--context", "device", "--context", "timestamp:time")
+    run("train", "moments.csv", *options, *known, cwd=folder)
+    user = str(ratings["user"].iloc[0])
+    lists = [
+        run("recommend", "timed", "-u", user, "-k", 5, "--context", f"device={device}", cwd=folder)
+        for device in ("tv", "phone")
+    ]
+    assert lists[0] != lists[1] and "Top 5" in lists[0]
+    run("recommend", "timed", "-u", user, "--context", "device=tv", "--context", "timestamp=1998-03-09", cwd=folder)
+    assert "column=value" in run("recommend", "timed", "-u", user, "--context", "device", cwd=folder, ok=False)
+    assert "the model knows" in run("recommend", "timed", "-u", user, "--context", "place=sofa", cwd=folder, ok=False)

@@ -114,14 +114,6 @@ class TestCollFilterWithContext(ModelContract):
     model, options, data = CollFilter, {"n_factors": 8, "loss_func": "bpr"}, {"context_features": ["device"]}
 
 
-class TestNCFWithContext(ModelContract):
-    model, options, data = NCF, {"n_factors": 16, "layers": [64, 32]}, {"context_features": ["device"]}
-
-
-class TestFactorizationMachine(ModelContract):
-    model, options = FactorizationMachine, {"n_factors": 8, "loss_func": "bpr"}
-
-
 class TestFactorizationMachineOfRatings(ModelContract):
     model, options, rated = FactorizationMachine, {"n_factors": 8}, True
     data = {"context_features": {"device": None, "time": "time"}}
