@@ -323,3 +323,9 @@ def test_what_the_moment_adds_to_a_score_is_a_column_a_field(asked):
         warm = interp._trained("item")
         each = model.score(query, torch.cat([item, warm])[None])[0]
     assert table["value"].iloc[-1] == pytest.approx(float(each[0] - each[1:].mean()), abs=1e-5)
+
+
+def test_recent_events_beside_a_moment_of_numbers(asked):
+    since = pd.DataFrame({"user": [1, 1], "item": [2, 3], "rating": [5.0, 1.0]})
+    found = asked.recommend([1, 2], k=3, recent=since, context={"hour": 20.0, "device": "tv"})
+    assert set(found["user"]) == {1, 2} and not set(found.loc[found["user"] == 1, "item"]) & {2, 3}

@@ -31,7 +31,7 @@ class NewUsers:
     def interactions(self, like: Interactions, user_idx: Tensor) -> Interactions:
         """The histories as interactions of the users at `user_idx` `(b,)`, without times and context."""
         rows, users = self.histories, user_idx[self.histories.rows]
-        context = {} if like.contexts is None else like.contexts.unknown(len(users))
+        context = like.unknown_moments(len(users))
         events = {"user_idx": users, "item_idx": rows.values, "rating": rows.weight, "time": None, "weight": None}
         return replace(like, **events, context=context)
 
@@ -106,8 +106,7 @@ def read_recent(
     events = {"user_idx": users, "item_idx": torch.from_numpy(told.items)[rows], "weight": None}
     events["rating"] = told.ratings[rows] if rated else None
     events["time"] = None if told.times is None else encode_times(told.times)[rows]
-    context = {name: torch.zeros_like(users) for name in data.train.context}
-    return told.ids, replace(data.train, **events, context=context)
+    return told.ids, replace(data.train, **events, context=data.train.unknown_moments(len(users)))
 
 
 class _Told(NamedTuple):

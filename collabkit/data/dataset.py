@@ -192,8 +192,8 @@ class Dataset:
         if tuple(needs) == ("users",):
             return lambda users: users
         histories = self.histories if histories is None and "history" in needs else histories
-        looks = "context" in needs and self.train.contexts is not None
-        moments = {**self.train.contexts.unknown(1), **(context or {})} if looks else {}
+        unknown = self.train.unknown_moments(1) if "context" in needs else {}
+        moments = {**unknown, **(context or {})} if unknown else {}
 
         def ask(users: Tensor) -> Query:
             history = histories.of(users) if "history" in needs else None

@@ -226,6 +226,10 @@ class Interactions:
         rows = self.by_user
         return Runs(rows.start, self.item_idx[rows.values], self.n_items)
 
+    def unknown_moments(self, n: int) -> dict[str, Tensor]:
+        """The context of `n` rows of whose moments nothing is known; empty where rows have none."""
+        return {} if self.contexts is None else self.contexts.unknown(n)
+
     def take(self, rows) -> Interactions:
         """The interactions at the positions `rows` `(m,)`, or where a mask `rows` `(n,)` holds, with the same ids."""
         if not isinstance(rows, Tensor):

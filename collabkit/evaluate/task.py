@@ -379,7 +379,7 @@ def _relevant_rows(test: Interactions, threshold: float) -> Interactions:
 
 def _moments(rows: Interactions) -> dict[str, Tensor]:
     """By field of context, the values `(n_users, ...)` at each user's first row, unknown for those without any."""
-    found = {} if rows.contexts is None else rows.contexts.unknown(rows.n_users)
+    found = rows.unknown_moments(rows.n_users)
     for name, values in rows.context.items():
         found[name][rows.user_idx.flip(0)] = values.flip(0)  # the first row is written last
     return found

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from collabkit.data.features import Context, Field
 from collabkit.data.query import Query
+from collabkit.models.feature_rows import combined, put_together
 from collabkit.models.table import init_rows, lookup
 
 __all__ = ["ContextRows"]
@@ -44,10 +45,7 @@ class ContextRows(nn.Module):
 
     def forward(self, query: Tensor | Query) -> tuple[Tensor, ...]:
         """The part `[(..., d), ...]` of the moments of a query, unknown ones where it has none; with `'concat'` one."""
-        parts = self.field_parts(query)
-        if self.joins == "concat":
-            return (torch.cat(parts, dim=-1),)
-        return sum(parts[1:], parts[0]).split(self.widths, dim=-1)
+        return combined(self.field_parts(query), self.joins, self.widths)
 
     def field_parts(self, query: Tensor | Query) -> list[Tensor]:
         """What each field gives, `(..., its size)`."""
@@ -62,11 +60,7 @@ class ContextRows(nn.Module):
 
     def join(self, query: Tensor | Query, rows: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The user side's `rows` and the part of the moments of `query` together."""
-        parts = self(query)
-        if self.joins == "concat":
-            shape = torch.broadcast_shapes(rows[0].shape[:-1], parts[0].shape[:-1])
-            return (torch.cat([rows[0].expand(*shape, -1), parts[0].expand(*shape, -1)], dim=-1),)
-        return tuple(own + part for own, part in zip(rows, parts, strict=True))
+        return put_together(rows, self(query), self.joins)
 
     @property
     def row_widths(self) -> list[int]:

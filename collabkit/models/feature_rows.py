@@ -9,7 +9,7 @@ from collabkit.data.features import Features, Field
 from collabkit.data.runs import Runs
 from collabkit.models.table import init_rows, lookup
 
-__all__ = ["FeatureRows", "FieldRows"]
+__all__ = ["FeatureRows", "FieldRows", "combined", "put_together"]
 
 
 class FeatureRows(nn.Module):
@@ -52,10 +52,7 @@ class FeatureRows(nn.Module):
 
     def forward(self, idx: Tensor) -> tuple[Tensor, ...]:
         """The features' part `[(..., d), ...]` for `idx` `(...)`, one for each table; with `'concat'` one for all."""
-        parts = self.field_parts(idx)
-        if self.joins == "concat":
-            return (torch.cat(parts, dim=-1),)
-        return sum(parts[1:], parts[0]).split(self.widths, dim=-1)
+        return combined(self.field_parts(idx), self.joins, self.widths)
 
     def field_parts(self, idx: Tensor) -> list[Tensor]:
         """What each field gives, `(..., sum of the widths)`."""
@@ -63,11 +60,7 @@ class FeatureRows(nn.Module):
 
     def join(self, idx: Tensor, rows: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """An id's own `rows` and its features' part together."""
-        parts = self(idx)
-        if self.joins == "concat":
-            shape = torch.broadcast_shapes(rows[0].shape[:-1], parts[0].shape[:-1])
-            return (torch.cat([rows[0].expand(*shape, -1), parts[0].expand(*shape, -1)], dim=-1),)
-        return tuple(own + part for own, part in zip(rows, parts, strict=True))
+        return put_together(rows, self(idx), self.joins)
 
     def cold_rows(self, idx: Tensor) -> tuple[Tensor, ...]:
         """What `cold_rows.fit_cold_head` found for ids `idx` `(m,)` without training rows: `[(m, d), ...]`, else 0."""
@@ -81,6 +74,21 @@ class FeatureRows(nn.Module):
         self.features = features
         for field, rows in zip(self.fields, features.rows, strict=True):
             field.set_rows(rows)
+
+
+def combined(fields: list[Tensor], joins: str, widths: list[int]) -> tuple[Tensor, ...]:
+    """What all fields give, of what each does `(..., d)`: one part side by side, or sums of those widths."""
+    if joins == "concat":
+        return (torch.cat(fields, dim=-1),)
+    return sum(fields[1:], fields[0]).split(widths, dim=-1)
+
+
+def put_together(rows: tuple[Tensor, ...], parts: tuple[Tensor, ...], joins: str) -> tuple[Tensor, ...]:
+    """A side's `rows` with the `parts` beside them, or added to them."""
+    if joins == "concat":
+        shape = torch.broadcast_shapes(rows[0].shape[:-1], parts[0].shape[:-1])
+        return (torch.cat([rows[0].expand(*shape, -1), parts[0].expand(*shape, -1)], dim=-1),)
+    return tuple(own + part for own, part in zip(rows, parts, strict=True))
 
 
 class FieldRows(nn.Module):
