@@ -110,6 +110,45 @@ def test_ratings_with_a_context(model, tmp_path):
     assert table.loc["RMSE", "value"] == pytest.approx(errors[True], abs=1e-5)
 
 
+def fashions() -> pd.DataFrame:
+    """A hundred items, one after the other, each met in the 30 days after it came out and never again."""
+    rng = np.random.default_rng(0)
+    born, day = np.linspace(0, 270, 100), np.sort(rng.uniform(30, 300, 3000))
+    item = [rng.choice(np.flatnonzero((born <= at) & (born > at - 30))) for at in day]
+    when = pd.Timestamp("2024-01-01") + pd.to_timedelta(day, "D")
+    table = pd.DataFrame({"user": rng.integers(0, 150, len(day)), "item": item, "time": when})
+    return table.drop_duplicates(["user", "item"], ignore_index=True)
+
+
+def fashion_learner(context: bool, splitter, **more):
+    more |= {"context_features": {"time": "time"}} if context else {}
+    options = {"feedback": "implicit", "negatives": "uniform", "n_neg": 16, "bs": 128, "splitter": splitter}
+    dls = CollabDataLoaders.from_df(fashions(), **NAMES, **options, **more)
+    learn = collab_learner(dls, seed=1, n_factors=16, loss_func="softmax")
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(15, 1e-2)
+    return learn
+
+
+def test_a_time_finds_the_age_of_the_items():
+    hits = [
+        fashion_learner(context, splits.random_split(0.1)).evaluate(metrics="HitRate", n_boot=1)["value"].item()
+        for context in (True, False)
+    ]
+    assert hits[0] > 0.8 and hits[1] < 0.4
+
+
+def test_a_time_finds_the_age_of_items_that_nobody_has_met():
+    came_out = fashions().groupby("item", as_index=False)["time"].min().rename(columns={"time": "came_out"})
+    more = {"items": came_out, "item_features": {"came_out": "binned"}}
+    found = []
+    for context in (True, False):
+        learn = fashion_learner(context, splits.cold_items(0.2, seed=0), **more)
+        cold = learn.dls.valid.items["item"].unique()
+        found.append(learn.evaluate(metrics="HitRate", candidates=cold, n_boot=1)["value"].item())
+    assert found[0] > 0.98 and found[1] < 0.95
+
+
 class TestCollFilterWithContext(ModelContract):
     model, options, data = CollFilter, {"n_factors": 8, "loss_func": "bpr"}, {"context_features": ["device"]}
 

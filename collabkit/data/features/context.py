@@ -26,7 +26,8 @@ class Context:
     A field has the kinds of side features. Its values are codes `(n,)` int64 of one category a row, 0 where it is
     missing or unseen in training; or numbers `(n, width)` float32, of which several categories a row have their shares.
     A column of kind `'time'` unfolds into fields for the hour, the weekday, the season and the age: days before the
-    last training row, of now and of later moments none.
+    last training row, of now and of later moments none. The product of the age with an item's row is that item's course
+    in time; of items without training rows a side feature gives it, the day when they came out.
 
     Args:
         kinds: the caller's columns, and the kind of each.
