@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from collabkit.data.features.context import Context
+from collabkit.data.frames import Table, read_source, takes_tables
 from collabkit.data.notices import MissingError, say
 from collabkit.data.runs import Runs, sorted_unique
 from collabkit.data.vocab import Vocab
@@ -118,13 +119,14 @@ class Interactions:
 
     @classmethod
     def from_df(
-        cls, df: pd.DataFrame, columns: Columns, *, users: Vocab | None = None, items: Vocab | None = None,
+        cls, df: Table, columns: Columns, *, users: Vocab | None = None, items: Vocab | None = None,
         contexts: Context | None = None,
     ) -> Interactions:  # fmt: skip
         """Validate and encode a table.
 
         Args:
-            df: one row an event.
+            df: one row an event, of any library; or a scipy matrix of users by items, whose rows and columns have
+                their numbers for ids.
             columns: which columns hold what.
             users, items: vocabularies to encode with (ids they do not know become index 0 and are counted in a
                 `CollabWarning`); by default they are made from `df`.
@@ -135,6 +137,8 @@ class Interactions:
             ValueError: the table is empty; an id or rating is missing or infinite.
             TypeError: ratings are not numbers; ids are of mixed types or another type than the vocabulary's.
         """
+        names = (columns.user, columns.item, columns.rating or "count")
+        df, _ = read_source(df, names, rated=columns.rating is not None)
         columns.check(df)
         rating = None if columns.rating is None else check_ratings(df[columns.rating])
         time = None if columns.time is None else encode_times(df[columns.time])
@@ -156,7 +160,8 @@ class Interactions:
         columns = replace(self.columns, context=tuple(contexts.kinds))
         return replace(self, columns=columns, contexts=contexts, context=contexts.encode(df))
 
-    def encode(self, df: pd.DataFrame, columns: Columns | None = None) -> Interactions:
+    @takes_tables
+    def encode(self, df: Table, columns: Columns | None = None) -> Interactions:
         """A table with the same columns, or others, by these vocabularies; see `from_df`."""
         columns = self.columns if columns is None else columns
         return self.from_df(df, columns, users=self.users, items=self.items, contexts=self.contexts)

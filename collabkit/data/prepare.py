@@ -11,7 +11,7 @@ from collabkit.data.dataset import Dataset
 from collabkit.data.features import Context, SideFeatures
 from collabkit.data.feedback import Implicit, check_threshold, positive_rows
 from collabkit.data.interactions import Columns, Interactions
-from collabkit.data.notices import MissingError, say
+from collabkit.data.notices import say
 from collabkit.data.runs import sorted_unique
 from collabkit.data.splits import Split, Splitter
 from collabkit.data.tables import name_columns
@@ -68,13 +68,12 @@ def prepare(
 
 
 def table_columns(df, user_name, item_name, rating_name, time_name, context, feedback: Implicit | None) -> Columns:
-    """The columns of a table, by fastai's places where they are not named."""
-    if rating_name is None and feedback is None and isinstance(df, pd.DataFrame):
-        if len(df.columns) < 3:
-            raise MissingError("a table of ratings needs a user, an item and a rating column; it has "
-                               f"{list(df.columns)}. For events without ratings pass feedback='implicit'")  # fmt: skip
-        rating_name = df.columns[2]
-    return name_columns(df, user_name, item_name, rating_name, time_name, context)
+    """The columns of a table; those that are not named are guessed, see `guess.guess_columns`.
+
+    Times are not, but for what is learned from their order.
+    """
+    wanted = {"rated": feedback is None, "timed": feedback is not None and feedback.history is not None}
+    return name_columns(df, user_name, item_name, rating_name, time_name, context, **wanted)
 
 
 def split_rows(df: pd.DataFrame, columns: Columns, splitter) -> Split:

@@ -5,8 +5,9 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
+from collabkit.data.guess import guess_columns
 from collabkit.data.interactions import Columns
-from collabkit.data.notices import MissingError, say
+from collabkit.data.notices import say
 from collabkit.data.vocab import refuse_missing
 
 __all__ = ["name_columns", "id_codes", "new_frame", "describe_left_out", "say_left_out"]
@@ -14,15 +15,20 @@ __all__ = ["name_columns", "id_codes", "new_frame", "describe_left_out", "say_le
 
 def name_columns(
     df: pd.DataFrame, user_name: str | None = None, item_name: str | None = None, rating_name: str | None = None,
-    time_name: str | None = None, context=(),
+    time_name: str | None = None, context=(), *, rated: bool = False, timed: bool = False,
 ) -> Columns:  # fmt: skip
-    """The `Columns` of `df`, checked; user and item default to its first two columns."""
+    """The `Columns` of `df`, checked; those that are not named, and with `rated` and `timed` are wanted, are guessed."""
     if not isinstance(df, pd.DataFrame):
         raise TypeError(f"expected a pandas DataFrame of interactions, got {type(df).__name__}")
-    if len(df.columns) < 2:
-        raise MissingError(f"a table of interactions needs a user and an item column; it has {list(df.columns)}")
-    names = [df.columns[j] if name is None else name for j, name in enumerate((user_name, item_name))]
-    columns = Columns(*names, rating_name, time_name, (context,) if isinstance(context, str) else tuple(context or ()))
+    context = (context,) if isinstance(context, str) else tuple(context or ())
+    given = {"user": user_name, "item": item_name, "rating": rating_name, "time": time_name}
+    wanted = {"user", "item", *(["rating"] if rated else []), *(["time"] if timed else [])}
+    if any(given[role] is None for role in wanted):
+        for name in given.values():  # a misspelt name is no reason to doubt the others
+            if name is not None and name not in df.columns:
+                Columns(*(given[role] or df.columns[0] for role in ("user", "item")), rating_name, time_name).check(df)
+        given = guess_columns(df, given, rated=rated, timed=timed)
+    columns = Columns(*given.values(), context)
     columns.check(df)
     return columns
 
