@@ -112,11 +112,23 @@ def say_unstorable(data: Dataset) -> None:
 
 
 def say_duplicates(train: Interactions, valid: Interactions) -> None:
-    """Warn of repeated pairs, counted."""
+    """Warn of repeated pairs, and of those whose ratings differ, counted."""
     pairs = torch.cat([part.pair_keys() for part in (train, valid)]).numpy()
     if repeated := len(pairs) - len(sorted_unique(pairs)):
+        conflicts = "" if train.rating is None else _conflicts(pairs, torch.cat([train.rating, valid.rating]).numpy())
         say(f"{repeated:,} of {len(pairs):,} rows repeat a (user, item) pair; all are kept. filters.drop_duplicates "
-            "keeps one of each")  # fmt: skip
+            f"keeps one of each{conflicts}")  # fmt: skip
+
+
+def _conflicts(pairs: np.ndarray, ratings: np.ndarray) -> str:
+    """How many of the pairs that repeat have different ratings, in words."""
+    order = np.lexsort((ratings, pairs))
+    again = np.diff(pairs[order]) == 0
+    repeated = pairs[order][1:]
+    different = len(sorted_unique(repeated[again & (np.diff(ratings[order]) != 0)]))
+    if not different:
+        return ""
+    return f". {different:,} of the {len(sorted_unique(repeated[again])):,} pairs that repeat have different ratings"
 
 
 def _only_used_ids(train: Interactions, valid: Interactions) -> tuple[Interactions, Interactions]:

@@ -545,7 +545,7 @@ class Recommender:
             raise ValueError(f"context= has {len(table):,} rows; give one, or one for each of the {n:,} that are asked")
         found = {"context": self.train.contexts.encode(table, "context=")} if "context" in needs else {}
         if "time" in needs and timed in table:
-            found["time"] = encode_times(table[timed])
+            found["time"] = encode_times(table[timed], self.columns.ticks)
         return found
 
     def _candidates(self, items, exclude) -> Tensor:
