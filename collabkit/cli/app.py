@@ -73,11 +73,9 @@ def train(
 
     Options of the training that are not given come from the recipe for the number of ratings.
     """
-    import pandas as pd
-
     from collabkit.cli.console import print_evaluation
     from collabkit.cli.demo import fit_on_console
-    from collabkit.data.tables import name_columns
+    from collabkit.data.tables import name_columns, with_dates
     from collabkit.serve.artefact import check_target
     from collabkit.train.recipes import rating_recipe
 
@@ -85,8 +83,7 @@ def train(
     given = {"n_factors": factors, "n_epoch": epochs, "lr": lr, "wd": wd, "bs": bs}
     recipe = replace(rating_recipe(len(df)), **{k: v for k, v in given.items() if v is not None})
     check_target(out.resolve())
-    if time in df.columns and pd.api.types.is_string_dtype(df[time].dtype):  # dates in a CSV file
-        df[time] = pd.to_datetime(df[time])
+    df = with_dates(df, time)
     columns = name_columns(df, user, item, rating, time, rated=True)
     user, item, rating = columns.user, columns.item, columns.rating
     print(f"columns: user {user!r}, item {item!r}, rating {rating!r}")

@@ -10,7 +10,7 @@ from collabkit.data.interactions import Columns
 from collabkit.data.notices import say
 from collabkit.data.vocab import refuse_missing
 
-__all__ = ["name_columns", "id_codes", "new_frame", "describe_left_out", "say_left_out"]
+__all__ = ["name_columns", "with_dates", "id_codes", "new_frame", "describe_left_out", "say_left_out"]
 
 
 def name_columns(
@@ -31,6 +31,16 @@ def name_columns(
     columns = Columns(*given.values(), context)
     columns.check(df)
     return columns
+
+
+def with_dates(df: pd.DataFrame, time_name: str | None) -> pd.DataFrame:
+    """A table that was read from a file of texts, in which the column of times, if it holds texts of dates, is dates."""
+    if time_name is None or time_name not in df.columns or not pd.api.types.is_string_dtype(df[time_name].dtype):
+        return df
+    try:
+        return df.assign(**{time_name: pd.to_datetime(df[time_name])})
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"column {time_name!r} has times that cannot be read: {error}") from None
 
 
 def id_codes(df: pd.DataFrame, name: str) -> np.ndarray:

@@ -25,6 +25,7 @@ from collabkit.data.matrices import MatrixIds
 from collabkit.data.notices import CollabWarning
 from collabkit.data.prepare import prepare, say_duplicates, table_columns
 from collabkit.data.splits import random_split
+from collabkit.data.tables import with_dates
 from collabkit.data.vocab import Vocab
 from collabkit.data.weights import only_training_weights
 from collabkit.evaluate.audit import audit
@@ -75,11 +76,14 @@ class CollabDataLoaders(DataLoaders):
         none, as it keeps no loss.
 
         Args:
-            ratings: a row an event, a table of pandas, polars, Arrow or whatever else narwhals knows, or a scipy matrix,
-                see `from_scipy`; its first three columns are user, item and rating unless named. With implicit
-                feedback only a named rating column is read.
+            ratings: a row an event: a table of pandas, polars, Arrow or whatever else narwhals knows, or a scipy matrix,
+                see `from_scipy`. With implicit feedback only a named rating column is read.
             valid_pct: share of the rows, drawn at random, that is validation; ignored with a `splitter`.
-            user_name, item_name, rating_name, time_name: columns, in any order.
+            user_name, item_name, rating_name, time_name: columns, in any order. User, item and, of explicit feedback, the
+                rating need no name where it is plain which they are: by what they are called (`customer_id`, `sku`,
+                `stars`, ...), else by fastai's places, the first three. What was taken is said unless it is the
+                first columns, called so; what is doubtful is an error; see `guess.guess_columns`. Times are taken
+                only where they are named, or with `history`, which is about their order.
             context_features: columns of what is known of a row's moment (device, hour, page): names, or a dict from
                 names to kinds as of `user_features`; a column of the kind `'time'` unfolds into hour, weekday, season
                 and age; see `features.Context`.
@@ -152,8 +156,8 @@ class CollabDataLoaders(DataLoaders):
     @classmethod
     @delegates(from_df.__func__, but="ratings")
     def from_csv(cls, csv: str | Path, **kwargs) -> CollabDataLoaders:
-        """`from_df` of `pandas.read_csv(csv)`."""
-        return cls.from_df(pd.read_csv(csv), **kwargs)
+        """`from_df` of `pandas.read_csv(csv)`; texts of dates in the column `time_name` are read as dates."""
+        return cls.from_df(with_dates(pd.read_csv(csv), kwargs.get("time_name")), **kwargs)
 
     @classmethod
     @delegates(from_df.__func__, but="ratings")
