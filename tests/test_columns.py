@@ -1,4 +1,4 @@
-"""Which columns are user, item, rating and time: by name, by place, or asked for; fractional times; conflicting ratings."""
+"""Which columns are user, item, rating and time: by name, by place, or asked; fractional times, repeats."""
 
 import warnings
 
@@ -97,7 +97,8 @@ def test_places_count_where_names_say_nothing_and_columns_bear_it():
      ("a=days, b, c", "'a', in the place of one, holds values like '2026-01-01'"),
      ("a=bool, b, c", "'a', in the place of one, holds values like"), ("a=fraction, b, c", "'a', in the place of one"),
      ("a=lists, b, c", "'a', in the place of one"), ("a=row, b, c", "'a', .* no two of them alike"),
-     ("a, b=dates, c", "'b', in the place of one"), ("user, item, c=text", "'c', in the place of one.*feedback='implicit'"),
+     ("a, b=dates, c", "'b', in the place of one"),
+     ("user, item, c=text", "'c', in the place of one.*feedback='implicit'"),
      ("user, item, when=dates", "'when', in the place of one, is called as a time is")],
 )  # fmt: skip
 def test_a_doubtful_guess_asks_for_names(columns, message):
@@ -122,10 +123,19 @@ def test_times_are_used_where_order_is_learned_and_else_said():
 
 
 def test_words_are_read_whole():
-    assert [likeness(name, "item") for name in ("item_price", "product category", "movie_year", "item count")] == [None] * 4
-    assert [likeness(name, "rating") for name in ("avg_rating", "rating_count", "n_ratings", "mean score")] == [None] * 4
+    assert [likeness(name, "item") for name in ("item_price", "product category", "movie_year", "item count")] == [
+        None
+    ] * 4
+    assert [likeness(name, "rating") for name in ("avg_rating", "rating_count", "n_ratings", "mean score")] == [
+        None
+    ] * 4
     assert [likeness(name, "time") for name in ("runtime", "release_date", "playtime", "watch_time")] == [None] * 4
-    assert [likeness(name, "time") for name in ("unixReviewTime", "created_at", "InvoiceDate", "visittime")] == [0, 0, 1, 0]
+    assert [likeness(name, "time") for name in ("unixReviewTime", "created_at", "InvoiceDate", "visittime")] == [
+        0,
+        0,
+        1,
+        0,
+    ]
     assert [likeness(name, "user") for name in (3, "", "::", "user_age", "buyerUserId")] == [None] * 5
 
 
@@ -160,7 +170,9 @@ def test_python_and_the_command_line_take_the_same(tmp_path):
     printed = run("train", "shop.csv", "--out", "m", "--rating", "Qty", "--item", "Custmer", cwd=tmp_path, ok=False)
     assert "'Custmer'] not found" in printed
     with pytest.raises(ValueError, match="'SKU' has times that cannot be read"):
-        CollabDataLoaders.from_csv(write(tmp_path / "odd.csv", rated.astype({"SKU": "str"}).assign(SKU="x")), time_name="SKU")
+        CollabDataLoaders.from_csv(
+            write(tmp_path / "odd.csv", rated.astype({"SKU": "str"}).assign(SKU="x")), time_name="SKU"
+        )
 
 
 def write(path, df):
@@ -223,7 +235,9 @@ def test_times_that_are_no_times():
 def test_repeated_pairs_with_different_ratings_are_counted():
     rows = [(1, "a", 5), (1, "a", 4), (1, "a", 5), (2, "a", 3), (2, "a", 3), (2, "b", 1), (3, "b", 1), (3, "b", 2)]
     df = pd.DataFrame(rows, columns=["user", "item", "rating"])
-    with pytest.warns(CollabWarning, match=r"4 of 8 rows repeat .* 2 of the 3 pairs that repeat have different ratings"):
+    with pytest.warns(
+        CollabWarning, match=r"4 of 8 rows repeat .* 2 of the 3 pairs that repeat have different ratings"
+    ):
         CollabDataLoaders.from_df(df, seed=0, splitter=lambda df: ([0, 3, 5, 6], [1, 2, 4, 7]))
     with pytest.warns(CollabWarning) as caught:
         CollabDataLoaders.from_df(df[3:6], splitter=lambda df: ([0, 2], [1]), seed=0)

@@ -54,7 +54,9 @@ def demo(
 def train(
     ratings: Table,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the artefact.")],
-    user: Annotated[str | None, typer.Option(help="User column; default by its name, else its place, where that is plain.")] = None,
+    user: Annotated[
+        str | None, typer.Option(help="User column; default by its name, else its place, where that is plain.")
+    ] = None,
     item: Annotated[str | None, typer.Option(help="Item column; likewise.")] = None,
     rating: Annotated[str | None, typer.Option(help="Rating column; likewise.")] = None,
     time: Annotated[str | None, typer.Option(help="Time column, for --split time and last.")] = None,

@@ -65,12 +65,12 @@ def to_pandas(value):
     if not _may_be_foreign(type(value)):
         return value
     if sparse.issparse(value):
-        raise TypeError("a scipy matrix has no ids for its rows and columns here: pass a table, or make the data from a "
-                        "matrix (from_scipy)")  # fmt: skip
+        raise TypeError("a scipy matrix has no ids for its rows and columns here: pass a table, or make the data from "
+                        "a matrix (from_scipy)")  # fmt: skip
     found = _known(value)
     if isinstance(found, nw.LazyFrame):
-        raise TypeError(f"a {type(value).__module__.partition('.')[0]} {type(value).__name__} is lazy, its rows are not "
-                        "computed yet; compute them first, e.g. table.collect()")  # fmt: skip
+        raise TypeError(f"a {type(value).__module__.partition('.')[0]} {type(value).__name__} is lazy, its rows are "
+                        "not computed yet; compute them first, e.g. table.collect()")  # fmt: skip
     if isinstance(found, nw.DataFrame):
         likes_pandas = found.implementation.is_pandas_like()
         return found.to_pandas() if likes_pandas else _from_arrow(found.to_arrow())
@@ -142,7 +142,7 @@ def gives_tables(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def keeps_rows(function: Callable[P, T]) -> Callable[P, T]:
-    """A function that returns some rows of its first argument, a table: taken from it as it is, whatever its library."""
+    """A function that returns some rows of its first argument, a table of any library: they are taken as they are."""
 
     @wraps(function)
     def wrapped(df, *args, **kwargs):

@@ -1,6 +1,6 @@
-"""Which columns of a table are user, item, rating and time: by their names, and by fastai's places where these are silent.
+"""Which columns of a table are user, item, rating and time: by their names, or by fastai's places if these are silent.
 
-A guess that is more than plain reading is said, and a doubtful one refused: a wrong one trains a model of something else.
+A guess that is not plain is said, and a doubtful one refused: a wrong one trains a model of something else.
 """
 
 import re
@@ -20,16 +20,16 @@ _A = {"user": "a user", "item": "an item", "rating": "a rating", "time": "a time
 # By role, words that say it, the plainest group first.
 COLUMN_WORDS: dict[str, tuple[str, ...]] = {
     "user": (
-        "user usr reviewer customer cust visitor member client account consumer subscriber person buyer shopper profile "
-        "viewer listener reader player patron guest student rater voter follower household anonymous who",
+        "user usr reviewer customer cust visitor member client account consumer subscriber person buyer shopper "
+        "profile viewer listener reader player patron guest student rater voter follower household anonymous who",
         "session visit basket cookie device",
     ),
     "item": (
-        "item product prod movie film article track song artist book asin sku isbn isbn10 isbn13 upc ean gtin barcode stock "
-        "video anime manga game app recipe restaurant business poi venue hotel news course podcast episode album joke beer "
-        "wine dish merchandise",
-        "title show series place location listing page url content document doc post ad offer lesson job property goods "
-        "entity object",
+        "item product prod movie film article track song artist book asin sku isbn isbn10 isbn13 upc ean gtin barcode "
+        "stock video anime manga game app recipe restaurant business poi venue hotel news course podcast episode album "
+        "joke beer wine dish merchandise",
+        "title show series place location listing page url content document doc post ad offer lesson job property "
+        "goods entity object",
     ),
     "rating": ("rating ratings", "score stars star overall", "rate grade vote preference points"),
     "time": ("timestamp time datetime ts unixtime epoch", "date day when at"),
@@ -67,8 +67,8 @@ def guess_columns(
     A column that is called as users usually are holds them, wherever it stands. Where names say nothing, user, item and
     rating are the first three columns, as in fastai, unless one holds what cannot be that (times, texts of dates,
     booleans or fractions for ids; no numbers for ratings), is called as something else, or is a number of the row.
-    Where the first columns are called as users, items (and ratings) may be, they are taken, though another column may be
-    called so too, an `item` beside a `title`.
+    Where the first columns are called as users, items (and ratings) may be, they are taken, though another column may
+    be called so too, an `item` beside a `title`.
 
     Args:
         df: the table.
@@ -104,8 +104,8 @@ def guess_columns(
             notes.append(f"{role} {name!r}{why}")
     notes += _times(df, found, seen["time"], timed, said=bool(notes))
     if notes:
-        say(f"columns taken by their names or places: {'; '.join(notes)}. Name them to be sure (user_name=, item_name=, "
-            "rating_name=, time_name=)")  # fmt: skip
+        say(f"columns taken by their names or places: {'; '.join(notes)}. Name them to be sure (user_name=, "
+            "item_name=, rating_name=, time_name=)")  # fmt: skip
     return found
 
 
@@ -176,9 +176,7 @@ def _at_its_place(role: str, seen: _Candidates) -> tuple[Hashable, str | None]:
     return seen.place, f" (by its place; {', '.join(map(repr, rivals))} could be meant too)" if rivals else None
 
 
-def _elsewhere(
-    df: pd.DataFrame, role: str, seen: dict[str, _Candidates], free: list
-) -> tuple[Hashable, str | None]:
+def _elsewhere(df: pd.DataFrame, role: str, seen: dict[str, _Candidates], free: list) -> tuple[Hashable, str | None]:
     """The column that is called as the role, else the one at its place if it can be that, and what is to be said."""
     mine = seen[role]
     if mine.likely:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from collabkit.data.notices import say
 from collabkit.data.vocab import Vocab, check_ids
@@ -32,7 +31,9 @@ class MatrixIds:
         for what, ids, n, name in zip(("row", "column"), (rows, columns), matrix.shape, names, strict=True):
             ids = pd.RangeIndex(n) if ids is None else check_ids(ids, name)
             if len(ids) != n:
-                raise ValueError(f"{name}_ids has {len(ids):,} ids, but the matrix has {n:,} {what}s; give one for each")
+                raise ValueError(
+                    f"{name}_ids has {len(ids):,} ids, but the matrix has {n:,} {what}s; give one for each"
+                )
             found.append(ids if isinstance(ids, pd.RangeIndex) else Vocab(ids, name).ids)
         return cls(*found)
 
@@ -62,6 +63,7 @@ def matrix_table(
         TypeError: values that are no numbers.
 
     Example:
+        >>> from scipy import sparse
         >>> matrix = sparse.csr_array(np.array([[5, 0], [0, 3]]))
         >>> matrix_table(matrix, MatrixIds.of(matrix, ['ann', 'bob']), ('user', 'item', 'rating'), rated=True)
           user  item  rating
@@ -112,9 +114,12 @@ def _each_once(row, column, values, n_columns: int, rated: bool) -> tuple[np.nda
     first = np.flatnonzero(np.diff(row * n_columns + column, prepend=-1))
     if repeated := len(row) - len(first):
         if rated:
-            raise ValueError(f"{repeated:,} of {len(row):,} entries of the matrix repeat a (user, item) pair: scipy takes "
-                             "their sum, which is no rating. Pass the ratings as a table, or call "
+            raise ValueError(f"{repeated:,} of {len(row):,} entries of the matrix repeat a (user, item) pair: scipy "
+                             "takes their sum, which is no rating. Pass the ratings as a table, or call "
                              "matrix.sum_duplicates() if the sum is meant")  # fmt: skip
-        say(f"{repeated:,} of {len(row):,} entries of the matrix repeat a (user, item) pair; as in scipy, their sum counts")
+        say(
+            f"{repeated:,} of {len(row):,} entries of the matrix repeat a (user, item) pair; as in scipy, their "
+            "sum counts"
+        )
         values = np.add.reduceat(values, first)
     return row[first], column[first], values

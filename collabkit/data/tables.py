@@ -17,7 +17,7 @@ def name_columns(
     df: pd.DataFrame, user_name: str | None = None, item_name: str | None = None, rating_name: str | None = None,
     time_name: str | None = None, context=(), *, rated: bool = False, timed: bool = False,
 ) -> Columns:  # fmt: skip
-    """The `Columns` of `df`, checked; those that are not named, and with `rated` and `timed` are wanted, are guessed."""
+    """The `Columns` of `df`, checked; those that are wanted (`rated`, `timed`) and not named are guessed."""
     if not isinstance(df, pd.DataFrame):
         raise TypeError(f"expected a pandas DataFrame of interactions, got {type(df).__name__}")
     context = (context,) if isinstance(context, str) else tuple(context or ())
@@ -34,7 +34,7 @@ def name_columns(
 
 
 def with_dates(df: pd.DataFrame, time_name: str | None) -> pd.DataFrame:
-    """A table that was read from a file of texts, in which the column of times, if it holds texts of dates, is dates."""
+    """A table that was read from a file, with dates in the column of times where it holds texts of them."""
     if time_name is None or time_name not in df.columns or not pd.api.types.is_string_dtype(df[time_name].dtype):
         return df
     try:

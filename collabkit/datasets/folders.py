@@ -36,12 +36,14 @@ def read_folder(folder: Path, readers: Mapping[str, Callable[[Path], pd.DataFram
     tables = {kind: found for kind, found in by_kind.items() if kind in (".parquet", ".csv", ".tsv", ".inter")}
     if len(tables) != 1:
         held = ", ".join(f"{len(found)} {kind}" for kind, found in by_kind.items()) or "no file that can be read"
-        raise ValueError(f"{folder} is a folder with {held}: expected the parts of one table (.parquet, .csv or .tsv), one "
-                         "RecBole .inter file, or MovieLens")  # fmt: skip
+        raise ValueError(f"{folder} is a folder with {held}: expected the parts of one table (.parquet, .csv or .tsv), "
+                         "one RecBole .inter file, or MovieLens")  # fmt: skip
     ((kind, parts),) = tables.items()
     if kind == ".inter" and len(parts) > 1:
         names = ", ".join(part.name for part in parts[:3])
-        raise ValueError(f"{folder} is a folder of {len(parts)} atomic files of interactions ({names}): read one of them")
+        raise ValueError(
+            f"{folder} is a folder of {len(parts)} atomic files of interactions ({names}): read one of them"
+        )
     return _parquet(folder, parts) if kind == ".parquet" else _separated(parts, readers[kind])
 
 
@@ -83,5 +85,5 @@ def _separated(parts: list[Path], read: Callable[[Path], pd.DataFrame]) -> pd.Da
 def _check_alike(parts: list[Path], columns: list[list]) -> None:
     for part, names in zip(parts, columns, strict=True):
         if set(names) != set(columns[0]):
-            raise ValueError(f"{part.name} has the columns {names}, but {parts[0].name} has {columns[0]}: the files are no "
-                             "parts of one table; read them one by one")  # fmt: skip
+            raise ValueError(f"{part.name} has the columns {names}, but {parts[0].name} has {columns[0]}: the files are "
+                             "no parts of one table; read them one by one")  # fmt: skip

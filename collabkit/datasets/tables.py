@@ -41,7 +41,8 @@ def read_interactions(path: str | os.PathLike) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a folder without a table or with several, an unknown extension, no rows, a single column, or content that does not parse.
+        ValueError: a folder without a table or with several, an unknown extension, no rows, a single
+            column, or content that does not parse.
 
     Example:
         >>> import pathlib, tempfile
@@ -122,8 +123,8 @@ def read_atomic(file: Path) -> pd.DataFrame:
     types = {name: name.rpartition(":")[2] for name in header}
     if odd := [name for name, kind in types.items() if ":" not in name or kind not in _TYPES]:
         raise ValueError(f"the header has no type for {odd}: atomic files name fields as user_id:token, rating:float")
-    table = pd.read_csv(file, sep="\t", dtype={name: _TYPES[kind] for name, kind in types.items()}, keep_default_na=False,
-                        na_values={name: [""] for name in header})  # fmt: skip
+    dtypes, missing = {name: _TYPES[kind] for name, kind in types.items()}, {name: [""] for name in header}
+    table = pd.read_csv(file, sep="\t", dtype=dtypes, keep_default_na=False, na_values=missing)
     for name in [name for name, kind in types.items() if kind == "token"]:
         if len(table) and table[name].notna().all() and table[name].str.fullmatch(r"0|-?[1-9]\d{0,17}").all():
             table[name] = table[name].astype("int64")

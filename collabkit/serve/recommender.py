@@ -47,8 +47,8 @@ class Recommender:
     artefact. What was computed from the weights alone (item vectors, unit vectors, the prior of the fold-in) is kept
     until a weight changes. Any number of threads may ask one; `add_items`, `add_users`, `fold_in` and `use_index` wait
     for those who ask and let nobody in meanwhile. Training in one thread while others ask is not for it.
-    Tables and columns of ids are pandas', polars', Arrow's, or of whatever library narwhals knows. Lists come back in the
-    kind of the first table of the call, else of the table that the data were made from (pandas' from an artefact);
+    Tables and columns of ids are pandas', polars', Arrow's, or of whatever library narwhals knows. Lists come back in
+    the kind of the first table of the call, else of the table that the data were made from (pandas' from an artefact);
     metrics, which have an index, are always pandas'. Where the data were made from a scipy matrix, another one with the
     same rows and columns is taken wherever a table of events is (in `history=` the rows are new people).
     One or several of torch's own threads give the same lists; the last digits of scores may differ, as sums over many

@@ -76,11 +76,11 @@ class CollabDataLoaders(DataLoaders):
         none, as it keeps no loss.
 
         Args:
-            ratings: a row an event: a table of pandas, polars, Arrow or whatever else narwhals knows, or a scipy matrix,
-                see `from_scipy`. With implicit feedback only a named rating column is read.
+            ratings: a row an event: a table of pandas, polars, Arrow or whatever else narwhals knows, or a scipy
+                matrix, see `from_scipy`. With implicit feedback only a named rating column is read.
             valid_pct: share of the rows, drawn at random, that is validation; ignored with a `splitter`.
-            user_name, item_name, rating_name, time_name: columns, in any order. User, item and, of explicit feedback, the
-                rating need no name where it is plain which they are: by what they are called (`customer_id`, `sku`,
+            user_name, item_name, rating_name, time_name: columns, in any order. User, item and, of explicit feedback,
+                the rating need no name where it is plain which they are: by what they are called (`customer_id`, `sku`,
                 `stars`, ...), else by fastai's places, the first three. What was taken is said unless it is the
                 first columns, called so; what is doubtful is an error; see `guess.guess_columns`. Times are taken
                 only where they are named, or with `history`, which is about their order.
@@ -168,7 +168,7 @@ class CollabDataLoaders(DataLoaders):
     @classmethod
     @delegates(from_df.__func__, but="ratings")
     def from_scipy(cls, matrix, user_ids=None, item_ids=None, **kwargs) -> CollabDataLoaders:
-        """`from_df` of a scipy matrix of users by items, whose stored values are ratings or, of implicit feedback, counts.
+        """`from_df` of a scipy matrix of users by items, of whose stored values each is a rating or, if implicit, a count.
 
         The columns of its table are `user`, `item` and `rating` (`count`). What is stored twice, as zero, or not at all
         for a whole user or item is counted; see `matrices.matrix_table`. `recommend(history=)`, `evaluate(on=)` and
