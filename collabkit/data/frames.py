@@ -22,7 +22,8 @@ from collabkit.data.matrices import MatrixIds, matrix_table
 __all__ = ["Source", "Table", "as_kind", "gives_tables", "keeps_rows", "read_source", "takes_tables", "to_pandas"]
 
 Table = IntoDataFrame  # of pandas, polars, Arrow, and whatever else narwhals knows
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _OWN = ("builtins", "numpy", "torch", "pandas", "collabkit", "fastai", "pathlib", "collections", "uuid", "datetime")
 _DATES = {pa.date32(): pd.ArrowDtype(pa.date32()), pa.date64(): pd.ArrowDtype(pa.date32())}

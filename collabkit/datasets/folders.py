@@ -66,14 +66,11 @@ def _parquet(folder: Path, parts: list[Path]) -> pd.DataFrame:
     schemas = [pa.parquet.read_schema(part) for part in parts]
     _check_alike(parts, [schema.names for schema in schemas])
     flavour = pa.dataset.partitioning(flavor="hive")
-    found = pa.dataset.dataset(parts, format="parquet", partitioning=flavour, partition_base_dir=str(folder))
-    return found.replace_schema(_with_folders(schemas, found.schema)).to_table().to_pandas()
-
-
-def _with_folders(schemas: list[pa.Schema], whole: pa.Schema) -> pa.Schema:
-    inside = pa.unify_schemas(schemas, promote_options="permissive")
-    extra = [field for field in whole if field.name not in inside.names]
-    return pa.schema([*inside, *extra], metadata=inside.metadata)
+    options = {"format": "parquet", "partitioning": flavour, "partition_base_dir": str(folder)}
+    whole = pa.unify_schemas(schemas, promote_options="permissive")
+    for field in pa.dataset.dataset(parts, **options).schema:  # those that the folders say
+        whole = whole if field.name in whole.names else whole.append(field)
+    return pa.dataset.dataset(parts, schema=whole, **options).to_table().to_pandas()
 
 
 def _separated(parts: list[Path], read: Callable[[Path], pd.DataFrame]) -> pd.DataFrame:
@@ -85,5 +82,5 @@ def _separated(parts: list[Path], read: Callable[[Path], pd.DataFrame]) -> pd.Da
 def _check_alike(parts: list[Path], columns: list[list]) -> None:
     for part, names in zip(parts, columns, strict=True):
         if set(names) != set(columns[0]):
-            raise ValueError(f"{part.name} has the columns {names}, but {parts[0].name} has {columns[0]}: the files are "
-                             "no parts of one table; read them one by one")  # fmt: skip
+            raise ValueError(f"{part.name} has the columns {names}, but {parts[0].name} has {columns[0]}: the files "
+                             "are no parts of one table; read them one by one")  # fmt: skip

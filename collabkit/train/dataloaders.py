@@ -168,7 +168,7 @@ class CollabDataLoaders(DataLoaders):
     @classmethod
     @delegates(from_df.__func__, but="ratings")
     def from_scipy(cls, matrix, user_ids=None, item_ids=None, **kwargs) -> CollabDataLoaders:
-        """`from_df` of a scipy matrix of users by items, of whose stored values each is a rating or, if implicit, a count.
+        """`from_df` of a scipy matrix of users by items: stored values are ratings or, of implicit feedback, counts.
 
         The columns of its table are `user`, `item` and `rating` (`count`). What is stored twice, as zero, or not at all
         for a whole user or item is counted; see `matrices.matrix_table`. `recommend(history=)`, `evaluate(on=)` and
