@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_TABLE = "Ratings: .csv, .tsv, .parquet, or MovieLens .dat/.data."
+_TABLE = "Ratings: .csv, .tsv, .parquet, RecBole .inter, MovieLens .dat/.data, or a folder of such files."
 _CONTEXT = "Column of what is known of the moment, or column:kind, e.g. hour or timestamp:time; repeat for more."
 _MOMENT = "What is known of the moment, column=value, e.g. hour=20; repeat for more."
 _ENDS = "Low and high end of predictions; default by the ratings."
@@ -54,9 +54,11 @@ def demo(
 def train(
     ratings: Table,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the artefact.")],
-    user: Annotated[str | None, typer.Option(help="User column; default by name, else the first.")] = None,
-    item: Annotated[str | None, typer.Option(help="Item column; default by name, else the second.")] = None,
-    rating: Annotated[str | None, typer.Option(help="Rating column; default by name, else the third.")] = None,
+    user: Annotated[
+        str | None, typer.Option(help="User column; default by its name, else its place, where that is plain.")
+    ] = None,
+    item: Annotated[str | None, typer.Option(help="Item column; likewise.")] = None,
+    rating: Annotated[str | None, typer.Option(help="Rating column; likewise.")] = None,
     time: Annotated[str | None, typer.Option(help="Time column, for --split time and last.")] = None,
     split: Annotated[str, typer.Option(help="random, time (latest share) or last (last row of each user).")] = "random",
     valid_pct: Annotated[float, typer.Option(help="Share of the rows for validation (random, time).")] = 0.2,
@@ -73,10 +75,9 @@ def train(
 
     Options of the training that are not given come from the recipe for the number of ratings.
     """
-    import pandas as pd
-
     from collabkit.cli.console import print_evaluation
     from collabkit.cli.demo import fit_on_console
+    from collabkit.data.tables import name_columns, with_dates
     from collabkit.serve.artefact import check_target
     from collabkit.train.recipes import rating_recipe
 
@@ -84,9 +85,9 @@ def train(
     given = {"n_factors": factors, "n_epoch": epochs, "lr": lr, "wd": wd, "bs": bs}
     recipe = replace(rating_recipe(len(df)), **{k: v for k, v in given.items() if v is not None})
     check_target(out.resolve())
-    user, item, rating = _columns(df, user, item, rating)
-    if time in df.columns and pd.api.types.is_string_dtype(df[time].dtype):  # dates in a CSV file
-        df[time] = pd.to_datetime(df[time])
+    df = with_dates(df, time)
+    columns = name_columns(df, user, item, rating, time, rated=True)
+    user, item, rating = columns.user, columns.item, columns.rating
     print(f"columns: user {user!r}, item {item!r}, rating {rating!r}")
     names = {"user_name": user, "item_name": item, "rating_name": rating, "time_name": time}
     named = (text.partition(":") for text in context or ())
@@ -154,17 +155,6 @@ def main() -> None:
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         print(f"collabkit: {text}", file=sys.stderr)
         raise SystemExit(2) from error
-
-
-def _columns(df, *given: str | None) -> list:
-    """User, item and rating columns: as given, else by their usual names, else the first, second and third."""
-    usual = (("user", "userId", "user_id"), ("item", "title", "movieId", "itemId", "item_id"), ("rating", "stars"))
-    found = [[name for name in names if name in df.columns][:1] for names in usual]
-    if all(found):
-        return [name or known[0] for name, known in zip(given, found, strict=True)]
-    if len(df.columns) < 3:
-        raise ValueError(f"a table of ratings needs a user, an item and a rating column; it has {list(df.columns)}")
-    return [name or df.columns[j] for j, name in enumerate(given)]
 
 
 def _splitter(split: str, share: float, seed: int):

@@ -105,7 +105,7 @@ def read_recent(
     users = torch.from_numpy(user_idx)[torch.from_numpy(told.code)[rows]]
     events = {"user_idx": users, "item_idx": torch.from_numpy(told.items)[rows], "weight": None}
     events["rating"] = told.ratings[rows] if rated else None
-    events["time"] = None if told.times is None else encode_times(told.times)[rows]
+    events["time"] = None if told.times is None else encode_times(told.times, data.columns.ticks)[rows]
     return told.ids, replace(data.train, **events, context=data.train.unknown_moments(len(users)))
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from collabkit.data.features import Features, SideFeatures
+from collabkit.data.frames import Source
 from collabkit.data.interactions import Interactions
 from collabkit.data.query import Query
 from collabkit.data.runs import Runs
@@ -31,6 +32,7 @@ class Dataset:
         valid: what is held out while training, if anything.
         folded: the rows of users who were folded in after training, if any: hidden and saved, never trained on.
         features: side features of users and of items, row-aligned with the vocabularies.
+        source: which kind of table all this was made from, for results that are tables of rows; no artefact keeps it.
 
     Example:
         >>> from collabkit.data.tables import name_columns
@@ -44,6 +46,7 @@ class Dataset:
     valid: Interactions | None = None
     folded: Interactions | None = None
     features: SideFeatures = field(default_factory=SideFeatures)
+    source: Source = field(default_factory=Source)
 
     @classmethod
     def of(cls, data) -> "Dataset":
@@ -220,7 +223,7 @@ class Dataset:
         """The same with more ids at the end of one side's vocabulary, and the features of all of them."""
         extend = lambda part: None if part is None else replace(part, **{f"{side}s": vocab})  # noqa: E731
         both = self.features if features is None else self.features._replace(**{f"{side}s": features})
-        return Dataset(*map(extend, self.parts), both)
+        return Dataset(*map(extend, self.parts), both, self.source)
 
     def with_folded(self, events: Interactions) -> "Dataset":
         """The same with the rows of folded-in users; of a repeated (user, item) pair the last row counts."""

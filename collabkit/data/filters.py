@@ -1,7 +1,8 @@
 """Filters: functions DataFrame -> DataFrame that leave rows out before the data is split.
 
-Each says in a `CollabWarning` how many rows, users and items it left out and why. `user_name` and `item_name` default
-to the first and second column, as in `CollabDataLoaders.from_df`.
+Each says in a `CollabWarning` how many rows, users and items it left out and why. Columns that are not named
+are found as in `CollabDataLoaders.from_df`, and a doubtful guess is refused before a row goes. A table of polars, Arrow
+or another library comes back as such.
 """
 
 import numpy as np
@@ -9,12 +10,14 @@ import pandas as pd
 
 from collabkit.data.checks import at_least, finite
 from collabkit.data.feedback import check_threshold, positive_rows
+from collabkit.data.frames import keeps_rows
 from collabkit.data.interactions import Columns, Interactions, check_ratings
 from collabkit.data.tables import id_codes, name_columns, say_left_out
 
 __all__ = ["min_count", "k_core", "min_rating", "sample_users", "drop_duplicates", "positive_events"]
 
 
+@keeps_rows
 def min_count(
     df: pd.DataFrame, *, users: int = 1, items: int = 1, user_name: str | None = None, item_name: str | None = None
 ) -> pd.DataFrame:
@@ -34,6 +37,7 @@ def min_count(
     return _kept(df, keep, columns, f"users with fewer than {users} or items with fewer than {items} rows")
 
 
+@keeps_rows
 def k_core(
     df: pd.DataFrame, k: int | tuple[int, int] = 5, *, user_name: str | None = None, item_name: str | None = None
 ) -> pd.DataFrame:
@@ -52,18 +56,18 @@ def k_core(
     return _kept(df, np.isin(np.arange(len(df)), rows), columns, f"outside the ({k_users}, {k_items})-core")
 
 
+@keeps_rows
 def min_rating(
     df: pd.DataFrame, threshold: float, *, rating_name: str | None = None, user_name: str | None = None,
     item_name: str | None = None,
 ) -> pd.DataFrame:  # fmt: skip
-    """Keep the rows rated at least `threshold`; `rating_name` defaults to the third column."""
-    columns = name_columns(df, user_name, item_name)
-    rating_name = df.columns[2] if rating_name is None else rating_name
-    Columns(columns.user, columns.item, rating_name).check(df)
+    """Keep the rows rated at least `threshold`."""
+    columns = name_columns(df, user_name, item_name, rating_name, rated=True)
     threshold = finite("threshold", threshold)
-    return _kept(df, at_least(check_ratings(df[rating_name]), threshold), columns, f"rated below {threshold:g}")
+    return _kept(df, at_least(check_ratings(df[columns.rating]), threshold), columns, f"rated below {threshold:g}")
 
 
+@keeps_rows
 def sample_users(
     df: pd.DataFrame, frac: float, *, seed: int | None = None, user_name: str | None = None,
     item_name: str | None = None,
@@ -78,6 +82,7 @@ def sample_users(
     return _kept(df, keep, columns, f"users outside the sample of {frac:.0%}")
 
 
+@keeps_rows
 def drop_duplicates(
     df: pd.DataFrame, *, keep: str = "last", user_name: str | None = None, item_name: str | None = None
 ) -> pd.DataFrame:
@@ -95,6 +100,7 @@ def drop_duplicates(
     return _kept(df, mask, columns, "repeat a (user, item) pair")
 
 
+@keeps_rows
 def positive_events(df: pd.DataFrame, columns: Columns, threshold: float | None = None) -> pd.DataFrame:
     """The rows that count as positives of implicit feedback, each (user, item) pair once.
 

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from collabkit.data.features.context import Context
+from collabkit.data.frames import Table, read_source, takes_tables
 from collabkit.data.notices import MissingError, say
 from collabkit.data.runs import Runs, sorted_unique
 from collabkit.data.vocab import Vocab
 
 __all__ = [
-    "Columns", "Interactions", "SIDES", "check_ratings", "check_times", "comparable_times", "day_of", "encode_times"
+    "Columns", "Interactions", "SIDES", "check_ratings", "check_times", "comparable_times", "day_of", "encode_times",
+    "ticks_of",
 ]  # fmt: skip
 
 SIDES = ("user", "item")
@@ -35,6 +37,8 @@ class Columns:
     """Names of the columns of an interactions table; `rating` and `time` are None where the table has none.
 
     `context` names the columns that say something of the moment: the device, the hour, the page; the time may be one.
+    `ticks` is what a unit of the time column is divided into, where times are fractions of it: 10**9 of seconds since
+    1970. The data find it, as of 1 where times are whole; tables that come later are read by it.
 
     Example:
         >>> Columns('user', 'title', 'rating').present
@@ -46,6 +50,7 @@ class Columns:
     rating: str | None = None
     time: str | None = None
     context: tuple[str, ...] = ()
+    ticks: int | None = None
 
     @property
     def present(self) -> list[str]:
@@ -88,7 +93,8 @@ class Interactions:
     Args:
         user_idx, item_idx: `(n,)` int64 rows of the user and item tables.
         rating: `(n,)` float32, or None for events without a value.
-        time: `(n,)` int64 (nanoseconds for timestamps, else the column's own unit), or None.
+        time: `(n,)` int64 (nanoseconds for timestamps, else the column's own unit or, of fractions, the part of it that
+            `columns.ticks` says), or None.
         users, items: the vocabularies.
         columns: the column names in the caller's table.
         weight: `(n,)` float32, how much each row counts in the training loss, or None: all the same. It belongs to the
@@ -118,13 +124,14 @@ class Interactions:
 
     @classmethod
     def from_df(
-        cls, df: pd.DataFrame, columns: Columns, *, users: Vocab | None = None, items: Vocab | None = None,
+        cls, df: Table, columns: Columns, *, users: Vocab | None = None, items: Vocab | None = None,
         contexts: Context | None = None,
     ) -> Interactions:  # fmt: skip
         """Validate and encode a table.
 
         Args:
-            df: one row an event.
+            df: one row an event, of any library; or a scipy matrix of users by items, whose rows and columns have
+                their numbers for ids.
             columns: which columns hold what.
             users, items: vocabularies to encode with (ids they do not know become index 0 and are counted in a
                 `CollabWarning`); by default they are made from `df`.
@@ -135,9 +142,15 @@ class Interactions:
             ValueError: the table is empty; an id or rating is missing or infinite.
             TypeError: ratings are not numbers; ids are of mixed types or another type than the vocabulary's.
         """
+        names = (columns.user, columns.item, columns.rating or "count")
+        df, _ = read_source(df, names, rated=columns.rating is not None)
         columns.check(df)
         rating = None if columns.rating is None else check_ratings(df[columns.rating])
-        time = None if columns.time is None else encode_times(df[columns.time])
+        time = None
+        if columns.time is not None:
+            ticks = ticks_of(df[columns.time]) if columns.ticks is None else columns.ticks
+            columns = replace(columns, ticks=ticks)
+            time = encode_times(df[columns.time], ticks)
         vocabs, idx = [], []
         for name, vocab in ((columns.user, users), (columns.item, items)):
             found, codes = Vocab.factorize(df[name], name) if vocab is None else (vocab, vocab.encode(df[name]))
@@ -156,7 +169,8 @@ class Interactions:
         columns = replace(self.columns, context=tuple(contexts.kinds))
         return replace(self, columns=columns, contexts=contexts, context=contexts.encode(df))
 
-    def encode(self, df: pd.DataFrame, columns: Columns | None = None) -> Interactions:
+    @takes_tables
+    def encode(self, df: Table, columns: Columns | None = None) -> Interactions:
         """A table with the same columns, or others, by these vocabularies; see `from_df`."""
         columns = self.columns if columns is None else columns
         return self.from_df(df, columns, users=self.users, items=self.items, contexts=self.contexts)
@@ -195,7 +209,8 @@ class Interactions:
     def day(self) -> int:
         """What a day is in the unit of the times, told by how far they are from 1970: seconds, or a thousandth of these
         once, twice or three times over, as timestamps are kept."""
-        return day_of(int(self.time.abs().max()))
+        ticks = self.columns.ticks or 1
+        return day_of(int(self.time.abs().max()) // ticks) * ticks
 
     @cached_property
     def first_times(self) -> Tensor:
@@ -283,6 +298,8 @@ class Interactions:
         for name, column in ((columns.rating, self.rating), (columns.time, self.time)):
             if column is not None:
                 data[name] = column.numpy()
+        if self.time is not None and (ticks := columns.ticks or 1) > 1:
+            data[columns.time] = data[columns.time] // ticks + data[columns.time] % ticks / ticks
         return pd.DataFrame(data | (self.contexts.decode(self.context) if self.context else {}))
 
     def __repr__(self) -> str:
@@ -339,8 +356,39 @@ def comparable_times(column: pd.Series) -> pd.Series:
     return column.astype("datetime64[s]") if is_day else column
 
 
-def encode_times(column: pd.Series) -> Tensor:
-    """Times `(n,)` int64 of a column, nanoseconds for timestamps, or an error where it holds no such times."""
+def ticks_of(column: pd.Series) -> int:
+    """What a unit of a column of times is divided into: 1 where all are whole or timestamps.
+
+    Else the largest power of 10, of at most 10**9, in which 64 bits hold them: nanoseconds for seconds since 1970.
+
+    Raises:
+        ValueError: times are missing or infinite.
+    """
+    check_times(column)
+    if column.dtype.kind != "f":
+        return 1
+    values = column.to_numpy(dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError(f"column {column.name!r} holds infinite times; use numbers or timestamps")
+    if len(values) == 0 or (values == np.floor(values)).all():
+        return 1
+    largest = np.abs(values).max()
+    return next((10**power for power in range(9, 0, -1) if largest * 10**power < 2.0**62), 1)
+
+
+def encode_times(column: pd.Series, ticks: int | None = None) -> Tensor:
+    """Times `(n,)` int64 of a column, nanoseconds for timestamps, or an error where it holds no such times.
+
+    Fractions become so many `ticks` of the column's unit, so that their order stays.
+
+    Raises:
+        ValueError: times are missing, infinite, too large, or fractions in the place of whole numbers.
+        TypeError: they are neither numbers nor timestamps.
+
+    Example:
+        >>> encode_times(pd.Series([1.5, 1.25], name='at'), 100)
+        tensor([150, 125])
+    """
     check_times(column)
     if column.dtype.kind == "M":
         try:
@@ -348,9 +396,13 @@ def encode_times(column: pd.Series) -> Tensor:
         except pd.errors.OutOfBoundsDatetime as error:
             raise ValueError(f"column {column.name!r} has times outside the years 1677 to 2262, which 64 bits of "
                              f"nanoseconds hold: {error}; correct them") from None  # fmt: skip
-    values = column.to_numpy()
-    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.floor(values)).all()):
-        raise ValueError(f"column {column.name!r} holds infinite or fractional times; use whole numbers or timestamps")
-    if len(values) and not -(2.0**63) <= float(values.min()) <= float(values.max()) < 2.0**63:
+        return torch.from_numpy(column.to_numpy().astype(np.int64))
+    values, ticks = column.to_numpy(), ticks or 1
+    whole = np.floor(values) if values.dtype.kind == "f" else values
+    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (ticks > 1 or (values == whole).all())):
+        raise ValueError(f"column {column.name!r} holds infinite times, or fractions where the model's data have whole "
+                         "numbers; use the unit that these have")  # fmt: skip
+    if len(values) and not -(2.0**63) <= float(whole.min()) * ticks <= float(whole.max()) * ticks < 2.0**63:
         raise ValueError(f"column {column.name!r} holds times outside the range of int64, up to {values.max()}")
-    return torch.from_numpy(values.astype(np.int64))
+    parts = np.rint((values - whole) * ticks).astype(np.int64) if ticks > 1 and values.dtype.kind == "f" else 0
+    return torch.from_numpy(whole.astype(np.int64) * ticks + parts)

@@ -11,7 +11,7 @@ from collabkit.data.dataset import Dataset
 from collabkit.data.features import Context, SideFeatures
 from collabkit.data.feedback import Implicit, check_threshold, positive_rows
 from collabkit.data.interactions import Columns, Interactions
-from collabkit.data.notices import MissingError, say
+from collabkit.data.notices import say
 from collabkit.data.runs import sorted_unique
 from collabkit.data.splits import Split, Splitter
 from collabkit.data.tables import name_columns
@@ -68,13 +68,12 @@ def prepare(
 
 
 def table_columns(df, user_name, item_name, rating_name, time_name, context, feedback: Implicit | None) -> Columns:
-    """The columns of a table, by fastai's places where they are not named."""
-    if rating_name is None and feedback is None and isinstance(df, pd.DataFrame):
-        if len(df.columns) < 3:
-            raise MissingError("a table of ratings needs a user, an item and a rating column; it has "
-                               f"{list(df.columns)}. For events without ratings pass feedback='implicit'")  # fmt: skip
-        rating_name = df.columns[2]
-    return name_columns(df, user_name, item_name, rating_name, time_name, context)
+    """The columns of a table; those that are not named are guessed, see `guess.guess_columns`.
+
+    Times are not, but for what is learned from their order.
+    """
+    wanted = {"rated": feedback is None, "timed": feedback is not None and feedback.history is not None}
+    return name_columns(df, user_name, item_name, rating_name, time_name, context, **wanted)
 
 
 def split_rows(df: pd.DataFrame, columns: Columns, splitter) -> Split:
@@ -113,11 +112,23 @@ def say_unstorable(data: Dataset) -> None:
 
 
 def say_duplicates(train: Interactions, valid: Interactions) -> None:
-    """Warn of repeated pairs, counted."""
+    """Warn of repeated pairs, and of those whose ratings differ, counted."""
     pairs = torch.cat([part.pair_keys() for part in (train, valid)]).numpy()
     if repeated := len(pairs) - len(sorted_unique(pairs)):
+        conflicts = "" if train.rating is None else _conflicts(pairs, torch.cat([train.rating, valid.rating]).numpy())
         say(f"{repeated:,} of {len(pairs):,} rows repeat a (user, item) pair; all are kept. filters.drop_duplicates "
-            "keeps one of each")  # fmt: skip
+            f"keeps one of each{conflicts}")  # fmt: skip
+
+
+def _conflicts(pairs: np.ndarray, ratings: np.ndarray) -> str:
+    """How many of the pairs that repeat have different ratings, in words."""
+    order = np.lexsort((ratings, pairs))
+    again = np.diff(pairs[order]) == 0
+    repeated = pairs[order][1:]
+    different = len(sorted_unique(repeated[again & (np.diff(ratings[order]) != 0)]))
+    if not different:
+        return ""
+    return f". {different:,} of the {len(sorted_unique(repeated[again])):,} pairs that repeat have different ratings"
 
 
 def _only_used_ids(train: Interactions, valid: Interactions) -> tuple[Interactions, Interactions]:

@@ -5,26 +5,42 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
+from collabkit.data.guess import guess_columns
 from collabkit.data.interactions import Columns
-from collabkit.data.notices import MissingError, say
+from collabkit.data.notices import say
 from collabkit.data.vocab import refuse_missing
 
-__all__ = ["name_columns", "id_codes", "new_frame", "describe_left_out", "say_left_out"]
+__all__ = ["name_columns", "with_dates", "id_codes", "new_frame", "describe_left_out", "say_left_out"]
 
 
 def name_columns(
     df: pd.DataFrame, user_name: str | None = None, item_name: str | None = None, rating_name: str | None = None,
-    time_name: str | None = None, context=(),
+    time_name: str | None = None, context=(), *, rated: bool = False, timed: bool = False,
 ) -> Columns:  # fmt: skip
-    """The `Columns` of `df`, checked; user and item default to its first two columns."""
+    """The `Columns` of `df`, checked; those that are wanted (`rated`, `timed`) and not named are guessed."""
     if not isinstance(df, pd.DataFrame):
         raise TypeError(f"expected a pandas DataFrame of interactions, got {type(df).__name__}")
-    if len(df.columns) < 2:
-        raise MissingError(f"a table of interactions needs a user and an item column; it has {list(df.columns)}")
-    names = [df.columns[j] if name is None else name for j, name in enumerate((user_name, item_name))]
-    columns = Columns(*names, rating_name, time_name, (context,) if isinstance(context, str) else tuple(context or ()))
+    context = (context,) if isinstance(context, str) else tuple(context or ())
+    given = {"user": user_name, "item": item_name, "rating": rating_name, "time": time_name}
+    wanted = {"user", "item", *(["rating"] if rated else []), *(["time"] if timed else [])}
+    if any(given[role] is None for role in wanted):
+        for name in given.values():  # a misspelt name is no reason to doubt the others
+            if name is not None and name not in df.columns:
+                Columns(*(given[role] or df.columns[0] for role in ("user", "item")), rating_name, time_name).check(df)
+        given = guess_columns(df, given, rated=rated, timed=timed)
+    columns = Columns(*given.values(), context)
     columns.check(df)
     return columns
+
+
+def with_dates(df: pd.DataFrame, time_name: str | None) -> pd.DataFrame:
+    """A table that was read from a file, with dates in the column of times where it holds texts of them."""
+    if time_name is None or time_name not in df.columns or not pd.api.types.is_string_dtype(df[time_name].dtype):
+        return df
+    try:
+        return df.assign(**{time_name: pd.to_datetime(df[time_name])})
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"column {time_name!r} has times that cannot be read: {error}") from None
 
 
 def id_codes(df: pd.DataFrame, name: str) -> np.ndarray:

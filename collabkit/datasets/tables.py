@@ -4,6 +4,7 @@ import io
 import os
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +16,7 @@ _COLUMNS = ("user", "item", "rating", "timestamp")
 
 
 def read_interactions(path: str | os.PathLike) -> pd.DataFrame:
-    """Read a table of interactions; the file name says how.
+    """Read a table of interactions from a file or a folder; the name says how.
 
     | ends in            | read as                                                                        |
     |--------------------|--------------------------------------------------------------------------------|
@@ -24,20 +25,24 @@ def read_interactions(path: str | os.PathLike) -> pd.DataFrame:
     | `.parquet`, `.pq`  | Parquet                                                                        |
     | `.dat`             | MovieLens `user::item::rating[::timestamp]`, no header                          |
     | `.data`            | MovieLens 100K `user<TAB>item<TAB>rating[<TAB>timestamp]`, no header            |
+    | `.inter`           | RecBole's atomic file: tab-separated, a header of `field:type`                  |
+    | a folder           | a MovieLens edition, with titles; one `.inter` file; or all its Parquet, CSV or |
+    |                    | TSV files, in the order of their names, those of sub-folders too               |
 
     `.csv` and `.tsv` may be compressed (`.csv.gz`, `.bz2`, `.xz`, `.zst`). Column names and values stay as they are in
     the file; the two headerless forms get the names `user, item, rating, timestamp`. Another format is a function from
     a path to a DataFrame, put into `READERS` under its ending.
 
     Args:
-        path: the file.
+        path: the file or folder.
 
     Returns:
         A DataFrame with at least one row and two columns.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a folder, an unknown extension, no rows, a single column, or content that does not parse.
+        ValueError: a folder without a table or with several, an unknown extension, no rows, a single
+            column, or content that does not parse.
 
     Example:
         >>> import pathlib, tempfile
@@ -49,18 +54,9 @@ def read_interactions(path: str | os.PathLike) -> pd.DataFrame:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path} (working directory {Path.cwd()})")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder, a file is expected; for a MovieLens folder use movielens(name, path)")
-    *above, kind = ["", *(s.lower() for s in path.suffixes)]
-    if kind in _COMPRESSED and above[-1] in (".csv", ".tsv"):
-        kind = above[-1]
-    if kind not in READERS:
-        raise ValueError(
-            f"{path} ends in {kind or 'no extension'}: expected one of {', '.join(READERS)} "
-            f"(.csv and .tsv also with {', '.join(_COMPRESSED)})"
-        )
+    kind = "a folder" if path.is_dir() else _kind(path)
     try:
-        table = READERS[kind](path)
+        table = _folder(path) if path.is_dir() else READERS[kind](path)
     except (ValueError, OSError) as error:  # pandas' parser and pyarrow's errors derive from these
         raise ValueError(f"{path} cannot be read as {kind}: {error}") from error
     if table.empty:
@@ -71,6 +67,24 @@ def read_interactions(path: str | os.PathLike) -> pd.DataFrame:
             f"is the file separated as {kind} says?"
         )
     return table
+
+
+def _folder(path: Path) -> pd.DataFrame:
+    # Not imported above: what reads MovieLens reads its files by this module.
+    return import_module("collabkit.datasets.folders").read_folder(path, READERS)
+
+
+def _kind(path: Path) -> str:
+    """The ending that says how a file is read."""
+    *above, kind = ["", *(s.lower() for s in path.suffixes)]
+    if kind in _COMPRESSED and above[-1] in (".csv", ".tsv"):
+        kind = above[-1]
+    if kind not in READERS:
+        raise ValueError(
+            f"{path} ends in {kind or 'no extension'}: expected one of {', '.join(READERS)} "
+            f"(.csv and .tsv also with {', '.join(_COMPRESSED)})"
+        )
+    return kind
 
 
 def read_separated(path: Path, separator: str) -> pd.DataFrame:
@@ -97,6 +111,29 @@ def read_separated(path: Path, separator: str) -> pd.DataFrame:
     return table
 
 
+def read_atomic(file: Path) -> pd.DataFrame:
+    """A file of RecBole: fields separated by tabs, and a header of `name:type`, of which the names stay.
+
+    Tokens are texts, or whole numbers where all of a column are written as such.
+
+    Raises:
+        ValueError: the header has no types.
+    """
+    header = pd.read_csv(file, sep="\t", nrows=0).columns
+    types = {name: name.rpartition(":")[2] for name in header}
+    if odd := [name for name, kind in types.items() if ":" not in name or kind not in _TYPES]:
+        raise ValueError(f"the header has no type for {odd}: atomic files name fields as user_id:token, rating:float")
+    dtypes, missing = {name: _TYPES[kind] for name, kind in types.items()}, {name: [""] for name in header}
+    table = pd.read_csv(file, sep="\t", dtype=dtypes, keep_default_na=False, na_values=missing)
+    for name in [name for name, kind in types.items() if kind == "token"]:
+        if len(table) and table[name].notna().all() and table[name].str.fullmatch(r"0|-?[1-9]\d{0,17}").all():
+            table[name] = table[name].astype("int64")
+    return table.rename(columns={name: name.rpartition(":")[0] for name in header})
+
+
+_TYPES = {"token": "str", "token_seq": "str", "float": "float64", "float_seq": "str"}
+
+
 READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".csv": partial(pd.read_csv, low_memory=False),
     ".tsv": partial(pd.read_csv, sep="\t", low_memory=False),
@@ -104,4 +141,5 @@ READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".pq": pd.read_parquet,
     ".dat": partial(read_separated, separator="::"),
     ".data": partial(read_separated, separator="\t"),
+    ".inter": read_atomic,
 }

@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 
 from collabkit.data.dataset import Dataset
+from collabkit.data.frames import takes_tables
 from collabkit.evaluate.tables import interval_columns
 from collabkit.evaluate.task import RankingTask, check_ks, check_metrics
 from collabkit.models.base import Model, answering
@@ -15,6 +16,7 @@ from collabkit.models.closed_form import model_and_data
 __all__ = ["compare"]
 
 
+@takes_tables
 def compare(
     models: Sequence, *, names: Sequence[str] | None = None, k: int | Iterable[int] = 10,
     metrics: Iterable | None = None, candidates=None, on="valid", threshold: float | None = None, n_boot: int = 1000,

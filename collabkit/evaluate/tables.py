@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from collabkit.data.dataset import Dataset
+from collabkit.data.frames import takes_tables
 from collabkit.data.interactions import Interactions
 from collabkit.data.query import Query
 from collabkit.evaluate import metrics
@@ -28,6 +29,7 @@ RANKING_COLUMNS = ["value", "low", "high", "popularity", "difference", "diff_low
 PARTS = ("warm", "cold item", "cold user", "cold both")
 
 
+@takes_tables
 def evaluate(
     model: Model, data: Dataset, on="valid", *, k: int | Iterable[int] = 10, metrics: Iterable | None = None,
     candidates=None, by: str | None = None, threshold: float | None = None, n_boot: int = 1000, seed: int = 0,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from collabkit.data.checks import at_least, finite
 from collabkit.data.dataset import Dataset
+from collabkit.data.frames import takes_tables
 from collabkit.data.interactions import Interactions
 from collabkit.data.notices import say
 from collabkit.data.runs import Runs, sorted_unique
@@ -131,6 +132,7 @@ class RankingTask:
         self.facts = ItemFacts(data.train, self.candidates)
 
     @classmethod
+    @takes_tables
     def make(
         cls, data: Dataset, on="valid", *, candidates: SampledCandidates | pd.DataFrame | Iterable | None = None,
         threshold: float | None = None, test: Interactions | None = None,

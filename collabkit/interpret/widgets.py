@@ -5,6 +5,7 @@ from html import escape
 import numpy as np
 import pandas as pd
 
+from collabkit.data.frames import to_pandas
 from collabkit.serve import Recommender
 
 __all__ = ["QuestionnaireWidget"]
@@ -38,7 +39,7 @@ class QuestionnaireWidget:
             raise ImportError("the questionnaire is shown by ipywidgets: pip install ipywidgets") from error
         self.recommender: Recommender = getattr(learn, "recommender", learn)
         self.k, self.answers = k, {}
-        self.questions = self.recommender.questionnaire(n, by=by)
+        self.questions = to_pandas(self.recommender.questionnaire(n, by=by))
         ratings = self.recommender.train.rating
         if choices is None and ratings is None:
             choices = ["yes"]
@@ -72,9 +73,10 @@ class QuestionnaireWidget:
         rec = self.recommender
         asked = list(self.questions[rec.columns.item])
         if not self.answers:
-            return rec.default_list(self.k, exclude=asked)
+            return to_pandas(rec.default_list(self.k, exclude=asked))
         history = list(self.answers) if rec.train.rating is None else self.answers
-        return rec.recommend(history=history, k=self.k, exclude=[item for item in asked if item not in self.answers])
+        exclude = [item for item in asked if item not in self.answers]
+        return to_pandas(rec.recommend(history=history, k=self.k, exclude=exclude))
 
     def _table(self, now: pd.DataFrame, before: pd.DataFrame | None) -> str:
         """The list as HTML, with each item's move since the last one."""

@@ -424,7 +424,9 @@ def _part_frame(part: Interactions, number: int, train: Interactions) -> pd.Data
 
 def _read_data(files: dict[str, Path], config: dict) -> Dataset:
     """The interactions with their vocabularies; the parts that are there."""
-    columns = Columns(**{**config["columns"], "context": tuple(config["columns"].get("context", ()))})
+    columns = Columns(**{"ticks": 1, **config["columns"], "context": tuple(config["columns"].get("context", ()))})
+    if columns.ticks is not None and columns.ticks not in {10**power for power in range(10)}:
+        raise ValueError(f"config.json says that a unit of time has {columns.ticks!r} parts")
     columns.check_names()
     titles = {"users": columns.user, "items": columns.item}
     users, items = (_read_vocab(files[f"{file}.parquet"], config["id_kinds"][file], titles[file]) for file in titles)

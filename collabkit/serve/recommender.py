@@ -17,6 +17,7 @@ from collabkit.coldstart.questionnaire import questionnaire
 from collabkit.coldstart.recent import recent_query
 from collabkit.data.checks import whole
 from collabkit.data.dataset import Dataset
+from collabkit.data.frames import Table, gives_tables, takes_tables
 from collabkit.data.interactions import Interactions, encode_times
 from collabkit.data.notices import say
 from collabkit.data.query import Query
@@ -46,6 +47,10 @@ class Recommender:
     artefact. What was computed from the weights alone (item vectors, unit vectors, the prior of the fold-in) is kept
     until a weight changes. Any number of threads may ask one; `add_items`, `add_users`, `fold_in` and `use_index` wait
     for those who ask and let nobody in meanwhile. Training in one thread while others ask is not for it.
+    Tables and columns of ids are pandas', polars', Arrow's, or of whatever library narwhals knows. Lists come back in
+    the kind of the first table of the call, else of the table that the data were made from (pandas' from an artefact);
+    metrics, which have an index, are always pandas'. Where the data were made from a scipy matrix, another one with the
+    same rows and columns is taken wherever a table of events is (in `history=` the rows are new people).
     One or several of torch's own threads give the same lists; the last digits of scores may differ, as sums over many
     numbers are taken in another order.
 
@@ -89,6 +94,7 @@ class Recommender:
         """Write the artefact; see `serve.save_artefact`."""
         return save_artefact(folder, self.model, self.data, metrics=metrics)
 
+    @takes_tables
     @reads
     def predict(self, users, items, *, unknown: str = "raise", context=None) -> float | np.ndarray:
         """Predicted rating of each (user, item) pair.
@@ -117,6 +123,7 @@ class Recommender:
                 ratings = self.model.score_pairs(query, torch.arange(len(query)), item_idx).numpy()
         return float(ratings[0]) if _is_one(self.users, users) and _is_one(self.items, items) else ratings
 
+    @gives_tables
     @reads
     def recommend(
         self, users=None, k: int = 10, *, history=None, recent=None, filter_seen: bool = True, items=None, exclude=None,
@@ -193,12 +200,14 @@ class Recommender:
         asked, at = {} if ids is None else {self.columns.user: ids}, torch.arange(len(query))
         return self._lists(asked, at, _in_turn(query), candidates, k, seen, **options)
 
+    @gives_tables
     @reads
     def default_list(self, k: int = 10, *, items=None, exclude=None, context=None) -> pd.DataFrame:
         """The top `k` items of a user of whom nothing is known; arguments as of `recommend`."""
         ask = _at(self.data.asker(self.model.needs), self._moment(context, 1))
         return self._lists({}, torch.zeros(1, dtype=torch.int64), ask, self._candidates(items, exclude), k)
 
+    @gives_tables
     @reads
     def similar_items(self, item, k: int = 10) -> pd.DataFrame:
         """The `k` items whose factors have the largest cosine with those of `item` (one id or several).
@@ -208,6 +217,7 @@ class Recommender:
         """
         return self._similar(item, k, "item")
 
+    @gives_tables
     @reads
     def next_items(self, item, k: int = 10) -> pd.DataFrame:
         """The `k` items that the model expects right after `item` (one id or several).
@@ -237,6 +247,7 @@ class Recommender:
         candidates, at = self._candidates(None, None), torch.arange(len(query))
         return self._lists(asked, at, _in_turn(query), candidates, k, runs, askers="items")
 
+    @gives_tables
     @reads
     def similar_users(self, user, k: int = 10) -> pd.DataFrame:
         """The `k` users whose factors have the largest cosine with those of `user` (one id or several)."""
@@ -269,6 +280,7 @@ class Recommender:
             self._index = None
             raise
 
+    @takes_tables
     @reads
     def evaluate(
         self, on="valid", *, k=10, metrics=None, candidates=None, by: str | None = None, threshold: float | None = None,
@@ -316,6 +328,7 @@ class Recommender:
         common = {"n_boot": n_boot, "seed": seed, "max_memory": max_memory, "tilt": tilt}
         return evaluate(self.model, self.data, on, **options, **common)
 
+    @takes_tables
     @reads
     def evaluate_fold_in(self, on="valid", *, n_given=(1, 3, 5, 10, 20), k: int = 10, seed: int = 0) -> pd.DataFrame:
         """What is said of new users when the first n of their rows become known; see `new_users.evaluate_fold_in`.
@@ -334,11 +347,13 @@ class Recommender:
         """
         return evaluate_fold_in(self.fold, held_out(self.data, on), n_given=n_given, k=k, seed=seed)
 
+    @takes_tables
     @reads
     def task(self, on="valid", *, candidates=None, threshold: float | None = None) -> RankingTask:
         """The `RankingTask` that `evaluate` with these arguments sets."""
         return RankingTask.make(self.data, on, candidates=candidates, threshold=threshold)
 
+    @gives_tables
     @reads
     def questionnaire(self, n: int = 10, *, by: str = "information", items=None) -> pd.DataFrame:
         """Items to ask a new user about, whose answers `recommend(history=...)` or `fold_in` takes.
@@ -361,8 +376,9 @@ class Recommender:
         """
         return questionnaire(self.fold, n, by=by, items=items)
 
+    @takes_tables
     @writes
-    def add_items(self, items: pd.DataFrame) -> "Recommender":
+    def add_items(self, items: Table) -> "Recommender":
         """Take in new items, known by their features alone; nothing is trained, and the other ids stay as they are.
 
         Args:
@@ -380,13 +396,15 @@ class Recommender:
         self.data = add_ids(self.model, self.data, items, "item")
         return self
 
+    @takes_tables
     @writes
-    def add_users(self, users: pd.DataFrame) -> "Recommender":
+    def add_users(self, users: Table) -> "Recommender":
         """Take in new users, known by their features alone; see `add_items`, and `fold_in` for users with ratings."""
         return self._take_in(lambda _: add_ids(self.model, self.data, users, "user"))
 
+    @takes_tables
     @writes
-    def fold_in(self, ratings: pd.DataFrame, users: pd.DataFrame | None = None) -> "Recommender":
+    def fold_in(self, ratings: Table, users: Table | None = None) -> "Recommender":
         """Take in new users by what they have rated or clicked, the items as they are; nothing is trained again.
 
         Each gets the row of the user table under which the history is most likely, given how the training users are
@@ -527,7 +545,7 @@ class Recommender:
             raise ValueError(f"context= has {len(table):,} rows; give one, or one for each of the {n:,} that are asked")
         found = {"context": self.train.contexts.encode(table, "context=")} if "context" in needs else {}
         if "time" in needs and timed in table:
-            found["time"] = encode_times(table[timed])
+            found["time"] = encode_times(table[timed], self.columns.ticks)
         return found
 
     def _candidates(self, items, exclude) -> Tensor:

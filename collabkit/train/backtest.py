@@ -7,6 +7,7 @@ import pandas as pd
 
 from collabkit.data.checks import in_days
 from collabkit.data.dataset import Dataset
+from collabkit.data.frames import Table, takes_tables
 from collabkit.data.interactions import check_times, comparable_times
 from collabkit.data.notices import MissingError, say
 from collabkit.data.splits import Splitter, time_split, window_cuts
@@ -22,8 +23,9 @@ __all__ = ["backtest"]
 _METRICS = ("HitRate", "NDCG", "Recall", hits_per_thousand)
 
 
+@takes_tables
 def backtest(
-    fit: Callable, ratings: pd.DataFrame, *, time_name: str | None = None, n: int = 4, cuts: Iterable | None = None,
+    fit: Callable, ratings: Table, *, time_name: str | None = None, n: int = 4, cuts: Iterable | None = None,
     window="7D", k: int | Iterable[int] = 10, metrics: Iterable | None = None, threshold: float | None = None,
     cold: str = "keep", n_boot: int = 1000, seed: int = 0, max_memory: int | str = "512MB", **options,
 ) -> pd.DataFrame:  # fmt: skip

@@ -13,15 +13,19 @@ import pandas as pd
 import torch
 from fastai.data.core import DataLoaders
 from fastai.torch_core import default_device
+from scipy.sparse import issparse
 
 from collabkit.data.checks import check_seed, whole
 from collabkit.data.dataset import Dataset
 from collabkit.data.features import SideFeatures
 from collabkit.data.feedback import Implicit, read_feedback
+from collabkit.data.frames import Table, read_source, takes_tables, to_pandas
 from collabkit.data.interactions import Interactions
+from collabkit.data.matrices import MatrixIds
 from collabkit.data.notices import CollabWarning
 from collabkit.data.prepare import prepare, say_duplicates, table_columns
 from collabkit.data.splits import random_split
+from collabkit.data.tables import with_dates
 from collabkit.data.vocab import Vocab
 from collabkit.data.weights import only_training_weights
 from collabkit.evaluate.audit import audit
@@ -52,12 +56,12 @@ class CollabDataLoaders(DataLoaders):
 
     @classmethod
     def from_df(
-        cls, ratings: pd.DataFrame, valid_pct: float = 0.2, user_name: str | None = None, item_name: str | None = None,
+        cls, ratings: Table, valid_pct: float = 0.2, user_name: str | None = None, item_name: str | None = None,
         rating_name: str | None = None, seed: int | None = None, path: str | Path = ".", *,
         time_name: str | None = None, context_features=(), splitter=None, feedback: str | Implicit = "explicit",
         rating_threshold: float | None = None, n_neg: int | None = None, negatives=None, by_user: bool = False,
-        history: int | None = None, weights: str | None = None, users: pd.DataFrame | None = None,
-        items: pd.DataFrame | None = None, user_features=None, item_features=None, bs: int | None = 64,
+        history: int | None = None, weights: str | None = None, users: Table | None = None,
+        items: Table | None = None, user_features=None, item_features=None, bs: int | None = 64,
         val_bs: int | None = None, shuffle: bool = True,
         drop_last: bool = False, device=None,
     ) -> CollabDataLoaders:  # fmt: skip
@@ -72,10 +76,14 @@ class CollabDataLoaders(DataLoaders):
         none, as it keeps no loss.
 
         Args:
-            ratings: a row an event; its first three columns are user, item and rating unless named. With implicit
-                feedback only a named rating column is read.
+            ratings: a row an event: a table of pandas, polars, Arrow or whatever else narwhals knows, or a scipy
+                matrix, see `from_scipy`. With implicit feedback only a named rating column is read.
             valid_pct: share of the rows, drawn at random, that is validation; ignored with a `splitter`.
-            user_name, item_name, rating_name, time_name: columns, in any order.
+            user_name, item_name, rating_name, time_name: columns, in any order. User, item and, of explicit feedback,
+                the rating need no name where it is plain which they are: by what they are called (`customer_id`, `sku`,
+                `stars`, ...), else by fastai's places, the first three. What was taken is said unless it is the
+                first columns, called so; what is doubtful is an error; see `guess.guess_columns`. Times are taken
+                only where they are named, or with `history`, which is about their order.
             context_features: columns of what is known of a row's moment (device, hour, page): names, or a dict from
                 names to kinds as of `user_features`; a column of the kind `'time'` unfolds into hour, weekday, season
                 and age; see `features.Context`.
@@ -109,18 +117,27 @@ class CollabDataLoaders(DataLoaders):
         """
         given = {"threshold": rating_threshold, "n_neg": n_neg, "negatives": negatives, "by_user": by_user}
         feedback = read_feedback(feedback, **given, history=history)
+        rated = feedback is None or feedback.threshold is not None
+        names = (user_name or "user", item_name or "item", rating_name or ("rating" if rated else "count"))
+        ratings, source = read_source(ratings, names, rated=rated)
+        if source.matrix is not None:
+            user_name, item_name, rating_name = *names[:2], names[2] if rated else rating_name
+            splitter = (splitter, source.matrix) if issparse(splitter) else splitter  # with the same rows and columns
+        splitter = read_source(splitter, names, rated=rated)[0]
+        users, items = to_pandas(users), to_pandas(items)
         columns = table_columns(ratings, user_name, item_name, rating_name, time_name, context_features, feedback)
         splitter = random_split(valid_pct, seed=seed) if splitter is None else splitter
         sides = {"users": users, "items": items, "user_features": user_features, "item_features": item_features}
         data = prepare(ratings, columns, splitter=splitter, feedback=feedback, weights=weights, **sides,
                        context_features=context_features)  # fmt: skip
         options = {"path": path, "seed": seed, "bs": bs, "val_bs": val_bs, "shuffle": shuffle, "drop_last": drop_last}
+        data = replace(data, source=source)
         return cls.from_dataset(data, feedback=feedback, device=device, weights=weights, **options)
 
     @classmethod
     @delegates(from_df.__func__, but=["ratings", "valid_pct", "splitter"])
     def from_dfs(
-        cls, train: pd.DataFrame, valid: pd.DataFrame, user_name: str | None = None, item_name: str | None = None,
+        cls, train: Table, valid: Table, user_name: str | None = None, item_name: str | None = None,
         rating_name: str | None = None, seed: int | None = None, path: str | Path = ".", **kwargs,
     ) -> CollabDataLoaders:  # fmt: skip
         """Batches from two tables, split by the caller; the vocabularies cover both. Arguments as in `from_df`.
@@ -128,8 +145,9 @@ class CollabDataLoaders(DataLoaders):
         With implicit feedback a pair of the validation part that training holds too is left out of it (counted). A
         column of `weights` need be in `train` alone.
         """
-        if not isinstance(valid, pd.DataFrame):
-            raise TypeError(f"valid must be a pandas DataFrame of interactions, got {type(valid).__name__}")
+        valid = valid if issparse(valid) else to_pandas(valid)
+        if not (issparse(valid) or isinstance(valid, pd.DataFrame)):
+            raise TypeError(f"valid must be a DataFrame of interactions, got {type(valid).__name__}")
         if odd := sorted({"valid_pct", "splitter"} & set(kwargs)):
             raise TypeError(f"from_dfs() got {', '.join(odd)}, but the tables are split already")
         names = {"user_name": user_name, "item_name": item_name, "rating_name": rating_name}
@@ -138,14 +156,44 @@ class CollabDataLoaders(DataLoaders):
     @classmethod
     @delegates(from_df.__func__, but="ratings")
     def from_csv(cls, csv: str | Path, **kwargs) -> CollabDataLoaders:
-        """`from_df` of `pandas.read_csv(csv)`."""
-        return cls.from_df(pd.read_csv(csv), **kwargs)
+        """`from_df` of `pandas.read_csv(csv)`; texts of dates in the column `time_name` are read as dates."""
+        return cls.from_df(with_dates(pd.read_csv(csv), kwargs.get("time_name")), **kwargs)
 
     @classmethod
     @delegates(from_df.__func__, but="ratings")
     def from_parquet(cls, file: str | Path, **kwargs) -> CollabDataLoaders:
         """`from_df` of `pandas.read_parquet(file)`."""
         return cls.from_df(pd.read_parquet(file), **kwargs)
+
+    @classmethod
+    @delegates(from_df.__func__, but="ratings")
+    def from_scipy(cls, matrix, user_ids=None, item_ids=None, **kwargs) -> CollabDataLoaders:
+        """`from_df` of a scipy matrix of users by items: stored values are ratings or, of implicit feedback, counts.
+
+        The columns of its table are `user`, `item` and `rating` (`count`). What is stored twice, as zero, or not at all
+        for a whole user or item is counted; see `matrices.matrix_table`. `recommend(history=)`, `evaluate(on=)` and
+        their kin take matrices with the same columns.
+
+        Args:
+            matrix: `(n users, n items)` of any sparse format.
+            user_ids, item_ids: of its rows and columns; default their numbers from 0.
+            **kwargs: of `from_df`.
+
+        Raises:
+            ValueError: as many ids as rows or columns are not given, or some twice; missing, infinite or negative
+                values; ratings of a pair more than once.
+
+        Example:
+            >>> from scipy.sparse import csr_array
+            >>> plays = csr_array([[1, 2, 0], [0, 1, 1], [3, 0, 1]])
+            >>> dls = CollabDataLoaders.from_scipy(plays, item_ids=['a', 'b', 'c'], feedback='implicit', seed=0)
+            >>> dls.train.dataset.n_items
+            4
+        """
+        if not issparse(matrix):
+            raise TypeError(f"from_scipy() takes a scipy sparse matrix, got {type(matrix).__name__}")
+        names = (kwargs.get("user_name") or "user", kwargs.get("item_name") or "item")
+        return cls.from_df((matrix, MatrixIds.of(matrix, to_pandas(user_ids), to_pandas(item_ids), names)), **kwargs)
 
     @classmethod
     def from_interactions(
@@ -264,8 +312,9 @@ class CollabDataLoaders(DataLoaders):
         """What is in the data, and what to beware of before training; see `collabkit.evaluate.audit.audit`."""
         return audit(self.data.train, self.data.valid, k=k)
 
+    @takes_tables
     def test_dl(
-        self, test_items: pd.DataFrame, *, with_labels: bool = False, bs: int | None = None, rm_type_tfms=None,
+        self, test_items: Table, *, with_labels: bool = False, bs: int | None = None, rm_type_tfms=None,
         num_workers: int = 0, process: bool = True,
     ) -> Loader:  # fmt: skip
         """A loader of new rows for `learn.get_preds(dl=...)`; unknown ids become index 0, counted in a `CollabWarning`.

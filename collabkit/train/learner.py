@@ -12,6 +12,7 @@ from fastcore.foundation import L
 
 from collabkit.data.checks import check_seed
 from collabkit.data.feedback import read_feedback
+from collabkit.data.frames import Table
 from collabkit.data.prepare import say_unstorable
 from collabkit.models.base import Model, as_model, check_y_range, probe
 from collabkit.serve import Recommender, load_artefact
@@ -133,15 +134,15 @@ class CollabLearner(LeanLearner):
         """The top `k` items of each user, or by `history=` of new ones; see `Recommender.recommend`."""
         return self.recommender.recommend(users, k, **kwargs)
 
-    def add_items(self, items: pd.DataFrame) -> "CollabLearner":
+    def add_items(self, items: Table) -> "CollabLearner":
         """Take in new items by their features, without training; see `Recommender.add_items`. Returns the learner."""
         return self._extended(self.recommender.add_items(items))
 
-    def add_users(self, users: pd.DataFrame) -> "CollabLearner":
+    def add_users(self, users: Table) -> "CollabLearner":
         """Take in new users by their features, without training; see `Recommender.add_users`. Returns the learner."""
         return self._extended(self.recommender.add_users(users))
 
-    def fold_in(self, ratings: pd.DataFrame, users: pd.DataFrame | None = None) -> "CollabLearner":
+    def fold_in(self, ratings: Table, users: Table | None = None) -> "CollabLearner":
         """Take in new users by their ratings or clicks, without training; see `Recommender.fold_in`.
 
         Their rows are no training data: `fit` leaves them out, and folds these users in again at its end. Returns the

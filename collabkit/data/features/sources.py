@@ -7,6 +7,7 @@ import pandas as pd
 from torch import Tensor
 
 from collabkit.data.features.fields import KINDS, infer_kind, one_hot_lists
+from collabkit.data.frames import to_pandas
 from collabkit.data.notices import MissingError
 from collabkit.data.vocab import Vocab
 
@@ -63,6 +64,7 @@ def _informative(df: pd.DataFrame | None, notes: list[str]) -> dict[str, None]:
 
 
 def _given_vectors(name: str, ids, matrix) -> pd.Series:
+    ids = to_pandas(ids)
     matrix = matrix.detach().cpu().numpy() if isinstance(matrix, Tensor) else np.asarray(matrix)
     if matrix.ndim != 2 or len(matrix) != len(ids):
         raise ValueError(f"feature {name!r} needs a matrix with a row an id, got {len(ids)} ids and {matrix.shape}")

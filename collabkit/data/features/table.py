@@ -11,6 +11,7 @@ from torch import Tensor
 
 from collabkit.data.features.fields import KINDS, Field, SaysNothing, bag, encode_field, one_hot_lists
 from collabkit.data.features.sources import check_columns, check_table, feature_sources, refuse_repeated, row_indices
+from collabkit.data.frames import Table, takes_tables
 from collabkit.data.notices import say
 from collabkit.data.runs import Runs
 from collabkit.data.vocab import Vocab
@@ -54,9 +55,8 @@ class Features:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def from_df(
-        cls, df: pd.DataFrame | None, vocab: Vocab, columns=None, *, trained: Tensor | None = None
-    ) -> "Features":
+    @takes_tables
+    def from_df(cls, df: Table | None, vocab: Vocab, columns=None, *, trained: Tensor | None = None) -> "Features":
         """Encode a table of side information, one row an id.
 
         Args:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from collabkit.data.checks import at_least, finite
+from collabkit.data.frames import Table, takes_tables
 from collabkit.data.interactions import Columns, check_ratings
 from collabkit.data.tables import describe_left_out, id_codes, name_columns
 
@@ -60,7 +61,8 @@ class Splitter:
         if self.min_rating is not None:
             finite("min_rating", self.min_rating)
 
-    def __call__(self, df: pd.DataFrame, columns: Columns | None = None) -> Split:
+    @takes_tables
+    def __call__(self, df: Table, columns: Columns | None = None) -> Split:
         if columns is None:
             columns = name_columns(df, time_name=self.time_name)
         elif self.time_name is not None:

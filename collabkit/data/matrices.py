@@ -1,0 +1,125 @@
+"""A scipy matrix, users by items, as a table of events; what is odd in it is counted or refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from collabkit.data.notices import say
+from collabkit.data.vocab import Vocab, check_ids
+
+__all__ = ["MatrixIds", "matrix_table"]
+
+
+@dataclass(frozen=True, eq=False)
+class MatrixIds:
+    """The ids of the rows and of the columns of a matrix, in their order."""
+
+    rows: pd.Index
+    columns: pd.Index
+
+    @classmethod
+    def of(cls, matrix, rows=None, columns=None, names: tuple[str, str] = ("user", "item")) -> MatrixIds:
+        """The ids that are given, else numbers from 0.
+
+        Raises:
+            ValueError: not one for each row or column; an id is missing or there twice.
+        """
+        found = []
+        for what, ids, n, name in zip(("row", "column"), (rows, columns), matrix.shape, names, strict=True):
+            ids = pd.RangeIndex(n) if ids is None else check_ids(ids, name)
+            if len(ids) != n:
+                raise ValueError(
+                    f"{name}_ids has {len(ids):,} ids, but the matrix has {n:,} {what}s; give one for each"
+                )
+            found.append(ids if isinstance(ids, pd.RangeIndex) else Vocab(ids, name).ids)
+        return cls(*found)
+
+    def with_new_rows(self, matrix) -> MatrixIds:
+        """The same columns, and numbers from 0 for the rows of a matrix."""
+        return replace(self, rows=pd.RangeIndex(matrix.shape[0]))
+
+
+def matrix_table(
+    matrix, ids: MatrixIds, names: tuple[str, str, str], *, rated: bool, whole: bool = True
+) -> pd.DataFrame:
+    """A row for each stored value, by rows, with the columns `names`: user, item, value.
+
+    Stored zeros are ratings of 0 where the values are ratings, and else nothing that happened. Entries that are there
+    twice scipy takes for one, their sum: so are counts, but not ratings.
+
+    Args:
+        matrix: `(n users, n items)`, of any sparse format, its entries in any order.
+        ids: of its rows and columns.
+        names: of the columns of the table.
+        rated: whether the values are ratings rather than counts.
+        whole: whether empty rows and columns are counted.
+
+    Raises:
+        ValueError: another shape than the ids have; missing, infinite or, of counts, negative values; ratings of a
+            pair more than once; no value.
+        TypeError: values that are no numbers.
+
+    Example:
+        >>> from scipy import sparse
+        >>> matrix = sparse.csr_array(np.array([[5, 0], [0, 3]]))
+        >>> matrix_table(matrix, MatrixIds.of(matrix, ['ann', 'bob']), ('user', 'item', 'rating'), rated=True)
+          user  item  rating
+        0  ann     0       5
+        1  bob     1       3
+    """
+    if matrix.ndim != 2 or matrix.shape != (len(ids.rows), len(ids.columns)):
+        raise ValueError(f"the matrix has the shape {matrix.shape}, but {len(ids.rows):,} users and "
+                         f"{len(ids.columns):,} items are known by their rows and columns")  # fmt: skip
+    coo = matrix.tocoo()
+    row, column, values = np.asarray(coo.row, np.int64), np.asarray(coo.col, np.int64), np.asarray(coo.data)
+    _check_values(values)
+    row, column, values = _each_once(row, column, values, matrix.shape[1], rated)
+    if zeros := int((values == 0).sum()):
+        if rated:
+            say(f"{zeros:,} of {len(values):,} stored values of the matrix are zeros; they count as ratings of 0. "
+                "matrix.eliminate_zeros() takes them out")  # fmt: skip
+        else:
+            say(f"left out {zeros:,} of {len(values):,} stored values of the matrix: zeros, nothing happened")
+            row, column, values = (part[values != 0] for part in (row, column, values))
+    if not rated and (values < 0).any():
+        raise ValueError(f"the matrix has {(values < 0).sum():,} negative value(s): a count cannot be negative. For "
+                         "ratings use feedback='explicit', or keep those that are positives")  # fmt: skip
+    if len(values) == 0:
+        raise ValueError(f"the matrix of shape {matrix.shape} stores no value that counts")
+    if whole:
+        empty = [n - len(np.unique(part)) for n, part in zip(matrix.shape, (row, column), strict=True)]
+        if any(empty):
+            say(f"{empty[0]:,} of {matrix.shape[0]:,} rows and {empty[1]:,} of {matrix.shape[1]:,} columns of the "
+                "matrix are empty: the data know nothing of their ids")  # fmt: skip
+    users, items, value = names
+    return pd.DataFrame({users: ids.rows.take(row), items: ids.columns.take(column), value: values}, copy=False)
+
+
+def _check_values(values: np.ndarray) -> None:
+    if values.dtype.kind not in "iufb":
+        raise TypeError(f"the values of a matrix must be numbers, got {values.dtype}")
+    if values.dtype.kind == "f" and (odd := int((~np.isfinite(values)).sum())):
+        raise ValueError(f"the matrix has {odd:,} missing (NaN) or infinite value(s) of {len(values):,}; drop or "
+                         "correct them first")  # fmt: skip
+
+
+def _each_once(row, column, values, n_columns: int, rated: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The entries in the order of their rows and columns, those of one place as their sum."""
+    values = values.astype(np.int64) if values.dtype.kind == "b" else values
+    order = np.lexsort((column, row))
+    row, column, values = row[order], column[order], values[order]
+    first = np.flatnonzero(np.diff(row * n_columns + column, prepend=-1))
+    if repeated := len(row) - len(first):
+        if rated:
+            raise ValueError(f"{repeated:,} of {len(row):,} entries of the matrix repeat a (user, item) pair: scipy "
+                             "takes their sum, which is no rating. Pass the ratings as a table, or call "
+                             "matrix.sum_duplicates() if the sum is meant")  # fmt: skip
+        say(
+            f"{repeated:,} of {len(row):,} entries of the matrix repeat a (user, item) pair; as in scipy, their "
+            "sum counts"
+        )
+        values = np.add.reduceat(values, first)
+    return row[first], column[first], values
