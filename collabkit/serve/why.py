@@ -113,9 +113,13 @@ def equations(model: Model, data: Dataset) -> LeastSquares | None:
         return None
     (P, *biases), (Q, *others) = model.parts("user"), model.parts("item")
     plain = torch.equal(P, model.user_side.read(torch.arange(data.n_users))[0].cpu())  # nothing is added to the row
-    if not plain or any(bool(part.any()) for part in (*biases, *others)):
+    met = [data.train.counts(side) > 0 for side in ("user", "item")]  # the other rows are answers for the unknown
+    parts = ((part, rows) for rows, side in zip(met, (biases, others), strict=True) for part in side)
+    if not plain or any(bool(part[rows].any()) for part, rows in parts):
         return None
-    return LeastSquares.find(P.double(), Q.double(), data.train)
+    return LeastSquares.find(
+        *(part.double() * rows[:, None] for part, rows in zip((P, Q), met, strict=True)), data.train
+    )
 
 
 def additive(model: ClosedForm, history: Runs, items: Tensor) -> Shares:
