@@ -1,6 +1,6 @@
 """`Recommender`: a trained model with its ids, for recommendations; loads an artefact without fastai."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
@@ -17,7 +17,7 @@ from collabkit.coldstart.questionnaire import questionnaire
 from collabkit.coldstart.recent import recent_query
 from collabkit.data.checks import whole
 from collabkit.data.dataset import Dataset
-from collabkit.data.interactions import Interactions, encode_times
+from collabkit.data.interactions import Interactions
 from collabkit.data.notices import say
 from collabkit.data.query import Query
 from collabkit.data.runs import Runs
@@ -37,6 +37,7 @@ from collabkit.serve.artefact import load_artefact, save_artefact
 from collabkit.serve.audience import top_users
 from collabkit.serve.choices import is_one, read_choice
 from collabkit.serve.lock import ReadWriteLock, reads, writes
+from collabkit.serve.moments import at_moment, in_turn, moment_of
 from collabkit.serve.wanted import Limits, Wanted
 from collabkit.serve.why import Explainer, because_of, check_why, equations, why_history
 
@@ -217,7 +218,7 @@ class Recommender:
             wanted = replace(wanted, hidden=met if wanted.hidden is None else wanted.hidden.union(met))
         asked, at = {} if ids is None else {self.columns.user: ids}, torch.arange(len(query))
         because = (n_why, query, told) if n_why else None
-        return self._lists(asked, at, _in_turn(query), wanted, because=because)
+        return self._lists(asked, at, in_turn(query), wanted, because=because)
 
     @reads
     def why(self, user=None, item=None, *, history=None, by: str = "history", context=None) -> pd.DataFrame:
@@ -312,7 +313,7 @@ class Recommender:
     @reads
     def default_list(self, k: int = 10, *, items=None, exclude=None, context=None) -> pd.DataFrame:
         """The top `k` items of a user of whom nothing is known; arguments as of `recommend`."""
-        ask = _at(self.data.asker(self.model.needs), self._moment(context, 1))
+        ask = at_moment(self.data.asker(self.model.needs), moment_of(context, 1, self.model, self.data))
         wanted = Wanted(k, Limits.read(items, exclude, None, self.items).candidates(self.data))
         return self._lists({}, torch.zeros(1, dtype=torch.int64), ask, wanted)
 
@@ -352,7 +353,7 @@ class Recommender:
         query, name = self._query_of(runs, {}), self.columns.item
         asked = {} if is_one(self.items, item) else {f"after_{name}": self.items.decode(rows)}
         wanted, at = Wanted(k, self.data.every_item, runs), torch.arange(len(query))
-        return self._lists(asked, at, _in_turn(query), wanted, askers="items")
+        return self._lists(asked, at, in_turn(query), wanted, askers="items")
 
     @reads
     def similar_users(self, user, k: int = 10) -> pd.DataFrame:
@@ -655,7 +656,7 @@ class Recommender:
         """The query of somebody with each of the `histories` of whom nothing else is known."""
         nobody = torch.zeros(len(histories), dtype=torch.int64)
         ask = self.data.asker([name for name in self.model.needs if name != "history"])
-        query = _at(ask, self._moment(context, len(histories)))(nobody)
+        query = at_moment(ask, moment_of(context, len(histories), self.model, self.data))(nobody)
         query = Query(query) if isinstance(query, Tensor) else query
         return replace(query, history=histories)
 
@@ -678,33 +679,7 @@ class Recommender:
 
     def query(self, user_idx: Tensor, context=None) -> Tensor | Query:
         """The query of the users at `user_idx` `(b,)` as of now; `context` as of `predict`."""
-        return _at(self._asker(), self._moment(context, len(user_idx)))(user_idx)
-
-    def _moment(self, context, n: int) -> dict:
-        """The parts of a query that a caller says of one moment, or of `n`; none where nothing is said."""
-        if context is None or (isinstance(context, Mapping) and not context):
-            return {}
-        needs, timed = self.model.needs, self.columns.time
-        names = [*(self.columns.context if "context" in needs else ()), *([timed] if "time" in needs else ())]
-        if not isinstance(context, (Mapping, pd.DataFrame)):
-            raise TypeError(f"context= must be a dict from columns to values, or a DataFrame, got {context!r}")
-        is_table = isinstance(context, pd.DataFrame)
-        fits = names and (not set(names).isdisjoint(context) if is_table else set(context) <= set(names))
-        if not fits:
-            odd = sorted(map(str, set(context) - set(names)))
-            raise ValueError(f"context= names {odd}; the model knows {list(names)}")
-        if is_table:
-            table = context.reset_index(drop=True)
-        else:
-            lists = {name: v if pd.api.types.is_list_like(v) else [v] for name, v in context.items()}
-            longest = max(map(len, lists.values()), default=1)
-            table = pd.DataFrame({name: list(v) * (longest if len(v) == 1 else 1) for name, v in lists.items()})
-        if len(table) not in (1, n):
-            raise ValueError(f"context= has {len(table):,} rows; give one, or one for each of the {n:,} that are asked")
-        found = {"context": self.train.contexts.encode(table, "context=")} if "context" in needs else {}
-        if "time" in needs and timed in table:
-            found["time"] = encode_times(table[timed])
-        return found
+        return at_moment(self._asker(), moment_of(context, len(user_idx), self.model, self.data))(user_idx)
 
     def _lean(self, tilt: Tilt, diversity: Diversity) -> dict:
         """What puts items in another order than that of their scores, if anything, as parts of `Wanted`."""
@@ -814,23 +789,3 @@ class Recommender:
             f"Recommender: {type(self.model).__name__}, {len(self.users) - 1:,} users, {len(self.items) - 1:,} items, "
             f"{len(self.train):,} training rows"
         )
-
-
-def _at(ask: Callable, moment: dict) -> Callable[[Tensor], Tensor | Query]:
-    """`ask` at a moment, or at one for each that is asked; as it is where nothing is known of it."""
-    if not moment:
-        return ask
-
-    def at(users: Tensor) -> Query:
-        each = lambda value: value.expand(len(users), *value.shape[1:])  # noqa: E731
-        parts = {
-            k: {n: each(v) for n, v in part.items()} if k == "context" else each(part) for k, part in moment.items()
-        }
-        return replace(ask(users), **parts)
-
-    return at
-
-
-def _in_turn(query: Query) -> Callable[[Tensor], Query]:
-    """A function from positions one after the other, block by block, to the questions of a query there."""
-    return lambda at: query[int(at[0]) : int(at[-1]) + 1] if len(at) else query[:0]

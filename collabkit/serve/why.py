@@ -109,7 +109,8 @@ class Explainer:
 
 def equations(model: Model, data: Dataset) -> LeastSquares | None:
     """The equations that the vectors of a model's users fulfil, if they are those of `fit_als`."""
-    if data.rated or model.y_range is not None or not (model.has_vectors and model.user_side.can_write):
+    plain = tuple(model.needs) == ("users",) and model.has_vectors and model.user_side.can_write
+    if data.rated or model.y_range is not None or not plain:
         return None
     (P, *biases), (Q, *others) = model.parts("user"), model.parts("item")
     plain = torch.equal(P, model.user_side.read(torch.arange(data.n_users))[0].cpu())  # nothing is added to the row
@@ -186,11 +187,11 @@ def check_why(model: Model, why) -> bool | int:
     return True if isinstance(why, (bool, np.bool_)) else whole("why", why)
 
 
-def because_of(explainer: Explainer, best: Tensor, why: bool | int, query, told: Runs | None) -> np.ndarray:
+def because_of(explainer: Explainer, best: Tensor, why: bool | int, query, told: Runs | None) -> pd.Series:
     """For each item in lists `best` `(b, k)`, 0 where they end, the ids of the past items that speak most for it.
 
     Returns:
-        `(n,)` objects: an id, or None where no past item speaks for it; with a number as `why` a list of ids.
+        `(n,)` ids, None where no past item speaks for one; with a number as `why` lists of ids.
     """
     found = np.full((*best.shape, int(why)), 0)
     for first in range(0, len(best), BLOCK):
@@ -203,11 +204,12 @@ def because_of(explainer: Explainer, best: Tensor, why: bool | int, query, told:
         ):
             top = values.argsort(dim=0, descending=True, stable=True)[: int(why)]  # (n, k)
             found[first + j, :, : len(top)] = run[top].masked_fill_(values.gather(0, top) <= 0, 0).T.numpy()
-    ids = np.array([None, *explainer.data.items.ids], dtype=object)
-    named = [[ids[i] for i in row if i] for row in found[best.numpy() > 0]]
-    cells = np.empty(len(named), dtype=object)
-    cells[:] = [row[0] if row else None for row in named] if why is True else named
-    return cells
+    items, listed = explainer.data.items, found[best.numpy() > 0]  # (n, why)
+    if why is True and bool((listed > 0).all()):
+        return pd.Series(items.decode(listed[:, 0]))
+    ids = [None, *items.ids]
+    named = [[ids[i] for i in row if i] for row in listed]
+    return pd.Series([row[0] if row else None for row in named] if why is True else named, dtype=object)
 
 
 def why_history(explainer: Explainer, query, told: Runs | None, item: Tensor) -> pd.DataFrame:
