@@ -9,6 +9,7 @@ import pandas as pd
 from . import (
     als_speed,
     context,
+    diversity,
     evaluate_speed,
     features,
     fold_in,
@@ -58,6 +59,9 @@ BENCHMARKS = {
     "sequence_serving": sequence_speed.sequence_serving,
     "time_biases": context.time_biases,
     "youtube": context.youtube,
+    "diversity": diversity.diversity,
+    "diversity_speed": diversity.diversity_speed,
+    "shares": diversity.shares,
     "versions": versions.versions,
 }
 

@@ -15,7 +15,7 @@ LAYERS = {
     "datasets": "`movielens`, `synthetic`, `read_interactions`",
     "losses": "losses of ratings, and of the scores of positives and negatives",
     "models": "`Model` and its two `Side`s, scorers, and one file a model, the closed-form ones too",
-    "retrieval": "exact top k and ranks, `Tilt`, the `Index` protocol, nearest neighbours",
+    "retrieval": "exact top k and ranks, `Tilt`, `Diversity`, the `Index` protocol, nearest neighbours",
     "coldstart": "default rows, rows by features, new ids, `fold_in/`, the questionnaire",
     "evaluate": "metrics, `RankingTask`, candidates, tables with intervals and baselines, `compare`, `audit`",
     "serve": "the artefact, and `Recommender`, which answers by external ids",

@@ -186,6 +186,17 @@ class ModelContract:
         assert list(both) == ["after_item", "item", "rank", "score"]
         same(both[both["after_item"] == "i03"].drop(columns="after_item"), found)
 
+    def test_shares_of_past_items_sum_to_the_score(self, learn):
+        if not self.histories:
+            with pytest.raises(TypeError, match="computed from the training data"):
+                learn.recommend("u3", k=1, why=True)
+            return
+        listed = learn.recommend(["u3", "u4"], k=2, why=True)
+        for user, item, score, because in listed[["user", "item", "score", "because"]].itertuples(index=False):
+            table = learn.why(user, item)
+            assert abs(table["share"].sum() - score) < 1e-4
+            assert because in set(table["item"])
+
     def test_similar_items(self, learn):
         if not self.similar:
             with pytest.raises(TypeError, match="similar"):

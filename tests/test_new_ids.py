@@ -249,7 +249,10 @@ def test_a_category_unseen_in_training_is_counted(shared):
 
 def test_unknown_items_in_a_history(shared):
     with pytest.raises(KeyError, match="Nowhere"):
-        shared.recommend(history={"Nowhere": 5, FILMS["title"][0]: 4})
+        shared.recommend(history={"Nowhere": 5})
+    with pytest.warns(CollabWarning, match="of 2 rows of history 1 name items that the model does not know"):
+        got = shared.recommend(history={"Nowhere": 5, FILMS["title"][0]: 4})
+    same(got, shared.recommend(history={FILMS["title"][0]: 4}))
     rows = pd.concat([frame(["a"], True), pd.DataFrame({"user": ["a"], "title": ["Nowhere"], "rating": [3.0]})])
     with pytest.warns(CollabWarning, match="1 name items that the model does not know and are left out"):
         got = shared.recommend(history=rows)

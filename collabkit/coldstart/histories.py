@@ -13,7 +13,7 @@ from collabkit.data.dataset import Dataset
 from collabkit.data.interactions import Columns, Interactions, check_ratings, check_times, encode_times
 from collabkit.data.notices import MissingError, say
 from collabkit.data.runs import Runs
-from collabkit.data.vocab import check_ids
+from collabkit.data.vocab import Vocab, check_ids
 
 __all__ = ["NewUsers", "read_histories", "read_recent"]
 
@@ -28,6 +28,10 @@ class NewUsers:
     def __len__(self) -> int:
         return len(self.histories)
 
+    def vocab(self, name: str) -> Vocab | None:
+        """The ids as a vocabulary, the first user at 1; None where there are none."""
+        return None if self.ids is None else Vocab(self.ids, name)
+
     def interactions(self, like: Interactions, user_idx: Tensor) -> Interactions:
         """The histories as interactions of the users at `user_idx` `(b,)`, without times and context."""
         rows, users = self.histories, user_idx[self.histories.rows]
@@ -41,8 +45,9 @@ def read_histories(history, data: Dataset, *, rated: bool, y_range=None, ordered
 
     Args:
         history: of one user a dict from items to ratings, or where the model knows no ratings a list of items; of many
-            a DataFrame with the model's user, item and rating columns. In a DataFrame, rows of unknown items are left
-            out and repeated pairs count once, the last one; both are counted in a `CollabWarning`.
+            a DataFrame with the model's user, item and rating columns. Unknown items are left out, and in a DataFrame
+            repeated pairs count once, the last one; both are counted in a `CollabWarning`. An answer of a dict that is
+            None, as of a questionnaire, tells nothing.
         data: of the model.
         rated: whether the model takes ratings; one that does not takes the items of a dict.
         y_range: of the ratings, where the model has one.
@@ -50,7 +55,7 @@ def read_histories(history, data: Dataset, *, rated: bool, y_range=None, ordered
             is read by it, else in the order of its rows.
 
     Raises:
-        KeyError: a dict or list names an unknown item; a column is missing.
+        KeyError: a dict or list names unknown items alone; a column is missing.
         ValueError: a history is empty, or has no item that the model knows; a rating is missing or out of range.
         TypeError: ratings where the model knows none, or none where it needs them.
     """
@@ -168,15 +173,21 @@ def _one_history(history, data: Dataset, rated: bool) -> _Told:
     if rated and not isinstance(history, (Mapping, pd.Series)):
         what = f"{{{data.items[1]!r}: 4}}, or a DataFrame with columns {data.columns.present}; got {history!r}"
         raise TypeError(f"the model was trained on ratings: history must be a dict from items to ratings, e.g. {what}")
-    if not rated and not data.rated and isinstance(history, (Mapping, pd.Series)):
+    if not data.rated and isinstance(history, Mapping):
         raise TypeError("the model was trained on events without ratings: history must be a list of items, got a dict")
     if isinstance(history, (str, bytes)):
         raise TypeError(f"history must be a list of items, got the text {history!r}; for one item pass [{history!r}]")
-    named = dict(history) if rated else list(history)
+    if isinstance(history, Mapping) or (data.rated and isinstance(history, pd.Series)):
+        answers = dict(history.dropna() if isinstance(history, pd.Series) else history)  # None there is NaN
+        named = {item: answer for item, answer in answers.items() if answer is not None}  # no answer tells nothing
+    else:
+        named = list(history)
     if len(named) == 0:
         what = "give at least one item; default_list() is for users of whom nothing is known"
         raise ValueError(f"the history is empty: {what}")
-    items = data.items.encode(list(named), unknown="raise")
+    items = data.items.encode(list(named))
+    if not items.any():
+        data.items.encode(list(named), unknown="raise")
     told = _Told(np.zeros(len(items), dtype=np.int64), None, items)
     if not rated:
         return told

@@ -10,12 +10,15 @@ from collabkit.coldstart.fold_in.ratings import histories_of
 from collabkit.data.dataset import Dataset
 from collabkit.data.interactions import Interactions
 from collabkit.data.query import Query
+from collabkit.data.runs import Runs
 
 __all__ = ["recent_query"]
 
 
-def recent_query(query: Tensor | Query, events: Interactions, data: Dataset, fold: FoldIn | None, once: bool) -> Query:
-    """The `query` of `b` users as of now, with the `events` that some of them had since.
+def recent_query(
+    query: Tensor | Query, events: Interactions, data: Dataset, fold: FoldIn | None, once: bool
+) -> tuple[Query, Runs | None]:
+    """The `query` of `b` users as of now, with the `events` that some of them had since, and what their rows are of.
 
     A model that looks at histories gets them with the events at their end. For another one the rows of these users
     are solved for again, from all that is known of them; the others keep theirs.
@@ -33,7 +36,9 @@ def recent_query(query: Tensor | Query, events: Interactions, data: Dataset, fol
     again = len(query) + torch.searchsorted(users, query.users)
     place = torch.where(torch.isin(query.users, users), again, torch.arange(len(query)))  # the asked, then `users`
     if fold is None:
-        return replace(query, history=query.history.followed_by(whole.histories.of(users)).of(place))
+        return replace(query, history=query.history.followed_by(whole.histories.of(users)).of(place)), None
     whole = whole.take(whole.item_idx > 0)
-    parts = zip(fold.model.user_side.read(query.users), fold.rows(histories_of(whole, users)[0], users), strict=True)
-    return replace(query, rows=tuple(torch.cat(part)[place.to(part[0].device)] for part in parts))
+    solved = histories_of(whole, users)[0]
+    parts = zip(fold.model.user_side.read(query.users), fold.rows(solved, users), strict=True)
+    rows = tuple(torch.cat(part)[place.to(part[0].device)] for part in parts)
+    return replace(query, rows=rows), histories_of(data.trained, query.users)[0].followed_by(solved).of(place)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import attrgetter
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -95,10 +96,27 @@ class Dataset:
         """Those, and the items of the validation rows."""
         return self.known if self.valid is None else self.known.union(self.valid.pairs)
 
+    def hidden(self, filter_seen: bool | str = True, *, is_valid: bool = False) -> Runs | None:
+        """The items that each user is not shown again, None for nothing.
+
+        Args:
+            filter_seen: True: the known ones; `'train'`: those that the user was trained on or folded in by; False:
+                none.
+            is_valid: the validation part is what is asked about, and not known.
+
+        Raises:
+            ValueError: `filter_seen` is none of the three.
+        """
+        if isinstance(filter_seen, (bool, np.bool_)):
+            return None if not filter_seen else self.known if is_valid else self.seen
+        if isinstance(filter_seen, str) and filter_seen == "train":
+            return self.known
+        raise ValueError(f"filter_seen must be True, False or 'train' (the training part alone), got {filter_seen!r}")
+
     @property
     def histories(self) -> Runs:
         """The items that each user was trained on or folded in by, the latest last."""
-        return self._trained.histories
+        return self.trained.histories
 
     @property
     def latest(self) -> Runs:
@@ -106,12 +124,13 @@ class Dataset:
         return self._known.histories
 
     @cached_property
-    def _trained(self) -> Interactions:
+    def trained(self) -> Interactions:
+        """The rows that users were trained on or folded in by."""
         return joined(self.train, self.folded)
 
     @cached_property
     def _known(self) -> Interactions:
-        return self._trained if self.valid is None else joined(*self.parts)
+        return self.trained if self.valid is None else joined(*self.parts)
 
     def item_ages(self, *, is_valid: bool) -> Tensor:
         """Days `(n_items,)` float64 from each item's first known event to the latest known one.
@@ -165,7 +184,7 @@ class Dataset:
             rows: what is evaluated; without times nothing is known to be later.
             is_valid: they are the validation part; else that is known too.
         """
-        events = self._trained if is_valid else self._known
+        events = self.trained if is_valid else self._known
         runs = events.histories
         if rows is None or rows.time is None or events.time is None:
             return runs

@@ -118,9 +118,11 @@ class Runs:
         return Runs.group(rows, values, len(self), width=self.width)
 
     def followed_by(self, other: Runs) -> Runs:
-        """The rows of this and then those of `other`."""
+        """The rows of this and then those of `other`, with weights where both have some."""
         start = torch.cat([self.start, other.start[1:] + self.start[-1]])
-        return Runs(start, torch.cat([self.values, other.values]), self.width)
+        weights = (self.weight, other.weight)
+        weight = None if any(part is None for part in weights) else torch.cat(weights)
+        return Runs(start, torch.cat([self.values, other.values]), self.width, weight)
 
     def padded(self, fill: int = 0) -> Tensor:
         """The values as a table `(n, longest)`, `fill` after the end of a row."""

@@ -1,6 +1,7 @@
 """`evaluate_fold_in`: how good the answers to new users are, by how much of them is known."""
 
 from collections.abc import Iterable
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -78,6 +79,7 @@ class NewUserRows:
 
 def evaluate_fold_in(
     fold_in: FoldIn, test: Interactions, *, n_given: Iterable[int] = (1, 3, 5, 10, 20), k: int = 10, seed: int = 0,
+    filter_seen: bool | str = True,
 ) -> pd.DataFrame:  # fmt: skip
     """What is said of users without training rows when the first n of their rows become known.
 
@@ -91,6 +93,8 @@ def evaluate_fold_in(
         n_given: how many rows are given.
         k: cut-off of the ranking metrics.
         seed: of the draw.
+        filter_seen: of events, whether items that are given at the largest n are no candidates; these users have no
+            other training rows, so that `'train'` says the same as True.
 
     Returns:
         DataFrame indexed by `n_given`. With ratings: `RMSE` of the fold-in; `no information`, that of the default row;
@@ -105,7 +109,8 @@ def evaluate_fold_in(
     if not chosen or chosen[0] < 1:
         raise ValueError(f"n_given must hold numbers of at least 1, got {chosen}")
     users = NewUserRows(fold_in.data.train, test, chosen[-1], seed)
-    measure = _ratings if fold_in.data.rated else _ranking
+    fold_in.data.hidden(filter_seen)  # an error where it is none of the three
+    measure = _ratings if fold_in.data.rated else partial(_ranking, hide=bool(filter_seen))
     with torch.inference_mode(), answering(fold_in.model):
         table = [measure(fold_in, users, _rows(fold_in, users, n), k) for n in (0, *chosen)]
     return pd.DataFrame(table, index=pd.Index([0, *chosen], name="n_given"))
@@ -150,10 +155,10 @@ def _predict(fold_in: FoldIn, users: NewUserRows, query: Query) -> Tensor:
     return found
 
 
-def _ranking(fold_in: FoldIn, users: NewUserRows, query: Query, k: int) -> dict:
+def _ranking(fold_in: FoldIn, users: NewUserRows, query: Query, k: int, hide: bool) -> dict:
     group, items, _ = users.rest
     n_items = fold_in.data.n_items
-    candidates, hidden = torch.arange(1, n_items), ~users.is_rest
+    candidates, hidden = torch.arange(1, n_items), ~users.is_rest & hide
     pairs = Runs.pairs(users.group[hidden], users.items[hidden], len(users), n_items)
     popularity = PopularityRanks.of(fold_in.data.train).scorer(candidates)
     scorers = {"": _scorer(fold_in, query, candidates), "popularity": popularity}

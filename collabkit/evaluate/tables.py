@@ -18,6 +18,7 @@ from collabkit.evaluate.references import UserItemBias
 from collabkit.evaluate.task import Ranked, RankingTask, check_ks, check_metrics, held_out
 from collabkit.models.base import Model, answering
 from collabkit.models.scorers import refuse_nan
+from collabkit.retrieval.diversity import Diversity
 from collabkit.retrieval.tilt import Tilt
 
 __all__ = [
@@ -33,14 +34,15 @@ PARTS = ("warm", "cold item", "cold user", "cold both")
 def evaluate(
     model: Model, data: Dataset, on="valid", *, k: int | Iterable[int] = 10, metrics: Iterable | None = None,
     candidates=None, by: str | None = None, threshold: float | None = None, n_boot: int = 1000, seed: int = 0,
-    max_memory: int | str = "512MB", tilt: Tilt | None = None,
+    max_memory: int | str = "512MB", tilt: Tilt | None = None, diversity: Diversity | None = None,
+    filter_seen: bool | str = True,
 ) -> pd.DataFrame:  # fmt: skip
     """Rating errors and ranking metrics of a model on held-out rows; see `Recommender.evaluate`."""
     test = held_out(data, on)
-    task = RankingTask.make(data, on, candidates=candidates, threshold=threshold, test=test)
-    common = {"by": by, "n_boot": n_boot, "seed": seed}
+    task = RankingTask.make(data, on, candidates=candidates, threshold=threshold, test=test, filter_seen=filter_seen)
+    common, lean = {"by": by, "n_boot": n_boot, "seed": seed}, {"tilt": tilt, "diversity": diversity}
     with answering(model):
-        table = evaluate_ranking(model, task, k=k, metrics=metrics, max_memory=max_memory, tilt=tilt, **common)
+        table = evaluate_ranking(model, task, k=k, metrics=metrics, max_memory=max_memory, **lean, **common)
         rated = test.rating is not None and data.rated and model.predicts_ratings
         if rated and metrics is None and by in (None, "cold"):
             groups = on[data.columns.user].factorize()[0] if isinstance(on, pd.DataFrame) else None
@@ -114,6 +116,7 @@ def _rating_errors(
 def evaluate_ranking(
     model: Model, task: RankingTask, *, k: int | Iterable[int] = 10, metrics: Iterable[str] | None = None,
     by: str | None = None, n_boot: int = 1000, seed: int = 0, max_memory: int | str = "512MB", tilt: Tilt | None = None,
+    diversity: Diversity | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Ranking metrics of a model on a task, beside popularity; one pass over the scores yields all of them.
 
@@ -121,6 +124,7 @@ def evaluate_ranking(
         model: in evaluation mode.
         task: the users, their relevant items and their candidates.
         k, metrics, n_boot, seed, max_memory: as of `Recommender.evaluate`.
+        tilt, diversity: what is ranked in the place of the scores alone.
         by: `'user_activity'`: by decile of the users' training rows; `'item_popularity'`: by decile of the relevant
             items' training rows, each item counting in its decile as if it were all that is relevant. The index is then
             decile, its smallest and largest number (`from`, `to`), and metric; see `deciles`. `'item_age'`: likewise by
@@ -141,7 +145,7 @@ def evaluate_ranking(
     if len(task) == 0:
         return pd.DataFrame(columns=[*levels, "metric", *RANKING_COLUMNS]).set_index([*levels, "metric"])
     chosen = None if split is None else list(split(task))  # before the work: what cannot be split is an error
-    answers = (task.rank(model, names, ks, max_memory, tilt), task.rank_by_popularity(names, ks, max_memory))
+    answers = (task.rank(model, names, ks, max_memory, tilt, diversity), task.rank_by_popularity(names, ks, max_memory))
     options = {"n_boot": n_boot, "seed": seed}
     if chosen is None:
         return _table(task, *answers, names, ks, **options)

@@ -22,6 +22,7 @@ from collabkit.evaluate.candidates import Lists, SampledCandidates, given_items,
 from collabkit.evaluate.lists import LIST_METRICS, ItemFacts
 from collabkit.evaluate.references import PopularityRanks
 from collabkit.models.base import Model
+from collabkit.retrieval.diversity import Diversity, item_likeness
 from collabkit.retrieval.ranking import Asked, FullCatalogue, block_size, rank_pairs, top_k
 from collabkit.retrieval.tilt import Tilt
 
@@ -135,7 +136,7 @@ class RankingTask:
     @takes_tables
     def make(
         cls, data: Dataset, on="valid", *, candidates: SampledCandidates | pd.DataFrame | Iterable | None = None,
-        threshold: float | None = None, test: Interactions | None = None,
+        threshold: float | None = None, test: Interactions | None = None, filter_seen: bool | str = True,
     ) -> RankingTask:  # fmt: skip
         """The task that held-out rows set.
 
@@ -149,6 +150,9 @@ class RankingTask:
                 or a table of user-item pairs.
             threshold: default `default_threshold`.
             test: the rows of `on`, where they are at hand.
+            filter_seen: which seen items are no candidates, unless the evaluated rows hold them: True: those of the
+                training part and, of a table, of the validation part; `'train'`: those of the training part alone;
+                False: none.
 
         Raises:
             TypeError: `candidates` is something else.
@@ -156,11 +160,12 @@ class RankingTask:
             ValueError, KeyError: see `candidates.given_items` and `candidates.given_pairs`.
         """
         test = held_out(data, on) if test is None else test
-        hidden = data.known if isinstance(on, str) else data.seen
-        repeated = int(hidden.find(test.pairs.rows, test.pairs.values)[1].sum())
-        if repeated:
-            hidden = hidden.without(test.pairs)
+        is_valid = isinstance(on, str)
+        met, pairs = data.hidden(is_valid=is_valid), test.pairs
+        if repeated := int(met.find(pairs.rows, pairs.values)[1].sum()):
             _say_repeated(repeated, data)
+        hidden = data.hidden(filter_seen, is_valid=is_valid)
+        hidden = met.where(np.zeros(len(met.values), dtype=bool)) if hidden is None else hidden.without(pairs)
         if threshold is not None and test.rating is None:
             raise ValueError(
                 f"threshold={threshold!r} is of ratings, and these events have none: every row is relevant. Pass a "
@@ -168,10 +173,11 @@ class RankingTask:
             )
         threshold = default_threshold(data.train) if threshold is None else finite("threshold", threshold)
         rows = _relevant_rows(test, threshold)
-        title = "seen items hidden" + (" but those evaluated" if repeated else "")
+        title = {True: "seen items hidden", False: "no items hidden"}.get(filter_seen, "training items hidden")
+        title += " but those evaluated" if repeated and filter_seen else ""
         title = title if test.rating is None else f"relevant: {data.columns.rating} >= {threshold:g}; {title}"
         relevant, options = _competitors(candidates, data.train, test, rows.pairs, hidden)
-        options |= {"context": _moments(rows), "title": title, "rows": rows, "is_valid": isinstance(on, str)}
+        options |= {"context": _moments(rows), "title": title, "rows": rows, "is_valid": is_valid}
         return cls(data, relevant.rows, relevant.values, hidden, **options)
 
     def __len__(self) -> int:
@@ -188,9 +194,13 @@ class RankingTask:
         return " ".join(filter(None, [metric if k is None else f"{metric}@{k}", self.label]))
 
     def rank(
-        self, model: Model, names: list, ks: list[int], max_memory: int | str = "512MB", tilt: Tilt | None = None
-    ) -> Ranked:
-        """A model's answer, in one pass for all metrics `names` and all cut-offs `ks`, leaning as `tilt` says."""
+        self, model: Model, names: list, ks: list[int], max_memory: int | str = "512MB", tilt: Tilt | None = None,
+        diversity: Diversity | None = None,
+    ) -> Ranked:  # fmt: skip
+        """A model's answer, in one pass for all metrics `names` and all cut-offs `ks`, leaning as `tilt` says.
+
+        With `diversity` the ranks are those of its lists of `max(ks)` items, and behind these of the others.
+        """
         n_items, candidates = self.train.n_items, self.candidates
         offsets = None if tilt is None else tilt.offsets(self.data, is_valid=self._is_valid)
         times = self._times if "time" in model.needs else None
@@ -205,6 +215,9 @@ class RankingTask:
             longest = int(self.allowed.lengths.max())
         block = block_size(longest, max_memory, model.device)
         options = {"k": None if "AUC" in names else max(ks), "list_k": _list_k(names, ks, len(candidates))}
+        rerank = diversity and diversity.ranker(lambda: item_likeness(model, self.data, diversity.by))
+        if rerank is not None:
+            options |= {"rerank": rerank, "list_k": min(max(ks), len(candidates))}
         ranks, lists = rank_pairs(source, self.users, self.items, block=block, **options)
         return Ranked(ranks, self.groups, self.n_candidates, None if lists is None else lists.numpy())
 

@@ -16,6 +16,7 @@ from collabkit.interpret.contributions import (
     plot_feature_effects,
 )  # fmt: skip
 from collabkit.interpret.plots import plot_bars, plot_map
+from collabkit.interpret.tradeoffs import plot_tradeoff
 from collabkit.models import CollFilter
 from collabkit.models.base import evaluating, say_untrained
 from collabkit.models.scorers import all_finite
@@ -40,6 +41,7 @@ class CollabInterpretation:
 
     feature_effects, plot_feature_effects = feature_effects, plot_feature_effects
     feature_parts, feature_importance = feature_parts, feature_importance
+    plot_tradeoff = plot_tradeoff
 
     def __init__(self, recommender: Recommender):
         say_untrained(recommender.model)
@@ -155,7 +157,7 @@ class CollabInterpretation:
         ends = [values.head(n).assign(end="high"), values.tail(n)[::-1].assign(end="low")]
         return pd.concat(ends, ignore_index=True)[["end", name, "value", "n_ratings"]]
 
-    def why(self, user, item) -> pd.DataFrame:
+    def why(self, user, item, *, by: str = "parts") -> pd.DataFrame:
         """The parts of a score, which add up to it.
 
         The score of the model splits into four parts, as in an analysis of variance around the average user and item:
@@ -165,15 +167,18 @@ class CollabInterpretation:
 
         Args:
             user, item: one external id each.
+            by: `'parts'`, or `'history'` for the share of each past item, of any model; see `Recommender.why`.
 
         Returns:
             DataFrame with the columns `part`, `value` (in logits) and `rating`, the predicted rating from the parts so
             far. The last row, `score`, is the sum and the prediction.
 
         Raises:
-            TypeError: the model has no biases and factors to add up (`use_nn`).
+            TypeError: the model has no biases and factors to add up (`use_nn`); `by='history'` works for it.
             KeyError: an unknown id.
         """
+        if by != "parts":
+            return self.recommender.why(user, item, by=by)
         model = self._with_factors("why")
         u, i = self._pair(user, item)
         with torch.no_grad():

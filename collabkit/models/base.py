@@ -292,6 +292,11 @@ class Model(nn.Module):
         ]
         return torch.cat(parts) if parts else torch.zeros(0)
 
+    @property
+    def explained(self) -> "Model":
+        """The model whose scores an explanation is of: this one, or of several stages the last."""
+        return self
+
     def item_similarity(self, idx: Tensor) -> Tensor:
         """Similarities `(b, n_items)` of items `(b,)` to all items, of a model that has a measure of its own."""
         raise TypeError(f"{type(self).__name__} has no measure of its own; items are compared by the cosine of factors")

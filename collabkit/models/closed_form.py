@@ -34,6 +34,8 @@ class ClosedForm(Model):
 
     needs = ("history",)
     by_fit, predicts_ratings = True, False
+    additive = False  # whether the scores of a history are the sum of those of its events
+    by_place = False  # whether what an event adds depends on its place in the history
     name = ""  # in tables of results
 
     def __init__(self) -> None:
@@ -71,6 +73,14 @@ class ClosedForm(Model):
         """Scores `(b, n_items)` of all items for `b` histories, 0 where nothing speaks for an item."""
         raise NotImplementedError
 
+    def counted(self, history: Runs) -> Runs:
+        """The events of histories that scores are of."""
+        return history if self.ordered else history.unique()
+
+    def event_scores(self, history: Runs) -> Tensor:
+        """What each event of histories adds to the scores of all items, `(m, n_items)`, of an `additive` model."""
+        return self.scores(Runs(torch.arange(len(history.values) + 1), history.values, history.width, history.weight))
+
     def restore(self, state: dict[str, Tensor]) -> None:
         for name, value in state.items():
             self.register_buffer(name, value)
@@ -83,7 +93,7 @@ class ClosedForm(Model):
         popular = popular[columns]
 
         def scores(query: Query) -> Tensor:
-            found = self.scores(query.history if self.ordered else query.history.unique())[:, columns]
+            found = self.scores(self.counted(query.history))[:, columns]
             return torch.where(found == 0, popular, found)
 
         return scores
@@ -110,6 +120,14 @@ class ClosedForm(Model):
     def recommend(self, users=None, k: int = 10, **kwargs) -> pd.DataFrame:
         """The top `k` items of each user, or by `history=` of anybody; see `Recommender.recommend`."""
         return self.recommender.recommend(users, k, **kwargs)
+
+    def why(self, user=None, item=None, **kwargs) -> pd.DataFrame:
+        """What each past item adds to the score of an item; see `Recommender.why`."""
+        return self.recommender.why(user, item, **kwargs)
+
+    def recommend_users(self, item, k: int = 10, **kwargs) -> pd.DataFrame:
+        """The `k` users whose score of an item is best; see `Recommender.recommend_users`."""
+        return self.recommender.recommend_users(item, k, **kwargs)
 
     def evaluate(self, on="valid", **kwargs) -> pd.DataFrame:
         """Ranking metrics with intervals; see `Recommender.evaluate`."""

@@ -28,7 +28,7 @@ class EASE(ClosedForm):
         ValueError: `l2` is not positive; `last` < 1; in `fit`, more items than `max_items`.
     """
 
-    name = "EASE"
+    name, additive = "EASE", True
 
     def __init__(self, l2: float = 500.0, max_items: int = 20_000, last: int | None = None):
         if not l2 > 0:
@@ -60,8 +60,11 @@ class EASE(ClosedForm):
         self.weights = (inverse / -inverse.diagonal()).float()  # column j divided by its diagonal entry
         self.weights.diagonal().zero_()
 
+    def counted(self, history: Runs) -> Runs:
+        return (history if self.last is None else history.last(self.last)).unique()
+
     def scores(self, history: Runs) -> Tensor:
-        history = history if self.last is None else history.last(self.last).unique()
+        history = history if self.last is None else self.counted(history)
         return history.matrix() @ self.weights
 
     def item_similarity(self, idx: Tensor) -> Tensor:

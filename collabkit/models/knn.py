@@ -27,7 +27,7 @@ class ItemKNN(ClosedForm):
         ValueError: `k` < 1 or `shrink` < 0.
     """
 
-    name = "item kNN"
+    name, additive = "item kNN", True
 
     def __init__(self, k: int = 100, shrink: float = 0.0):
         if not shrink >= 0:

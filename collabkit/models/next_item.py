@@ -55,7 +55,7 @@ class NextItem(ClosedForm):
         ['b']
     """
 
-    name, ordered = "next item", True
+    name, ordered, additive, by_place = "next item", True, True, True
 
     def __init__(
         self, decays: Sequence[float] | None = None, l2: float = 300.0, top: int = 200, max_items: int = 10_000
@@ -96,16 +96,23 @@ class NextItem(ClosedForm):
         return solved.reshape(len(decays), n, n).float() / popular**DAMPING
 
     def scores(self, history: Runs) -> Tensor:
+        return self._added(history, history.rows, len(history))
+
+    def event_scores(self, history: Runs) -> Tensor:
+        return self._added(history, torch.arange(len(history.values)), len(history.values))
+
+    def _added(self, history: Runs, rows: Tensor, n_rows: int) -> Tensor:
+        """What the events of histories give to all items, `(n_rows, n_items)`, summed in the row `(m,)` of each."""
         n, age = self.next.shape[1], history.start[1:][history.rows] - 1 - torch.arange(len(history.values))
-        found = torch.zeros(len(history) * n)
+        found = torch.zeros(n_rows * n)
         for rate, items, weight in zip(self.rates.tolist(), self.next, self.weight, strict=True):
             decayed = rate ** age.double()
             at = (decayed > 1e-6).nonzero().squeeze(1)
-            parts = (history.rows[at] * n, history.values[at], decayed[at].float())
+            parts = (rows[at] * n, history.values[at], decayed[at].float())
             for row, events, share in zip(*(part.split(EVENTS) for part in parts), strict=True):
                 added = weight[events].mul_(share[:, None])
                 found.scatter_add_(0, (items[events] + row[:, None]).view(-1), added.view(-1))
-        return found.reshape(len(history), n)
+        return found.reshape(n_rows, n)
 
     def item_similarity(self, idx: Tensor) -> Tensor:
         """What having met each of the items `(b,)` last adds to the scores `(b, n_items)` of all items."""

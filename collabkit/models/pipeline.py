@@ -76,6 +76,11 @@ class Pipeline(ClosedForm):
         return [*self.stages, self.ranker]
 
     @property
+    def explained(self) -> Model:
+        """The ranker."""
+        return self.ranker.explained
+
+    @property
     def features(self) -> SideFeatures:
         """Those of the stages together."""
         every = zip(*(model.features for model in self._models), strict=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 from collabkit.data.query import Query
 from collabkit.data.runs import Runs
 from collabkit.models.scorers import parse_memory, refuse_nan
+from collabkit.retrieval.diversity import MMR
 from collabkit.retrieval.tilt import tilted
 
 __all__ = ["Asked", "FullCatalogue", "block_size", "top_k", "rank_pairs"]
@@ -77,7 +78,7 @@ class FullCatalogue:
 @torch.inference_mode()
 def top_k(
     scorer: Callable, users: Tensor, candidates: Tensor, k: int, *, n_items: int, hidden: Runs | None = None,
-    block: int, offsets: Tensor | None = None,
+    block: int, offsets: Tensor | None = None, allowed: Runs | None = None, rerank: MMR | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The `k` best candidates of each user.
 
@@ -86,10 +87,12 @@ def top_k(
         users: `(n,)` user indices.
         k: how many.
         block: users scored at once.
+        allowed: or the pairs alone that may be listed.
+        rerank: puts the best ones in another order.
 
     Returns:
-        Item indices `(n, min(k, c))`, 0 where fewer are left, and their logits, -inf there. With `offsets` the order
-        is that of the sums, and the logits are still the scorer's own.
+        Item indices `(n, min(k, c))`, 0 where fewer are left, and their logits, -inf there. With `offsets` or `rerank`
+        the order is theirs, and the logits are still the scorer's own.
 
     Raises:
         ValueError: a score is NaN, as after diverged training.
@@ -100,8 +103,13 @@ def top_k(
     for start in range(0, len(users), block):
         rows = users[start : start + block]
         own = scorer(rows).float()
-        best, position = _hide(tilted(own, offsets), rows, column, hidden).topk(k, dim=1)
+        logits = _hide(tilted(own, offsets), rows, column, hidden)
+        logits = logits if allowed is None else _allow(logits, rows, column, allowed)
+        size = k if rerank is None else min(rerank.pool_for(k), len(candidates))
+        best, position = logits.topk(size, dim=1)
         refuse_nan(best)  # topk sorts NaN first, so one look at the winners finds any
+        if rerank is not None:
+            best, position = rerank.best(best, candidates, position, k)
         items[start : start + block] = candidates[position.cpu()]
         if offsets is not None:
             best = own.gather(1, position).masked_fill_(best == -torch.inf, -torch.inf)
@@ -112,8 +120,9 @@ def top_k(
 
 @torch.inference_mode()
 def rank_pairs(
-    source: FullCatalogue, users: Tensor, items: Tensor, *, block: int, k: int | None = None, list_k: int = 0
-) -> tuple[np.ndarray, Tensor | None]:
+    source: FullCatalogue, users: Tensor, items: Tensor, *, block: int, k: int | None = None, list_k: int = 0,
+    rerank: MMR | None = None,
+) -> tuple[np.ndarray, Tensor | None]:  # fmt: skip
     """The rank of each (user, item) pair among the user's candidates, and each user's top list, in one pass.
 
     The rank is 1 + number of better candidates + number of tied others (pessimistic).
@@ -124,6 +133,7 @@ def rank_pairs(
         block: users scored at once.
         k: exact ranks are needed up to here; beyond it any number above `k` may stand. None: all exact.
         list_k: length of the lists.
+        rerank: puts the best `max(k, list_k)` in another order, those beyond keep theirs; it needs one of the two.
 
     Returns:
         Ranks `(n,)` int64 in the order of the pairs, and item indices `(n_users, list_k)` of the users in order, 0
@@ -141,13 +151,19 @@ def rank_pairs(
         rows = unique[start : start + block]
         pairs = order[int(ends[start] - counts[start]) : int(ends[min(start + block, len(unique)) - 1])]
         logits = source.logits(rows)
+        shown = None if rerank is None else rerank.shown(source, rows, logits, max(k or 0, list_k))
         if list_k:
-            best, position = logits.topk(min(list_k, logits.shape[1]), dim=1)
+            best, position = logits.topk(min(list_k, logits.shape[1]), dim=1) if shown is None else shown
+            best, position = best[:, :list_k], position[:, :list_k]
             found = source.items(rows, position.cpu()).masked_fill_(best.cpu() == -torch.inf, 0)
             lists.append(torch.nn.functional.pad(found, (0, list_k - found.shape[1])))
         row = torch.from_numpy(np.repeat(np.arange(len(rows)), counts[start : start + block].numpy()))
         column = source.columns(users[pairs], items[pairs])
-        ranks[pairs] = _ranks(logits, row.to(logits.device), column.to(logits.device), k).cpu()
+        row, column = row.to(logits.device), column.to(logits.device)
+        if shown is None:
+            ranks[pairs] = _ranks(logits, row, column, k).cpu()
+        else:
+            ranks[pairs] = _moved(_count(logits, row, logits[row, column]), logits, row, column, *shown).cpu()
     return ranks.numpy(), torch.cat(lists) if lists else None
 
 
@@ -164,6 +180,14 @@ def _ranks(logits: Tensor, row: Tensor, column: Tensor, k: int | None) -> Tensor
     tied = (own == best[row, -1]).nonzero().squeeze(1)  # others that tie with it may be outside
     ranks[tied] = _count(logits, row[tied], own[tied])
     return ranks
+
+
+def _moved(ranks: Tensor, logits: Tensor, row: Tensor, column: Tensor, best: Tensor, shown: Tensor) -> Tensor:
+    """The `ranks` `(n,)` of cells where the columns `shown` `(b, k)`, whose logits are `best`, come before others."""
+    own, there = logits[row, column], best[row] > -torch.inf  # (n,), (n, k)
+    listed = (shown[row] == column[:, None]) & there
+    passed = ((best[row] < own[:, None]) & there).sum(1)  # those that are shown although they are worse
+    return torch.where(listed.any(1), listed.long().argmax(1) + 1, ranks + passed)
 
 
 def _count(logits: Tensor, row: Tensor, own: Tensor) -> Tensor:
@@ -194,6 +218,15 @@ def _columns(candidates: Tensor, n_items: int) -> Tensor | None:
     column = torch.full((n_items,), -1, dtype=torch.int64)
     column[candidates] = torch.arange(len(candidates))
     return column
+
+
+def _allow(logits: Tensor, users: Tensor, column: Tensor | None, allowed: Runs) -> Tensor:
+    """The logits `(b, c)` of the pairs `allowed`, -inf for the others."""
+    runs = allowed.of(users)
+    columns = runs.values - 1 if column is None else column[runs.values]
+    mask = torch.zeros(logits.shape, dtype=torch.bool)
+    mask[runs.rows[columns >= 0], columns[columns >= 0]] = True
+    return logits.where(mask.to(logits.device), -torch.inf)
 
 
 def _hide(logits: Tensor, users: Tensor, column: Tensor | None, hidden: Runs | None) -> Tensor:

@@ -1,6 +1,6 @@
 """`Recommender`: a trained model with its ids, for recommendations; loads an artefact without fastai."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
@@ -11,31 +11,36 @@ import torch
 from torch import Tensor
 
 from collabkit.coldstart.fold_in import FoldIn
-from collabkit.coldstart.histories import read_histories, read_recent
+from collabkit.coldstart.histories import NewUsers, read_histories, read_recent
 from collabkit.coldstart.new_ids import add_ids, fold_in_users, refold, takes_ratings
 from collabkit.coldstart.questionnaire import questionnaire
 from collabkit.coldstart.recent import recent_query
 from collabkit.data.checks import whole
 from collabkit.data.dataset import Dataset
 from collabkit.data.frames import Table, gives_tables, takes_tables
-from collabkit.data.interactions import Interactions, encode_times
+from collabkit.data.interactions import Interactions
 from collabkit.data.notices import say
 from collabkit.data.query import Query
 from collabkit.data.runs import Runs
 from collabkit.data.tables import new_frame
 from collabkit.data.vocab import Vocab, check_ids
-from collabkit.evaluate import evaluate, evaluate_fold_in
-from collabkit.evaluate.candidates import known_pairs
+from collabkit.evaluate import evaluate, evaluate_fold_in, tradeoff
 from collabkit.evaluate.tables import predict_ratings
 from collabkit.evaluate.task import RankingTask, held_out
 from collabkit.models.base import Model, answering, say_untrained
 from collabkit.models.scorers import DotScorer, ItemTable, Scorer
+from collabkit.retrieval.diversity import Diversity, item_likeness
 from collabkit.retrieval.index import Index, judged_index
 from collabkit.retrieval.neighbours import check_k, cosines, nearest
 from collabkit.retrieval.ranking import Asked, block_size, top_k
 from collabkit.retrieval.tilt import Tilt
 from collabkit.serve.artefact import load_artefact, save_artefact
+from collabkit.serve.audience import top_users
+from collabkit.serve.choices import is_one, read_choice
 from collabkit.serve.lock import ReadWriteLock, reads, writes
+from collabkit.serve.moments import at_moment, in_turn, moment_of
+from collabkit.serve.wanted import Limits, Wanted
+from collabkit.serve.why import Explainer, because_of, check_why, equations, why_history
 
 __all__ = ["Recommender"]
 
@@ -121,22 +126,24 @@ class Recommender:
                 ratings = predict_ratings(self.model, query, item_idx).numpy()
             else:
                 ratings = self.model.score_pairs(query, torch.arange(len(query)), item_idx).numpy()
-        return float(ratings[0]) if _is_one(self.users, users) and _is_one(self.items, items) else ratings
+        return float(ratings[0]) if is_one(self.users, users) and is_one(self.items, items) else ratings
 
     @gives_tables
     @reads
     def recommend(
-        self, users=None, k: int = 10, *, history=None, recent=None, filter_seen: bool = True, items=None, exclude=None,
-        unknown: str = "raise", context=None, novelty_weight: float = 0.0, half_life=None,
-        freshness_weight: float = 1.0, max_memory: int | str = "512MB",
+        self, users=None, k: int = 10, *, history=None, recent=None, filter_seen: bool | str = True, items=None,
+        exclude=None, unknown: str = "raise", context=None, novelty_weight: float = 0.0, half_life=None,
+        freshness_weight: float = 1.0, diversity: float = 0.0, diversify_by="vectors", pool: int = 100,
+        why: bool | int = False, max_memory: int | str = "512MB",
     ) -> pd.DataFrame:  # fmt: skip
         """The top `k` items of each user.
 
         Args:
             users: external ids, one or many; None for all users.
             history: in the place of `users`, what somebody has rated or clicked: `{'Alien (1979)': 5, ...}` or, of a
-                model without ratings, a list of items, for one; a DataFrame with the model's columns for many. Models
-                that look at histories take it as it is; of the others the person is folded in for this call.
+                model without ratings, a list of items, for one; a DataFrame with the model's columns for many. Unknown
+                items are left out (counted), and so are answers of None, as of a questionnaire. Models that look at
+                histories take it as it is; of the others the person is folded in for this call.
             recent: what users whom the model knows did since the training: a DataFrame with the model's columns, a row
                 an event. It counts as history for this call, and nothing is trained or kept: models that look at
                 histories get them with these events, in the order of the times where there are some, else at the end;
@@ -144,9 +151,12 @@ class Recommender:
                 that is known already the recent row counts. Users who are asked without a row in it get their usual
                 list, rows of users who are not asked play no part, and `users=None` asks the users that it names.
             k: items a user; where fewer are left a user gets fewer rows, counted in a `CollabWarning`.
-            filter_seen: hide the items of the user's training and validation rows, of the history and of `recent`.
-            items: allow list: recommend these item ids only.
-            exclude: deny list: item ids, or a DataFrame with the user and item columns for pairs to hide.
+            filter_seen: hide the items of the user's training and validation rows, of the history and of `recent`;
+                `'train'`: not those of the validation rows; False: none.
+            items: allow list: recommend these item ids only; any iterable. Or by user: a dict from users to item ids,
+                or a DataFrame with the user and item columns. Users without an entry get no rows, and `users=None` asks
+                those who have one. Unknown ids are left out (counted).
+            exclude: deny list: item ids, or likewise by user.
             unknown: `'raise'` for an unknown user, or `'default'` for the list of a user of whom nothing is known.
             context: of a model with a context, what is known of the moment: `{column: value}`, or a DataFrame with one
                 row, for all; or lists, or as many rows as users are asked, for each. What is not given is unknown.
@@ -158,54 +168,164 @@ class Recommender:
                 first event is the latest of all, half of them for one that is `half_life` older, and so on. Days, a
                 `pd.Timedelta` or a text like `'30D'`; None: not at all. `retrieval.tilt.Tilt` has the formula.
             freshness_weight: how many.
+            diversity: how much a list avoids items that are alike, from 0, the model's own ranking, to 1, by maximal
+                marginal relevance; `retrieval.diversity.Diversity` has the formula. `tradeoff` says what it costs.
+            diversify_by: `'vectors'`: alike are items whose vectors are near each other; or the name of an item feature
+                of the data, or several names, or `Features` of the items.
+            pool: a diverse list is chosen from so many best items of each user (from `k`, where that is more).
+            why: add a column `because`: the item of the user's history that speaks most for the row, None where nothing
+                does. A number: a list of so many. See `why`.
             max_memory: bound of the score block, in bytes or as `'512MB'`; users are scored in blocks under it.
 
         Returns:
             DataFrame with the user column (not for one history), the item column, `rank` (1 is best) and `score`
-            (predicted rating). With `novelty_weight` or `half_life` the rank is by the sum, and the score still the
-            model's own, so that it may rise from one rank to the next.
+            (predicted rating). With `novelty_weight`, `half_life` or `diversity` the rank is another one, and the score
+            still the model's own, so that it may rise from one rank to the next.
 
         Raises:
-            KeyError: unknown users or items.
+            KeyError: unknown users, a missing column, or an allow list or a history of unknown items alone.
             ValueError: `k` < 1, no candidate is left, a history is empty, or a rating is out of range; `half_life` for
-                data without times, or either of the two with an index (`use_index`).
-            TypeError: a history or `recent`, for a model that can neither look at one nor fold it in.
+                data without times, or one of these with an index (`use_index`): `half_life`, `novelty_weight`, an allow
+                list by user.
+            TypeError: a history or `recent`, for a model that can neither look at one nor fold it in; ids of another
+                type; `why`, for a model whose users are computed from the training data.
 
         Example:
             >>> since = pd.DataFrame({'user': ['ann'], 'title': ['Alien']})  # doctest: +SKIP
             >>> rec.recommend(['ann', 'bob'], recent=since)                  # doctest: +SKIP
         """
-        candidates = self._candidates(items, exclude)
-        offsets = self._offsets(Tilt(novelty_weight, half_life, freshness_weight))
-        options = {"max_memory": max_memory, "offsets": offsets}
+        lean = self._lean(Tilt(novelty_weight, half_life, freshness_weight), Diversity(diversity, diversify_by, pool))
+        lean |= {"k": k, "max_memory": max_memory}
+        n_why = check_why(self.model, why)
+        seen, told = self.data.hidden(filter_seen), None
         if history is not None:
-            if users is not None or recent is not None or isinstance(exclude, pd.DataFrame):
-                raise ValueError("history= stands for new users: leave users= out, and recent=, and give exclude= as "
-                                 "item ids")  # fmt: skip
-            query, ids, met = self._new_query(history, context)
-            seen = met.unique() if filter_seen else None
+            if users is not None or recent is not None:
+                raise ValueError("history= stands for new users: leave users= out, and recent=")
+            new = self._read_history(history)
+            limits = Limits.read(items, exclude, new.vocab(self.columns.user), self.items)
+            query, ids, told = self._new_query(new, context), new.ids, new.histories
+            rows = torch.arange(len(query)) + 1  # of the limits by user
+            wanted = self._wanted(limits, rows, None, **lean)
+            met = told.unique() if filter_seen else None
         else:
-            seen = self._hidden(filter_seen, exclude)
-            if recent is not None:
-                query, ids, met = self._recent_query(recent, users, unknown, context)
-                seen = None if seen is None else seen.of(query.users)
-                seen = seen.union(met) if filter_seen else seen
+            limits, met = Limits.read(items, exclude, self.users, self.items), None
+            users = limits.allow.users if users is None and recent is None else users
+            if recent is None:
+                ids, rows = self._asked(users, unknown)
+                if context is None and not n_why:
+                    wanted = self._wanted(limits, rows, seen, **lean)
+                    return self._lists({self.columns.user: ids}, rows, self._asker(), wanted)
+                query = self.query(rows, context)  # a moment each, by place: a user may be there twice
             else:
-                ids, chosen = self._asked(users, unknown)
-                if context is None:
-                    asked = {self.columns.user: ids}
-                    return self._lists(asked, chosen, self._asker(), candidates, k, seen, **options)
-                query = self.query(chosen, context)  # a moment each, by place: a user may be there twice
-                seen = None if seen is None else seen.of(chosen)
+                query, ids, met, told = self._recent_query(recent, users, unknown, context)
+                rows, met = query.users, met if filter_seen else None
+            wanted = self._wanted(limits, rows, seen, **lean)
+        wanted = wanted.of(rows)
+        if met is not None:
+            wanted = replace(wanted, hidden=met if wanted.hidden is None else wanted.hidden.union(met))
         asked, at = {} if ids is None else {self.columns.user: ids}, torch.arange(len(query))
-        return self._lists(asked, at, _in_turn(query), candidates, k, seen, **options)
+        because = (n_why, query, told) if n_why else None
+        return self._lists(asked, at, in_turn(query), wanted, because=because)
+
+    @takes_tables
+    @reads
+    def why(self, user=None, item=None, *, history=None, by: str = "history", context=None) -> pd.DataFrame:
+        """What each past item adds to the score of an item: "because you liked".
+
+        How it is told depends on the model, and stands in `attrs['method']`:
+
+        - `'additive'`: the score is a sum over the history (`EASE`, `ItemKNN`, `ContentKNN`, `NextItem`).
+        - `'least squares'`: the user's vector solves the equations of `fit_als`, in which every event has a term:
+          section 5 of Hu, Koren and Volinsky, "Collaborative filtering for implicit feedback datasets" (2008).
+        - `'fold-in'`: likewise for the equations of the fold-in; `prior` is the score of somebody of whom nothing is
+          known. Of a user whose row was trained by gradient they explain what the events say of the user, and `rest` is
+          how far the training went beyond it. Networks are taken for linear around the user's row.
+        - `'leave-one-out'`: how far the score falls without the event, of networks that read histories.
+
+        Args:
+            user, item: one external id each.
+            history: in the place of `user`, of somebody new, as of `recommend`; one person's.
+            by: `'history'`. `CollabInterpretation.why` has the parts of a score too.
+            context: as of `recommend`.
+
+        Returns:
+            DataFrame with the item column (None in the last rows), `part` (`'history'`, then `'prior'`, where the model
+            has one, and `'rest'`) and `share`, largest first. The shares sum to the item's score, as `recommend` and
+            `predict` give it. `attrs` holds the `score`, the `method`, and `exact`: whether nothing is left for `rest`.
+
+        Raises:
+            KeyError: an unknown id.
+            TypeError: the model's users are computed from the training data as a whole.
+            ValueError: neither or both of `user` and `history`; a history of several people.
+
+        Example:
+            >>> rec.why('ann', 'Alien (1979)')                                # doctest: +SKIP
+            >>> rec.why(history=['Alien (1979)', 'Brazil'], item='Cube')      # doctest: +SKIP
+        """
+        if by != "history":
+            raise ValueError(f"by must be 'history', got {by!r}; CollabInterpretation.why has the parts")
+        if item is None or (user is None) == (history is None):
+            raise ValueError("why needs an item and whose score it is: user=, or history= of somebody new")
+        check_why(self.model, True)
+        chosen, told = self._encode(self.items, item, "raise"), None
+        if history is None:
+            query = self.query(self._encode(self.users, user, "raise"), context)
+        else:
+            new = self._read_history(history)
+            query, told = self._new_query(new, context), new.histories
+        if len(query) != 1 or len(chosen) != 1:
+            raise ValueError(f"why explains one score, of one person and one item; got {len(query)} and {len(chosen)}")
+        return why_history(self._explainer(), query, told, chosen)
+
+    @gives_tables
+    @reads
+    def recommend_users(
+        self, item, k: int = 10, *, users=None, filter_seen: bool | str = True, max_memory: int | str = "512MB"
+    ) -> pd.DataFrame:
+        """The `k` users whose score of `item` (one id or several) is best: whom to tell of it.
+
+        Scores of ratings can be compared between users. Those of a model that was trained to rank the items of each
+        user may be shifted or stretched from one user to the next: then they tell an order, not how much.
+
+        Args:
+            item: external ids.
+            k: users an item; where fewer are left it gets fewer rows, counted in a `CollabWarning`.
+            users: allow list of user ids; unknown ones are left out (counted).
+            filter_seen: leave out users who have met the item; as of `recommend`.
+            max_memory: likewise.
+
+        Returns:
+            DataFrame with the item column (only for several), the user column, `rank` and `score`.
+
+        Raises:
+            KeyError: an unknown item, or unknown users alone.
+            ValueError: `k` < 1, or no user is left.
+
+        Example:
+            >>> rec.recommend_users('Alien (1979)', k=3)  # doctest: +SKIP
+        """
+        k, hidden = whole("k", k), self.data.hidden(filter_seen)
+        rows = self._encode(self.items, item, "raise")
+        among = read_choice(users, "users", "allow", None, self.users).items
+        among = torch.arange(1, len(self.users)) if among is None else among
+        if len(among) == 0:
+            raise ValueError("no user is left; check users=")
+        chosen, place = rows.unique(return_inverse=True)
+        with answering(self.model), torch.inference_mode():
+            scorer = Asked(self._scorer(chosen, max_memory), self._asker())
+            block = block_size(max(len(chosen), k), max_memory, self.model.device)
+            best, logits = top_users(scorer, among, chosen, k, hidden=hidden, block=block)
+            best, scores = best[place], self.model.activation(logits)[place]
+        asked = {} if is_one(self.items, item) else {self.columns.item: self.items.decode(rows)}
+        return self._frame("user", best, k, asked, "items", score=scores)
 
     @gives_tables
     @reads
     def default_list(self, k: int = 10, *, items=None, exclude=None, context=None) -> pd.DataFrame:
         """The top `k` items of a user of whom nothing is known; arguments as of `recommend`."""
-        ask = _at(self.data.asker(self.model.needs), self._moment(context, 1))
-        return self._lists({}, torch.zeros(1, dtype=torch.int64), ask, self._candidates(items, exclude), k)
+        ask = at_moment(self.data.asker(self.model.needs), moment_of(context, 1, self.model, self.data))
+        wanted = Wanted(k, Limits.read(items, exclude, None, self.items).candidates(self.data))
+        return self._lists({}, torch.zeros(1, dtype=torch.int64), ask, wanted)
 
     @gives_tables
     @reads
@@ -243,9 +363,9 @@ class Recommender:
         rows = self._encode(self.items, item, "raise")
         runs = Runs(torch.arange(len(rows) + 1), rows, len(self.items))
         query, name = self._query_of(runs, {}), self.columns.item
-        asked = {} if _is_one(self.items, item) else {f"after_{name}": self.items.decode(rows)}
-        candidates, at = self._candidates(None, None), torch.arange(len(query))
-        return self._lists(asked, at, _in_turn(query), candidates, k, runs, askers="items")
+        asked = {} if is_one(self.items, item) else {f"after_{name}": self.items.decode(rows)}
+        wanted, at = Wanted(k, self.data.every_item, runs), torch.arange(len(query))
+        return self._lists(asked, at, in_turn(query), wanted, askers="items")
 
     @gives_tables
     @reads
@@ -284,7 +404,8 @@ class Recommender:
     @reads
     def evaluate(
         self, on="valid", *, k=10, metrics=None, candidates=None, by: str | None = None, threshold: float | None = None,
-        novelty_weight: float = 0.0, half_life=None, freshness_weight: float = 1.0, n_boot: int = 1000, seed: int = 0,
+        filter_seen: bool | str = True, novelty_weight: float = 0.0, half_life=None, freshness_weight: float = 1.0,
+        diversity: float = 0.0, diversify_by="vectors", pool: int = 100, n_boot: int = 1000, seed: int = 0,
         max_memory: int | str = "512MB",
     ) -> pd.DataFrame:  # fmt: skip
         """Rating errors and ranking metrics on held-out rows, with intervals and baselines.
@@ -305,9 +426,14 @@ class Recommender:
             threshold: a held-out item rated at least this is relevant; default the median training rating, or the
                 median of those above the lowest, where it is that; the columns' name says it. Without
                 ratings all are.
-            novelty_weight, half_life, freshness_weight: as of `recommend`: the ranking metrics are those of its lists.
-                Items are as old as is known before the evaluated rows: by training, in a final test by the validation
-                part too.
+            filter_seen: which seen items do not compete, unless the evaluated rows hold them: True, those of the
+                training part and, in a final test, of the validation part, as `recommend` shows them; `'train'`, those
+                of the training part alone, as most published protocols have it, which is harder; False, none. The
+                columns' name says it.
+            novelty_weight, half_life, freshness_weight, diversity, diversify_by, pool: as of `recommend`: the ranking
+                metrics are those of its lists. Items are as old as is known before the evaluated rows: by training, in
+                a final test by the validation part too. Diverse lists are those of the largest `k`, chosen from `pool`
+                or so many.
             n_boot, seed: bootstrap over users for the 95 % intervals.
             max_memory: as in `recommend`.
 
@@ -324,13 +450,49 @@ class Recommender:
             ValueError, TypeError: `on`, `k`, `metrics`, `by` or `candidates` are none of the above, or leave nothing.
         """
         options = {"k": k, "metrics": metrics, "candidates": candidates, "by": by, "threshold": threshold}
-        tilt = Tilt(novelty_weight, half_life, freshness_weight)
-        common = {"n_boot": n_boot, "seed": seed, "max_memory": max_memory, "tilt": tilt}
-        return evaluate(self.model, self.data, on, **options, **common)
+        lean = {"tilt": Tilt(novelty_weight, half_life, freshness_weight), "filter_seen": filter_seen}
+        common = {"n_boot": n_boot, "seed": seed, "max_memory": max_memory}
+        lean["diversity"] = Diversity(diversity, diversify_by, pool)
+        return evaluate(self.model, self.data, on, **options, **common, **lean)
 
     @takes_tables
     @reads
-    def evaluate_fold_in(self, on="valid", *, n_given=(1, 3, 5, 10, 20), k: int = 10, seed: int = 0) -> pd.DataFrame:
+    def tradeoff(
+        self, knob: str = "diversity", values=None, on="valid", *, k: int = 10, metric: str = "NDCG", half_life=None,
+        diversify_by="vectors", pool: int = 100, candidates=None, threshold: float | None = None,
+        filter_seen: bool | str = True, n_boot: int = 1000, seed: int = 0, max_memory: int | str = "512MB",
+    ) -> pd.DataFrame:  # fmt: skip
+        """What leaning to diverse, unknown or new items costs in accuracy, and what it brings, value by value.
+
+        Pick a value by it on the validation part; `evaluate` tells what it costs on a test.
+
+        Args:
+            knob: an argument of `recommend`: `'diversity'`, `'novelty_weight'` or `'freshness_weight'`.
+            values: of the knob, besides 0, the model's own ranking; default a few.
+            on, k, candidates, threshold, filter_seen, n_boot, seed, max_memory: as of `evaluate`; one `k`.
+            metric: of accuracy, a name.
+            half_life, diversify_by, pool: as of `recommend`.
+
+        Returns:
+            DataFrame indexed by the knob's value: the metric; its `change` from the value at 0, by user, with `low` and
+            `high` (95 %); what the knob asks for: `unlikeness`, 1 - the mean cosine of the items in a list by
+            `diversify_by`, or their mean `age` in days; and Diversity, Novelty and Coverage, as of `evaluate`.
+            `attrs['free']` is the farthest value up to which no loss shows: where the interval of the change reaches 0.
+
+        Raises:
+            ValueError: another knob or metric; `'freshness_weight'` without `half_life`; nothing to evaluate.
+
+        Example:
+            >>> learn.tradeoff('diversity', [0.1, 0.3, 0.5])  # doctest: +SKIP
+        """
+        options = {"half_life": half_life, "diversify_by": diversify_by, "pool": pool, "candidates": candidates}
+        options |= {"threshold": threshold, "filter_seen": filter_seen, "n_boot": n_boot, "seed": seed}
+        return tradeoff(self.model, self.data, knob, values, on, k=k, metric=metric, max_memory=max_memory, **options)
+
+    @reads
+    def evaluate_fold_in(
+        self, on="valid", *, n_given=(1, 3, 5, 10, 20), k: int = 10, seed: int = 0, filter_seen: bool | str = True
+    ) -> pd.DataFrame:
         """What is said of new users when the first n of their rows become known; see `new_users.evaluate_fold_in`.
 
         The first in time where the rows have times, so that nothing given is later than what is to be predicted; else n
@@ -340,18 +502,23 @@ class Recommender:
             on: as of `evaluate`; its users without training rows are the new ones, see `splits.cold_users`.
             n_given, k: rows given, and cut-off of the ranking metrics.
             seed: of the draw of rows without times, or of equal ones.
+            filter_seen: whether what is given at the largest n does not compete.
 
         Returns:
             DataFrame indexed by `n_given`, 0 included: RMSE, or HitRate, NDCG and Recall at `k` without ratings, beside
             baselines.
         """
-        return evaluate_fold_in(self.fold, held_out(self.data, on), n_given=n_given, k=k, seed=seed)
+        options = {"n_given": n_given, "k": k, "seed": seed, "filter_seen": filter_seen}
+        return evaluate_fold_in(self.fold, held_out(self.data, on), **options)
 
     @takes_tables
     @reads
-    def task(self, on="valid", *, candidates=None, threshold: float | None = None) -> RankingTask:
+    def task(
+        self, on="valid", *, candidates=None, threshold: float | None = None, filter_seen: bool | str = True
+    ) -> RankingTask:
         """The `RankingTask` that `evaluate` with these arguments sets."""
-        return RankingTask.make(self.data, on, candidates=candidates, threshold=threshold)
+        options = {"candidates": candidates, "threshold": threshold, "filter_seen": filter_seen}
+        return RankingTask.make(self.data, on, **options)
 
     @gives_tables
     @reads
@@ -437,6 +604,16 @@ class Recommender:
         """The fold-in for the model as it is now; kept until a weight changes."""
         return self._keep("fold", lambda: FoldIn(self.model, self.data))
 
+    def _explainer(self) -> Explainer:
+        """What tells the shares of past items in scores."""
+        inner = self.model.explained
+        fold = (
+            (lambda: self.fold) if inner is self.model else lambda: self._keep("part", lambda: FoldIn(inner, self.data))
+        )
+        return Explainer(
+            self.model, self.data, fold, lambda: self._keep("equations", lambda: equations(inner, self.data))
+        )
+
     def _take_in(self, change: Callable[[Callable[[Dataset], FoldIn]], Dataset]) -> "Recommender":
         """Take users in. They change nothing of how the trained ones are distributed: the prior stays."""
         version, data, fold = self._kept.get("fold", (None, None, None))
@@ -482,27 +659,29 @@ class Recommender:
         table = self._keep("items", lambda: ItemTable(self.model.item_vectors(every.to(self.model.device))))
         return DotScorer(self.model, table if len(candidates) == len(every) else table.take(candidates - 1))
 
-    def _new_query(self, history, context) -> tuple[Query, pd.Index | None, Runs]:
-        """The query of somebody with a history, their ids, and the histories."""
-        looks = "history" in self.model.needs
-        fold = None if looks else self.fold
+    def _read_history(self, history) -> NewUsers:
+        """Histories, of a model that can look at them or fold them in."""
+        _ = None if "history" in self.model.needs else self.fold  # which may refuse
         options = {"rated": takes_ratings(self.model, self.data), "y_range": self.model.y_range}
-        new = read_histories(history, self.data, **options, ordered=self.model.ordered)
+        return read_histories(history, self.data, **options, ordered=self.model.ordered)
+
+    def _new_query(self, new: NewUsers, context) -> Query:
+        """The query of new users."""
         query = self._query_of(new.histories, context)
-        if not looks:
-            query = replace(query, history=None, rows=tuple(fold.rows(new.histories)))
-        return query, new.ids, new.histories
+        if "history" in self.model.needs:
+            return query
+        return replace(query, history=None, rows=tuple(self.fold.rows(new.histories)))
 
     def _query_of(self, histories: Runs, context) -> Query:
         """The query of somebody with each of the `histories` of whom nothing else is known."""
         nobody = torch.zeros(len(histories), dtype=torch.int64)
         ask = self.data.asker([name for name in self.model.needs if name != "history"])
-        query = _at(ask, self._moment(context, len(histories)))(nobody)
+        query = at_moment(ask, moment_of(context, len(histories), self.model, self.data))(nobody)
         query = Query(query) if isinstance(query, Tensor) else query
         return replace(query, history=histories)
 
-    def _recent_query(self, recent, users, unknown: str, context) -> tuple[Query, pd.Index, Runs]:
-        """The query of `users` with their `recent` events, their ids, and the items that they met of late."""
+    def _recent_query(self, recent, users, unknown: str, context) -> tuple[Query, pd.Index, Runs, Runs | None]:
+        """The query of `users` with their `recent` events, their ids, what they met of late, and what rows are of."""
         fold = None if "history" in self.model.needs else self.fold
         options = {"rated": takes_ratings(self.model, self.data), "y_range": self.model.y_range}
         named, events = read_recent(recent, self.data, **options, ordered=self.model.ordered)
@@ -510,8 +689,8 @@ class Recommender:
             raise ValueError("recent= has no rows, so that it names nobody to recommend to; give users=")
         ids, chosen = self._asked(named if users is None else users, unknown)
         query = self.query(chosen, context)
-        query = recent_query(query, events, self.data, fold, once=not self.model.ordered)
-        return query, ids, events.pairs.of(chosen)
+        query, told = recent_query(query, events, self.data, fold, once=not self.model.ordered)
+        return query, ids, events.pairs.of(chosen), told
 
     def _asker(self) -> Callable[[Tensor], Tensor | Query]:
         """A function from users to the query of each as of now, validation rows in their histories too."""
@@ -520,62 +699,35 @@ class Recommender:
 
     def query(self, user_idx: Tensor, context=None) -> Tensor | Query:
         """The query of the users at `user_idx` `(b,)` as of now; `context` as of `predict`."""
-        return _at(self._asker(), self._moment(context, len(user_idx)))(user_idx)
+        return at_moment(self._asker(), moment_of(context, len(user_idx), self.model, self.data))(user_idx)
 
-    def _moment(self, context, n: int) -> dict:
-        """The parts of a query that a caller says of one moment, or of `n`; none where nothing is said."""
-        if context is None or (isinstance(context, Mapping) and not context):
-            return {}
-        needs, timed = self.model.needs, self.columns.time
-        names = [*(self.columns.context if "context" in needs else ()), *([timed] if "time" in needs else ())]
-        if not isinstance(context, (Mapping, pd.DataFrame)):
-            raise TypeError(f"context= must be a dict from columns to values, or a DataFrame, got {context!r}")
-        is_table = isinstance(context, pd.DataFrame)
-        fits = names and (not set(names).isdisjoint(context) if is_table else set(context) <= set(names))
-        if not fits:
-            odd = sorted(map(str, set(context) - set(names)))
-            raise ValueError(f"context= names {odd}; the model knows {list(names)}")
-        if is_table:
-            table = context.reset_index(drop=True)
-        else:
-            lists = {name: v if pd.api.types.is_list_like(v) else [v] for name, v in context.items()}
-            longest = max(map(len, lists.values()), default=1)
-            table = pd.DataFrame({name: list(v) * (longest if len(v) == 1 else 1) for name, v in lists.items()})
-        if len(table) not in (1, n):
-            raise ValueError(f"context= has {len(table):,} rows; give one, or one for each of the {n:,} that are asked")
-        found = {"context": self.train.contexts.encode(table, "context=")} if "context" in needs else {}
-        if "time" in needs and timed in table:
-            found["time"] = encode_times(table[timed], self.columns.ticks)
-        return found
-
-    def _candidates(self, items, exclude) -> Tensor:
-        chosen = self.data.every_item if items is None else self._encode(self.items, items, "raise").unique()
-        if exclude is not None and not isinstance(exclude, pd.DataFrame):
-            chosen = chosen[~torch.isin(chosen, self._encode(self.items, exclude, "raise"))]
-        if len(chosen) == 0:
-            raise ValueError("no item is left to recommend; check items= and exclude=")
-        return chosen
-
-    def _offsets(self, tilt: Tilt) -> Tensor | None:
-        """What is added to the items' scores `(n_items,)`, if anything."""
+    def _lean(self, tilt: Tilt, diversity: Diversity) -> dict:
+        """What puts items in another order than that of their scores, if anything, as parts of `Wanted`."""
         offsets = tilt.offsets(self.data)
         if offsets is not None and self._index is not None:
             raise ValueError("novelty_weight= and half_life= rank all items anew, but an index finds those with the "
                              "best scores alone; search exactly first: use_index(None)")  # fmt: skip
-        return offsets
+        return {"offsets": offsets, "rerank": diversity.ranker(lambda: self._likeness(diversity.by))}
 
-    def _hidden(self, filter_seen: bool, exclude) -> Runs | None:
-        if not isinstance(exclude, pd.DataFrame) or len(exclude) == 0:
-            return self.data.seen if filter_seen else None
-        pairs, unknown = known_pairs(exclude, self.train)
-        if unknown:
-            say(f"{unknown:,} of {len(exclude):,} pairs in exclude= name unknown ids; they hide nothing")
-        return self.data.seen.union(pairs) if filter_seen else pairs
+    def _likeness(self, by) -> Tensor:
+        """Unit vectors of the items, see `item_likeness`; those by a name are kept."""
+        make = lambda: item_likeness(self.model, self.data, by)  # noqa: E731
+        return self._keep(f"likeness by {by}", make) if isinstance(by, str) else make()
+
+    def _wanted(self, limits: Limits, rows: Tensor, seen: Runs | None, **options) -> Wanted:
+        """What the users at `rows` `(b,)` ask for, the `seen` items hidden."""
+        allowed = limits.allow.pairs
+        if allowed is not None and self._index is not None:
+            raise ValueError("items= by user is no question for an index, which knows one list for all; search exactly "
+                             "first: use_index(None)")  # fmt: skip
+        return Wanted(
+            candidates=limits.candidates(self.data, rows), hidden=limits.hidden(seen), allowed=allowed, **options
+        )
 
     def _encode(self, vocab: Vocab, ids, unknown: str) -> Tensor:
         if unknown not in ("raise", "default"):
             raise ValueError(f"unknown must be 'raise' or 'default', got {unknown!r}")
-        idx = vocab.encode([ids] if _is_one(vocab, ids) else ids, unknown="raise" if unknown == "raise" else "zero")
+        idx = vocab.encode([ids] if is_one(vocab, ids) else ids, unknown="raise" if unknown == "raise" else "zero")
         return torch.from_numpy(idx)
 
     def _asked(self, users, unknown: str) -> tuple[pd.Index, Tensor]:
@@ -584,28 +736,38 @@ class Recommender:
             return self.users.ids, torch.arange(1, len(self.users))
         if unknown == "raise" and (row := self.users.row(users)):
             return self.users.ids[row - 1 : row], torch.tensor([row])
-        ids = check_ids([users] if _is_one(self.users, users) else users, self.columns.user)
+        ids = check_ids([users] if is_one(self.users, users) else users, self.columns.user)
         return ids, self._encode(self.users, ids, unknown)
 
     def _lists(
-        self, asked: dict, chosen: Tensor, ask, candidates: Tensor, k: int, hidden: Runs | None = None,
-        max_memory: int | str = "512MB", askers: str = "users", offsets: Tensor | None = None,
-    ) -> pd.DataFrame:  # fmt: skip
+        self, asked: dict, chosen: Tensor, ask, wanted: Wanted, askers: str = "users", because: tuple | None = None
+    ) -> pd.DataFrame:
         """The lists of the users at `chosen` `(b,)`, of whom `ask` makes queries, beside who `asked`, as a table."""
-        k = whole("k", k)
         with answering(self.model), torch.inference_mode():
-            if self._index is None:
-                block = block_size(len(candidates), max_memory, self.model.device)
-                options = {"n_items": len(self.items), "hidden": hidden, "block": block, "offsets": offsets}
-                scorer = Asked(self._scorer(candidates, max_memory), ask)
-                best, logits = top_k(scorer, chosen, candidates, k, **options)
-            else:
-                vectors = self.model.user_vectors(ask(chosen).to(self.model.device)).cpu()
-                allowed = None if len(candidates) == len(self.items) - 1 else candidates
-                seen = None if hidden is None else hidden.of(chosen)
-                best, logits = self._judged_index()[0].search(vectors, k, seen, allowed)
+            best, logits = (self._exact if self._index is None else self._found)(chosen, ask, wanted)
             scores = self.model.activation(logits)
-        return self._frame("item", best, k, asked, askers, score=scores)
+        table = self._frame("item", best, wanted.k, asked, askers, score=scores)
+        return table if because is None else table.assign(because=because_of(self._explainer(), best, *because))
+
+    def _exact(self, chosen: Tensor, ask, wanted: Wanted) -> tuple[Tensor, Tensor]:
+        """The items `(b, k)` of the lists, and their logits."""
+        candidates, n_items = wanted.candidates, len(self.items)
+        options = {name: getattr(wanted, name) for name in ("hidden", "allowed", "offsets", "rerank")}
+        options["block"] = block_size(len(candidates), wanted.max_memory, self.model.device)
+        scorer = Asked(self._scorer(candidates, wanted.max_memory), ask)
+        return top_k(scorer, chosen, candidates, wanted.k, n_items=n_items, **options)
+
+    def _found(self, chosen: Tensor, ask, wanted: Wanted) -> tuple[Tensor, Tensor]:
+        """The same by the index."""
+        vectors = self.model.user_vectors(ask(chosen).to(self.model.device)).cpu()
+        allowed = None if len(wanted.candidates) == len(self.items) - 1 else wanted.candidates
+        seen, rerank = None if wanted.hidden is None else wanted.hidden.of(chosen), wanted.rerank
+        size = wanted.k if rerank is None else min(rerank.pool_for(wanted.k), len(wanted.candidates))
+        best, logits = self._judged_index()[0].search(vectors, size, seen, allowed)
+        if rerank is not None:
+            every = torch.arange(len(self.items))
+            logits, best = rerank.best(logits, every, best, wanted.k)
+        return best, logits
 
     def _frame(self, side: str, best: Tensor, k: int, asked: dict, askers: str, **scores: Tensor) -> pd.DataFrame:
         """The lists `best` `(b, k)` of a side's indices and their `scores`, by name, beside who `asked`, as a table."""
@@ -629,7 +791,7 @@ class Recommender:
         rows, n = self._encode(vocab, ids, "raise"), len(vocab)
         k, own = check_k(k, n), side == "item" and self.model.has_similarity
         found, best = nearest(self.model.item_similarity if own else self._cosines(side), rows, k, n)
-        asked = {} if _is_one(vocab, ids) else {f"similar_to_{vocab.name}": vocab.decode(rows.numpy())}
+        asked = {} if is_one(vocab, ids) else {f"similar_to_{vocab.name}": vocab.decode(rows.numpy())}
         return self._frame(side, found, k, asked, f"{side}s", similarity=best)
 
     def _cosines(self, side: str) -> Callable[[Tensor], Tensor]:
@@ -647,30 +809,3 @@ class Recommender:
             f"Recommender: {type(self.model).__name__}, {len(self.users) - 1:,} users, {len(self.items) - 1:,} items, "
             f"{len(self.train):,} training rows"
         )
-
-
-def _at(ask: Callable, moment: dict) -> Callable[[Tensor], Tensor | Query]:
-    """`ask` at a moment, or at one for each that is asked; as it is where nothing is known of it."""
-    if not moment:
-        return ask
-
-    def at(users: Tensor) -> Query:
-        each = lambda value: value.expand(len(users), *value.shape[1:])  # noqa: E731
-        parts = {
-            k: {n: each(v) for n, v in part.items()} if k == "context" else each(part) for k, part in moment.items()
-        }
-        return replace(ask(users), **parts)
-
-    return at
-
-
-def _in_turn(query: Query) -> Callable[[Tensor], Query]:
-    """A function from positions one after the other, block by block, to the questions of a query there."""
-    return lambda at: query[int(at[0]) : int(at[-1]) + 1] if len(at) else query[:0]
-
-
-def _is_one(vocab: Vocab, ids) -> bool:
-    """Whether `ids` is one id rather than several; a tuple or a frozen set is, where the vocabulary holds it."""
-    if isinstance(ids, (tuple, frozenset)):
-        return ids in vocab
-    return isinstance(ids, (str, bytes)) or (not isinstance(ids, list) and np.ndim(ids) == 0)

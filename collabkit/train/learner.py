@@ -134,6 +134,16 @@ class CollabLearner(LeanLearner):
         """The top `k` items of each user, or by `history=` of new ones; see `Recommender.recommend`."""
         return self.recommender.recommend(users, k, **kwargs)
 
+    @delegates(Recommender.why)
+    def why(self, user=None, item=None, **kwargs) -> pd.DataFrame:
+        """What each past item adds to the score of an item; see `Recommender.why`."""
+        return self.recommender.why(user, item, **kwargs)
+
+    @delegates(Recommender.recommend_users)
+    def recommend_users(self, item, k: int = 10, **kwargs) -> pd.DataFrame:
+        """The `k` users whose score of an item is best; see `Recommender.recommend_users`."""
+        return self.recommender.recommend_users(item, k, **kwargs)
+
     def add_items(self, items: Table) -> "CollabLearner":
         """Take in new items by their features, without training; see `Recommender.add_items`. Returns the learner."""
         return self._extended(self.recommender.add_items(items))
@@ -177,6 +187,11 @@ class CollabLearner(LeanLearner):
     def evaluate(self, on="valid", **kwargs) -> pd.DataFrame:
         """Rating and ranking metrics with intervals, beside baselines; see `Recommender.evaluate`."""
         return self.recommender.evaluate(on, **kwargs)
+
+    @delegates(Recommender.tradeoff)
+    def tradeoff(self, knob: str = "diversity", values=None, on="valid", **kwargs) -> pd.DataFrame:
+        """What diverse, unknown or new items in lists cost in accuracy; see `Recommender.tradeoff`."""
+        return self.recommender.tradeoff(knob, values, on, **kwargs)
 
     @delegates(Recommender.evaluate_fold_in)
     def evaluate_fold_in(self, on="valid", **kwargs) -> pd.DataFrame:

@@ -57,14 +57,20 @@ class FoldIn:
         self.model, self.data, self._options = model, data, options
 
     @cached_property
+    def scores(self) -> UserScores:
+        """The model's logits as a function of a user's row."""
+        with torch.inference_mode(False), torch.no_grad():  # a caller's inference tensors would know no gradients
+            return UserScores(self.model, self.data)
+
+    @cached_property
     def solver(self) -> RatingSolver | EventSolver:
         """What solves for rows, with the prior; made at its first use."""
         cls = RatingSolver if self.data.rated else EventSolver
         every = [*self.model.parts("item"), *self.model.user_side.read(torch.arange(self.model.n_users))]
         if not all_finite(every):
             raise ValueError("the model's rows are NaN: its training diverged; train again with a lower learning rate")
-        with torch.inference_mode(False), torch.no_grad():  # a caller's inference tensors would know no gradients
-            return cls(UserScores(self.model, self.data), self.data.train, **self._options)
+        with torch.inference_mode(False), torch.no_grad():
+            return cls(self.scores, self.data.train, **self._options)
 
     def rows(self, histories: Runs, at: Tensor | None = None) -> list[Tensor]:
         """The rows `[(b, d), ...]` that would stand in the user tables for `b` new users.
@@ -93,6 +99,29 @@ class FoldIn:
                 at = at.clone()
                 found = self.solver.rows(histories, at, self._lift(at))
         return [part.to(self.model.device, torch.float32) for part in found.split(widths, dim=1)]
+
+    def pieces(self, histories: Runs, at: Tensor) -> tuple[Tensor, Tensor]:
+        """What each event of histories adds to the rows that they are folded in to.
+
+        The row solves a system in which every event has a term; the inverse of the posterior's curvature times a term
+        is the event's part of the row, as in section 5 of Hu, Koren and Volinsky (2008). To first order the parts
+        differ as the rows do that are without one of the events: Koh and Liang, "Understanding black-box predictions
+        via influence functions" (2017).
+
+        Args:
+            histories, at: as of `rows`; none is empty.
+
+        Returns:
+            `(b, d)` float64, the row before anything is known, and `(m, d)` float64, the events' parts, on the CPU. The
+            sum is the row.
+        """
+        weight = None if histories.weight is None else histories.weight.cpu().double()
+        histories = Runs(histories.start.cpu(), histories.values.cpu(), self.data.n_items, weight)
+        check_histories(histories, self.data.rated)
+        with torch.inference_mode(False), torch.no_grad():
+            lift = self._lift(at.cpu().clone())
+            pieces = self.solver.pieces(histories, at.cpu().clone(), lift)
+        return (self.solver.prior.mean + lift.to(self.solver.prior.mean.device)).cpu(), pieces.cpu()
 
     def _lift(self, at: Tensor) -> Tensor:
         """What is added to the prior's mean `(b, d)`: what a user's features foretell of the row.

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from collabkit.coldstart.fold_in.histories import Block, blocks
 from collabkit.coldstart.fold_in.prior import Gaussian
-from collabkit.coldstart.fold_in.ratings import histories_of, trained_users
+from collabkit.coldstart.fold_in.ratings import histories_of, parts_of, trained_users
 from collabkit.coldstart.fold_in.scores import UserScores
 from collabkit.data.interactions import Interactions
 from collabkit.data.runs import Runs
@@ -62,6 +62,43 @@ class EventSolver:
             y = solve(histories, block, at[block.users], own)[0].double()
             found[block.users.to(found.device)] = self.prior.at(y) + own
         return found
+
+    def pieces(self, histories: Runs, at: Tensor, lift: Tensor) -> Tensor:
+        """What each event adds to its user's row, `(m, d)` float64; arguments as of `rows`.
+
+        At the mode `y = sum over the n events of (s - mean)`, s being the event's slope and `mean` that of a draw from
+        the softmax. With the covariance K of such a draw and `H = I + n K` an event's part of y is
+        `y / n + H^-1 (s - mean of s)`: an equal part, and what it says more than the others.
+        """
+        k = self.prior.root.shape[1]
+        found = torch.zeros(len(histories.values), k, dtype=torch.float64, device=self.scores.device)
+        for block in self._blocks(histories):
+            at_block, own = at[block.users], lift[block.users].to(found.device)
+            solve = self._climb if self.scores.linear else self._scoring
+            y = solve(histories, block, at_block, own)[0].double()
+            slope, spread = self._around(histories, block, at_block.to(found.device), own, y)
+            mask = block.mask.to(found.device)
+            hessian = mask.sum(1)[:, None, None] * spread + torch.eye(k, dtype=torch.float64, device=found.device)
+            parts = parts_of(y, slope, mask, hessian)
+            found[block.cells[block.mask > 0].to(found.device)] = parts[mask > 0]
+        return found @ self.prior.root.T
+
+    def _around(self, histories: Runs, block: Block, at: Tensor, lift: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        """At `y` `(b, k)`: the slopes `(b, l, k)` of events, and the covariance `(b, k, k)` of that of a draw."""
+        items, x = histories.values[block.cells].to(self.scores.device), self.prior.at(y) + lift
+        if self.scores.linear:
+            own, every = self.slope[items], self.slope[self.catalogue].expand(len(y), -1, -1)  # times beta already
+            logits = (x + self.scores.shift(at)) @ (self.beta * self.scores.slope[self.catalogue]).T
+            logits = logits + self.beta * self.scores.constant[self.catalogue]
+        else:
+            root = self.beta * self.prior.root
+            own = self.scores.gradients(x, at, self.scores.parts_of(items))[1] @ root
+            logits, every = self.scores.gradients(x, at, self.scores.parts_of(self.catalogue[None]))
+            logits, every = self.beta * logits, every @ root
+        share = torch.softmax(logits + self.log_weight, dim=1)
+        mean = torch.einsum("bc,bck->bk", share, every)
+        square = [(part * weight[:, None]).T @ part for part, weight in zip(every, share, strict=True)]  # one at a time
+        return own, torch.stack(square) - mean[:, :, None] * mean[:, None, :]
 
     def _choose_items(self, train: Interactions, seed: int) -> None:
         """All items; of a large catalogue the most frequent and a sample of the others, weighted by its share."""

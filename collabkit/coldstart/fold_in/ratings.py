@@ -1,5 +1,6 @@
 """`RatingSolver`: the most likely row of a user given ratings, under a Gaussian prior fitted to the trained users."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -80,13 +81,36 @@ class RatingSolver:
     def rows(self, histories: Runs, at: Tensor, lift: Tensor) -> Tensor:
         """Rows `(b, d)` float64 for `b` users with the features of users `at` `(b,)`, the prior's mean `lift`ed."""
         found = torch.empty(len(histories), self.scores.d, dtype=torch.float64, device=self.scores.device)
-        for block in blocks(histories, _CELLS[self.scores.linear]):
-            view = self._view(histories, block, at[block.users], lift[block.users])
-            y = torch.zeros(len(block.users), self.prior.root.shape[1], dtype=torch.float64, device=found.device)
-            for _ in range(_STEPS[self.scores.linear]):
-                y = self._step(view, y)[0]
+        for block, view, y in self._solved(histories, at, lift):
             found[block.users.to(found.device)] = self.prior.at(y) + view.lift
         return found
+
+    def pieces(self, histories: Runs, at: Tensor, lift: Tensor) -> Tensor:
+        """What each rating adds to its user's row, `(m, d)` float64; arguments as of `rows`.
+
+        At the mode `noise y = sum over the n ratings of g e`, g being the rating's slope by y and e its error. With
+        `H = noise I + sum of g g'` a rating's part of y is `y / n + H^-1 (g e - mean of g e)`: an equal part, and what
+        it says more than the others.
+        """
+        k = self.prior.root.shape[1]
+        found = torch.zeros(len(histories.values), k, dtype=torch.float64, device=self.scores.device)
+        for block, view, y in self._solved(histories, at, lift):
+            logits, slope = self._look(view, y)
+            rating, change = self.rating(logits)
+            slope = slope * (change * view.mask)[..., None]  # (b, l, k), of the ratings
+            matrix = slope.mT @ slope + self.noise * torch.eye(k, dtype=torch.float64, device=found.device)
+            parts = parts_of(y, slope * (view.ratings - rating)[..., None], view.mask, matrix)
+            found[block.cells[block.mask > 0].to(found.device)] = parts[view.mask > 0]
+        return found @ self.prior.root.T
+
+    def _solved(self, histories: Runs, at: Tensor, lift: Tensor) -> Iterator[tuple[Block, _View, Tensor]]:
+        """Each block of users with its view and `y` `(b, k)`."""
+        for block in blocks(histories, _CELLS[self.scores.linear]):
+            view = self._view(histories, block, at[block.users], lift[block.users])
+            y = torch.zeros(len(block.users), self.prior.root.shape[1], dtype=torch.float64, device=self.scores.device)
+            for _ in range(_STEPS[self.scores.linear]):
+                y = self._step(view, y)[0]
+            yield block, view, y
 
     def _reduce(self) -> None:
         """Slopes and logits of all items at the prior's mean, in the prior's own coordinates."""
@@ -204,6 +228,22 @@ class RatingSolver:
             total = (x - mean).T @ (x - mean) + prior.root @ covariance @ prior.root.T
             self.prior = Gaussian.of(mean, shrunk_covariance(total / len(users), len(users)))
             self.noise = max(noise / len(histories.values), 1e-6)
+
+
+def parts_of(y: Tensor, pulls: Tensor, mask: Tensor, hessian: Tensor) -> Tensor:
+    """What each event adds to solutions `y` `(b, k)`: parts `(b, l, k)` whose sum over the events is y.
+
+    Where the pulls add up to `H y` less what is the same for all, these are the terms of `y = H^-1 sum of pulls`; what
+    the last steps have left of the equations is spread evenly.
+
+    Args:
+        pulls: `(b, l, k)`, towards what each event draws y.
+        mask: `(b, l)`, 0 where there is no event.
+        hessian: `(b, k, k)`, H.
+    """
+    n = mask.sum(1)[:, None]
+    mean = torch.einsum("bl,blk->bk", mask, pulls) / n
+    return (y / n)[:, None] + torch.linalg.solve(hessian, (pulls - mean[:, None]).mT).mT
 
 
 def histories_of(train: Interactions, users: Tensor) -> tuple[Runs, Tensor]:
