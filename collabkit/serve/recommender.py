@@ -489,6 +489,7 @@ class Recommender:
         options |= {"threshold": threshold, "filter_seen": filter_seen, "n_boot": n_boot, "seed": seed}
         return tradeoff(self.model, self.data, knob, values, on, k=k, metric=metric, max_memory=max_memory, **options)
 
+    @takes_tables
     @reads
     def evaluate_fold_in(
         self, on="valid", *, n_given=(1, 3, 5, 10, 20), k: int = 10, seed: int = 0, filter_seen: bool | str = True
