@@ -67,6 +67,17 @@ class ClosedForm(Model):
     def _fit(self, data: Dataset) -> None:
         """Learn from `data.train`."""
 
+    def refit_all(self) -> "Self":
+        """A new model with the same options, fitted to the training and the validation rows together.
+
+        For the end, when options have been chosen with the validation part. This model stays as it is.
+
+        Raises:
+            ValueError: the model is not fitted.
+        """
+        data = self.recommender.data.all_trained()
+        return type(self).for_data(data, **self.config()).fit(data)
+
     def scores(self, history: Runs) -> Tensor:
         """Scores `(b, n_items)` of all items for `b` histories, 0 where nothing speaks for an item."""
         raise NotImplementedError

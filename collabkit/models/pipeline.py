@@ -104,6 +104,10 @@ class Pipeline(ClosedForm):
         pipeline.data = data
         return pipeline
 
+    def refit_all(self) -> "Pipeline":
+        """Refused: a pipeline is made of trained models."""
+        raise TypeError("a pipeline trains nothing: call refit_all() of each of its models, and join the new ones")
+
     def restore(self, state: dict[str, Tensor]) -> None:
         super().restore({"counts": state["counts"]})
         prefixes = [*(f"stages.{j}." for j in range(len(self.stages))), "ranker."]
