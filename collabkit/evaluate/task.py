@@ -15,6 +15,7 @@ from collabkit.data.checks import at_least, finite
 from collabkit.data.dataset import Dataset
 from collabkit.data.interactions import Interactions
 from collabkit.data.notices import say
+from collabkit.data.query import Query
 from collabkit.data.runs import Runs, sorted_unique
 from collabkit.evaluate import metrics
 from collabkit.evaluate.candidates import Lists, SampledCandidates, given_items, given_pairs
@@ -191,8 +192,7 @@ class RankingTask:
         """A model's answer, in one pass for all metrics `names` and all cut-offs `ks`, leaning as `tilt` says."""
         n_items, candidates = self.train.n_items, self.candidates
         offsets = None if tilt is None else tilt.offsets(self.data, is_valid=self._is_valid)
-        times = self._times if "time" in model.needs else None
-        ask = self.data.asker(model.needs, self.context, self._histories(model), times)
+        ask = self.asker(model)
         if self.allowed is None:
             scorer = Asked(model.scorer(candidates, max_memory), ask)
             source = FullCatalogue(scorer, candidates, n_items, self.hidden, offsets)
@@ -205,6 +205,11 @@ class RankingTask:
         options = {"k": None if "AUC" in names else max(ks), "list_k": _list_k(names, ks, len(candidates))}
         ranks, lists = rank_pairs(source, self.users, self.items, block=block, **options)
         return Ranked(ranks, self.groups, self.n_candidates, None if lists is None else lists.numpy())
+
+    def asker(self, model: Model) -> Callable[[Tensor], Tensor | Query]:
+        """A function from users to what a model is asked: what was known at the moment of evaluation."""
+        times = self._times if "time" in model.needs else None
+        return self.data.asker(model.needs, self.context, self._histories(model), times)
 
     def _histories(self, model: Model) -> Runs | None:
         """What a model that looks at histories knows: the validation part too, of later rows; never what came after."""

@@ -67,6 +67,11 @@ class ClosedForm(Model):
     def _fit(self, data: Dataset) -> None:
         """Learn from `data.train`."""
 
+    def update(self, events: pd.DataFrame, items: pd.DataFrame | None = None) -> "Self":
+        """Take new events in, by a fit to all rows; see `Recommender.update`. Returns itself."""
+        self.recommender.update(events, items=items)
+        return self
+
     def refit_all(self) -> "Self":
         """A new model with the same options, fitted to the training and the validation rows together.
 

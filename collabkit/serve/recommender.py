@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from collabkit.coldstart.fold_in import FoldIn
+from collabkit.coldstart.fold_in.ratings import histories_of
 from collabkit.coldstart.histories import read_histories, read_recent
 from collabkit.coldstart.new_ids import add_ids, fold_in_users, refold, takes_ratings
 from collabkit.coldstart.questionnaire import questionnaire
 from collabkit.coldstart.recent import recent_query
+from collabkit.coldstart.update import Update, update
 from collabkit.data.checks import whole
-from collabkit.data.dataset import Dataset
+from collabkit.data.dataset import Dataset, joined
 from collabkit.data.interactions import Interactions, encode_times
 from collabkit.data.notices import say
 from collabkit.data.query import Query
@@ -33,6 +35,7 @@ from collabkit.retrieval.index import Index, judged_index
 from collabkit.retrieval.neighbours import check_k, cosines, nearest
 from collabkit.retrieval.ranking import Asked, block_size, top_k
 from collabkit.retrieval.tilt import Tilt
+from collabkit.serve import exchange, hub
 from collabkit.serve.artefact import load_artefact, save_artefact
 from collabkit.serve.lock import ReadWriteLock, reads, writes
 
@@ -340,6 +343,158 @@ class Recommender:
         return RankingTask.make(self.data, on, candidates=candidates, threshold=threshold)
 
     @reads
+    def vectors(self, side: str = "items") -> tuple[pd.Index, np.ndarray]:
+        """Vectors of items or of users for another tool: the dot products of both are the scores.
+
+        Biases are folded in, so that the largest products are the model's top k, and what the tool finds is what
+        `recommend` finds (which hides seen items). Of a model with `y_range` the scores are logits, of which the
+        ratings are `low + (high - low) * sigmoid`. Users' vectors are those of now: with the latest history.
+
+        Args:
+            side: `'items'` or `'users'`.
+
+        Returns:
+            The ids `(n,)`, and a float32 matrix `(n, d)` with a row for each.
+
+        Raises:
+            TypeError: the model's score is no dot product.
+
+        Example:
+            >>> ids, matrix = rec.vectors('items')           # doctest: +SKIP
+            >>> index = faiss.IndexFlatIP(matrix.shape[1])   # doctest: +SKIP
+            >>> index.add(matrix)                            # doctest: +SKIP
+        """
+        return exchange.vectors(self, side)
+
+    @reads
+    def to_scipy(self, part: str = "known"):
+        """The events as a sparse matrix, e.g. for `implicit` or scikit-learn.
+
+        Args:
+            part: `'known'`, all events there are; `'train'` or `'valid'`, one part.
+
+        Returns:
+            A CSR matrix `(n_users, n_items)` float32 with the ratings (of a repeated pair the last), or the number of
+            times that each pair is there; the users' ids, row by row, and the items', column by column.
+
+        Raises:
+            ValueError: another part, or there is none.
+
+        Example:
+            >>> matrix, users, items = rec.to_scipy()  # doctest: +SKIP
+        """
+        return exchange.to_scipy(self.data, part)
+
+    @reads
+    def to_run(
+        self, k: int = 100, on="valid", candidates=None, threshold: float | None = None
+    ) -> dict[str, dict[str, float]]:
+        """The lists as a run, `{user: {item: score}}`, for ranx, ir_measures or pytrec_eval.
+
+        They are the lists that `evaluate(on)` judges: what was seen before is hidden, what is evaluated is not, and
+        histories end at the moment of evaluation. With `to_qrels` these tools give the figures of `evaluate`.
+
+        Args:
+            k: items a user, at least as many as the largest cut-off.
+            on: `'valid'`, or a DataFrame with the model's columns (a final test): its users are asked. None: all users,
+                the lists of `recommend`.
+            candidates: item ids that compete; default all.
+            threshold: as of `evaluate`: users without a relevant row are not asked.
+
+        Returns:
+            Ids as texts, which these tools need.
+        """
+        return exchange.to_run(self, k, on, candidates, threshold)
+
+    @reads
+    def to_qrels(self, on="valid", threshold: float | None = None) -> dict[str, dict[str, int]]:
+        """What is relevant, `{user: {item: 1}}`, for ranx, ir_measures or pytrec_eval; arguments as of `evaluate`.
+
+        Example:
+            >>> ranx.evaluate(ranx.Qrels(rec.to_qrels()), ranx.Run(rec.to_run()), 'ndcg@10')  # doctest: +SKIP
+        """
+        return exchange.to_qrels(self, on, threshold)
+
+    def to_hub(
+        self, repo_id: str, *, private: bool = True, token: str | None = None, commit_message: str | None = None
+    ) -> str:
+        """Put the artefact into a repository of the Hugging Face Hub, which is made if it is not there.
+
+        The artefact has the ids of users and the events that they are known by: the repository is private by default.
+
+        Args:
+            repo_id: `'owner/name'`.
+            private: of a new repository.
+            token, commit_message: of `huggingface_hub`.
+
+        Returns:
+            The repository's address.
+
+        Raises:
+            ImportError: `huggingface_hub` is missing: `pip install 'collabkit[hub]'`.
+        """
+        return hub.upload(self, repo_id, private=private, token=token, message=commit_message)
+
+    @classmethod
+    def from_hub(
+        cls, repo_id: str, *, revision: str | None = None, token: str | None = None, models: Sequence[type[Model]] = ()
+    ) -> "Recommender":
+        """The recommender in a repository of the Hugging Face Hub that `to_hub` wrote; it is checked as by `load`.
+
+        Args:
+            repo_id: `'owner/name'`.
+            revision: a branch, tag or commit; default the latest.
+            token: of `huggingface_hub`, for private ones.
+            models: as of `load`.
+
+        Raises:
+            ImportError: `huggingface_hub` is missing.
+            BundleError: what is there is no artefact.
+        """
+        return cls.load(hub.download(repo_id, revision=revision, token=token), models)
+
+    @classmethod
+    def from_implicit(cls, model, user_ids, item_ids, events=None) -> "Recommender":
+        """A recommender on the factors of a model of `implicit`; its scores are that model's.
+
+        Args:
+            model: a fitted one with `user_factors` and `item_factors` (`AlternatingLeastSquares`,
+                `BayesianPersonalizedRanking`, `LogisticMatrixFactorization`; of the CPU or the GPU).
+            user_ids, item_ids: external ids, in the order of the rows.
+            events: what the users are known by, and is hidden from them: the matrix `(n_users, n_items)` that the model
+                was fitted to, or a DataFrame with the columns `user` and `item` (or the names of the ids). Without it
+                nothing is hidden, nobody can be folded in, and no artefact can be written.
+
+        Raises:
+            TypeError: the model has no factors; events of another kind.
+            ValueError: as many ids as rows are needed; numbers that are not finite.
+
+        Example:
+            >>> als = implicit.als.AlternatingLeastSquares(factors=64)        # doctest: +SKIP
+            >>> als.fit(matrix)                                               # doctest: +SKIP
+            >>> rec = Recommender.from_implicit(als, users, items, matrix)    # doctest: +SKIP
+        """
+        users, items = exchange.implicit_factors(model)
+        return cls(*exchange.from_factors(users, items, None, user_ids, item_ids, events))
+
+    @classmethod
+    def from_lightfm(
+        cls, model, user_ids, item_ids, events=None, *, user_features=None, item_features=None
+    ) -> "Recommender":
+        """A recommender on the embeddings and biases of a LightFM model; its scores are that model's `predict`.
+
+        Args:
+            model: a fitted one.
+            user_ids, item_ids, events: as of `from_implicit`.
+            user_features, item_features: the sparse matrices that the model was fitted with, if any.
+
+        Raises:
+            TypeError, ValueError: as of `from_implicit`.
+        """
+        (user_bias, users), (item_bias, items) = exchange.lightfm_factors(model, user_features, item_features)
+        return cls(*exchange.from_factors(users, items, (user_bias, item_bias), user_ids, item_ids, events))
+
+    @reads
     def questionnaire(self, n: int = 10, *, by: str = "information", items=None) -> pd.DataFrame:
         """Items to ask a new user about, whose answers `recommend(history=...)` or `fold_in` takes.
 
@@ -408,6 +563,70 @@ class Recommender:
             TypeError: the model's users are computed from the training data alone.
         """
         return self._take_in(lambda solver: fold_in_users(self.model, self.data, ratings, users, solver))
+
+    @writes
+    def update(
+        self, events: pd.DataFrame, users: pd.DataFrame | None = None, items: pd.DataFrame | None = None
+    ) -> "Recommender":
+        """Take in what happened since the training, of known and of new users and items; seconds, not a fit.
+
+        The events count as training rows from now on: histories know them, and what was met is hidden. Of the model
+        what concerns their users is solved for again, and nothing else moves:
+
+        - After `fit_als` the rows of these users are the exact solution for the items as they are, and those of new
+          items the exact solution for the users.
+        - Other models with a table of users: each of these users gets the most likely row given all that is known of
+          them, as in `fold_in`. A new item has its features' answer, or that of an unknown item, until it is trained:
+          `learn.update` does.
+        - Models that look at histories: the events are part of them. New items likewise.
+        - Closed-form models are fitted again, to all rows: their lists are those of a refit.
+
+        But for closed-form models the rows of items known before, of all other users, and every other weight stay the
+        same, to the last bit; so do the lists of users without new events, but for new items that enter them.
+
+        Args:
+            events: a row an event, with the model's columns: of positives alone where the model knows no ratings. A
+                pair that is known already is left out, and of ratings the newer one counts; both are counted in a
+                `CollabWarning`. Where repeats are events of their own they stay, but for rows with a known time.
+            users, items: features of new users and items, as of `add_users` and `add_items`; rows of known ids are left
+                out (counted).
+
+        Returns:
+            This recommender.
+
+        Raises:
+            TypeError: ids of another type than the model's; `events` is no DataFrame; a model whose rows are computed
+                from all training data; features for a model without.
+            KeyError: a column is missing.
+            ValueError: there are no events; a missing id, rating or time; a rating out of range.
+
+        Example:
+            >>> rec = Recommender.load(folder)          # doctest: +SKIP
+            >>> rec.update(events_of_today).save(folder)  # doctest: +SKIP
+        """
+        self._update(events, users, items)
+        return self
+
+    def _update(self, events: pd.DataFrame, users: pd.DataFrame | None, items: pd.DataFrame | None) -> Update:
+        """What `update` did."""
+        found = []
+
+        def change(solver: Callable[[Dataset], FoldIn]) -> Dataset:
+            found.append(update(self.model, self.data, events, users, items, solver))
+            return found[0].data
+
+        n_items = self.data.n_items
+        self._take_in(change)
+        if len(found[0].items) or self.data.n_items > n_items:
+            self._kept.pop("fold", None)  # it knows the items as they were
+        return found[0]
+
+    @writes
+    def _resolve(self, users: Tensor) -> None:
+        """Solve for the rows of `users` `(m,)` again, from all that is known of them."""
+        train = joined(self.train, self.data.folded)
+        self.model.user_side.write(users, self.fold.rows(histories_of(train, users)[0], users))
+        self._kept["fold"] = (self.model.version(), self.data, self._kept["fold"][2])  # the items are the same
 
     @writes
     def refold(self) -> None:

@@ -170,6 +170,7 @@ class AlternatingLeastSquares(Callback):
         """Solve for the users, then for the items."""
         self.solver.solve_users(*self.both_tables)
         self.solver.solve_items(*self.both_tables)
+        self.learn.model.als = self.options
         shown = self.learn.recorder.smooth_loss
         shown.val = torch.tensor(self.solver.objective(*self.both_tables) / len(self.learn.dls.data.train))
         shown.count = 2**31  # as after many batches: nothing of the smoothing's start is left

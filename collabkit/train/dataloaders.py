@@ -207,15 +207,18 @@ class CollabDataLoaders(DataLoaders):
             TypeError: these were put together by hand.
             ValueError: weights from a column, which is not kept.
         """
-        if self._options is None:
-            raise TypeError("these dataloaders were put together from loaders: make them by CollabDataLoaders.from_df")
-        of_rows = self.weights not in INVERSE and self.train.dataset.weight is not None
-        if of_rows and data.train.weight is None:
-            raise ValueError(f"the weights of the rows ({self.weights or 'given'}) are known for the training rows "
-                             "alone: make new dataloaders of the whole table, from_df(valid_pct=0)")  # fmt: skip
+        self.check_of(weighted=data.train.weight is not None)
         if self.weights in INVERSE:
             data = replace(data, train=weighted(data.train, self.weights, None, None))
         return self.from_dataset(data, **self._options)
+
+    def check_of(self, weighted: bool = False) -> None:
+        """Raise as `of` would of data whose training rows are `weighted` or not."""
+        if self._options is None:
+            raise TypeError("these dataloaders were put together from loaders: make them by CollabDataLoaders.from_df")
+        if self.weights not in INVERSE and self.train.dataset.weight is not None and not weighted:
+            raise ValueError(f"the weights of the rows ({self.weights or 'given'}) are known for the training rows "
+                             "alone: make new dataloaders of the whole table, from_df(valid_pct=0)")  # fmt: skip
 
     def with_data(self, data: Dataset) -> CollabDataLoaders:
         """The same batches with data that has more ids; another learner may hold these, with a model of its own."""

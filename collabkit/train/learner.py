@@ -21,6 +21,7 @@ from collabkit.train.dataloaders import CollabDataLoaders
 from collabkit.train.delegates import delegates
 from collabkit.train.loop import LeanLearner
 from collabkit.train.refit import recorded, refit_all
+from collabkit.train.update import update
 
 __all__ = ["collab_learner", "CollabLearner", "load_learner"]
 
@@ -105,6 +106,21 @@ class CollabLearner(LeanLearner):
         cbs = [AlternatingLeastSquares(**options), *L(cbs)]
         self.fit(n_sweeps, cbs=cbs, checkpoint=checkpoint, resume=resume)
 
+    def update(self, events: pd.DataFrame, users=None, items=None, *, lr: float = 1e-2) -> "CollabLearner":
+        """Take in what happened since the training; see `Recommender.update`. Returns the learner.
+
+        On top of what it does, new items of models trained by gradient are trained by this learner's loss: their rows
+        alone, over as many passes as make 100 batches (at least one), while every other weight stays. Users who have
+        them are solved for again after it. The new events are training rows of the next `fit`, and of `refit_all`;
+        the validation part stays what it was, but for ratings that newer ones replace.
+
+        Args:
+            events, users, items: as of `Recommender.update`.
+            lr: first rate of the steps on the rows of new items.
+        """
+        update(self, events, users, items, lr=lr)
+        return self
+
     def refit_all(self) -> "CollabLearner":
         """The same recipe on all rows: a new learner, trained on the training and the validation part together.
 
@@ -187,6 +203,10 @@ class CollabLearner(LeanLearner):
     def questionnaire(self, n: int = 10, **kwargs) -> pd.DataFrame:
         """Items to ask a new user about; see `Recommender.questionnaire`."""
         return self.recommender.questionnaire(n, **kwargs)
+
+    def vectors(self, side: str = "items") -> tuple[pd.Index, np.ndarray]:
+        """The ids and vectors of items or users, whose dot products are the scores; see `Recommender.vectors`."""
+        return self.recommender.vectors(side)
 
     def _extended(self, recommender: Recommender) -> "CollabLearner":
         """Take over the data of the recommender after it took new ids in."""
