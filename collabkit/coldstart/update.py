@@ -216,10 +216,13 @@ def _solve_als(model: Model, data: Dataset, users: Tensor, items: Tensor) -> Non
     solver = als.ALSSolver(data.train, device=P.device, **{**model.als, "n_cg": P.shape[1]})
     trained = data.train.counts("user")[users] > 0
     at = users[trained].to(P.device)
-    solver.solve_users(P, Q, rows=at)
     if len(items):
-        for _ in range(2):
-            solver.solve_items(P, Q, rows=items.to(P.device))
-            solver.solve_users(P, Q, rows=at)
+        exact, solver.n_cg = solver.n_cg, 3  # a start is enough for what follows
+        solver.solve_users(P, Q, rows=at)
+        solver.solve_items(P, Q, rows=items.to(P.device))
+        solver.solve_users(P, Q, rows=at)
+        solver.n_cg = exact
+        solver.solve_items(P, Q, rows=items.to(P.device))
         tables[1][items.to(P.device)] = Q[items.to(P.device)]
+    solver.solve_users(P, Q, rows=at)
     tables[0][at] = P[at]

@@ -122,6 +122,7 @@ class RankingTask:
         self.data, self.train, self.users, self.items, self.hidden = data, data.train, users, items, hidden
         self.candidates, self.allowed, self.label, self.context = candidates, allowed, label, context
         self.title, self._rows, self._is_valid = title, rows, is_valid
+        self.held = data.valid if is_valid else rows  # all held-out rows, relevant or not
         if candidates is None:
             self.candidates = torch.arange(1, data.n_items)
         else:  # pairs of other items hide nothing: without them their numbers are those of hidden candidates

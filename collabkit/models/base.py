@@ -52,6 +52,7 @@ class Model(nn.Module):
     sparse = False  # whether the tables have sparse gradients
     by_fit = False  # whether it is fitted by its own `fit(dls)` rather than by a learner
     als: dict | None = None  # the options of the alternating least squares that its tables are the solution of
+    calibration = None  # what its scores mean, see `evaluate.calibration`
     trained = False  # whether an epoch of training has ended, or weights were loaded
     predicts_ratings = True  # whether its answers to rated data are ratings
 

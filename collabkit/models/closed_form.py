@@ -61,11 +61,15 @@ class ClosedForm(Model):
         say_unstorable(data)
         self.counts = torch.bincount(data.train.pairs.values, minlength=data.n_items).float()
         self._fit(data)
-        self.data, self.item_side.n = data, data.n_items
+        self.data, self.item_side.n, self.calibration = data, data.n_items, None
         return self
 
     def _fit(self, data: Dataset) -> None:
         """Learn from `data.train`."""
+
+    def calibrate(self, method: str = "platt", **kwargs) -> pd.DataFrame:
+        """Learn what scores mean, as probabilities; see `Recommender.calibrate`."""
+        return self.recommender.calibrate(method, **kwargs)
 
     def update(self, events: pd.DataFrame, items: pd.DataFrame | None = None) -> "Self":
         """Take new events in, by a fit to all rows; see `Recommender.update`. Returns itself."""

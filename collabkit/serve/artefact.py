@@ -36,6 +36,7 @@ from collabkit.data.dataset import Dataset
 from collabkit.data.features import Context, Features, Field, SideFeatures
 from collabkit.data.interactions import Columns, Interactions
 from collabkit.data.vocab import Vocab
+from collabkit.evaluate.calibration import from_spec, to_spec
 from collabkit.models import MODELS, Model
 from collabkit.models.base import say_untrained
 from collabkit.models.scorers import all_finite
@@ -269,6 +270,7 @@ def _write(folder: Path, model: Model, data: Dataset, metrics: dict) -> None:
         "id_kinds": kinds,
         "data_hash": train.data_hash(),
         "metrics": metrics,
+        "calibration": None if model.calibration is None else to_spec(model.calibration),
         "sha256": {path.name: _sha256(path) for path in sorted(folder.iterdir())},
     }
     config["sha256"]["config.json"] = _config_digest(config)
@@ -368,6 +370,8 @@ def _read_model(files: dict[str, Path], cls: type[Model], config: dict, data: Da
         model = cls.for_data(data, **arguments)
     model.restore(state)
     model.als = _als_options(config["model"].get("als"))
+    if config.get("calibration") is not None:
+        model.calibration = from_spec(config["calibration"])
     return model
 
 

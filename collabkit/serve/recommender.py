@@ -26,6 +26,7 @@ from collabkit.data.runs import Runs
 from collabkit.data.tables import new_frame
 from collabkit.data.vocab import Vocab, check_ids
 from collabkit.evaluate import evaluate, evaluate_fold_in
+from collabkit.evaluate.calibration import Intervals, Probabilities, calibrate, judge
 from collabkit.evaluate.candidates import known_pairs
 from collabkit.evaluate.tables import predict_ratings
 from collabkit.evaluate.task import RankingTask, held_out
@@ -93,21 +94,26 @@ class Recommender:
         return save_artefact(folder, self.model, self.data, metrics=metrics)
 
     @reads
-    def predict(self, users, items, *, unknown: str = "raise", context=None) -> float | np.ndarray:
+    def predict(
+        self, users, items, *, unknown: str = "raise", context=None, interval: float | None = None
+    ) -> float | np.ndarray | tuple:
         """Predicted rating of each (user, item) pair.
 
         Args:
             users, items: external ids, scalars or arrays `(n,)`; a scalar is paired with every id of the other.
             unknown: `'raise'` for an unknown id, or `'default'` for the no-information answer.
             context: of a model with a context, as of `recommend`, for all pairs or each.
+            interval: of ratings, after `calibrate`: the share of them that is to lie within an interval, e.g. .9.
 
         Returns:
-            A float for two scalars, else `(n,)` float32.
+            A float for two scalars, else `(n,)` float32. With `interval` three of these: the rating, and the lower and
+            the upper end.
 
         Raises:
             KeyError: an id is unknown and `unknown='raise'`.
-            ValueError: arrays of different lengths.
+            ValueError: arrays of different lengths; `interval` outside (0, 1), or before `calibrate`.
         """
+        self._check_interval(interval)
         user_idx, item_idx = self._encode(self.users, users, unknown), self._encode(self.items, items, unknown)
         if len(user_idx) != len(item_idx) and 1 not in (len(user_idx), len(item_idx)):
             raise ValueError(f"users and items must pair up, got {len(user_idx)} users and {len(item_idx)} items")
@@ -118,7 +124,77 @@ class Recommender:
                 ratings = predict_ratings(self.model, query, item_idx).numpy()
             else:
                 ratings = self.model.score_pairs(query, torch.arange(len(query)), item_idx).numpy()
-        return float(ratings[0]) if _is_one(self.users, users) and _is_one(self.items, items) else ratings
+        answers = [ratings] if interval is None else [ratings, *self._interval(user_idx, ratings, interval)]
+        if _is_one(self.users, users) and _is_one(self.items, items):
+            answers = [float(values[0]) for values in answers]
+        return answers[0] if interval is None else tuple(answers)
+
+    def _check_interval(self, interval: float | None) -> None:
+        if interval is None:
+            return
+        if not isinstance(self.model.calibration, Intervals):
+            raise ValueError("intervals are for ratings whose errors are known: call calibrate() first, of a model of "
+                             "ratings")  # fmt: skip
+        if not 0 < interval < 1:
+            raise ValueError(f"interval must be a share between 0 and 1, e.g. .9, got {interval!r}")
+
+    def _interval(self, user_idx: Tensor, ratings: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+        """The ends `(n,)` of the intervals around ratings, within their range."""
+        half = self.model.calibration.width(self.data.known.lengths[user_idx], level)
+        low, high = self.model.y_range or (-np.inf, np.inf)
+        return np.maximum(ratings - half, np.float32(low)), np.minimum(ratings + half, np.float32(high))
+
+    @writes
+    def calibrate(self, method: str = "platt", *, n_negatives: int = 100, seed: int = 0) -> pd.DataFrame:
+        """Learn from the validation part what scores mean: probabilities of events, or intervals around ratings.
+
+        Half of its users teach it, the other half say how true it is.
+
+        Of scores of events: the probability that an item which the user has not met is among those that they meet in
+        the validation part. It is counted over all unseen items of users with such a part: their positives stand beside
+        a sample of the others, each of which counts for as many as were not drawn. Lists have a column `probability`
+        then. It is that of an average user with such a score.
+
+        Of ratings: absolute errors by how active the users are; `predict(interval=.9)` gives the interval that holds
+        nine of ten ratings (split conformal prediction: Vovk, Gammerman and Shafer, "Algorithmic learning in a random
+        world", 2005).
+
+        It is kept with the model and in the artefact, and forgotten when the model is trained on.
+
+        Args:
+            method: for events `'platt'`, a logistic curve (Platt, "Probabilistic outputs for support vector machines",
+                1999), or `'isotonic'`, any rising function (Zadrozny and Elkan, 2002), for some thousand positives.
+            n_negatives: unseen items a user that are drawn.
+            seed: of the halves and the draw.
+
+        Returns:
+            For events a DataFrame of bins of rising probability, each with as many expected positives: `predicted`,
+            `observed` (95 % interval `low` to `high`), `positives`, `pairs` (that they stand for); its `attrs` have
+            `ece`, the expected calibration error, `base_rate`, and `relative_ece`, the error as a share of the base
+            rate. For ratings by level and users: `coverage`, the share of ratings within, `half_width`, `n`.
+
+        Raises:
+            ValueError: there is no validation part, or one of fewer than 2 users; another `method`.
+
+        Example:
+            >>> learn.calibrate().attrs['ece']                # doctest: +SKIP
+            >>> learn.recommend('ann', k=5)['probability']    # doctest: +SKIP
+        """
+        found = calibrate(self.model, self.data, method, n_negatives, seed)
+        table = judge(self.model, self.data, found)
+        self.model.calibration = found
+        return table
+
+    @reads
+    def calibration_table(self) -> pd.DataFrame:
+        """How true the calibration is on the half of the validation users that it was not fitted to; see `calibrate`.
+
+        Raises:
+            ValueError: there is no calibration, or no validation part.
+        """
+        if self.model.calibration is None:
+            raise ValueError("nothing is known of what scores mean: call calibrate() first")
+        return judge(self.model, self.data, self.model.calibration)
 
     @reads
     def recommend(
@@ -157,9 +233,9 @@ class Recommender:
             max_memory: bound of the score block, in bytes or as `'512MB'`; users are scored in blocks under it.
 
         Returns:
-            DataFrame with the user column (not for one history), the item column, `rank` (1 is best) and `score`
-            (predicted rating). With `novelty_weight` or `half_life` the rank is by the sum, and the score still the
-            model's own, so that it may rise from one rank to the next.
+            DataFrame with the user column (not for one history), the item column, `rank` (1 is best), `score`
+            (predicted rating) and, after `calibrate`, `probability`. With `novelty_weight` or `half_life` the rank is
+            by the sum, and the score still the model's own, so that it may rise from one rank to the next.
 
         Raises:
             KeyError: unknown users or items.
@@ -805,8 +881,10 @@ class Recommender:
                 allowed = None if len(candidates) == len(self.items) - 1 else candidates
                 seen = None if hidden is None else hidden.of(chosen)
                 best, logits = self._judged_index()[0].search(vectors, k, seen, allowed)
-            scores = self.model.activation(logits)
-        return self._frame("item", best, k, asked, askers, score=scores)
+            scores = {"score": self.model.activation(logits)}
+            if isinstance(self.model.calibration, Probabilities):
+                scores["probability"] = torch.from_numpy(self.model.calibration(logits.cpu().numpy()))
+        return self._frame("item", best, k, asked, askers, **scores)
 
     def _frame(self, side: str, best: Tensor, k: int, asked: dict, askers: str, **scores: Tensor) -> pd.DataFrame:
         """The lists `best` `(b, k)` of a side's indices and their `scores`, by name, beside who `asked`, as a table."""

@@ -212,7 +212,7 @@ def _conjugate_gradients(events: Tensor, penalty: Tensor, gram: Tensor, X: Tenso
     missing = torch.sparse_csr_tensor(*at, 1 - scores.values(), scores.shape, check_invariants=False)
     residual = torch.addmm(unobserved(X).neg_(), missing, Y)  # (b, d)
     direction = residual.clone()
-    norm = residual.square().sum(1, keepdim=True)  # (b, 1)
+    norm = first = residual.square().sum(1, keepdim=True)  # (b, 1)
     for step in range(n_steps):
         product = torch.addmm(unobserved(direction), _sampled(events, direction, Y), Y)  # (b, d)
         rate = norm / (direction * product).sum(1, keepdim=True).clamp_(min=_TINY)  # 0 for rows already solved
@@ -220,9 +220,12 @@ def _conjugate_gradients(events: Tensor, penalty: Tensor, gram: Tensor, X: Tenso
         if step + 1 < n_steps:
             residual.addcmul_(rate, product, value=-1)
             norm, last = residual.square().sum(1, keepdim=True), norm
+            if n_steps > FEW and bool((norm <= 1e-12 * first).all()):
+                break  # solved to rounding
             direction.mul_(norm / last.clamp_(min=_TINY)).add_(residual)
 
 
+FEW = 8  # steps that are not worth looking whether all rows are solved
 _TINY = torch.finfo(torch.float32).tiny
 
 

@@ -336,9 +336,10 @@ def _batches(data: Dataset, feedback: Implicit | None) -> tuple[Rated | Ranked, 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CollabWarning)  # said of the training part
         try:
-            second = make_sampler(feedback.negatives, Interactions.concat(train, valid))
+            second = first if len(valid) == 0 else make_sampler(feedback.negatives, Interactions.concat(train, valid))
         except ValueError:  # between both parts everybody has met everything
             second = make_sampler(feedback.negatives, train)
     if feedback.by_user:
         return ByUser(train, first, n_neg), ByUser(valid, second, n_neg)
-    return Ranked(train, first, n_neg), Ranked(valid, second, n_neg, data.histories)  # what they had met before
+    before = data.histories if len(valid) else None  # what they had met
+    return Ranked(train, first, n_neg), Ranked(valid, second, n_neg, before)

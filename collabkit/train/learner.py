@@ -174,9 +174,14 @@ class CollabLearner(LeanLearner):
         return self._recommender
 
     @delegates(Recommender.predict)
-    def predict(self, users, items, **kwargs) -> float | np.ndarray:
+    def predict(self, users, items, **kwargs) -> float | np.ndarray | tuple:
         """Predicted rating of each (user, item) pair; see `Recommender.predict`."""
         return self.recommender.predict(users, items, **kwargs)
+
+    @delegates(Recommender.calibrate)
+    def calibrate(self, method: str = "platt", **kwargs) -> pd.DataFrame:
+        """Learn what scores mean: probabilities, or intervals around ratings; see `Recommender.calibrate`."""
+        return self.recommender.calibrate(method, **kwargs)
 
     @delegates(Recommender.recommend)
     def recommend(self, users=None, k: int = 10, **kwargs) -> pd.DataFrame:

@@ -175,7 +175,7 @@ class LeanLearner(Learner):
 
     def _do_epoch_train(self):
         if as_model(self.model) is not None:
-            self.model.als = None  # a sweep of least squares says so again
+            self.model.als = self.model.calibration = None  # of other weights; a sweep of least squares says so again
         super()._do_epoch_train()
         self.model.trained = True
         self.n_epochs_done += 1
@@ -258,7 +258,7 @@ class LeanLearner(Learner):
     def lr_find(self, *args, **kwargs) -> Any:
         """fastai's `lr_find`; the model, the optimiser and the fit that follows are the same as without it."""
         state, weights = (self._rng, self._loader_epoch), deepcopy(self.model.state_dict())
-        trained, als = getattr(self.model, "trained", False), getattr(self.model, "als", None)
+        said = {name: getattr(self.model, name, None) for name in ("trained", "als", "calibration")}
         if self.opt is None:
             self.create_opt()
         moments = deepcopy(self.opt.state_dict())
@@ -268,7 +268,7 @@ class LeanLearner(Learner):
         finally:
             self._rng, self._loader_epoch = state
             self.model.load_state_dict(weights)
-            self.model.trained, self.model.als = trained, als
+            vars(self.model).update(said)
             self.opt.load_state_dict(moments)
             self._checkpoint("_tmp", ".safetensors").unlink(missing_ok=True)  # fastai's own copy of these
 
@@ -308,7 +308,7 @@ class LeanLearner(Learner):
         """
         if not self.recipe.inside:  # else a callback of a fit puts back what that fit made
             self.recipe.foreign = f"the file {file}"
-            self.model.als = None
+            self.model.als = self.model.calibration = None
         path = self._checkpoint(file, ".safetensors")
         old = self._checkpoint(file, ".pth")
         if Path(file).suffix == ".pth" or (old.is_file() and not path.is_file()):
