@@ -21,6 +21,7 @@ from . import (
     sequences,
     serving,
     speed,
+    update,
     versions,
 )
 from .common import RESULTS, environment
@@ -51,6 +52,7 @@ BENCHMARKS = {
     "fold_in": fold_in.fold_in,
     "fold_in_events": fold_in.fold_in_events,
     "fold_in_speed": fold_in.fold_in_speed,
+    "update": update.update,
     "next_item": sequences.next_item,
     "next_networks": sequences.next_networks,
     "sequence_steps": sequence_speed.sequence_steps,

@@ -54,7 +54,7 @@ def trained(kind: str, table=None, **options):
     table = planted(kind == "rated") if table is None else table
     dls = quiet(CollabDataLoaders.from_df, table, **{**NAMES, **KINDS[kind], **options})
     learn = silence(collab_learner(dls, **{"n_factors": 8, **OPTIONS.get(kind, {})}))
-    learn.fit_als(6) if kind == "als" else learn.fit_one_cycle(10, 2e-2)
+    learn.fit_als(6) if kind == "als" else learn.fit_one_cycle(25 if kind == "network" else 10, 2e-2)
     return learn
 
 
@@ -90,7 +90,7 @@ def test_users_concerned_change_and_nothing_else_does(kind):
     same(found[~found["user"].isin([user, "new"])], before[before["user"] != user])
     group = found["item"][found["user"] == "new"].str[1:].astype(int) % N_GROUPS
     if kind != "mixed":  # which had 8 places to look back
-        assert (group == 2).mean() >= 0.6
+        assert (group[:5] == 2).mean() >= 0.6
     old = learn.dls.data.users.o2i[user]
     for name, value in learn.model.state_dict().items():  # to the bit
         rows = torch.ones(len(state[name]), dtype=torch.bool)

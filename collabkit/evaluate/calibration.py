@@ -4,6 +4,7 @@ Fitted on half of the users of the validation part, judged on the other half: se
 """
 
 import math
+import warnings
 from dataclasses import asdict, dataclass, fields
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from collabkit.data.checks import check_seed, whole
 from collabkit.data.dataset import Dataset
-from collabkit.data.notices import say
+from collabkit.data.notices import CollabWarning, say
 from collabkit.evaluate.candidates import SampledCandidates
 from collabkit.evaluate.tables import predict_ratings
 from collabkit.evaluate.task import RankingTask, held_out
@@ -141,6 +142,7 @@ def _half(users: np.ndarray, n_users: int, seed: int, for_fit: bool) -> np.ndarr
     return chosen[users] == for_fit
 
 
+@torch.no_grad()
 def _pairs(model: Model, data: Dataset, n: int, seed: int, for_fit: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scores, whether they are of positives, and what each pair stands for, `(m,)` each, of one half of the users.
 
@@ -153,8 +155,11 @@ def _pairs(model: Model, data: Dataset, n: int, seed: int, for_fit: bool) -> tup
         raise ValueError("calibration needs relevant held-out rows of at least 2 users")
     users, items = task.users[torch.from_numpy(mine)], task.items[torch.from_numpy(mine)]
     asked = np.unique(users.numpy())
-    drawn = SampledCandidates(n, seed).draw(asked, task.hidden.union(task.held.pairs))
-    left = data.n_items - 1 - task.hidden.union(task.held.pairs).lengths
+    known = task.hidden.union(task.held.pairs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CollabWarning)  # of users with fewer unseen items: all of them are taken
+        drawn = SampledCandidates(n, seed).draw(asked, known)
+    left = data.n_items - 1 - known.lengths
     other = drawn.of(torch.from_numpy(asked))
     share = (left[torch.from_numpy(asked)] / other.lengths.clamp(min=1))[other.rows]
     place = torch.from_numpy(np.searchsorted(asked, users.numpy()))
