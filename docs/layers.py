@@ -29,7 +29,7 @@ ABOVE = list(LAYERS)[: list(LAYERS).index(LINE)]
 ORDER = [name for name in LAYERS if name != LINE]
 # The imports of a lower layer, made when they are needed: a fitted model's own `recommend` is that of a `Recommender`,
 # and the solver of least squares, which knows nothing of fastai, lies with the training.
-DEFERRED = {("models.closed_form", "serve"), ("coldstart.update", "train.als")}
+DEFERRED = {("models.closed_form", "serve"), ("coldstart.update", "train")}
 
 
 def table() -> str:

@@ -291,6 +291,13 @@ def test_what_an_update_leaves_can_be_trained_evaluated_folded_and_refitted(tmp_
     assert len(again.recommend("newer", k=3)) == 3
 
 
+def test_a_learner_without_a_validation_part_takes_new_ids_in_and_trains_on():
+    learn = trained("bpr", valid_pct=0)
+    learn.update(events([("u2", "fresh"), ("new", "i02")]))
+    learn.fit(1, 1e-3)
+    assert "fresh" in learn.dls.data.items
+
+
 def test_without_times_and_with_weights():
     table = planted().drop(columns="time")
     names = {name: value for name, value in NAMES.items() if name != "time_name"}

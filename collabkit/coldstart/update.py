@@ -74,7 +74,7 @@ def update(
 def _check(model: Model, data: Dataset, events) -> None:
     """Raise unless the model can be updated and the table has its columns and rows."""
     name = type(model).__name__
-    if hasattr(model, "stages"):
+    if model.joined:
         raise TypeError(f"{name} trains nothing: update each of its models, and join them again")
     if not (model.by_fit or "history" in model.needs or (model.user_side.can_write and model.item_side.can_write)):
         raise TypeError(f"{name} cannot be updated: its rows are computed from all training data; train it anew")

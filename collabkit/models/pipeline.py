@@ -48,6 +48,7 @@ class Pipeline(ClosedForm):
     """
 
     name = "pipeline"
+    joined = True
 
     def __init__(self, candidates, ranker, n_candidates: int = 200, weight: float = 1.0):
         given = candidates if isinstance(candidates, Sequence) else [candidates]

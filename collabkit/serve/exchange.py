@@ -103,30 +103,30 @@ def _texts(ids: Iterable) -> list[str]:
     return [str(one) for one in ids]
 
 
-def implicit_factors(model) -> tuple[np.ndarray, np.ndarray]:
+def implicit_factors(source) -> tuple[np.ndarray, np.ndarray]:
     """The factors of users and items of a model of `implicit`, on the CPU.
 
     Raises:
         TypeError: it has none.
     """
-    found = [getattr(model, f"{side}_factors", None) for side in ("user", "item")]
+    found = [getattr(source, f"{side}_factors", None) for side in ("user", "item")]
     if any(part is None for part in found):
-        raise TypeError(f"{type(model).__name__} has no user_factors and item_factors: expected a fitted "
+        raise TypeError(f"{type(source).__name__} has no user_factors and item_factors: expected a fitted "
                         "matrix factorisation of implicit, e.g. AlternatingLeastSquares")  # fmt: skip
     users, items = (np.asarray(part.to_numpy() if hasattr(part, "to_numpy") else part) for part in found)
     return users, items
 
 
-def lightfm_factors(model, user_features=None, item_features=None) -> tuple[tuple, tuple]:
+def lightfm_factors(source, user_features=None, item_features=None) -> tuple[tuple, tuple]:
     """`(biases (n,), embeddings (n, d))` of the users and of the items of a LightFM model.
 
     Raises:
         TypeError: it has none.
     """
     names = ("get_user_representations", "get_item_representations")
-    if not all(hasattr(model, name) for name in names):
-        raise TypeError(f"{type(model).__name__} has no {names[0]}: expected a fitted LightFM model")
-    users, items = model.get_user_representations(user_features), model.get_item_representations(item_features)
+    if not all(hasattr(source, name) for name in names):
+        raise TypeError(f"{type(source).__name__} has no {names[0]}: expected a fitted LightFM model")
+    users, items = source.get_user_representations(user_features), source.get_item_representations(item_features)
     return tuple(map(np.asarray, users)), tuple(map(np.asarray, items))
 
 

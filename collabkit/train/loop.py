@@ -153,6 +153,11 @@ class LeanLearner(Learner):
                 raise
             settle_default_rows(self.model, self.dls)
 
+    def _end_cleanup(self):
+        """fastai's, and the last training loss: its graph would go on holding tables as they were before ids came."""
+        super()._end_cleanup()
+        self.loss_grad = None
+
     def _do_epoch_validate(self, ds_idx=1, dl=None):
         """fastai's; of no rows nothing is shown."""
         loader = self.dls[ds_idx] if dl is None else dl
