@@ -22,6 +22,7 @@ from . import (
     sequences,
     serving,
     speed,
+    update,
     versions,
 )
 from .common import RESULTS, environment
@@ -52,6 +53,7 @@ BENCHMARKS = {
     "fold_in": fold_in.fold_in,
     "fold_in_events": fold_in.fold_in_events,
     "fold_in_speed": fold_in.fold_in_speed,
+    "update": update.update,
     "next_item": sequences.next_item,
     "next_networks": sequences.next_networks,
     "sequence_steps": sequence_speed.sequence_steps,

@@ -27,8 +27,9 @@ LAYERS = {
 }
 ABOVE = list(LAYERS)[: list(LAYERS).index(LINE)]
 ORDER = [name for name in LAYERS if name != LINE]
-# The one import of a lower layer, made when it is needed: a fitted model's own `recommend` is that of a `Recommender`.
-DEFERRED = {("models.closed_form", "serve")}
+# The imports of a lower layer, made when they are needed: a fitted model's own `recommend` is that of a `Recommender`,
+# and the solver of least squares, which knows nothing of fastai, lies with the training.
+DEFERRED = {("models.closed_form", "serve"), ("coldstart.update", "train")}
 
 
 def table() -> str:

@@ -19,7 +19,7 @@ from fastai.tabular.model import get_emb_sz, tabular_config
 from helpers import KINDS, OPTIONS, make_dls, make_learner, ratings, same_weights, silence, synthetic, trained, weights
 from torch import nn
 
-from collabkit import CollabLearner, CollFilter, EmbeddingNN, Recommender, collab_learner, load_learner
+from collabkit import CollabLearner, CollFilter, EmbeddingNN, collab_learner, load_learner
 from collabkit.losses import FlatLoss
 from collabkit.serve.artefact import BundleError
 
@@ -381,10 +381,6 @@ def test_load_learner_says_what_is_wrong(tmp_path):
     (tmp_path / "export.pkl").write_bytes(b"pickle")
     with pytest.raises(BundleError, match="is a file"):
         load_learner(tmp_path / "export.pkl")
-    rec = trained("dot").recommender
-    Recommender(rec.model, rec.train).save(tmp_path / "alone")
-    with pytest.raises(ValueError, match="has no validation part, which a learner needs; use Recommender.load"):
-        load_learner(tmp_path / "alone")
 
 
 def test_export_keeps_the_metrics_of_the_last_epoch_also_after_validating(tmp_path):

@@ -244,6 +244,13 @@ class Dataset:
         both = self.features if features is None else self.features._replace(**{f"{side}s": features})
         return Dataset(*map(extend, self.parts), both, self.source)
 
+    def all_trained(self) -> "Dataset":
+        """The same with the validation rows in the training part, and no validation part.
+
+        Weights, which validation rows have none of, are left out.
+        """
+        return self if self.valid is None else replace(self, train=joined(self.train, self.valid), valid=None)
+
     def with_folded(self, events: Interactions) -> "Dataset":
         """The same with the rows of folded-in users; of a repeated (user, item) pair the last row counts."""
         if self.folded is not None:

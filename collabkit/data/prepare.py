@@ -28,8 +28,8 @@ def prepare(
 ) -> Dataset:  # fmt: skip
     """Check the columns, encode them once, keep what is a positive, split, weigh, and add the side features.
 
-    The vocabularies cover the rows that are used. Arguments and errors as of `CollabDataLoaders.from_df`; `feedback` is
-    None for ratings.
+    The vocabularies cover the rows that are used; a validation part without rows is None. Arguments and errors as of
+    `CollabDataLoaders.from_df`; `feedback` is None for ratings.
     """
     check_weight_column(table, weights)
     if feedback is not None:
@@ -55,6 +55,7 @@ def prepare(
             if len(part) == 0:
                 raise ValueError(f"no row of the {name} table is left: none is a positive that is new")
     train, held_out = _only_used_ids(events.take(first), events.take(second))
+    held_out = held_out if len(held_out) else None
     del events
     train = weighted(train, weights, given, first)
     if columns.context:
@@ -62,7 +63,8 @@ def prepare(
             table.iloc[first], context_features if isinstance(context_features, Mapping) else columns.context
         )
         train, held_out = (
-            part.with_context(context, table.iloc[rows]) for part, rows in ((train, first), (held_out, second))
+            part if part is None else part.with_context(context, table.iloc[rows])
+            for part, rows in ((train, first), (held_out, second))
         )
     return Dataset(train, held_out, features=SideFeatures.of(train, users, items, user_features, item_features))
 
@@ -111,11 +113,14 @@ def say_unstorable(data: Dataset) -> None:
                 f"convert them first, e.g. df[{vocab.name!r}].astype(str)")  # fmt: skip
 
 
-def say_duplicates(train: Interactions, valid: Interactions) -> None:
+def say_duplicates(train: Interactions, valid: Interactions | None) -> None:
     """Warn of repeated pairs, and of those whose ratings differ, counted."""
-    pairs = torch.cat([part.pair_keys() for part in (train, valid)]).numpy()
+    parts = [part for part in (train, valid) if part is not None]
+    pairs = torch.cat([part.pair_keys() for part in parts]).numpy()
     if repeated := len(pairs) - len(sorted_unique(pairs)):
-        conflicts = "" if train.rating is None else _conflicts(pairs, torch.cat([train.rating, valid.rating]).numpy())
+        conflicts = (
+            "" if train.rating is None else _conflicts(pairs, torch.cat([part.rating for part in parts]).numpy())
+        )
         say(f"{repeated:,} of {len(pairs):,} rows repeat a (user, item) pair; all are kept. filters.drop_duplicates "
             f"keeps one of each{conflicts}")  # fmt: skip
 

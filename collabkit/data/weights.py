@@ -46,13 +46,13 @@ def weighted(train: Interactions, weights, df: pd.DataFrame, rows) -> Interactio
     return replace(train, weight=scale_weights(values, f"column {weights!r}"))
 
 
-def only_training_weights(train: Interactions, valid: Interactions) -> tuple[Interactions, Interactions]:
+def only_training_weights(train: Interactions, valid: Interactions | None) -> tuple[Interactions, Interactions | None]:
     """Both parts, with weights of mean 1 in `train`, if it has any, and none in `valid`."""
     if train.weight is not None:
         if train.weight.shape != (len(train),):
             raise ValueError(f"train.weight must be one a row, ({len(train)},), got {tuple(train.weight.shape)}")
         train = replace(train, weight=scale_weights(train.weight, "train.weight"))
-    return train, replace(valid, weight=None)
+    return train, None if valid is None else replace(valid, weight=None)
 
 
 def check_weights(values, name: str) -> np.ndarray:

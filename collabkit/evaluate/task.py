@@ -16,6 +16,7 @@ from collabkit.data.dataset import Dataset
 from collabkit.data.frames import takes_tables
 from collabkit.data.interactions import Interactions
 from collabkit.data.notices import say
+from collabkit.data.query import Query
 from collabkit.data.runs import Runs, sorted_unique
 from collabkit.evaluate import metrics
 from collabkit.evaluate.candidates import Lists, SampledCandidates, given_items, given_pairs
@@ -123,6 +124,7 @@ class RankingTask:
         self.data, self.train, self.users, self.items, self.hidden = data, data.train, users, items, hidden
         self.candidates, self.allowed, self.label, self.context = candidates, allowed, label, context
         self.title, self._rows, self._is_valid = title, rows, is_valid
+        self.held = data.valid if is_valid else rows  # all held-out rows, relevant or not
         if candidates is None:
             self.candidates = torch.arange(1, data.n_items)
         else:  # pairs of other items hide nothing: without them their numbers are those of hidden candidates
@@ -203,8 +205,7 @@ class RankingTask:
         """
         n_items, candidates = self.train.n_items, self.candidates
         offsets = None if tilt is None else tilt.offsets(self.data, is_valid=self._is_valid)
-        times = self._times if "time" in model.needs else None
-        ask = self.data.asker(model.needs, self.context, self._histories(model), times)
+        ask = self.asker(model)
         if self.allowed is None:
             scorer = Asked(model.scorer(candidates, max_memory), ask)
             source = FullCatalogue(scorer, candidates, n_items, self.hidden, offsets)
@@ -220,6 +221,11 @@ class RankingTask:
             options |= {"rerank": rerank, "list_k": min(max(ks), len(candidates))}
         ranks, lists = rank_pairs(source, self.users, self.items, block=block, **options)
         return Ranked(ranks, self.groups, self.n_candidates, None if lists is None else lists.numpy())
+
+    def asker(self, model: Model) -> Callable[[Tensor], Tensor | Query]:
+        """A function from users to what a model is asked: what was known at the moment of evaluation."""
+        times = self._times if "time" in model.needs else None
+        return self.data.asker(model.needs, self.context, self._histories(model), times)
 
     def _histories(self, model: Model) -> Runs | None:
         """What a model that looks at histories knows: the validation part too, of later rows; never what came after."""

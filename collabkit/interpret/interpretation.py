@@ -15,7 +15,7 @@ from collabkit.interpret.contributions import (
     feature_parts,
     plot_feature_effects,
 )  # fmt: skip
-from collabkit.interpret.plots import plot_bars, plot_map
+from collabkit.interpret.plots import plot_bars, plot_calibration, plot_map
 from collabkit.interpret.tradeoffs import plot_tradeoff
 from collabkit.models import CollFilter
 from collabkit.models.base import evaluating, say_untrained
@@ -191,6 +191,18 @@ class CollabInterpretation:
             ratings = model.activation(torch.cat([values.cumsum(0), score]))
         values = torch.cat([values, score]).numpy()
         return pd.DataFrame({"part": [*parts, "score"], "value": values, "rating": ratings.numpy()})
+
+    def plot_calibration(self, *, ax: Axes | None = None) -> Axes:
+        """How true probabilities or intervals are, after `calibrate`: what was said against what came.
+
+        It is drawn of the half of the validation users that they were not fitted to. Of probabilities it is the
+        reliability diagram, a point a bin with the number of its positives; of intervals the share of ratings within
+        against the share that was wanted.
+
+        Raises:
+            ValueError: there is no calibration, or no validation part.
+        """
+        return plot_calibration(self.recommender.calibration_table(), ax=ax)
 
     def top_losses(self, n: int = 10, largest: bool = True, *, on: str = "valid") -> pd.DataFrame:
         """The rows whose prediction is worst (or best, with `largest=False`).

@@ -8,7 +8,7 @@ import pandas as pd
 from adjustText import adjust_text
 from matplotlib.axes import Axes
 
-__all__ = ["plot_map", "plot_bars", "plot_losses"]
+__all__ = ["plot_map", "plot_bars", "plot_calibration", "plot_losses"]
 
 
 def plot_map(points: pd.DataFrame, x: str, y: str, label: str, *, ax: Axes | None = None, max_chars: int = 32) -> Axes:
@@ -58,6 +58,42 @@ def plot_bars(table: pd.DataFrame, value: str, label: str, *, ax: Axes | None = 
     ax.axvline(0, color="0.3", lw=0.8)
     ax.set_xlabel(value)
     ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def plot_calibration(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """What was said against what came: bins of probabilities, or levels of intervals.
+
+    Args:
+        table: as of `Recommender.calibrate`.
+        ax: where to draw; a new figure by default.
+    """
+    ax = ax or plt.subplots(figsize=(6, 6), layout="constrained")[1]
+    ax.spines[["top", "right"]].set_visible(False)
+    if table.attrs["kind"] == "intervals":
+        for users, part in table.groupby("users", sort=False):
+            ax.plot(part.index.get_level_values("level"), part["coverage"], marker="o", ms=4, label=f"{users} users")
+        ax.plot([0, 1], [0, 1], color="0.7", lw=0.8, zorder=0)
+        ax.set(xlabel="share of ratings wanted in the interval", ylabel="share found in it",
+               title="Intervals of ratings, held-out users")  # fmt: skip
+        ax.legend(frameon=False)
+        return ax
+    there = table[table["observed"] > 0]
+    errors = np.abs(there[["low", "high"]].to_numpy().T - there["observed"].to_numpy())
+    ax.errorbar(there["predicted"], there["observed"], yerr=errors, fmt="o", ms=5, color="#4c72b0", ecolor="0.7")
+    for _, row in there.iterrows():
+        ax.annotate(f"{row['positives']:,.0f}", (row["predicted"], row["observed"]), xytext=(5, -10),
+                    textcoords="offset points", fontsize=8, color="0.4")  # fmt: skip
+    ends = [
+        table[["predicted", "observed"]].replace(0, np.nan).min().min(),
+        table[["predicted", "observed"]].max().max(),
+    ]
+    ax.plot(ends, ends, color="0.7", lw=0.8, zorder=0)
+    if ends[1] > 10 * ends[0]:
+        ax.set(xscale="log", yscale="log")
+    ece, rate = table.attrs["ece"], table.attrs["base_rate"]
+    ax.set(xlabel="predicted probability", ylabel="share of pairs that were positives",
+           title=f"Reliability, held-out users (positives)\nECE {ece:.2g}, base rate {rate:.2g}")  # fmt: skip
     return ax
 
 

@@ -51,6 +51,9 @@ class Model(nn.Module):
     user_joins: str | None = None  # likewise on the user side alone, where that is another
     sparse = False  # whether the tables have sparse gradients
     by_fit = False  # whether it is fitted by its own `fit(dls)` rather than by a learner
+    joined = False  # whether it is put together from trained models and learns nothing itself
+    als: dict | None = None  # the options of the alternating least squares that its tables are the solution of
+    calibration = None  # what its scores mean, see `evaluate.calibration`
     trained = False  # whether an epoch of training has ended, or weights were loaded
     predicts_ratings = True  # whether its answers to rated data are ratings
 

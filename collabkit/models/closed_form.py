@@ -63,11 +63,31 @@ class ClosedForm(Model):
         say_unstorable(data)
         self.counts = torch.bincount(data.train.pairs.values, minlength=data.n_items).float()
         self._fit(data)
-        self.data, self.item_side.n = data, data.n_items
+        self.data, self.item_side.n, self.calibration = data, data.n_items, None
         return self
 
     def _fit(self, data: Dataset) -> None:
         """Learn from `data.train`."""
+
+    def calibrate(self, method: str = "platt", **kwargs) -> pd.DataFrame:
+        """Learn what scores mean, as probabilities; see `Recommender.calibrate`."""
+        return self.recommender.calibrate(method, **kwargs)
+
+    def update(self, events: pd.DataFrame, items: pd.DataFrame | None = None) -> "Self":
+        """Take new events in, by a fit to all rows; see `Recommender.update`. Returns itself."""
+        self.recommender.update(events, items=items)
+        return self
+
+    def refit_all(self) -> "Self":
+        """A new model with the same options, fitted to the training and the validation rows together.
+
+        For the end, when options have been chosen with the validation part. This model stays as it is.
+
+        Raises:
+            ValueError: the model is not fitted.
+        """
+        data = self.recommender.data.all_trained()
+        return type(self).for_data(data, **self.config()).fit(data)
 
     def scores(self, history: Runs) -> Tensor:
         """Scores `(b, n_items)` of all items for `b` histories, 0 where nothing speaks for an item."""

@@ -48,6 +48,7 @@ class Pipeline(ClosedForm):
     """
 
     name = "pipeline"
+    joined = True
 
     def __init__(self, candidates, ranker, n_candidates: int = 200, weight: float = 1.0):
         given = candidates if isinstance(candidates, Sequence) else [candidates]
@@ -108,6 +109,10 @@ class Pipeline(ClosedForm):
         pipeline._put_together(made, n_candidates, weight)
         pipeline.data = data
         return pipeline
+
+    def refit_all(self) -> "Pipeline":
+        """Refused: a pipeline is made of trained models."""
+        raise TypeError("a pipeline trains nothing: call refit_all() of each of its models, and join the new ones")
 
     def restore(self, state: dict[str, Tensor]) -> None:
         super().restore({"counts": state["counts"]})

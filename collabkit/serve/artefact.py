@@ -36,6 +36,7 @@ from collabkit.data.dataset import Dataset
 from collabkit.data.features import Context, Features, Field, SideFeatures
 from collabkit.data.interactions import Columns, Interactions
 from collabkit.data.vocab import Vocab
+from collabkit.evaluate.calibration import from_spec, to_spec
 from collabkit.models import MODELS, Model
 from collabkit.models.base import say_untrained
 from collabkit.models.scorers import all_finite
@@ -103,6 +104,8 @@ def save_artefact(folder: str | Path, model: Model, data: Dataset, *, metrics: d
     check_target(folder)
     _check_sizes(model, data)
     _check_config(model, data)
+    if len(data.train) == 0:
+        raise ValueError("an artefact holds the events that users are known by, and there are none: give events=")
     say_untrained(model)
     if not all_finite(model.state_dict().values()):
         raise ValueError("the model has NaN or infinite weights: its training diverged; train again before exporting")
@@ -259,6 +262,7 @@ def _write(folder: Path, model: Model, data: Dataset, metrics: dict) -> None:
             "class": type(model).__name__,
             "arguments": model.config(),
             "context": model.features.context is not None,
+            "als": model.als,
         },
         "features": {name: side.spec() for name, side in features.items()},
         "columns": asdict(train.columns),
@@ -266,6 +270,7 @@ def _write(folder: Path, model: Model, data: Dataset, metrics: dict) -> None:
         "id_kinds": kinds,
         "data_hash": train.data_hash(),
         "metrics": metrics,
+        "calibration": None if model.calibration is None else to_spec(model.calibration),
         "sha256": {path.name: _sha256(path) for path in sorted(folder.iterdir())},
     }
     config["sha256"]["config.json"] = _config_digest(config)
@@ -364,7 +369,17 @@ def _read_model(files: dict[str, Path], cls: type[Model], config: dict, data: Da
     with uninitialised(), bounded(sum(value.numel() for value in state.values())):
         model = cls.for_data(data, **arguments)
     model.restore(state)
+    model.als = _als_options(config["model"].get("als"))
+    if config.get("calibration") is not None:
+        model.calibration = from_spec(config["calibration"])
     return model
+
+
+def _als_options(options) -> dict | None:
+    """What the tables are the solution of, if they are of anything; artefacts of older versions do not say."""
+    if options is not None and not (isinstance(options, dict) and all(map(np.isscalar, options.values()))):
+        raise ValueError(f"config.json has options of least squares that are none: {options!r}")
+    return options
 
 
 def _new_name(name: str) -> str:

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from collabkit.coldstart.fold_in import FoldIn
+from collabkit.coldstart.fold_in.ratings import histories_of
 from collabkit.coldstart.histories import NewUsers, read_histories, read_recent
 from collabkit.coldstart.new_ids import add_ids, fold_in_users, refold, takes_ratings
 from collabkit.coldstart.questionnaire import questionnaire
 from collabkit.coldstart.recent import recent_query
+from collabkit.coldstart.update import Update, update
 from collabkit.data.checks import whole
-from collabkit.data.dataset import Dataset
+from collabkit.data.dataset import Dataset, joined
 from collabkit.data.frames import Table, gives_tables, takes_tables
 from collabkit.data.interactions import Interactions
 from collabkit.data.notices import say
@@ -25,6 +27,7 @@ from collabkit.data.runs import Runs
 from collabkit.data.tables import new_frame
 from collabkit.data.vocab import Vocab, check_ids
 from collabkit.evaluate import evaluate, evaluate_fold_in, tradeoff
+from collabkit.evaluate.calibration import Intervals, Probabilities, calibrate, judge
 from collabkit.evaluate.tables import predict_ratings
 from collabkit.evaluate.task import RankingTask, held_out
 from collabkit.models.base import Model, answering, say_untrained
@@ -34,6 +37,7 @@ from collabkit.retrieval.index import Index, judged_index
 from collabkit.retrieval.neighbours import check_k, cosines, nearest
 from collabkit.retrieval.ranking import Asked, block_size, top_k
 from collabkit.retrieval.tilt import Tilt
+from collabkit.serve import exchange, hub
 from collabkit.serve.artefact import load_artefact, save_artefact
 from collabkit.serve.audience import top_users
 from collabkit.serve.choices import is_one, read_choice
@@ -101,21 +105,26 @@ class Recommender:
 
     @takes_tables
     @reads
-    def predict(self, users, items, *, unknown: str = "raise", context=None) -> float | np.ndarray:
+    def predict(
+        self, users, items, *, unknown: str = "raise", context=None, interval: float | None = None
+    ) -> float | np.ndarray | tuple:
         """Predicted rating of each (user, item) pair.
 
         Args:
             users, items: external ids, scalars or arrays `(n,)`; a scalar is paired with every id of the other.
             unknown: `'raise'` for an unknown id, or `'default'` for the no-information answer.
             context: of a model with a context, as of `recommend`, for all pairs or each.
+            interval: of ratings, after `calibrate`: the share of them that is to lie within an interval, e.g. .9.
 
         Returns:
-            A float for two scalars, else `(n,)` float32.
+            A float for two scalars, else `(n,)` float32. With `interval` three of these: the rating, and the lower and
+            the upper end.
 
         Raises:
             KeyError: an id is unknown and `unknown='raise'`.
-            ValueError: arrays of different lengths.
+            ValueError: arrays of different lengths; `interval` outside (0, 1), or before `calibrate`.
         """
+        self._check_interval(interval)
         user_idx, item_idx = self._encode(self.users, users, unknown), self._encode(self.items, items, unknown)
         if len(user_idx) != len(item_idx) and 1 not in (len(user_idx), len(item_idx)):
             raise ValueError(f"users and items must pair up, got {len(user_idx)} users and {len(item_idx)} items")
@@ -126,7 +135,77 @@ class Recommender:
                 ratings = predict_ratings(self.model, query, item_idx).numpy()
             else:
                 ratings = self.model.score_pairs(query, torch.arange(len(query)), item_idx).numpy()
-        return float(ratings[0]) if is_one(self.users, users) and is_one(self.items, items) else ratings
+        answers = [ratings] if interval is None else [ratings, *self._interval(user_idx, ratings, interval)]
+        if is_one(self.users, users) and is_one(self.items, items):
+            answers = [float(values[0]) for values in answers]
+        return answers[0] if interval is None else tuple(answers)
+
+    def _check_interval(self, interval: float | None) -> None:
+        if interval is None:
+            return
+        if not isinstance(self.model.calibration, Intervals):
+            raise ValueError("intervals are for ratings whose errors are known: call calibrate() first, of a model of "
+                             "ratings")  # fmt: skip
+        if not 0 < interval < 1:
+            raise ValueError(f"interval must be a share between 0 and 1, e.g. .9, got {interval!r}")
+
+    def _interval(self, user_idx: Tensor, ratings: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+        """The ends `(n,)` of the intervals around ratings, within their range."""
+        half = self.model.calibration.width(self.data.known.lengths[user_idx], level)
+        low, high = self.model.y_range or (-np.inf, np.inf)
+        return np.maximum(ratings - half, np.float32(low)), np.minimum(ratings + half, np.float32(high))
+
+    @writes
+    def calibrate(self, method: str = "platt", *, n_negatives: int = 100, seed: int = 0) -> pd.DataFrame:
+        """Learn from the validation part what scores mean: probabilities of events, or intervals around ratings.
+
+        Half of its users teach it, the other half say how true it is.
+
+        Of scores of events: the probability that an item which the user has not met is among those that they meet in
+        the validation part. It is counted over all unseen items of users with such a part: their positives stand beside
+        a sample of the others, each of which counts for as many as were not drawn. Lists have a column `probability`
+        then. It is that of an average user with such a score.
+
+        Of ratings: absolute errors by how active the users are; `predict(interval=.9)` gives the interval that holds
+        nine of ten ratings (split conformal prediction: Vovk, Gammerman and Shafer, "Algorithmic learning in a random
+        world", 2005).
+
+        It is kept with the model and in the artefact, and forgotten when the model is trained on.
+
+        Args:
+            method: for events `'platt'`, a logistic curve (Platt, "Probabilistic outputs for support vector machines",
+                1999), or `'isotonic'`, any rising function (Zadrozny and Elkan, 2002), for some thousand positives.
+            n_negatives: unseen items a user that are drawn.
+            seed: of the halves and the draw.
+
+        Returns:
+            For events a DataFrame of bins of rising probability, each with as many expected positives: `predicted`,
+            `observed` (95 % interval `low` to `high`), `positives`, `pairs` (that they stand for); its `attrs` have
+            `ece`, the expected calibration error, `base_rate`, and `relative_ece`, the error as a share of the base
+            rate. For ratings by level and users: `coverage`, the share of ratings within, `half_width`, `n`.
+
+        Raises:
+            ValueError: there is no validation part, or one of fewer than 2 users; another `method`.
+
+        Example:
+            >>> learn.calibrate().attrs['ece']                # doctest: +SKIP
+            >>> learn.recommend('ann', k=5)['probability']    # doctest: +SKIP
+        """
+        found = calibrate(self.model, self.data, method, n_negatives, seed)
+        table = judge(self.model, self.data, found)
+        self.model.calibration = found
+        return table
+
+    @reads
+    def calibration_table(self) -> pd.DataFrame:
+        """How true the calibration is on the half of the validation users that it was not fitted to; see `calibrate`.
+
+        Raises:
+            ValueError: there is no calibration, or no validation part.
+        """
+        if self.model.calibration is None:
+            raise ValueError("nothing is known of what scores mean: call calibrate() first")
+        return judge(self.model, self.data, self.model.calibration)
 
     @gives_tables
     @reads
@@ -178,9 +257,9 @@ class Recommender:
             max_memory: bound of the score block, in bytes or as `'512MB'`; users are scored in blocks under it.
 
         Returns:
-            DataFrame with the user column (not for one history), the item column, `rank` (1 is best) and `score`
-            (predicted rating). With `novelty_weight`, `half_life` or `diversity` the rank is another one, and the score
-            still the model's own, so that it may rise from one rank to the next.
+            DataFrame with the user column (not for one history), the item column, `rank` (1 is best), `score`
+            (predicted rating) and, after `calibrate`, `probability`. With `novelty_weight`, `half_life` or `diversity`
+            the rank is another one, and the score still the model's own, so that it may rise from one rank to the next.
 
         Raises:
             KeyError: unknown users, a missing column, or an allow list or a history of unknown items alone.
@@ -521,6 +600,160 @@ class Recommender:
         options = {"candidates": candidates, "threshold": threshold, "filter_seen": filter_seen}
         return RankingTask.make(self.data, on, **options)
 
+    @reads
+    def vectors(self, side: str = "items") -> tuple[pd.Index, np.ndarray]:
+        """Vectors of items or of users for another tool: the dot products of both are the scores.
+
+        Biases are folded in, so that the largest products are the model's top k, and what the tool finds is what
+        `recommend` finds (which hides seen items). Of a model with `y_range` the scores are logits, of which the
+        ratings are `low + (high - low) * sigmoid`. Users' vectors are those of now: with the latest history.
+
+        Args:
+            side: `'items'` or `'users'`.
+
+        Returns:
+            The ids `(n,)`, and a float32 matrix `(n, d)` with a row for each.
+
+        Raises:
+            TypeError: the model's score is no dot product.
+
+        Example:
+            >>> ids, matrix = rec.vectors('items')           # doctest: +SKIP
+            >>> index = faiss.IndexFlatIP(matrix.shape[1])   # doctest: +SKIP
+            >>> index.add(matrix)                            # doctest: +SKIP
+        """
+        return exchange.vectors(self, side)
+
+    @reads
+    def to_scipy(self, part: str = "known"):
+        """The events as a sparse matrix, e.g. for `implicit` or scikit-learn.
+
+        Args:
+            part: `'known'`, all events there are; `'train'` or `'valid'`, one part.
+
+        Returns:
+            A CSR matrix `(n_users, n_items)` float32 with the ratings (of a repeated pair the last), or the number of
+            times that each pair is there; the users' ids, row by row, and the items', column by column.
+
+        Raises:
+            ValueError: another part, or there is none.
+
+        Example:
+            >>> matrix, users, items = rec.to_scipy()  # doctest: +SKIP
+        """
+        return exchange.to_scipy(self.data, part)
+
+    @takes_tables
+    @reads
+    def to_run(
+        self, k: int = 100, on="valid", candidates=None, threshold: float | None = None
+    ) -> dict[str, dict[str, float]]:
+        """The lists as a run, `{user: {item: score}}`, for ranx, ir_measures or pytrec_eval.
+
+        They are the lists that `evaluate(on)` judges: what was seen before is hidden, what is evaluated is not, and
+        histories end at the moment of evaluation. With `to_qrels` these tools give the figures of `evaluate`.
+
+        Args:
+            k: items a user, at least as many as the largest cut-off.
+            on: `'valid'`, or a DataFrame with the model's columns (a final test): its users are asked. None: all users,
+                the lists of `recommend`.
+            candidates: item ids that compete; default all.
+            threshold: as of `evaluate`: users without a relevant row are not asked.
+
+        Returns:
+            Ids as texts, which these tools need.
+        """
+        return exchange.to_run(self, k, on, candidates, threshold)
+
+    @takes_tables
+    @reads
+    def to_qrels(self, on="valid", threshold: float | None = None) -> dict[str, dict[str, int]]:
+        """What is relevant, `{user: {item: 1}}`, for ranx, ir_measures or pytrec_eval; arguments as of `evaluate`.
+
+        Example:
+            >>> ranx.evaluate(ranx.Qrels(rec.to_qrels()), ranx.Run(rec.to_run()), 'ndcg@10')  # doctest: +SKIP
+        """
+        return exchange.to_qrels(self, on, threshold)
+
+    def to_hub(
+        self, repo_id: str, *, private: bool = True, token: str | None = None, commit_message: str | None = None
+    ) -> str:
+        """Put the artefact into a repository of the Hugging Face Hub, which is made if it is not there.
+
+        The artefact has the ids of users and the events that they are known by: the repository is private by default.
+
+        Args:
+            repo_id: `'owner/name'`.
+            private: of a new repository.
+            token, commit_message: of `huggingface_hub`.
+
+        Returns:
+            The repository's address.
+
+        Raises:
+            ImportError: `huggingface_hub` is missing: `pip install 'collabkit[hub]'`.
+        """
+        return hub.upload(self, repo_id, private=private, token=token, message=commit_message)
+
+    @classmethod
+    def from_hub(
+        cls, repo_id: str, *, revision: str | None = None, token: str | None = None, models: Sequence[type[Model]] = ()
+    ) -> "Recommender":
+        """The recommender in a repository of the Hugging Face Hub that `to_hub` wrote; it is checked as by `load`.
+
+        Args:
+            repo_id: `'owner/name'`.
+            revision: a branch, tag or commit; default the latest.
+            token: of `huggingface_hub`, for private ones.
+            models: as of `load`.
+
+        Raises:
+            ImportError: `huggingface_hub` is missing.
+            BundleError: what is there is no artefact.
+        """
+        return cls.load(hub.download(repo_id, revision=revision, token=token), models)
+
+    @classmethod
+    def from_implicit(cls, model, user_ids, item_ids, events=None) -> "Recommender":
+        """A recommender on the factors of a model of `implicit`; its scores are that model's.
+
+        Args:
+            model: a fitted one with `user_factors` and `item_factors` (`AlternatingLeastSquares`,
+                `BayesianPersonalizedRanking`, `LogisticMatrixFactorization`; of the CPU or the GPU).
+            user_ids, item_ids: external ids, in the order of the rows.
+            events: what the users are known by, and is hidden from them: the matrix `(n_users, n_items)` that the model
+                was fitted to, or a DataFrame with the columns `user` and `item` (or the names of the ids). Without it
+                nothing is hidden, nobody can be folded in, and no artefact can be written.
+
+        Raises:
+            TypeError: the model has no factors; events of another kind.
+            ValueError: as many ids as rows are needed; numbers that are not finite.
+
+        Example:
+            >>> als = implicit.als.AlternatingLeastSquares(factors=64)        # doctest: +SKIP
+            >>> als.fit(matrix)                                               # doctest: +SKIP
+            >>> rec = Recommender.from_implicit(als, users, items, matrix)    # doctest: +SKIP
+        """
+        users, items = exchange.implicit_factors(model)
+        return cls(*exchange.from_factors(users, items, None, user_ids, item_ids, events))
+
+    @classmethod
+    def from_lightfm(
+        cls, model, user_ids, item_ids, events=None, *, user_features=None, item_features=None
+    ) -> "Recommender":
+        """A recommender on the embeddings and biases of a LightFM model; its scores are that model's `predict`.
+
+        Args:
+            model: a fitted one.
+            user_ids, item_ids, events: as of `from_implicit`.
+            user_features, item_features: the sparse matrices that the model was fitted with, if any.
+
+        Raises:
+            TypeError, ValueError: as of `from_implicit`.
+        """
+        (user_bias, users), (item_bias, items) = exchange.lightfm_factors(model, user_features, item_features)
+        return cls(*exchange.from_factors(users, items, (user_bias, item_bias), user_ids, item_ids, events))
+
     @gives_tables
     @reads
     def questionnaire(self, n: int = 10, *, by: str = "information", items=None) -> pd.DataFrame:
@@ -594,6 +827,69 @@ class Recommender:
             TypeError: the model's users are computed from the training data alone.
         """
         return self._take_in(lambda solver: fold_in_users(self.model, self.data, ratings, users, solver))
+
+    @takes_tables
+    @writes
+    def update(self, events: Table, users: Table | None = None, items: Table | None = None) -> "Recommender":
+        """Take in what happened since the training, of known and of new users and items; seconds, not a fit.
+
+        The events count as training rows from now on: histories know them, and what was met is hidden. Of the model
+        what concerns their users is solved for again, and nothing else moves:
+
+        - After `fit_als` the rows of these users are the exact solution for the items as they are, and those of new
+          items the exact solution for the users.
+        - Other models with a table of users: each of these users gets the most likely row given all that is known of
+          them, as in `fold_in`. A new item has its features' answer, or that of an unknown item, until it is trained:
+          `learn.update` does.
+        - Models that look at histories: the events are part of them. New items likewise.
+        - Closed-form models are fitted again, to all rows: their lists are those of a refit.
+
+        But for closed-form models the rows of items known before, of all other users, and every other weight stay the
+        same, to the last bit; so do the lists of users without new events, but for new items that enter them.
+
+        Args:
+            events: a row an event, with the model's columns: of positives alone where the model knows no ratings. A
+                pair that is known already is left out, and of ratings the newer one counts; both are counted in a
+                `CollabWarning`. Where repeats are events of their own they stay, but for rows with a known time.
+            users, items: features of new users and items, as of `add_users` and `add_items`; rows of known ids are left
+                out (counted).
+
+        Returns:
+            This recommender.
+
+        Raises:
+            TypeError: ids of another type than the model's; `events` is no DataFrame; a model whose rows are computed
+                from all training data; features for a model without.
+            KeyError: a column is missing.
+            ValueError: there are no events; a missing id, rating or time; a rating out of range.
+
+        Example:
+            >>> rec = Recommender.load(folder)          # doctest: +SKIP
+            >>> rec.update(events_of_today).save(folder)  # doctest: +SKIP
+        """
+        self._update(events, users, items)
+        return self
+
+    def _update(self, events: pd.DataFrame, users: pd.DataFrame | None, items: pd.DataFrame | None) -> Update:
+        """What `update` did."""
+        found = []
+
+        def change(solver: Callable[[Dataset], FoldIn]) -> Dataset:
+            found.append(update(self.model, self.data, events, users, items, solver))
+            return found[0].data
+
+        n_items = self.data.n_items
+        self._take_in(change)
+        if len(found[0].items) or self.data.n_items > n_items:
+            self._kept.pop("fold", None)  # it knows the items as they were
+        return found[0]
+
+    @writes
+    def _resolve(self, users: Tensor) -> None:
+        """Solve for the rows of `users` `(m,)` again, from all that is known of them."""
+        train = joined(self.train, self.data.folded)
+        self.model.user_side.write(users, self.fold.rows(histories_of(train, users)[0], users))
+        self._kept["fold"] = (self.model.version(), self.data, self._kept["fold"][2])  # the items are the same
 
     @writes
     def refold(self) -> None:
@@ -746,8 +1042,10 @@ class Recommender:
         """The lists of the users at `chosen` `(b,)`, of whom `ask` makes queries, beside who `asked`, as a table."""
         with answering(self.model), torch.inference_mode():
             best, logits = (self._exact if self._index is None else self._found)(chosen, ask, wanted)
-            scores = self.model.activation(logits)
-        table = self._frame("item", best, wanted.k, asked, askers, score=scores)
+            scores = {"score": self.model.activation(logits)}
+            if isinstance(self.model.calibration, Probabilities):
+                scores["probability"] = torch.from_numpy(self.model.calibration(logits.cpu().numpy()))
+        table = self._frame("item", best, wanted.k, asked, askers, **scores)
         return table if because is None else table.assign(because=because_of(self._explainer(), best, *because))
 
     def _exact(self, chosen: Tensor, ask, wanted: Wanted) -> tuple[Tensor, Tensor]:

@@ -94,16 +94,22 @@ class ALSSolver:
         return tuple(_clear_empty(side, new(len(side))) for side in (self._by_user, self._by_item))
 
     @torch.no_grad()
-    def solve_users(self, P: Tensor, Q: Tensor) -> None:
-        """Move the user vectors `P` `(n_users, d)` in place towards the optimum for the items `Q` `(n_items, d)`."""
+    def solve_users(self, P: Tensor, Q: Tensor, rows: Tensor | None = None) -> None:
+        """Move the user vectors `P` `(n_users, d)` in place towards the optimum for the items `Q` `(n_items, d)`.
+
+        `rows` `(m,)` are the users to move, default all.
+        """
         self._check_tables(P, Q)
-        self._solve(self._user_penalty, (self._by_user, P), (self._by_item, Q))
+        self._solve(self._user_penalty, (self._by_user, P), (self._by_item, Q), rows)
 
     @torch.no_grad()
-    def solve_items(self, P: Tensor, Q: Tensor) -> None:
-        """Move the item vectors `Q` `(n_items, d)` in place towards the optimum for the users `P` `(n_users, d)`."""
+    def solve_items(self, P: Tensor, Q: Tensor, rows: Tensor | None = None) -> None:
+        """Move the item vectors `Q` `(n_items, d)` in place towards the optimum for the users `P` `(n_users, d)`.
+
+        `rows` `(m,)` are the items to move, default all.
+        """
         self._check_tables(P, Q)
-        self._solve(self._item_penalty, (self._by_item, Q), (self._by_user, P))
+        self._solve(self._item_penalty, (self._by_item, Q), (self._by_user, P), rows)
 
     @torch.no_grad()
     def objective(self, P: Tensor, Q: Tensor) -> float:
@@ -127,18 +133,24 @@ class ALSSolver:
         """Weight `(n_rows,)` of each row's squared norm; row 0 of the other side is no user or item."""
         return self.reg * (side.lengths + self.unobserved_weight * (side.width - 1)) ** self.nu
 
-    def _solve(self, penalty: Tensor, solved: tuple[Runs, Tensor], fixed: tuple[Runs, Tensor]) -> None:
-        """Conjugate gradients, block by block, on the rows of one table for the other as it is."""
+    def _solve(
+        self, penalty: Tensor, solved: tuple[Runs, Tensor], fixed: tuple[Runs, Tensor], rows: Tensor | None
+    ) -> None:
+        """Conjugate gradients, block by block, on the `rows` of one table for the other as it is."""
         (side, X), (_, Y) = solved, fixed
         for of, table in (solved, fixed):
             _clear_empty(of, table)  # answers for unknown ids that stood there must not weigh in the Gram matrix
         gram = self.unobserved_weight * (Y.T @ Y)  # (d, d)
+        if rows is not None:
+            whole, side, penalty, X = X, side.of(rows), penalty[rows], X[rows]
 
         def solve(start: int, stop: int) -> None:
             events = _block(side, start, stop)
             _conjugate_gradients(events, penalty[start:stop, None], gram, X[start:stop], Y, self.n_cg)
 
         _each(solve, _blocks(side, X.shape[1]), X.device)
+        if rows is not None:
+            whole[rows] = X
 
     def _check_tables(self, P: Tensor, Q: Tensor) -> None:
         n_users, n_items = len(self._by_user), len(self._by_item)
@@ -200,7 +212,7 @@ def _conjugate_gradients(events: Tensor, penalty: Tensor, gram: Tensor, X: Tenso
     missing = torch.sparse_csr_tensor(*at, 1 - scores.values(), scores.shape, check_invariants=False)
     residual = torch.addmm(unobserved(X).neg_(), missing, Y)  # (b, d)
     direction = residual.clone()
-    norm = residual.square().sum(1, keepdim=True)  # (b, 1)
+    norm = first = residual.square().sum(1, keepdim=True)  # (b, 1)
     for step in range(n_steps):
         product = torch.addmm(unobserved(direction), _sampled(events, direction, Y), Y)  # (b, d)
         rate = norm / (direction * product).sum(1, keepdim=True).clamp_(min=_TINY)  # 0 for rows already solved
@@ -208,9 +220,12 @@ def _conjugate_gradients(events: Tensor, penalty: Tensor, gram: Tensor, X: Tenso
         if step + 1 < n_steps:
             residual.addcmul_(rate, product, value=-1)
             norm, last = residual.square().sum(1, keepdim=True), norm
+            if n_steps > FEW and bool((norm <= 1e-12 * first).all()):
+                break  # solved to rounding
             direction.mul_(norm / last.clamp_(min=_TINY)).add_(residual)
 
 
+FEW = 8  # steps that are not worth looking whether all rows are solved
 _TINY = torch.finfo(torch.float32).tiny
 
 

@@ -21,6 +21,8 @@ __all__ = [
     "cosine", "piecewise",
 ]  # fmt: skip
 
+ALL_TRAINED = "all rows are trained on. Choose with a validation part, then learn.refit_all()"
+
 
 class LeanRecorder(Recorder):
     """fastai's `Recorder` with the same records; a training batch costs it three small tensor operations."""
@@ -33,12 +35,23 @@ class LeanRecorder(Recorder):
 
     def before_fit(self):
         """As fastai; what a callback monitors must be among what is recorded."""
+        valid = getattr(self.learn.dls, "valid", None)
+        missing = getattr(valid, "n", None) == 0  # on purpose: `valid_pct=0`
+        self.valid_metrics = not missing
+        if missing and self.learn.metrics and not hasattr(self.learn, "lr_finder"):
+            raise ValueError(f"metrics ({', '.join(self.learn.metrics.attrgot('name'))}) are of the validation part, "
+                             f"and there is none: {ALL_TRAINED}")  # fmt: skip
         super().before_fit()
         names = list(self.metric_names[1:])
         for cb in self.learn.cbs:
             if (wanted := getattr(cb, "monitor", None)) is not None and wanted not in names:
+                why = f"; there is no validation part: {ALL_TRAINED}" if missing else ""
                 raise ValueError(f"{type(cb).__name__}(monitor={wanted!r}): no such figure is recorded"
-                                 f"{near_match(wanted, names)}; there are {', '.join(names)}")  # fmt: skip
+                                 f"{near_match(wanted, names)}; there are {', '.join(names)}{why}")  # fmt: skip
+
+    def plot_loss(self, skip_start=5, with_valid=True, **kwargs):
+        """fastai's `plot_loss`; without a validation part that of training alone."""
+        return super().plot_loss(skip_start, with_valid and self.valid_metrics, **kwargs)
 
     def after_batch(self):
         """Record the learning rate and the smoothed loss of a training batch; validation as fastai."""
@@ -157,6 +170,7 @@ class AlternatingLeastSquares(Callback):
         """Solve for the users, then for the items."""
         self.solver.solve_users(*self.both_tables)
         self.solver.solve_items(*self.both_tables)
+        self.learn.model.als = self.options
         shown = self.learn.recorder.smooth_loss
         shown.val = torch.tensor(self.solver.objective(*self.both_tables) / len(self.learn.dls.data.train))
         shown.count = 2**31  # as after many batches: nothing of the smoothing's start is left
@@ -212,6 +226,8 @@ class ConsoleProgress(Callback):
 
     def after_epoch(self):
         """Print the epoch's losses."""
-        train, valid, *_ = self.learn.final_record
+        shown = self.learn.final_record
+        figures = shown[:2] if self.learn.recorder.valid_metrics else [*shown[:1], "-"]
         seconds = time.perf_counter() - self.started
-        print(f"{self.learn.epoch + 1:>5}  {train:>10.4f}  {valid:>10.4f}  {seconds:>7.1f}", flush=True)
+        shown = "  ".join(f"{v:>10}" if isinstance(v, str) else f"{v:>10.4f}" for v in figures)
+        print(f"{self.learn.epoch + 1:>5}  {shown}  {seconds:>7.1f}", flush=True)

@@ -24,10 +24,10 @@ from collabkit.data.interactions import Interactions
 from collabkit.data.matrices import MatrixIds
 from collabkit.data.notices import CollabWarning
 from collabkit.data.prepare import prepare, say_duplicates, table_columns
-from collabkit.data.splits import random_split
+from collabkit.data.splits import no_split, random_split
 from collabkit.data.tables import with_dates
 from collabkit.data.vocab import Vocab
-from collabkit.data.weights import only_training_weights
+from collabkit.data.weights import INVERSE, only_training_weights, weighted
 from collabkit.evaluate.audit import audit
 from collabkit.train.batches import ByUser, Pointwise, Ranked, Rated, Windows
 from collabkit.train.delegates import delegates
@@ -53,6 +53,7 @@ class CollabDataLoaders(DataLoaders):
 
     _data: Dataset | None = None  # read from the loaders where these are all there is
     weights: str | None = None  # which weights the training rows have, as given to `from_df`
+    _options: dict | None = None  # of `from_dataset`
 
     @classmethod
     def from_df(
@@ -78,7 +79,9 @@ class CollabDataLoaders(DataLoaders):
         Args:
             ratings: a row an event: a table of pandas, polars, Arrow or whatever else narwhals knows, or a scipy
                 matrix, see `from_scipy`. With implicit feedback only a named rating column is read.
-            valid_pct: share of the rows, drawn at random, that is validation; ignored with a `splitter`.
+            valid_pct: share of the rows, drawn at random, that is validation; 0 for no validation part: all rows are
+                trained on, fits show no validation figures, and `learn.evaluate` wants a table. Ignored with a
+                `splitter`.
             user_name, item_name, rating_name, time_name: columns, in any order. User, item and, of explicit feedback,
                 the rating need no name where it is plain which they are: by what they are called (`customer_id`, `sku`,
                 `stars`, ...), else by fastai's places, the first three. What was taken is said unless it is the
@@ -126,7 +129,8 @@ class CollabDataLoaders(DataLoaders):
         splitter = read_source(splitter, names, rated=rated)[0]
         users, items = to_pandas(users), to_pandas(items)
         columns = table_columns(ratings, user_name, item_name, rating_name, time_name, context_features, feedback)
-        splitter = random_split(valid_pct, seed=seed) if splitter is None else splitter
+        if splitter is None:
+            splitter = no_split() if valid_pct == 0 else random_split(valid_pct, seed=seed)
         sides = {"users": users, "items": items, "user_features": user_features, "item_features": item_features}
         data = prepare(ratings, columns, splitter=splitter, feedback=feedback, weights=weights, **sides,
                        context_features=context_features)  # fmt: skip
@@ -197,18 +201,18 @@ class CollabDataLoaders(DataLoaders):
 
     @classmethod
     def from_interactions(
-        cls, train: Interactions, valid: Interactions, *, feedback: str | Implicit = "explicit",
+        cls, train: Interactions, valid: Interactions | None = None, *, feedback: str | Implicit = "explicit",
         n_neg: int | None = None, negatives=None, by_user: bool = False, features: SideFeatures | None = None,
         **options,
     ) -> CollabDataLoaders:  # fmt: skip
-        """Batches from two encoded parts that share their vocabularies. Arguments as in `from_df`.
+        """Batches from two encoded parts that share their vocabularies, or from one. Arguments as in `from_df`.
 
         `features` are the side features of users and items, row-aligned with the vocabularies.
         Weights are those of `train.weight`, scaled to mean 1; those of `valid` are left out.
         """
         feedback = read_feedback(feedback, n_neg=n_neg, negatives=negatives, by_user=by_user)
         train, valid = only_training_weights(train, valid)
-        if feedback is not None and (train.rating is not None or valid.rating is not None):
+        if feedback is not None and any(part is not None and part.rating is not None for part in (train, valid)):
             raise ValueError("implicit feedback has no ratings: from_df and from_dfs make events of them")
         features = (SideFeatures() if features is None else features)._replace(context=train.contexts)
         data = Dataset(train, valid, features=features)
@@ -220,11 +224,13 @@ class CollabDataLoaders(DataLoaders):
         bs: int | None = 64, val_bs: int | None = None, shuffle: bool = True, drop_last: bool = False, device=None,
         weights: str | None = None,
     ) -> CollabDataLoaders:  # fmt: skip
-        """Batches of a `Dataset` with a validation part. Arguments as in `from_df`, `feedback` None for ratings."""
-        if data.valid is None:
-            raise ValueError("the dataset has no validation part, which dataloaders need")
+        """Batches of a `Dataset`. Arguments as in `from_df`, `feedback` None for ratings.
+
+        Without a validation part the validation loader has no batches.
+        """
         if feedback is not None:  # negatives are drawn, and histories read, in the order of users and times
-            data = replace(data, train=data.train.sorted_by_user(), valid=data.valid.sorted_by_user())
+            valid = None if data.valid is None else data.valid.sorted_by_user()
+            data = replace(data, train=data.train.sorted_by_user(), valid=valid)
         if feedback is None or feedback.repeats != "keep":  # else they are wanted
             say_duplicates(data.train, data.valid)
         bs = auto_bs(len(data.train)) if bs is None else whole("bs", bs)
@@ -238,11 +244,34 @@ class CollabDataLoaders(DataLoaders):
         device = default_device() if device is None else torch.device(device)
         dls = cls(train, Loader(second, bs=val_bs, seed=order), path=path, device=device)
         dls.seed, dls._data, dls.weights = order, data, weights
+        options = {"path": path, "seed": order, "bs": bs, "val_bs": val_bs, "shuffle": shuffle, "device": device}
+        dls._options = {**options, "feedback": feedback, "drop_last": drop_last, "weights": weights}
         return dls
+
+    def of(self, data: Dataset) -> CollabDataLoaders:
+        """Batches of other data, made as these were: batch size, negatives, seed, and weights by the same word.
+
+        Raises:
+            TypeError: these were put together by hand.
+            ValueError: weights from a column, which is not kept.
+        """
+        self.check_of(weighted=data.train.weight is not None)
+        if self.weights in INVERSE:
+            data = replace(data, train=weighted(data.train, self.weights, None, None))
+        return self.from_dataset(data, **self._options)
+
+    def check_of(self, weighted: bool = False) -> None:
+        """Raise as `of` would of data whose training rows are `weighted` or not."""
+        if self._options is None:
+            raise TypeError("these dataloaders were put together from loaders: make them by CollabDataLoaders.from_df")
+        if self.weights not in INVERSE and self.train.dataset.weight is not None and not weighted:
+            raise ValueError(f"the weights of the rows ({self.weights or 'given'}) are known for the training rows "
+                             "alone: make new dataloaders of the whole table, from_df(valid_pct=0)")  # fmt: skip
 
     def with_data(self, data: Dataset) -> CollabDataLoaders:
         """The same batches with data that has more ids; another learner may hold these, with a model of its own."""
-        return self._with((dl.new(part) for dl, part in zip(self.loaders, data.parts[:2], strict=True)), _data=data)
+        parts = data.train, _held_out(data)
+        return self._with((dl.new(part) for dl, part in zip(self.loaders, parts, strict=True)), _data=data)
 
     def asking(self, needs: Sequence[str]) -> CollabDataLoaders:
         """The same batches with what a model needs of a query; see `Model.needs`."""
@@ -269,6 +298,7 @@ class CollabDataLoaders(DataLoaders):
     def data(self) -> Dataset:
         """What the batches are made of, also where another loader was put in `loaders`."""
         train, valid = (loader.dataset for loader in self.loaders[:2])
+        valid = valid if len(valid) else None
         if self._data is None or train is not self._data.train or valid is not self._data.valid:
             self._data = replace(self._data or Dataset(train), train=train, valid=valid)
         return self._data
@@ -310,6 +340,8 @@ class CollabDataLoaders(DataLoaders):
 
     def audit(self, k: int = 10) -> pd.DataFrame:
         """What is in the data, and what to beware of before training; see `collabkit.evaluate.audit.audit`."""
+        if self.data.valid is None:
+            raise ValueError("audit() compares the training with the validation part, and there is none (valid_pct=0)")
         return audit(self.data.train, self.data.valid, k=k)
 
     @takes_tables
@@ -334,9 +366,14 @@ class CollabDataLoaders(DataLoaders):
         return Loader(rows, bs=self.valid.bs if bs is None else bs, seed=self.seed, device=self.device)
 
 
+def _held_out(data: Dataset) -> Interactions:
+    """The validation rows; none where there is no such part."""
+    return data.train.new_empty() if data.valid is None else data.valid
+
+
 def _batches(data: Dataset, feedback: Implicit | None) -> tuple[Rated | Ranked, Rated | Ranked]:
     """What the training and the validation rows become; validation events are no negatives of the latter."""
-    train, valid = data.train, data.valid
+    train, valid = data.train, _held_out(data)
     if feedback is None:
         return Rated(train), Rated(valid)
     if feedback.history is not None:
@@ -348,9 +385,10 @@ def _batches(data: Dataset, feedback: Implicit | None) -> tuple[Rated | Ranked, 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CollabWarning)  # said of the training part
         try:
-            second = make_sampler(feedback.negatives, Interactions.concat(train, valid))
+            second = first if len(valid) == 0 else make_sampler(feedback.negatives, Interactions.concat(train, valid))
         except ValueError:  # between both parts everybody has met everything
             second = make_sampler(feedback.negatives, train)
     if feedback.by_user:
         return ByUser(train, first, n_neg), ByUser(valid, second, n_neg)
-    return Ranked(train, first, n_neg), Ranked(valid, second, n_neg, data.histories)  # what they had met before
+    before = data.histories if len(valid) else None  # what they had met
+    return Ranked(train, first, n_neg), Ranked(valid, second, n_neg, before)

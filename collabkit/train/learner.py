@@ -21,6 +21,8 @@ from collabkit.train.choose import N_FACTORS, check_ratings, choose_loss, other_
 from collabkit.train.dataloaders import CollabDataLoaders
 from collabkit.train.delegates import delegates
 from collabkit.train.loop import LeanLearner
+from collabkit.train.refit import recorded, refit_all
+from collabkit.train.update import update
 
 __all__ = ["collab_learner", "CollabLearner", "load_learner"]
 
@@ -81,6 +83,7 @@ class CollabLearner(LeanLearner):
         if as_model(self.model) is not None and self.dls.data.folded is not None:
             self.recommender.refold()
 
+    @recorded
     def fit_als(
         self, n_sweeps: int = 12, *, reg: float = 0.007, unobserved_weight: float = 0.3, nu: float = 1.0, n_cg: int = 3,
         cbs=None, checkpoint: str | Path | None = None, resume: bool = False,
@@ -104,6 +107,53 @@ class CollabLearner(LeanLearner):
         cbs = [AlternatingLeastSquares(**options), *L(cbs)]
         self.fit(n_sweeps, cbs=cbs, checkpoint=checkpoint, resume=resume)
 
+    def update(self, events: pd.DataFrame, users=None, items=None, *, lr: float = 1e-2) -> "CollabLearner":
+        """Take in what happened since the training; see `Recommender.update`. Returns the learner.
+
+        On top of what it does, new items of models trained by gradient are trained by this learner's loss: their rows
+        alone, over as many passes as make 100 batches (at least one), while every other weight stays. Users who have
+        them are solved for again after it. The new events are training rows of the next `fit`, and of `refit_all`;
+        the validation part stays what it was, but for ratings that newer ones replace.
+
+        Args:
+            events, users, items: as of `Recommender.update`.
+            lr: first rate of the steps on the rows of new items.
+        """
+        update(self, events, users, items, lr=lr)
+        return self
+
+    def refit_all(self) -> "CollabLearner":
+        """The same recipe on all rows: a new learner, trained on the training and the validation part together.
+
+        For the end, when model, loss, learning rate and epochs have been chosen with the validation part: what is
+        exported should know all events. The model is made anew as `collab_learner` made this one, and the fits that
+        this learner had are made again in their order, with their arguments, callbacks and seed. A fit that was stopped
+        early keeps its schedule and ends after as many epochs as it had; one whose best weights `SaveModelCallback` put
+        back ends at that epoch. Callbacks that watch validation figures, and metrics, are left out. This learner stays
+        as it is, users who were folded in are so in the new one too, and only new tables are left to `evaluate` on.
+
+        Returns:
+            The new learner, whose dataloaders have no validation part.
+
+        Raises:
+            ValueError: nothing was trained yet; weights were loaded from a file; row weights from a column, which are
+                known of the training rows alone.
+            TypeError: `collab_learner` did not make this learner.
+
+        Example:
+            >>> from collabkit import CollabDataLoaders, datasets
+            >>> events = datasets.synthetic(n_users=100, n_items=80, n_ratings=2000, seed=1).ratings
+            >>> names = {'user_name': 'user', 'item_name': 'title', 'feedback': 'implicit'}
+            >>> dls = CollabDataLoaders.from_df(events, seed=0, **names)
+            >>> learn = collab_learner(dls, n_factors=8)
+            >>> with learn.no_bar(), learn.no_logging():
+            ...     learn.fit_als(3)
+            ...     final = learn.refit_all()
+            >>> len(final.dls.train.dataset) == len(dls.train.dataset) + len(dls.valid.dataset)
+            True
+        """
+        return refit_all(self, collab_learner)
+
     def _keep_metrics(self):
         """Remember the last epoch's figures for `export`: `validate` and `get_preds` overwrite the recorder's."""
         recorder = getattr(self, "recorder", None)
@@ -125,9 +175,14 @@ class CollabLearner(LeanLearner):
         return self._recommender
 
     @delegates(Recommender.predict)
-    def predict(self, users, items, **kwargs) -> float | np.ndarray:
+    def predict(self, users, items, **kwargs) -> float | np.ndarray | tuple:
         """Predicted rating of each (user, item) pair; see `Recommender.predict`."""
         return self.recommender.predict(users, items, **kwargs)
+
+    @delegates(Recommender.calibrate)
+    def calibrate(self, method: str = "platt", **kwargs) -> pd.DataFrame:
+        """Learn what scores mean: probabilities, or intervals around ratings; see `Recommender.calibrate`."""
+        return self.recommender.calibrate(method, **kwargs)
 
     @delegates(Recommender.recommend)
     def recommend(self, users=None, k: int = 10, **kwargs) -> pd.DataFrame:
@@ -164,6 +219,10 @@ class CollabLearner(LeanLearner):
     def questionnaire(self, n: int = 10, **kwargs) -> pd.DataFrame:
         """Items to ask a new user about; see `Recommender.questionnaire`."""
         return self.recommender.questionnaire(n, **kwargs)
+
+    def vectors(self, side: str = "items") -> tuple[pd.Index, np.ndarray]:
+        """The ids and vectors of items or users, whose dot products are the scores; see `Recommender.vectors`."""
+        return self.recommender.vectors(side)
 
     def _extended(self, recommender: Recommender) -> "CollabLearner":
         """Take over the data of the recommender after it took new ids in."""
@@ -237,6 +296,8 @@ def collab_learner(
         ValueError: ratings outside `y_range`; sizes that do not fit the data; options of another model or feedback.
         TypeError: an unknown argument.
     """
+    options = {name: value for name, value in locals().items() if name not in ("dls", "kwargs")}
+    options |= {name: value for name, value in kwargs.items() if name not in ("metrics", "cbs")}
     seed = check_seed(getattr(dls, "seed", 0) if seed is None else seed)
     y_range = check_y_range(y_range)
     implicit = getattr(dls, "feedback", "explicit") == "implicit"
@@ -255,7 +316,11 @@ def collab_learner(
         probe(model, dls.data)
         if is_new and getattr(loss_func, "of_differences", False):
             model.drop_user_bias(reset=True)
-    return CollabLearner(dls, model, loss_func, seed=seed, wd_on=wd_on, **kwargs)
+    learn = CollabLearner(dls, model, loss_func, seed=seed, wd_on=wd_on, **kwargs)
+    learn.recipe.options = options
+    if not is_new and getattr(model, "trained", False):
+        learn.recipe.foreign = f"the {type(model).__name__} that it was given, which was trained before"
+    return learn
 
 
 def load_learner(
@@ -276,11 +341,8 @@ def load_learner(
 
     Raises:
         FileNotFoundError, BundleError: see `serve.load_artefact`.
-        ValueError: it was saved without a validation part.
     """
     model, data, _ = load_artefact(folder, models)
-    if data.valid is None:
-        raise ValueError(f"the artefact {folder} has no validation part, which a learner needs; use Recommender.load")
     word = "explicit" if data.rated else "implicit"
     feedback = read_feedback(word, n_neg=n_neg, negatives=negatives, by_user=by_user)
     options = {"path": path, "seed": 0, "bs": bs, "val_bs": val_bs, "device": device}

@@ -121,6 +121,8 @@ class Loader:
 
     def one_batch(self) -> tuple[Tensor, ...]:
         """The first batch of the next epoch, without starting it."""
+        if self.n == 0:
+            raise ValueError("this loader has no rows: there is no validation part")
         return next(self._batches(*self._plan(), self.epoch))
 
     def new(self, dataset: Interactions | None = None, batches=None, cls=None, **kwargs) -> "Loader":

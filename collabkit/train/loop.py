@@ -28,6 +28,7 @@ from collabkit.train.dataloaders import CollabDataLoaders
 from collabkit.train.fit_metrics import RankingMetric, is_ranking_function
 from collabkit.train.loader import Loader
 from collabkit.train.optim import TableAdamW, TableSparseAdam, feature_weights, undecayed
+from collabkit.train.refit import Recipe, recorded
 
 __all__ = ["LeanLearner"]
 
@@ -75,6 +76,7 @@ class LeanLearner(Learner):
         seed = check_seed(seed)
         self.seed, self._loader_epoch = seed, 0
         self._rng = torch.Generator().manual_seed(seed).get_state()
+        self.recipe, self.n_epochs_done, self.first_epoch = Recipe(), 0, 0
         if as_model(model) is not None and isinstance(dls, CollabDataLoaders):
             dls = dls.asking(model.needs)
         metrics = L(kwargs.pop("metrics", None))
@@ -121,6 +123,7 @@ class LeanLearner(Learner):
         self._n_plain = getattr(self.dl, "n_plain", None)
         super().all_batches()
 
+    @recorded
     def fit(
         self, n_epoch, lr=None, wd=None, cbs=None, reset_opt=False, start_epoch=0, *, checkpoint=None, resume=False
     ) -> None:
@@ -150,9 +153,37 @@ class LeanLearner(Learner):
                 raise
             settle_default_rows(self.model, self.dls)
 
+    def _end_cleanup(self):
+        """fastai's, and the last training loss: its graph would go on holding tables as they were before ids came."""
+        super()._end_cleanup()
+        self.loss_grad = None
+
+    def _do_epoch_validate(self, ds_idx=1, dl=None):
+        """fastai's; of no rows nothing is shown."""
+        loader = self.dls[ds_idx] if dl is None else dl
+        if getattr(loader, "n", None) != 0:
+            super()._do_epoch_validate(ds_idx, dl)
+
+    def validate(self, ds_idx=1, dl=None, cbs=None):
+        """fastai's `validate`: the loss and metrics of a part.
+
+        Raises:
+            ValueError: it has no rows.
+        """
+        self._check_rows(self.dls[ds_idx] if dl is None else dl)
+        return super().validate(ds_idx, dl, cbs)
+
+    @staticmethod
+    def _check_rows(loader) -> None:
+        if getattr(loader, "n", None) == 0:
+            raise ValueError("there is no validation part, as all rows are trained on: give dl=dls.test_dl(df)")
+
     def _do_epoch_train(self):
+        if as_model(self.model) is not None:
+            self.model.als = self.model.calibration = None  # of other weights; a sweep of least squares says so again
         super()._do_epoch_train()
         self.model.trained = True
+        self.n_epochs_done += 1
 
     def _do_fit(self):
         """fastai's epochs, from `first_epoch` on; none after weights have become NaN or infinite, which is said."""
@@ -164,6 +195,7 @@ class LeanLearner(Learner):
                     "used. Train a new one with a lower learning rate or less weight decay")  # fmt: skip
                 raise CancelFitException
 
+    @recorded
     def fit_one_cycle(
         self, n_epoch, lr_max=None, div=25.0, div_final=1e5, pct_start=0.25, wd=None, moms=None, cbs=None,
         reset_opt=False, start_epoch=0, *, checkpoint=None, resume=False,
@@ -180,6 +212,7 @@ class LeanLearner(Learner):
         cbs, again = [LeanScheduler(schedules, plan), *L(cbs)], {"checkpoint": checkpoint, "resume": resume}
         self.fit(n_epoch, cbs=cbs, reset_opt=reset_opt, wd=wd, start_epoch=start_epoch, **again)
 
+    @recorded
     def fit_sgdr(
         self, n_cycles, cycle_len, lr_max=None, cycle_mult=2, cbs=None, reset_opt=False, wd=None, start_epoch=0, *,
         checkpoint=None, resume=False,
@@ -230,16 +263,17 @@ class LeanLearner(Learner):
     def lr_find(self, *args, **kwargs) -> Any:
         """fastai's `lr_find`; the model, the optimiser and the fit that follows are the same as without it."""
         state, weights = (self._rng, self._loader_epoch), deepcopy(self.model.state_dict())
-        trained = getattr(self.model, "trained", False)
+        said = {name: getattr(self.model, name, None) for name in ("trained", "als", "calibration")}
         if self.opt is None:
             self.create_opt()
         moments = deepcopy(self.opt.state_dict())
         try:
-            return super().lr_find(*args, **kwargs)
+            with self.recipe.paused():
+                return super().lr_find(*args, **kwargs)
         finally:
             self._rng, self._loader_epoch = state
             self.model.load_state_dict(weights)
-            self.model.trained = trained
+            vars(self.model).update(said)
             self.opt.load_state_dict(moments)
             self._checkpoint("_tmp", ".safetensors").unlink(missing_ok=True)  # fastai's own copy of these
 
@@ -277,6 +311,9 @@ class LeanLearner(Learner):
             DamagedFileError: a bit of it has changed, or it was cut short.
             FileNotFoundError: there is neither.
         """
+        if not self.recipe.inside:  # else a callback of a fit puts back what that fit made
+            self.recipe.foreign = f"the file {file}"
+            self.model.als = self.model.calibration = None
         path = self._checkpoint(file, ".safetensors")
         old = self._checkpoint(file, ".pth")
         if Path(file).suffix == ".pth" or (old.is_file() and not path.is_file()):
@@ -304,6 +341,7 @@ class LeanLearner(Learner):
     def get_preds(self, ds_idx=1, dl=None, *args, **kwargs) -> Any:
         """fastai's `get_preds`, also of a single row, whose predictions `(1,)` fastai makes a scalar and trips over."""
         loader = self.dls[ds_idx] if dl is None else dl
+        self._check_rows(loader)
         ragged = isinstance(loader, Loader) and loader.batches.ragged
         if ragged or (isinstance(self.loss_func, RankingLoss) and kwargs.get("with_loss")):
             raise ValueError("batches that share different negatives have no table of predictions, and ranking losses "

@@ -16,6 +16,7 @@ from collabkit.data.splits.rows import (
     column_split,
     k_fold,
     leave_last_out,
+    no_split,
     random_split,
     rolling_windows,
     time_split,
@@ -24,6 +25,6 @@ from collabkit.data.splits.rows import (
 from collabkit.data.splits.splitter import Split, Splitter
 
 __all__ = [
-    "Split", "Splitter", "random_split", "leave_last_out", "time_split", "rolling_windows", "window_cuts", "k_fold",
-    "column_split", "cold_items", "cold_users",
+    "Split", "Splitter", "random_split", "no_split", "leave_last_out", "time_split", "rolling_windows", "window_cuts",
+    "k_fold", "column_split", "cold_items", "cold_users",
 ]  # fmt: skip

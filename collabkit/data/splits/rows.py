@@ -13,8 +13,8 @@ from collabkit.data.splits.splitter import Splitter
 from collabkit.data.tables import id_codes
 
 __all__ = [
-    "random_split", "leave_last_out", "time_split", "rolling_windows", "window_cuts", "k_fold", "column_split",
-    "before", "later",
+    "random_split", "no_split", "leave_last_out", "time_split", "rolling_windows", "window_cuts", "k_fold",
+    "column_split", "before", "later",
 ]  # fmt: skip
 
 
@@ -29,7 +29,7 @@ def random_split(
         ValueError: `valid_pct` is not strictly between 0 and 1, or a part would be empty.
     """
     if not 0 < valid_pct < 1:
-        raise ValueError(f"valid_pct must lie strictly between 0 and 1, got {valid_pct!r}")
+        raise ValueError(f"valid_pct must lie strictly between 0 and 1, got {valid_pct!r}; no_split() trains on all")
 
     def rows(df, columns):
         generator = None if seed is None else torch.Generator().manual_seed(check_seed(seed))
@@ -38,6 +38,18 @@ def random_split(
         return np.sort(order[n_valid:]), np.sort(order[:n_valid]), []
 
     return Splitter(f"random_split(valid_pct={valid_pct:g}, seed={seed})", rows, cold, min_rating=min_rating)
+
+
+def no_split() -> Splitter:
+    """All rows are training rows, and there is no validation part: for the last fit, after all choices are made.
+
+    `CollabDataLoaders.from_df(valid_pct=0)` is the same.
+
+    Example:
+        >>> no_split()(pd.DataFrame({'user': [1, 1, 2], 'item': ['a', 'b', 'a']}))
+        Split: 3 train and 0 valid rows by no_split()
+    """
+    return Splitter("no_split()", lambda df, _: (np.arange(len(df)), [], []), may_be_empty=True)
 
 
 def leave_last_out(

@@ -47,6 +47,7 @@ class Splitter:
         cold: what happens to validation rows whose user or item has no training row: `'keep'` or `'drop'` (counted).
         time_name: column of the event times, for splits that need it; `from_df` fills it in.
         min_rating: validation rows rated below it are left out (counted): what is to be found is what was liked.
+        may_be_empty: the validation part may have no rows, on purpose; of other splits that is an error.
     """
 
     by: str
@@ -54,6 +55,7 @@ class Splitter:
     cold: str = "keep"
     time_name: str | None = None
     min_rating: float | None = None
+    may_be_empty: bool = False
 
     def __post_init__(self):
         if self.cold not in ("keep", "drop"):
@@ -69,7 +71,7 @@ class Splitter:
             columns = name_columns(df, columns.user, columns.item, columns.rating, self.time_name)
         train, valid, notes = self.rows(df, columns)
         train, valid = _positions(train, len(df), self.by), _positions(valid, len(df), self.by)
-        _check_parts(train, valid, len(df), self.by)
+        self._check_parts(train, valid, len(df))
         used = np.zeros(len(df), dtype=bool)
         used[train] = used[valid] = True
         if len(train) + len(valid) > used.sum():
@@ -90,8 +92,14 @@ class Splitter:
                 warm &= np.bincount(codes[train], minlength=codes.max() + 1)[codes[valid]] > 0
             notes += _left_out(df, columns, valid, warm, "user or item without a training row (cold)", "valid: ")
             valid = valid[warm]
-        _check_parts(train, valid, len(df), self.by)
+        self._check_parts(train, valid, len(df))
         return Split(train, valid, self.by, tuple(notes))
+
+    def _check_parts(self, train: np.ndarray, valid: np.ndarray, n_rows: int) -> None:
+        for name, part in (("training", train), ("validation", valid)):
+            if len(part) == 0 and not (self.may_be_empty and name == "validation"):
+                raise ValueError(f"{self.by} leaves the {name} part empty ({len(train):,} training and {len(valid):,} "
+                                 f"validation of {n_rows:,} rows); use more data or another split")  # fmt: skip
 
 
 def _left_out(df: pd.DataFrame, columns: Columns, rows, keep: np.ndarray, reason: str, part: str = "") -> list[str]:
@@ -110,10 +118,3 @@ def _positions(rows, n_rows: int, by: str) -> np.ndarray:
     if len(rows) and (rows.min() < 0 or rows.max() >= n_rows):
         raise ValueError(f"{by} gives row positions from {rows.min()} to {rows.max()}; the table has {n_rows:,} rows")
     return rows.astype(np.int64)
-
-
-def _check_parts(train: np.ndarray, valid: np.ndarray, n_rows: int, by: str) -> None:
-    for name, part in (("training", train), ("validation", valid)):
-        if len(part) == 0:
-            raise ValueError(f"{by} leaves the {name} part empty ({len(train):,} training and {len(valid):,} "
-                             f"validation of {n_rows:,} rows); use more data or another split")  # fmt: skip

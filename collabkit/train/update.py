@@ -1,0 +1,101 @@
+"""`update`: what happened since the training, taken into a learner; and warm epochs on the rows of new items."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from collabkit.data.notices import say
+from collabkit.models.base import Model, evaluating
+from collabkit.train.loader import Loader
+
+__all__ = ["update", "train_rows"]
+
+STEPS = 100  # of a warm training, in whole passes over the rows
+
+
+def update(learn, events: pd.DataFrame, users=None, items=None, *, lr: float = 1e-2) -> None:
+    """Take new events into a learner's model and data; see `CollabLearner.update`."""
+    learn.dls.check_of()
+    recommender = learn.recommender
+    done = recommender._update(events, users, items)
+    model, data = learn.model, done.data
+    if data is learn.dls.data:
+        return
+    learn.dls = learn.dls.of(data).asking(model.needs)
+    learn.opt, recommender.data = None, learn.dls.data  # whose rows may stand in another order
+    learn._given = recommender.data
+    if len(done.untrained) == 0:
+        return
+    rows = {"item": done.untrained}
+    if "history" in model.needs and model.user_side.can_write:
+        rows["user"] = done.users
+    train_rows(learn, rows, lr=lr)
+    if "history" not in model.needs:  # users who have the new items are solved for with them
+        train = learn.dls.data.train
+        have = train.user_idx[torch.isin(train.item_idx, done.untrained)].unique()
+        recommender._resolve(have)
+
+
+def train_rows(learn, rows: dict[str, Tensor], *, lr: float = 1e-2, n_steps: int = STEPS) -> None:
+    """Train some rows of the tables by the learner's loss and batches; every other weight stays as it is, to the bit.
+
+    A pass is over all training rows, so that positives meet as many negatives as in the training; there are as many
+    passes as make `n_steps` batches, at least one. The steps are Adam's, whose rate falls linearly to zero.
+
+    Args:
+        learn: its model changes.
+        rows: by side the indices `(m,)`.
+        lr: the first rate.
+    """
+    model, loader = learn.model, learn.dls.train
+    model_rows = [(table.weight, rows[side.name]) for side in model.sides if side.name in rows for table in side.tables]
+    n_passes = max(1, math.ceil(n_steps / max(1, len(loader))))
+    total, own = n_passes * len(loader), [p[at.to(p.device)].detach().clone() for p, at in model_rows]
+    optimiser = torch.optim.Adam(own, lr=lr)
+    loader = loader.new()
+    with (
+        _own_gradients(model, [p for p, _ in model_rows]),
+        evaluating(model),
+        torch.enable_grad(),
+        learn.recipe.paused(),
+    ):
+        for step, batch in enumerate(_batches(loader, n_passes)):
+            n_inp = loader.n_inp
+            loss = learn.loss_func(model(*batch[:n_inp]), *batch[n_inp:])
+            gradients = torch.autograd.grad(loss, [p for p, _ in model_rows], allow_unused=True)
+            for (table, at), mine, gradient in zip(model_rows, own, gradients, strict=True):
+                mine.grad = None if gradient is None else _rows_of(gradient, at.to(table.device))
+            for group in optimiser.param_groups:
+                group["lr"] = lr * (1 - step / total)
+            optimiser.step()
+            with torch.no_grad():
+                for (table, at), mine in zip(model_rows, own, strict=True):
+                    table[at.to(table.device)] = mine
+    if not all(bool(mine.isfinite().all()) for mine in own):
+        say("the rows of new items became NaN or infinite in their training; call update with a lower lr")
+
+
+def _rows_of(gradient: Tensor, at: Tensor) -> Tensor:
+    return gradient.coalesce().to_dense()[at] if gradient.is_sparse else gradient[at]
+
+
+def _batches(loader: Loader, n_passes: int) -> Iterator[tuple]:
+    for _ in range(n_passes):
+        yield from loader
+
+
+@contextmanager
+def _own_gradients(model: Model, tables: list) -> Iterator[None]:
+    """Within it these tables alone have gradients."""
+    before = [(p, p.requires_grad) for p in model.parameters()]
+    try:
+        for p, _ in before:
+            p.requires_grad_(any(p is table for table in tables))
+        yield
+    finally:
+        for p, wanted in before:
+            p.requires_grad_(wanted)
