@@ -7,6 +7,7 @@ import sys
 import pandas as pd
 
 from . import (
+    als_defaults,
     als_speed,
     context,
     evaluate_speed,
@@ -39,6 +40,7 @@ BENCHMARKS = {
     "gowalla": gowalla.gowalla,
     "lightgcn_pick": lightgcn.lightgcn_pick,
     "lightgcn": lightgcn.lightgcn,
+    "als_defaults": als_defaults.als_defaults,
     "als_sweep": als_speed.als_sweep,
     "bpr_speed": ranking_speed.bpr_speed,
     "sampling_speed": ranking_speed.sampling_speed,

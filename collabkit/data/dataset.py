@@ -31,6 +31,7 @@ class Dataset:
         valid: what is held out while training, if anything.
         folded: the rows of users who were folded in after training, if any: hidden and saved, never trained on.
         features: side features of users and of items, row-aligned with the vocabularies.
+        disliked: pairs that are known negatives, if any: hidden like what was seen.
 
     Example:
         >>> from collabkit.data.tables import name_columns
@@ -44,6 +45,7 @@ class Dataset:
     valid: Interactions | None = None
     folded: Interactions | None = None
     features: SideFeatures = field(default_factory=SideFeatures)
+    disliked: Interactions | None = None
 
     @classmethod
     def of(cls, data) -> "Dataset":
@@ -84,8 +86,9 @@ class Dataset:
 
     @cached_property
     def known(self) -> Runs:
-        """The items that each user was trained on or folded in by, ascending and each once."""
-        return self.train.pairs if self.folded is None else self.train.pairs.union(self.folded.pairs)
+        """The items that each user was trained on or folded in by, or dislikes, ascending and each once."""
+        others = [part.pairs for part in (self.folded, self.disliked) if part is not None]
+        return self.train.pairs.union(*others) if others else self.train.pairs
 
     @cached_property
     def seen(self) -> Runs:
@@ -220,7 +223,7 @@ class Dataset:
         """The same with more ids at the end of one side's vocabulary, and the features of all of them."""
         extend = lambda part: None if part is None else replace(part, **{f"{side}s": vocab})  # noqa: E731
         both = self.features if features is None else self.features._replace(**{f"{side}s": features})
-        return Dataset(*map(extend, self.parts), both)
+        return Dataset(*map(extend, self.parts), both, extend(self.disliked))
 
     def with_folded(self, events: Interactions) -> "Dataset":
         """The same with the rows of folded-in users; of a repeated (user, item) pair the last row counts."""

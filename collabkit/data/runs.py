@@ -120,7 +120,9 @@ class Runs:
     def followed_by(self, other: Runs) -> Runs:
         """The rows of this and then those of `other`."""
         start = torch.cat([self.start, other.start[1:] + self.start[-1]])
-        return Runs(start, torch.cat([self.values, other.values]), self.width)
+        weighted = self.weight is not None and other.weight is not None
+        weight = torch.cat([self.weight, other.weight]) if weighted else None
+        return Runs(start, torch.cat([self.values, other.values]), self.width, weight)
 
     def padded(self, fill: int = 0) -> Tensor:
         """The values as a table `(n, longest)`, `fill` after the end of a row."""
@@ -129,9 +131,15 @@ class Runs:
         return table
 
     def unique(self) -> Runs:
-        """Each row's values once and ascending; these runs themselves where they are so already."""
-        distinct = bool((self.keys[1:] > self.keys[:-1]).all())
-        return self if distinct else Runs.from_keys(sorted_unique(self.keys), len(self), self.width)
+        """Each row's values once and ascending, with the last weight; these runs themselves where they are so already."""
+        if bool((self.keys[1:] > self.keys[:-1]).all()):
+            return self
+        found = Runs.from_keys(sorted_unique(self.keys), len(self), self.width)
+        if self.weight is None:
+            return found
+        order = np.argsort(self.keys, kind="stable")
+        last = order[np.append(np.diff(self.keys[order]) > 0, True)]
+        return Runs(found.start, found.values, self.width, self.weight[torch.from_numpy(last)])
 
     def find(self, rows, values) -> tuple[np.ndarray, np.ndarray]:
         """For pairs `(m,)`: where each is or would be among these sorted ones, and whether it is there."""
@@ -158,7 +166,7 @@ class Runs:
 
     def transposed(self) -> Runs:
         """The rows that have each value, ascending."""
-        return Runs.group(self.values, self.rows, self.width, width=len(self))
+        return Runs.group(self.values, self.rows, self.width, width=len(self), weight=self.weight)
 
     def matrix(self, weight: Tensor | None = None) -> Tensor:
         """The sparse `(n, width)` matrix with `weight` `(m,)`, default ones, at the pairs."""
