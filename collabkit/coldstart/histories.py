@@ -68,8 +68,9 @@ def read_histories(history, data: Dataset, *, rated: bool, y_range=None, ordered
     rows = rows[np.argsort(told.code[rows], kind="stable")]  # by user, else as they were
     counts = np.bincount(told.code[rows], minlength=1 if ids is None else len(ids))
     if (none := counts == 0).any():
-        who = f"{none.sum():,} user(s) have no item that the model knows, e.g. {ids[none].tolist()[0]!r}"
-        raise ValueError(f"{who}; leave them out, or add_items first")
+        example = "" if ids is None else f", e.g. {ids[none].tolist()[0]!r}"
+        raise ValueError(f"{none.sum():,} user(s) have no item that the model knows{example}; leave them out, or "
+                         "add_items first")  # fmt: skip
     weight = None if told.ratings is None else told.ratings[torch.from_numpy(rows)]
     histories = Runs.group(told.code[rows], told.items[rows], len(counts), width=data.n_items, weight=weight)
     if rated or weight is None:

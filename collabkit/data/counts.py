@@ -112,15 +112,15 @@ class Counted:
 def late_rows(events: Interactions, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Which rows `(n,)` came after the moment of a split by time into training rows and validation rows.
 
-    Where no validation row is earlier than a training row that is the last of these; where none of a user's is earlier
-    than the user's training rows, the user's first validation row. Other splits have no such moment.
+    The moment is that of the first validation row, if none is earlier than a training row; else of the first one of the
+    user, if none of the user's is. Other splits have none.
     """
     late = np.zeros(len(events), dtype=bool)
     if events.time is None or len(first) == 0 or len(second) == 0:
         return late
     time, users = events.time.numpy(), events.user_idx.numpy()
     if time[second].min() >= time[first].max():
-        late |= time > time[first].max()
+        late |= time > time[second].min()
     begins = np.full(events.n_users, np.iinfo(np.int64).max)
     np.minimum.at(begins, users[second], time[second])
     ends = np.full(events.n_users, np.iinfo(np.int64).min)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,7 +57,7 @@ def best_of_rows(block: scipy.sparse.csr_matrix, first: int, k: int) -> tuple[li
     """
     start, indices, data = block.indptr.tolist(), block.indices, block.data
     counts, kept = [], []
-    for row, (begin, end) in enumerate(zip(start, start[1:], strict=False), start=first):
+    for row, (begin, end) in enumerate(pairwise(start), start=first):
         values, columns = data[begin:end], indices[begin:end]
         if end - begin > k + 1:  # the largest with what is equal to the last of them: few, and the row itself
             least = np.partition(values, end - begin - k - 1)[end - begin - k - 1]

@@ -3,6 +3,7 @@
 import math
 import operator
 from collections.abc import Callable
+from copy import copy
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -70,10 +71,7 @@ class ALSSolver:
         self, train: Interactions, *, reg: float, unobserved_weight: float, nu: float = 1.0, n_cg: int = 3,
         device: torch.device | str = "cpu", disliked: Interactions | None = None,
     ):  # fmt: skip
-        for value, name in ((reg, "reg"), (unobserved_weight, "unobserved_weight")):
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be a number above 0, got {value!r}")
-        self.reg, self.unobserved_weight = float(reg), float(unobserved_weight)
+        self._weigh(reg, unobserved_weight)
         if not math.isfinite(nu):
             raise ValueError(f"nu must be a finite number, 1 for frequency-scaled regularisation, got {nu!r}")
         if operator.index(n_cg) < 1:
@@ -86,16 +84,36 @@ class ALSSolver:
         if repeated := train.n_duplicates():
             raise ValueError(f"{repeated:,} of {len(train):,} events repeat a (user, item) pair; keep one of each "
                              "first, e.g. df.drop_duplicates(['user', 'item'])")  # fmt: skip
+        self._counted = train.count is not None
         self._by_user, self._by_item = self._sides(train, disliked)
         self._user_penalty, self._item_penalty = self._penalty(self._by_user), self._penalty(self._by_item)
+
+    def again(self, reg: float, unobserved_weight: float) -> "ALSSolver":
+        """A solver of the same events with another `reg` and `unobserved_weight`."""
+        new = copy(self)
+        new._weigh(reg, unobserved_weight)
+        new._user_penalty, new._item_penalty = new._penalty(self._by_user), new._penalty(self._by_item)
+        return new
+
+    def _weigh(self, reg: float, unobserved_weight: float) -> None:
+        for value, name in ((reg, "reg"), (unobserved_weight, "unobserved_weight")):
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be a number above 0, got {value!r}")
+        self.reg, self.unobserved_weight = float(reg), float(unobserved_weight)
+
+    def _block(self, side: "_Observed", start: int, stop: int, dtype: torch.dtype) -> "_Block":
+        """Rows of a side; of data with counts less what the sum over all pairs has of them."""
+        block = side.block(start, stop, dtype)
+        if not self._counted:
+            return block
+        return block._replace(gain=block.gain - self.unobserved_weight * (block.pull > 0))
 
     def _sides(self, train: Interactions, disliked: Interactions | None) -> tuple["_Observed", "_Observed"]:
         """The observed pairs by user and by item."""
         pairs, gain, pull, worth = train.pairs, None, None, None
         if train.weight is not None or disliked is not None:
             weight = torch.ones(len(train)) if train.weight is None else train.weight
-            own = weight if train.count is None else weight - self.unobserved_weight
-            users, items, columns = train.user_idx, train.item_idx, [own, weight, weight]
+            users, items, columns = train.user_idx, train.item_idx, [weight, weight, weight]
             if disliked is not None:
                 users, items = torch.cat([users, disliked.user_idx]), torch.cat([items, disliked.item_idx])
                 extra = torch.ones(len(disliked))
@@ -137,7 +155,7 @@ class ALSSolver:
         total = self.unobserved_weight * ((P.T @ P).double() * (Q.T @ Q).double()).sum()
 
         def observed(start: int, stop: int) -> Tensor:
-            block = self._by_user.block(start, stop, P.dtype)
+            block = self._block(self._by_user, start, stop, P.dtype)
             scores = _sampled(block.events, P[start:stop], Q).values().double()
             if block.gain is None:
                 return (scores - 1).square().sum()
@@ -160,7 +178,7 @@ class ALSSolver:
         gram = self.unobserved_weight * (Y.T @ Y)  # (d, d)
 
         def solve(start: int, stop: int) -> None:
-            events = side.block(start, stop, X.dtype)
+            events = self._block(side, start, stop, X.dtype)
             _conjugate_gradients(events, penalty[start:stop, None].to(X.dtype), gram, X[start:stop], Y, self.n_cg)
 
         _each(solve, _blocks(side.runs, X.shape[1]), X.device)
