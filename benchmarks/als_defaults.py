@@ -51,8 +51,8 @@ def fit(dls, n_sweeps: int, **options):
 
 
 def als_defaults() -> None:
-    """`fit_als()` with nothing named, the rule alone, the old settings, and the best of random settings by NDCG@10 of the
-    validation part itself (weight 2 to 400 densities, penalty .1 to 1.6 in units of the rule's), d=64, 12 sweeps."""
+    """`fit_als()` with nothing named, the rule alone, the old settings, and the best of random settings by NDCG@10 of
+    the validation part itself (weight 2 to 400 densities, penalty .1 to 1.6 times the rule's unit); d=64, 12 sweeps."""
     chosen = os.environ.get("COLLABKIT_SETS", ",".join(SETS)).split(",")
     rows = []
     for name in chosen:

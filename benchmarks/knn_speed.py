@@ -20,13 +20,17 @@ REPEATS = int(os.environ.get("COLLABKIT_REPEATS", 3))
 def heavy_tailed(n_users: int, n_items: int, n_events: int, seed: int = 0) -> Interactions:
     """Events whose users and items have heavy tails."""
     rng = np.random.default_rng(seed)
-    pairs = {"user": (n_users * rng.random(n_events) ** 1.5).astype(int), "item": (n_items * rng.random(n_events) ** 2).astype(int)}
+    users, items = (
+        (n_users * rng.random(n_events) ** 1.5).astype(int),
+        (n_items * rng.random(n_events) ** 2).astype(int),
+    )
+    pairs = {"user": users, "item": items}
     return Interactions.from_df(pd.DataFrame(pairs).drop_duplicates(), Columns("user", "item"))
 
 
 def knn_speed() -> None:
-    """`ItemKNN(100).fit` against the product of the sparse matrices alone in scipy; EASE of few users by users against by
-    items; ContentKNN of 12,000 items with three of 15,000 categories each against dense features. Medians."""
+    """`ItemKNN(100).fit` against the product of the sparse matrices alone in scipy; EASE of few users by users against
+    by items; ContentKNN of 5,000 items with three of 15,000 categories each against dense features. Medians."""
     train, few = heavy_tailed(32_000, 38_000, 900_000), heavy_tailed(600, 5_000, 60_000)
     matrix = events_matrix(train)
     rng = np.random.default_rng(0)
@@ -53,5 +57,6 @@ def knn_speed() -> None:
         runs = interleaved({other: theirs, name: ours}, REPEATS)
         seconds = {which: median_seconds(found) for which, found in runs.items()}
         rows.append({"model": name, "seconds": round(seconds[name], 2), "against": other,
-                     "its seconds": round(seconds[other], 2), "ratio": round(seconds[name] / seconds[other], 2)})  # fmt: skip
+                     "its seconds": round(seconds[other], 2),
+                     "ratio": round(seconds[name] / seconds[other], 2)})  # fmt: skip
     write("knn_speed", rows)

@@ -248,7 +248,8 @@ def sparse_groups(n_users=700, n_items=12_000, n_events=8, seed=0) -> Interactio
     """Few events of many items: each user has some of one of twenty groups of items, the first ones more often."""
     rng = np.random.default_rng(seed)
     rows = [(u, i) for u in range(n_users)
-            for i in np.unique(rng.integers(0, 20) + 20 * (n_items // 20 * rng.random(n_events) ** 4).astype(int))]  # fmt: skip
+            for i in np.unique(rng.integers(0, 20) + 20 * (n_items // 20 * rng.random(n_events) ** 4).astype(int))
+            ]  # fmt: skip
     return events(rows, n_users, n_items)
 
 

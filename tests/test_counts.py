@@ -8,14 +8,24 @@ import pandas as pd
 import pytest
 import torch
 
-from collabkit import EASE, CollabDataLoaders, CollabWarning, Implicit, ItemKNN, Recommender, collab_learner, load_learner
+from collabkit import (
+    EASE,
+    CollabDataLoaders,
+    CollabWarning,
+    Implicit,
+    ItemKNN,
+    Recommender,
+    collab_learner,
+    load_learner,
+)
 from collabkit.data.confidence import CONFIDENCES, Confidence
 from collabkit.data.counts import late_rows
 from collabkit.data.interactions import Columns, Interactions
 from collabkit.train.als import ALSSolver
 
 LOG = pd.DataFrame(
-    [("a", "x", 3), ("a", "y", 1), ("a", "x", 2), ("b", "x", 4), ("b", "x", -4), ("b", "y", 5), ("c", "y", 0), ("c", "x", 1)],
+    [("a", "x", 3), ("a", "y", 1), ("a", "x", 2), ("b", "x", 4), ("b", "x", -4), ("b", "y", 5), ("c", "y", 0),
+     ("c", "x", 1)],
     columns=["user", "item", "qty"],
 )  # fmt: skip
 
@@ -62,7 +72,9 @@ def test_rows_of_a_pair_are_summed_and_returns_taken_off():
     assert pairs(dls.data.train) == {("a", "x"): 5, ("a", "y"): 1, ("b", "y"): 5, ("c", "x"): 1}
     text = " ".join(str(w.message) for w in said)
     assert "1 of 9 counts in 'qty' are below 0 (returns)" in text
-    assert "left out 3 of 9 rows, 0 of 3 users, 0 of 3 items: the counts of the (user, item) pair have a sum of 0" in text
+    assert (
+        "left out 3 of 9 rows, 0 of 3 users, 0 of 3 items: the counts of the (user, item) pair have a sum of 0" in text
+    )
 
 
 def test_repeats_are_counts():
@@ -79,7 +91,15 @@ def test_a_threshold_is_of_sums_where_there_are_no_ratings():
 
 def test_what_came_after_the_split_is_not_counted():
     df = pd.DataFrame(
-        [(1, "a", 1, 0), (1, "b", 1, 1), (2, "a", 1, 1), (2, "c", 1, 5), (1, "c", 1, 6), (1, "a", 9, 7), (2, "a", 2, 2)],
+        [
+            (1, "a", 1, 0),
+            (1, "b", 1, 1),
+            (2, "a", 1, 1),
+            (2, "c", 1, 5),
+            (1, "c", 1, 6),
+            (1, "a", 9, 7),
+            (2, "a", 2, 2),
+        ],
         columns=["user", "item", "qty", "time"],
     )
 

@@ -45,8 +45,9 @@ def read_histories(history, data: Dataset, *, rated: bool, y_range=None, ordered
     Args:
         history: of one user a dict from items to ratings, or to counts, or where the model knows neither a list of
             items; of many a DataFrame with the model's user, item and rating columns. Without the column of counts
-            each row counts 1; counts of repeated pairs add up, and what comes to 0 or less is left out. In a DataFrame, rows of unknown items are left
-            out and repeated pairs count once, the last one; both are counted in a `CollabWarning`.
+            each row counts 1; counts of repeated pairs add up, and what comes to 0 or less is left out. In a DataFrame,
+            rows of unknown items are left out and repeated pairs count once, the last one; both are counted in a
+            `CollabWarning`.
         data: of the model.
         rated: whether the model takes ratings; one that does not takes the items of a dict.
         y_range: of the ratings, where the model has one.

@@ -22,9 +22,9 @@ class Confidence:
     - `'linear'`: `f(r) = r`, equation 1 of Hu, Koren and Volinsky, "Collaborative filtering for implicit feedback
       datasets" (2008);
     - `'log'`: `f(r) = log(1 + r / eps)`, equation 6 there: for counts with a heavy tail;
-    - `'bm25'`: `f(r) = idf(i) r (k1 + 1) / (r + k1 (1 - b + b R_u / R))`, the items being the terms of users' documents,
-      R_u the user's total count and R its mean, `idf(i) = log(1 + (n_users - n_i + .5) / (n_i + .5))` for n_i users
-      who have the item: Robertson and Zaragoza, "The probabilistic relevance framework: BM25 and beyond" (2009), with
+    - `'bm25'`: `f(r) = idf(i) r (k1 + 1) / (r + k1 (1 - b + b R_u / R))`, the items being the terms of users'
+      documents, R_u the user's total count and R its mean, `idf(i) = log(1 + (n_users - n_i + .5) / (n_i + .5))` for n_i
+      users who have the item: Robertson and Zaragoza, "The probabilistic relevance framework: BM25 and beyond" (2009), with
       the idf of Lucene, which is never negative. What everybody has says less of each, and so does one count of many.
 
     So a pair has confidence 1 on average, a loss weighs its events as much as without counts, and in least squares
@@ -32,8 +32,8 @@ class Confidence:
 
     Args:
         kind: one of the three.
-        alpha: how much a count adds; 0 makes all pairs alike. Above 0 in the paper, where 40 did well: there it also says
-            how much less a pair that was not observed counts, which here is `unobserved_weight`.
+        alpha: how much a count adds; 0 makes all pairs alike. Above 0 in the paper, where 40 did well: there it also
+            says how much less a pair that was not observed counts, which here is `unobserved_weight`.
         eps: of `'log'`: counts well below it add little.
         k1, b: of `'bm25'`: from what count on more adds little, and how much a user's total matters (0 to 1).
 

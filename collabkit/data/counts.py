@@ -28,8 +28,8 @@ def read_counts(df: pd.DataFrame, name) -> np.ndarray:
     values = column.to_numpy(np.float64, na_value=np.nan)
     for bad, what in ((np.isnan(values), "missing (NaN)"), (np.isinf(values), "infinite")):
         if bad.any():
-            raise ValueError(f"column {name!r} has {bad.sum():,} {what} count(s), first at row {np.flatnonzero(bad)[0]};"
-                             " drop them, or fill them with what they stand for")  # fmt: skip
+            raise ValueError(f"column {name!r} has {bad.sum():,} {what} count(s), first at row "
+                             f"{np.flatnonzero(bad)[0]}; drop them, or fill them with what they stand for")  # fmt: skip
     if fractions := int((values != np.floor(values)).sum()):
         say(f"{fractions:,} of {len(values):,} counts in {name!r} are fractions, which are taken as amounts")
     return values

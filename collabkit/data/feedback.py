@@ -102,7 +102,7 @@ class Implicit:
         if isinstance(self.counts, bool) or not isinstance(self.counts, (str, int, np.integer)):
             raise TypeError(f"counts must be a column or 'repeats', got {self.counts!r}")
         if self.history is not None or self.repeats == "keep":
-            raise ValueError("counts= makes one event of all rows of a pair, and history= and repeats='keep' keep each: "
+            raise ValueError("counts= makes one event of all rows of a pair, history= and repeats='keep' keep each: "
                              "leave one of them out")  # fmt: skip
         if isinstance(self.confidence, Confidence) and self.alpha is not None:
             raise ValueError("give alpha in the Confidence record or beside it, not both")
@@ -116,7 +116,7 @@ class Implicit:
         if self.threshold is None:
             raise ValueError("dislikes= needs threshold=, below which a rating is a dislike")
         if self.history is not None or self.by_user or self.negatives not in (None, "uniform", "popularity"):
-            raise ValueError("dislikes='negatives' are negatives of each row's own: negatives='uniform' or 'popularity', "
+            raise ValueError("dislikes='negatives' are of each row's own: give negatives='uniform' or 'popularity', "
                              "without by_user= and history=")  # fmt: skip
 
 

@@ -131,7 +131,7 @@ class Runs:
         return table
 
     def unique(self) -> Runs:
-        """Each row's values once and ascending, with the last weight; these runs themselves where they are so already."""
+        """Each row's values once and ascending, with the last weight, or these themselves."""
         if bool((self.keys[1:] > self.keys[:-1]).all()):
             return self
         found = Runs.from_keys(sorted_unique(self.keys), len(self), self.width)

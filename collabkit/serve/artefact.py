@@ -4,7 +4,8 @@
     users.parquet         one column `id`: the id of row 1, 2, ... of the user table
     items.parquet         likewise
     interactions.parquet  user_idx, item_idx, rating?, time?, count?, part (0 training, 1 validation, 2 of users folded
-                          in, 3 disliked), and context_0, ... where the events have a context (of several numbers context_0_0, ...)
+                          in, 3 disliked), and context_0, ... where the events have a context (of several numbers
+                          context_0_0, ...)
     features.safetensors  the side features of users and items, if the model has any
     config.json           format and version, model class and arguments, column names, data hash, metrics, checksums
 

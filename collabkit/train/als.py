@@ -3,8 +3,8 @@
 import math
 import operator
 from collections.abc import Callable
-from copy import copy
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from typing import NamedTuple
 
 import torch
@@ -28,15 +28,16 @@ class ALSSolver:
         sum over observed c (s - 1)^2 + w * sum over all pairs s^2
             + reg * sum_u (n_u + w * n_items)^nu |p_u|^2 + reg * sum_i (n_i + w * n_users)^nu |q_i|^2
 
-    where w is `unobserved_weight`, c is 1 or the weight of the row, and `n_u` the sum of c over the user's events, `n_i`
-    over the item's. The loss is that of Hu, Koren and Volinsky, "Collaborative filtering for implicit feedback datasets"
-    (2008), the regularisation that of Rendle, Krichene, Zhang and Koren, "Revisiting the performance of iALS on item
-    recommendation benchmarks" (2021), section 3, as is the second sum over all pairs. Of data with counts, c is their
-    confidence and the second sum is over the pairs that were not observed, as in the paper of 2008: with nu = 0 a half
-    sweep that is solved to the end gives its equation 4, `x_u = (Y'C_u Y + reg I)^-1 Y'C_u p_u`, all of it in units of the
-    mean confidence (there w is 1 in the units of c that are not divided by the mean). Pairs that are `disliked` add s^2,
-    and 1 to `n_u` and `n_i`. A half sweep takes `n_cg` steps of conjugate gradients from the present vectors, as Takacs, Pilaszy and
-    Tikk, "Applications of the conjugate gradient method for implicit feedback collaborative filtering" (2011). All
+    where w is `unobserved_weight`, c is 1 or the weight of the row, and `n_u` the sum of c over the user's events,
+    `n_i` over the item's. The loss is that of Hu, Koren and Volinsky, "Collaborative filtering for implicit feedback
+    datasets" (2008), the regularisation that of Rendle, Krichene, Zhang and Koren, "Revisiting the performance of iALS
+    on item recommendation benchmarks" (2021), section 3, as is the second sum over all pairs. Of data with counts, c is
+    their confidence and the second sum is over the pairs that were not observed, as in the paper of 2008: with nu = 0
+    a half sweep that is solved to the end gives its equation 4, `x_u = (Y'C_u Y + reg I)^-1 Y'C_u p_u`, all of it in units of
+    the mean confidence (there w is 1 in the units of c that are not divided by the mean). Pairs that are `disliked` add
+    s^2, and 1 to `n_u` and `n_i`. A half sweep takes `n_cg` steps of conjugate gradients from the present vectors, as
+    Takacs, Pilaszy and Tikk, "Applications of the conjugate gradient method for implicit feedback collaborative
+    filtering" (2011). All
     users go together: the sum over all pairs is a product with the Gram matrix of the items, and the sum over the
     observed ones two sparse products, so a step costs O(events * d + rows * d^2) for any d.
 
@@ -263,7 +264,8 @@ def _each(function: Callable, blocks: list[tuple[int, int]], device: torch.devic
 
 
 def _conjugate_gradients(block: _Block, penalty: Tensor, gram: Tensor, X: Tensor, Y: Tensor, n_steps: int) -> None:
-    """`n_steps` steps, in place, for every row x_u of `X` on `(sum_i g_i y_i y_i' + gram + penalty_u) x_u = sum_i h_i y_i`.
+    """`n_steps` steps, in place, for every row x_u of `X` on `(sum_i g_i y_i y_i' + gram + penalty_u) x_u = sum_i h_i
+    y_i`.
 
     `block` the items i of each row u, with their gain g and pull h; `penalty` `(b, 1)`; `gram` `(d, d)`, `w * Y'Y`; `X`
     `(b, d)`, from which the steps start; `Y` `(n, d)`.

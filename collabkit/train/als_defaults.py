@@ -18,7 +18,8 @@ __all__ = ["AlsDefaults", "pick_als", "als_rule"]
 
 TIMES_DENSITY = 20.0  # weight of an unobserved pair, in densities
 STRENGTH = 0.4  # of the penalty, in units of what noise would reach
-TRIALS = 9
+TRIALS = 9  # at the most
+STEPS = 3.5, 2.0  # of the weight and the strength
 SWEEPS = 3  # of a trial
 USERS, SHARE = 1500, 0.2  # who are asked in a trial, and how much of what they have
 FEWEST = 500  # held-out pairs below which trials say nothing
@@ -48,7 +49,8 @@ def als_rule(
     """`(reg, unobserved_weight)` from the shape of the data.
 
     With U users, I items and n events the weight is `times` the density `n / (U I)`: whatever the catalogue, all
-    unobserved pairs together weigh so many times what the observed ones do, but no more a pair. The penalties of the vectors cut off what
+    unobserved pairs together weigh so many times what the observed ones do, but no more a pair. The penalties of the
+    vectors cut off what
     does not stand out of the matrix of events: where unobserved pairs make up most of the loss, a singular value s of
     it becomes `(s - l) / w`, with l the geometric mean of a user's and an item's penalty. So l is `strength` times
     `sqrt(n / U) + sqrt(n / I)`, about the largest singular value of a random matrix of that density (the edge of
@@ -74,9 +76,10 @@ def pick_als(
 ) -> AlsDefaults:  # fmt: skip
     """`reg` and `unobserved_weight`, those that are not given, by `als_rule` and a few short fits around it.
 
-    Each of nine trials is a fit of three sweeps that is asked for a fifth of what up to 1,500 users have, cut from
-    `train`. Another setting than the rule's is taken where NDCG@20 gains more than two standard errors. That is 27 sweeps: where these would be more than three fits of `n_sweeps`, or fewer than
-    500 pairs could be held out, the rule alone decides, as with `search=False`.
+    Each of five to nine trials is a fit of three sweeps that is asked for a fifth of what up to 1,500 users have, cut
+    from `train`. Another setting than the rule's is taken where NDCG@20 gains more than two standard errors. That is 27
+    sweeps: where these would be more than three fits of `n_sweeps`, or fewer than 500 pairs could be held out, the rule
+    alone decides, as with `search=False`.
 
     Args:
         train, disliked: as of `ALSSolver`.
@@ -90,7 +93,7 @@ def pick_als(
     """
     given = {"unobserved_weight": unobserved_weight}
     held, reason = None, "a rule from shape and density"
-    if search and TRIALS * SWEEPS <= 3 * n_sweeps:
+    if search and 3 * n_sweeps >= TRIALS * SWEEPS:
         held = _held_out(train, seed)
         reason += "" if held is not None else ": too few events for trials"
     times, strength, trials = TIMES_DENSITY, STRENGTH, {}
@@ -119,16 +122,16 @@ def pick_als(
 
 
 def _climb(score: Callable[..., np.ndarray], free: tuple[bool, bool]) -> tuple[float, float]:
-    """`(times, strength)` from the rule on, one after the other, first by large steps and then by small ones.
+    """`(times, strength)` from the rule on, one after the other, by steps up and down, twice.
 
     A step is taken where the users' figures gain more than two standard errors of their differences: the rule is good
     enough for what is less than that.
     """
     at = [TIMES_DENSITY, STRENGTH]
-    for steps in ((3.5, 2.0), (1.8, 1.4)):
+    for _ in range(2):  # where the first round took no step, the second one finds everything tried
         for axis in (0, 1):
             best, middle = score(*at), at[axis]
-            for step in (steps[axis], 1 / steps[axis]) if free[axis] else ():
+            for step in (STEPS[axis], 1 / STEPS[axis]) if free[axis] else ():
                 there = [*at[:axis], middle * step, *at[axis + 1 :]]
                 gain = score(*there) - best
                 if gain.mean() > 2 * gain.std() / len(gain) ** 0.5:

@@ -178,9 +178,9 @@ class AlternatingLeastSquares(Callback):
         users, items = (table.detach().norm(dim=1) for table in self.both_tables)
         largest = float(users[1:].mean() * items[1:].mean())
         if largest < VANISHED:
-            say(f"the vectors have vanished: norms of {users[1:].mean():.1g} (users) and {items[1:].mean():.1g} (items) on "
-                "average, so that all scores are about 0. The penalty is too strong for data as sparse as these: lower "
-                "reg or unobserved_weight, or leave both out and fit_als picks them")  # fmt: skip
+            say(f"the vectors have vanished: norms of {users[1:].mean():.1g} (users) and {items[1:].mean():.1g} "
+                "(items) on average, so that all scores are about 0. The penalty is too strong for data as sparse as "
+                "these: lower reg or unobserved_weight, or leave both out and fit_als picks them")  # fmt: skip
 
 
 class DeviceMixedPrecision(MixedPrecision):

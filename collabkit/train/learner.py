@@ -95,7 +95,7 @@ class CollabLearner(LeanLearner):
         Args:
             n_sweeps: how many.
             reg, unobserved_weight: of the objective, see `als.ALSSolver`. What is not named is picked, and said: by a
-                rule from shape and density, and nine short fits around it that are judged on a part cut from the
+                rule from shape and density, and a few short fits around it that are judged on a part cut from the
                 training part; see `als_defaults.pick_als`. Together these cost less than three fits.
             nu, n_cg: the exponent of the penalty and the steps of conjugate gradients.
             search: whether to try; False: the rule alone.

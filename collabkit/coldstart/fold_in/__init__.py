@@ -71,7 +71,8 @@ class FoldIn:
 
         Args:
             histories: `b` runs of item indices of at least 1, with ratings as `weight` exactly if the model was trained
-                on some; of data with counts with confidences, default 1. A repeated item counts as often as it is there.
+                on some; of data with counts with confidences, default 1. A repeated item counts as often as it is
+                there.
             at: `(b,)` user indices whose side features apply; default 0, the features of an unknown user.
 
         Returns:

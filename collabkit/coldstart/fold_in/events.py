@@ -24,13 +24,14 @@ _SHARPER = 1.4  # see `_temperature`
 class EventSolver:
     """Rows of users from events: the mode of the posterior of a multinomial likelihood.
 
-    An event whose history has a weight, its confidence, counts so many times. Each of a user's n events is a draw from `softmax(beta * logits(x))` over the items, and `x ~ N(mean, C)` of the
-    trained users' rows. The model may have been trained by any loss, least squares included: `beta` turns its logits
-    into log-odds of one item against another, and is picked, with the scale of C, by how likely trained users' other
-    events become given a few of them. With the curvature at the mean user, the covariance of the items' slopes under
-    the softmax, diagonal together with C by one eigendecomposition, Fisher scoring needs no solve for any n; it
-    preconditions a few steps of conjugate gradients (Polak and Ribiere) with exact line search. Where the logits are
-    not linear in the row, Gauss-Newton steps do the same with the curvature of each user.
+    An event whose history has a weight, its confidence, counts so many times. Each of a user's n events is a draw from
+    `softmax(beta * logits(x))` over the items, and `x ~ N(mean, C)` of the trained users' rows. The model may have been
+    trained by any loss, least squares included: `beta` turns its logits into log-odds of one item against another, and
+    is picked, with the scale of C, by how likely trained users' other events become given a few of them. With the
+    curvature at the mean user, the covariance of the items' slopes under the softmax, diagonal together with C by one
+    eigendecomposition, Fisher scoring needs no solve for any n; it preconditions a few steps of conjugate gradients
+    (Polak and Ribiere) with exact line search. Where the logits are not linear in the row, Gauss-Newton steps do the
+    same with the curvature of each user.
 
     Args:
         scores, train: of the model, and its training interactions.
