@@ -23,9 +23,10 @@ class Confidence:
       datasets" (2008);
     - `'log'`: `f(r) = log(1 + r / eps)`, equation 6 there: for counts with a heavy tail;
     - `'bm25'`: `f(r) = idf(i) r (k1 + 1) / (r + k1 (1 - b + b R_u / R))`, the items being the terms of users'
-      documents, R_u the user's total count and R its mean, `idf(i) = log(1 + (n_users - n_i + .5) / (n_i + .5))` for n_i
-      users who have the item: Robertson and Zaragoza, "The probabilistic relevance framework: BM25 and beyond" (2009), with
-      the idf of Lucene, which is never negative. What everybody has says less of each, and so does one count of many.
+      documents, R_u the user's total count and R its mean, `idf(i) = log(1 + (n_users - n_i + .5) / (n_i + .5))` for
+      n_i users who have the item: Robertson and Zaragoza, "The probabilistic relevance framework: BM25 and beyond"
+      (2009), with the idf of Lucene, which is never negative. What everybody has says less of each, and so does one
+      count of many.
 
     So a pair has confidence 1 on average, a loss weighs its events as much as without counts, and in least squares
     `unobserved_weight` and `reg` keep their meaning. Equal counts are as no counts, but for `'bm25'`.

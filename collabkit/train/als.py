@@ -32,14 +32,14 @@ class ALSSolver:
     `n_i` over the item's. The loss is that of Hu, Koren and Volinsky, "Collaborative filtering for implicit feedback
     datasets" (2008), the regularisation that of Rendle, Krichene, Zhang and Koren, "Revisiting the performance of iALS
     on item recommendation benchmarks" (2021), section 3, as is the second sum over all pairs. Of data with counts, c is
-    their confidence and the second sum is over the pairs that were not observed, as in the paper of 2008: with nu = 0
-    a half sweep that is solved to the end gives its equation 4, `x_u = (Y'C_u Y + reg I)^-1 Y'C_u p_u`, all of it in units of
-    the mean confidence (there w is 1 in the units of c that are not divided by the mean). Pairs that are `disliked` add
-    s^2, and 1 to `n_u` and `n_i`. A half sweep takes `n_cg` steps of conjugate gradients from the present vectors, as
-    Takacs, Pilaszy and Tikk, "Applications of the conjugate gradient method for implicit feedback collaborative
-    filtering" (2011). All
-    users go together: the sum over all pairs is a product with the Gram matrix of the items, and the sum over the
-    observed ones two sparse products, so a step costs O(events * d + rows * d^2) for any d.
+    their confidence and the second sum is over the pairs that were not observed, as in the paper of 2008: with nu = 0 a
+    half sweep that is solved to the end gives its equation 4, `x_u = (Y'C_u Y + reg I)^-1 Y'C_u p_u`, all of it in
+    units of the mean confidence (there w is 1 in the units of c that are not divided by the mean). Pairs that are
+    `disliked` add s^2, and 1 to `n_u` and `n_i`. A half sweep takes `n_cg` steps of conjugate gradients from the
+    present vectors, as Takacs, Pilaszy and Tikk, "Applications of the conjugate gradient method for implicit feedback
+    collaborative filtering" (2011). All users go together: the sum over all pairs is a product with the Gram matrix of
+    the items, and the sum over the observed ones two sparse products, so a step costs O(events * d + rows * d^2) for
+    any d.
 
     Args:
         train: the events, each (user, item) pair once, with their weights, if any; ratings and times are not looked at.
