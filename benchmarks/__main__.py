@@ -7,6 +7,7 @@ import sys
 import pandas as pd
 
 from . import (
+    als_defaults,
     als_speed,
     context,
     diversity,
@@ -14,6 +15,7 @@ from . import (
     features,
     fold_in,
     gowalla,
+    knn_speed,
     lightgcn,
     quality,
     ranking_quality,
@@ -41,6 +43,8 @@ BENCHMARKS = {
     "gowalla": gowalla.gowalla,
     "lightgcn_pick": lightgcn.lightgcn_pick,
     "lightgcn": lightgcn.lightgcn,
+    "als_defaults": als_defaults.als_defaults,
+    "knn_speed": knn_speed.knn_speed,
     "als_sweep": als_speed.als_sweep,
     "bpr_speed": ranking_speed.bpr_speed,
     "sampling_speed": ranking_speed.sampling_speed,

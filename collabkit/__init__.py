@@ -19,6 +19,7 @@ _NAMES = {
     "train.learner": ["collab_learner", "CollabLearner", "load_learner"],
     "train.backtest": ["backtest"],
     "train.fit_metrics": ["HitRate", "NDCG"],
+    "data.confidence": ["Confidence"],
     "data.feedback": ["Implicit"],
     "data.features": ["Features"],
     "data.vocab": ["Vocab"],
@@ -53,6 +54,7 @@ if TYPE_CHECKING:  # what a type checker reads in the place of `__getattr__`
     from collabkit.data import splits as splits
     from collabkit.data.dataset import Dataset as Dataset
     from collabkit.data.features import Features as Features
+    from collabkit.data.confidence import Confidence as Confidence
     from collabkit.data.feedback import Implicit as Implicit
     from collabkit.data.interactions import Interactions as Interactions
     from collabkit.data.notices import CollabWarning as CollabWarning

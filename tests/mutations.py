@@ -55,7 +55,7 @@ MUTATIONS = {  # name: file, line, what stands in its place, tests
     "jackknife counts itself": ("coldstart/fold_in/jackknife.py", "(counts[items] - 1)", "(counts[items] + 0)", "fold_in"),
     "jackknife turned round": ("coldstart/fold_in/jackknife.py", "[part - change for", "[part + change for", "fold_in"),
     "least squares without a penalty": ("train/als.py", "torch.addcmul(V @ gram, V, penalty)", "V @ gram", "als"),
-    "least squares of twos": ("train/als.py", "1 - scores.values()", "2 - scores.values()", "als"),
+    "least squares of twos": ("train/als.py", "(1 if pull is None else pull)", "(2 if pull is None else pull)", "als"),
     "bpr turned round": ("losses.py", "F.softplus(neg - pos[:, None])", "F.softplus(pos[:, None] - neg)", "ranking_losses"),
     "hinge without a margin": ("losses.py", "neg - pos[:, None] + margin", "neg - pos[:, None]", "ranking_losses"),
     "logQ turned round": ("losses.py", "neg - log_counts], dim=1)", "neg + log_counts], dim=1)", "ranking_losses"),

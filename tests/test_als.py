@@ -1,5 +1,6 @@
 """`ALSSolver`: its sweeps and objective against dense algebra, empty rows, planted blocks, bad arguments."""
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from collabkit.data.interactions import Columns, Interactions
 from collabkit.data.vocab import Vocab
 from collabkit.train.als import ALSSolver
+from collabkit.train.als_defaults import TRIALS, als_rule, pick_als
 
 N_USERS, N_ITEMS = 40, 30
 
@@ -237,3 +239,50 @@ def test_bad_tables(sparse_events):
         solver.solve_items(P.double(), Q)
     with pytest.raises(ValueError, match="d must be at least 1"):
         solver.init_tables(0, seed=0)
+
+
+# --- what is picked where nothing is named ---------------------------------------------------------------------------
+
+
+def sparse_groups(n_users=700, n_items=12_000, n_events=8, seed=0) -> Interactions:
+    """Few events of many items: each user has some of one of twenty groups of items, the first ones more often."""
+    rng = np.random.default_rng(seed)
+    rows = [(u, i) for u in range(n_users)
+            for i in np.unique(rng.integers(0, 20) + 20 * (n_items // 20 * rng.random(n_events) ** 4).astype(int))
+            ]  # fmt: skip
+    return events(rows, n_users, n_items)
+
+
+def test_the_rule_does_not_let_zero_win_where_fixed_settings_do():
+    train = sparse_groups()
+    norms = []
+    for reg, weight in (als_rule(train), (0.007, 0.3)):
+        solver = ALSSolver(train, reg=reg, unobserved_weight=weight)
+        P, Q = solver.init_tables(16, seed=0)
+        for _ in range(8):
+            sweep(solver, P, Q)
+        norms.append(float(P[1:].norm(dim=1).mean()))
+    assert norms[0] > 0.1 and norms[1] < 0.05 * norms[0]
+
+
+@pytest.mark.parametrize("given", [{}, {"reg": 0.5}, {"unobserved_weight": 0.02}, {"reg": 0.01, "nu": 0.5}])
+def test_what_is_named_stays_and_the_rest_is_picked(given):
+    train = sparse_groups()
+    picked = pick_als(train, 8, 12, **given)
+    assert all(getattr(picked, name, value) == value for name, value in given.items())
+    assert 1 <= len(picked.trials) <= TRIALS and f"reg={picked.reg:.3g}" in picked.why
+    assert pick_als(train, 8, 12, **given) == picked
+    assert math.isfinite(picked.reg) and 0 < picked.unobserved_weight <= 1
+
+
+def test_a_short_fit_or_few_events_are_left_to_the_rule(sparse_events):
+    for train, n_sweeps in ((sparse_groups(), 8), (sparse_events, 12)):
+        picked = pick_als(train, 8, n_sweeps)
+        assert picked.trials == () and (picked.reg, picked.unobserved_weight) == als_rule(train)
+
+
+def test_a_rule_that_is_far_off_is_left(monkeypatch):
+    monkeypatch.setattr("collabkit.train.als_defaults.STRENGTH", 1.2)
+    train = sparse_groups()
+    picked = pick_als(train, 8, 12)
+    assert picked.reg < 0.6 * als_rule(train, strength=1.2, unobserved_weight=picked.unobserved_weight)[0], picked

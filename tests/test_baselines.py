@@ -68,6 +68,47 @@ def test_item_neighbours_against_brute_force(seed, k, shrink):
     assert scores(knn, data) == pytest.approx(x @ kept.T, abs=1e-5)
 
 
+@given(st.integers(0, 1000), st.sampled_from([0.5, 20.0]))
+def test_ease_by_users_is_ease_by_items(seed, l2):
+    data, x = random_rows(seed, n_users=6, n_items=30)
+    by_users, by_items = EASE(l2).fit(data), EASE(l2)
+    assert by_users.inverse.shape == (int((x.sum(1) > 0).sum()),) * 2 and by_users.weights.numel() == 0
+    by_items._fit_items(data)
+    by_items.counts = by_users.counts
+    history = data.pairs
+    assert torch.allclose(by_users.scores(history), by_items.scores(history), atol=2e-7)
+    idx = torch.tensor([3, 1, 29])
+    assert torch.allclose(by_users.item_similarity(idx), by_items.item_similarity(idx), atol=2e-7)
+
+
+def test_ease_by_users_where_items_are_too_many(tmp_path):
+    data, _ = random_rows(3, n_users=20, n_items=24)
+    by_items, by_users = EASE(5.0).fit(data), EASE(5.0, max_items=22).fit(data)
+    assert len(by_items.weights) == 24 and len(by_users.weights) == 0
+    lists, others = by_items.recommend(k=4), Recommender.load(by_users.export(tmp_path / "out")).recommend(k=4)
+    assert lists["item"].equals(others["item"]) and np.allclose(lists["score"], others["score"], atol=1e-6)
+
+
+def test_neighbours_hold_no_zeros_and_older_artefacts_load():
+    data, _ = random_rows(4, n_users=15, n_items=20)
+    knn = ItemKNN(5).fit(data)
+    assert (knn.nearness > 0).all() and knn.neighbours.lengths.max() <= 5
+    assert (knn.neighbours.values != knn.neighbours.rows).all()
+    near, nearness = torch.zeros(20, 5, dtype=torch.int64), torch.zeros(20, 5)  # the table of earlier formats
+    place = torch.arange(len(knn.near)) - knn.near_start[knn.neighbours.rows]
+    near[knn.neighbours.rows, 4 - place], nearness[knn.neighbours.rows, 4 - place] = knn.near, knn.nearness
+    old = ItemKNN(5)
+    old.restore({"near": near, "nearness": nearness, "counts": knn.counts})
+    assert torch.equal(old.near, knn.near) and torch.equal(old.nearness, knn.nearness)
+    assert torch.equal(old.near_start, knn.near_start) and len(old.state_dict()) == len(knn.state_dict())
+
+
+def test_of_equal_neighbours_the_first_are_taken():
+    rows = [(u, i, 1) for u in range(1, 4) for i in range(1, 8)]  # everybody has everything: all cosines are 1
+    knn = ItemKNN(3).fit(interactions(rows, 4, 8, rated=False))
+    assert [run.tolist() for run in knn.neighbours][1:4] == [[2, 3, 4], [1, 3, 4], [1, 2, 4]]
+
+
 @pytest.mark.parametrize("name", MAKE)
 def test_candidates_in_any_order(name):
     data, _ = random_rows(3)
@@ -123,8 +164,8 @@ def test_what_can_be_fitted_to():
 
 def test_what_is_refused():
     data, _ = random_rows(1)
-    with pytest.raises(ValueError, match="9 items are more than max_items=8 .*filters.min_count.*or use ItemKNN"):
-        EASE(max_items=8).fit(data)
+    with pytest.raises(ValueError, match="9 items are more than max_items=4, .* users.*filters.min_count.*use ItemKNN"):
+        EASE(max_items=4).fit(data)
     for call in (lambda b: b.recommend(), lambda b: b.evaluate(), lambda b: b.similar_items(100, 3)):
         with pytest.raises(ValueError, match=r"this EASE is not fitted; call .fit\(dls\) first"):
             call(EASE())

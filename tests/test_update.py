@@ -54,7 +54,10 @@ def trained(kind: str, table=None, **options):
     table = planted(kind == "rated") if table is None else table
     dls = quiet(CollabDataLoaders.from_df, table, **{**NAMES, **KINDS[kind], **options})
     learn = silence(collab_learner(dls, **{"n_factors": 8, **OPTIONS.get(kind, {})}))
-    learn.fit_als(6) if kind == "als" else learn.fit_one_cycle(25 if kind == "network" else 10, 2e-2)
+    if kind == "als":
+        learn.fit_als(6, reg=0.007, unobserved_weight=0.3)
+    else:
+        learn.fit_one_cycle(25 if kind == "network" else 10, 2e-2)
     return learn
 
 

@@ -360,10 +360,14 @@ def test_pairs_one_a_row_carry_no_weights():
         Pointwise(Ranked(data, make_sampler("uniform", data)))
 
 
-def test_least_squares_refuse_weights():
-    learn = make_ranker("dot", make_clicks_dls(weights="inverse_user"))
-    with pytest.raises(ValueError, match="alternating least squares ignores the weights"):
-        learn.fit_als(1)
+def test_least_squares_take_weights():
+    def fitted(**kwargs):
+        learn = make_ranker("dot", make_clicks_dls(**kwargs))
+        learn.fit_als(2, reg=0.02, unobserved_weight=0.2)
+        return torch.cat([p.detach().flatten() for p in learn.model.parameters()])
+
+    plain, ones, other = fitted(), fitted(df=clicks().assign(one=3), weights="one"), fitted(weights="inverse_item")
+    assert torch.allclose(plain, ones, atol=1e-5) and not torch.allclose(plain, other, atol=1e-3)
 
 
 # --- the learner -----------------------------------------------------------------------------------------------------

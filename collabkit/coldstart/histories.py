@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from collabkit.data.counts import read_counts
 from collabkit.data.dataset import Dataset
 from collabkit.data.interactions import Columns, Interactions, check_ratings, check_times, encode_times
 from collabkit.data.notices import MissingError, say
@@ -23,7 +24,8 @@ class NewUsers:
     """New users and what each has rated or clicked, every item once but for models that read events in their order."""
 
     ids: pd.Index | None  # `(b,)` external ids; None for one user without an id
-    histories: Runs  # `b` runs of items, in the order given, with their ratings as `weight`
+    histories: Runs  # `b` runs of items, in the order given, with their ratings, or confidences, as `weight`
+    count: Tensor | None = None  # `(m,)` of each of them, where the model's data has counts
 
     def __len__(self) -> int:
         return len(self.histories)
@@ -36,7 +38,8 @@ class NewUsers:
         """The histories as interactions of the users at `user_idx` `(b,)`, without times and context."""
         rows, users = self.histories, user_idx[self.histories.rows]
         context = like.unknown_moments(len(users))
-        events = {"user_idx": users, "item_idx": rows.values, "rating": rows.weight, "time": None, "weight": None}
+        events = {"user_idx": users, "item_idx": rows.values, "time": None, "weight": None, "count": self.count}
+        events["rating"] = rows.weight if self.count is None else None
         return replace(like, **events, context=context)
 
 
@@ -44,10 +47,11 @@ def read_histories(history, data: Dataset, *, rated: bool, y_range=None, ordered
     """Check and encode histories.
 
     Args:
-        history: of one user a dict from items to ratings, or where the model knows no ratings a list of items; of many
-            a DataFrame with the model's user, item and rating columns. Unknown items are left out, and in a DataFrame
-            repeated pairs count once, the last one; both are counted in a `CollabWarning`. An answer of a dict that is
-            None, as of a questionnaire, tells nothing.
+        history: of one user a dict from items to ratings, or to counts, or where the model knows neither a list of
+            items; of many a DataFrame with the model's user, item and rating columns. Without the column of counts
+            each row counts 1; counts of repeated pairs add up, and what comes to 0 or less is left out. Unknown items
+            are left out, and in a DataFrame repeated pairs count once, the last one; both are counted in a
+            `CollabWarning`. An answer of a dict that is None, as of a questionnaire, tells nothing.
         data: of the model.
         rated: whether the model takes ratings; one that does not takes the items of a dict.
         y_range: of the ratings, where the model has one.
@@ -63,15 +67,21 @@ def read_histories(history, data: Dataset, *, rated: bool, y_range=None, ordered
         told = _many_histories(history, data, rated, by_time=ordered)
     else:
         told = _one_history(history, data, rated)
+    counted = told.ratings is not None and not rated
+    told = _summed(told, "history") if counted else told
     rows, ids = _kept(told, "history", y_range, ordered), told.ids
     rows = rows[np.argsort(told.code[rows], kind="stable")]  # by user, else as they were
     counts = np.bincount(told.code[rows], minlength=1 if ids is None else len(ids))
     if (none := counts == 0).any():
-        who = f"{none.sum():,} user(s) have no item that the model knows, e.g. {ids[none].tolist()[0]!r}"
-        raise ValueError(f"{who}; leave them out, or add_items first")
-    weight = told.ratings[torch.from_numpy(rows)] if rated else None
+        example = "" if ids is None else f", e.g. {ids[none].tolist()[0]!r}"
+        raise ValueError(f"{none.sum():,} user(s) have no item that the model knows{example}; leave them out, or "
+                         "add_items first")  # fmt: skip
+    weight = None if told.ratings is None else told.ratings[torch.from_numpy(rows)]
     histories = Runs.group(told.code[rows], told.items[rows], len(counts), width=data.n_items, weight=weight)
-    return NewUsers(ids, histories)
+    if rated or weight is None:
+        return NewUsers(ids, histories)
+    confidences = data.train.confidence.of(histories.rows, histories.values, weight)
+    return NewUsers(ids, replace(histories, weight=confidences), weight)
 
 
 def read_recent(
@@ -102,6 +112,8 @@ def read_recent(
         _columns_of(recent, data, rated, "recent=")
         return data.users.ids[:0], data.train.new_empty()
     told = _many_histories(recent, data, rated, by_time=True, what="recent=")
+    counted = told.ratings is not None and not rated
+    told = _summed(told, "recent=") if counted else told
     user_idx = data.users.encode(told.ids)
     if len(new := told.ids[user_idx == 0]):
         who = f"{len(new):,} user(s) of recent= are unknown to the model, e.g. {new.tolist()[0]!r}"
@@ -110,6 +122,7 @@ def read_recent(
     users = torch.from_numpy(user_idx)[torch.from_numpy(told.code)[rows]]
     events = {"user_idx": users, "item_idx": torch.from_numpy(told.items)[rows], "weight": None}
     events["rating"] = told.ratings[rows] if rated else None
+    events["count"] = told.ratings[rows] if counted else None
     events["time"] = None if told.times is None else encode_times(told.times, data.columns.ticks)[rows]
     return told.ids, replace(data.train, **events, context=data.train.unknown_moments(len(users)))
 
@@ -122,6 +135,20 @@ class _Told(NamedTuple):
     items: np.ndarray
     ratings: Tensor | None = None
     times: pd.Series | None = None
+
+
+def _summed(told: _Told, what: str) -> _Told:
+    """One row of each pair, the last, with the sum of its counts; pairs of 0 or less are left out."""
+    keys = told.code * (told.items.max(initial=0) + 1) + told.items
+    pair = np.unique(keys, return_inverse=True)[1]
+    total = np.bincount(pair, told.ratings.numpy())[pair] if len(pair) else np.zeros(0)
+    known = told.items > 0  # the others are counted with what the model does not know
+    if nothing := int((known & (total <= 0)).sum()):
+        say(f"{nothing:,} of {len(known):,} rows of {what} are of pairs with a count of 0 or less; they are left out")
+    keep = ~known | ((total > 0) & ~pd.Series(pair).duplicated(keep="last").to_numpy())
+    times = None if told.times is None else told.times[keep]
+    ratings = torch.from_numpy(total[keep]).float()
+    return told._replace(code=told.code[keep], items=told.items[keep], ratings=ratings, times=times)
 
 
 def _kept(told: _Told, what: str, y_range, ordered: bool) -> np.ndarray:
@@ -148,7 +175,9 @@ def _kept(told: _Told, what: str, y_range, ordered: bool) -> np.ndarray:
 
 def _columns_of(table: pd.DataFrame, data: Dataset, rated: bool, what: str) -> Columns:
     """The columns that a table of events must have, if it has them."""
-    columns = replace(data.columns, time=None, rating=data.columns.rating if rated else None, context=())
+    count = data.columns.count if data.columns.count in table.columns else None
+    rating = data.columns.rating if rated else None
+    columns = replace(data.columns, time=None, rating=rating, context=(), count=count)
     missing = [name for name in columns.present if name not in table.columns]
     if missing:
         raise MissingError(f"{what} lacks the column(s) {missing} of the model; it has {list(table.columns)}")
@@ -166,6 +195,9 @@ def _many_histories(table: pd.DataFrame, data: Dataset, rated: bool, by_time: bo
     code, ids = pd.factorize(check_ids(table[columns.user], columns.user))
     items = data.items.encode(table[columns.item])
     ratings = check_ratings(table[columns.rating]) if rated else None
+    if not rated and data.train.confidence is not None:
+        counts = np.ones(len(table)) if columns.count is None else read_counts(table, columns.count)
+        ratings = torch.from_numpy(counts)
     return _Told(code, ids, items, ratings, table[times] if by_time else None)
 
 
@@ -173,11 +205,12 @@ def _one_history(history, data: Dataset, rated: bool) -> _Told:
     if rated and not isinstance(history, (Mapping, pd.Series)):
         what = f"{{{data.items[1]!r}: 4}}, or a DataFrame with columns {data.columns.present}; got {history!r}"
         raise TypeError(f"the model was trained on ratings: history must be a dict from items to ratings, e.g. {what}")
-    if not data.rated and isinstance(history, Mapping):
+    counted = not rated and data.train.confidence is not None
+    if not (data.rated or counted) and isinstance(history, Mapping):
         raise TypeError("the model was trained on events without ratings: history must be a list of items, got a dict")
     if isinstance(history, (str, bytes)):
         raise TypeError(f"history must be a list of items, got the text {history!r}; for one item pass [{history!r}]")
-    if isinstance(history, Mapping) or (data.rated and isinstance(history, pd.Series)):
+    if isinstance(history, Mapping) or ((data.rated or counted) and isinstance(history, pd.Series)):
         answers = dict(history.dropna() if isinstance(history, pd.Series) else history)  # None there is NaN
         named = {item: answer for item, answer in answers.items() if answer is not None}  # no answer tells nothing
     else:
@@ -189,9 +222,12 @@ def _one_history(history, data: Dataset, rated: bool) -> _Told:
     if not items.any():
         data.items.encode(list(named), unknown="raise")
     told = _Told(np.zeros(len(items), dtype=np.int64), None, items)
-    if not rated:
+    if counted and not isinstance(named, dict):
+        return told._replace(ratings=torch.ones(len(named), dtype=torch.float64))
+    if not rated and not counted:
         return told
     numbers = (int, float, np.number)
     if odd := [item for item, value in named.items() if not (isinstance(value, numbers) and np.isfinite(value))]:
-        raise ValueError(f"the history's ratings must be finite numbers; that of {odd[0]!r} is {named[odd[0]]!r}")
+        what = "counts" if counted else "ratings"
+        raise ValueError(f"the history's {what} must be finite numbers; that of {odd[0]!r} is {named[odd[0]]!r}")
     return told._replace(ratings=torch.tensor([float(rating) for rating in named.values()]))

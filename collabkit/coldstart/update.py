@@ -16,6 +16,7 @@ from torch import Tensor
 from collabkit.coldstart.fold_in import FoldIn
 from collabkit.coldstart.fold_in.ratings import histories_of
 from collabkit.coldstart.new_ids import _undone_on_error
+from collabkit.data.counts import read_counts
 from collabkit.data.dataset import Dataset, joined
 from collabkit.data.features.sources import check_columns, refuse_repeated
 from collabkit.data.interactions import Interactions
@@ -137,6 +138,8 @@ def _new_rows(model: Model, data: Dataset, events: pd.DataFrame) -> tuple[Intera
         kept, data, replaced = _newest_ratings(rows, data)
         if replaced:
             say(f"{replaced:,} known ratings are replaced by newer ones of the same user and item")
+    elif data.train.confidence is not None:
+        return _added_counts(rows, events, data)
     elif model.ordered or data.train.n_duplicates():  # repeats are events of their own
         if rows.time is not None:
             parts = [_timed_keys(part) for part in data.parts[:2] if part is not None]
@@ -168,7 +171,33 @@ def _newest_ratings(rows: Interactions, data: Dataset) -> tuple[Interactions, Da
     older = [None if part is None else torch.isin(part.pair_keys(), rows.pair_keys()) for part in data.parts]
     train, *others = (None if old is None else part.take(~old) for part, old in zip(data.parts, older, strict=True))
     others = [part if part is not None and len(part) else None for part in others]
-    return rows, Dataset(train, *others, data.features), sum(int(old.sum()) for old in older if old is not None)
+    data = replace(data, train=train, valid=others[0], folded=others[1])
+    return rows, data, sum(int(old.sum()) for old in older if old is not None)
+
+
+def _added_counts(rows: Interactions, events: pd.DataFrame, data: Dataset) -> tuple[Interactions, Dataset]:
+    """A row a pair with its count in all; the data without the known rows, whose counts are in it."""
+    name = data.columns.count
+    counts = torch.from_numpy(read_counts(events, name) if name in events else np.ones(len(events)))
+    keys, place = rows.pair_keys().unique(return_inverse=True)
+    total = torch.zeros(len(keys), dtype=torch.float64).index_add_(0, place, counts)
+    last = torch.zeros(len(keys), dtype=torch.int64).scatter_reduce_(0, place, torch.arange(len(rows)), "amax")
+    parts = []
+    for part in data.parts:
+        if part is not None:
+            at = torch.searchsorted(keys, part.pair_keys()).clamp(max=len(keys) - 1)
+            again = keys[at] == part.pair_keys()
+            total.index_add_(0, at[again], part.count[again].double())
+            part = part.take(~again) if bool(again.any()) else part
+        parts.append(part if part is not None and len(part) else None)
+    if gone := int((total <= 0).sum()):
+        say(f"the counts of {gone:,} of {len(keys):,} pairs come to 0 or less; the pairs are left out")
+    there = total > 0
+    rows = replace(rows.take(last[there]), count=total[there].float(), weight=None)
+    train, *others = parts
+    if train is None:
+        train = data.train.take([])
+    return rows, replace(data, train=train, valid=others[0], folded=others[1])
 
 
 def _timed_keys(rows: Interactions) -> np.ndarray:
@@ -213,7 +242,8 @@ def _solve_als(model: Model, data: Dataset, users: Tensor, items: Tensor) -> Non
     als = import_module("collabkit.train.als")  # it needs nothing of training but its folder
     tables = [side.tables[0].weight for side in model.sides]
     P, Q = (table.detach().clone() for table in tables)  # the solver clears rows without events, which are answers here
-    solver = als.ALSSolver(data.train, device=P.device, **{**model.als, "n_cg": P.shape[1]})
+    options = {**model.als, "n_cg": P.shape[1], "disliked": data.disliked}
+    solver = als.ALSSolver(data.train, device=P.device, **options)
     trained = data.train.counts("user")[users] > 0
     at = users[trained].to(P.device)
     if len(items):

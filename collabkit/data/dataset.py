@@ -33,6 +33,7 @@ class Dataset:
         valid: what is held out while training, if anything.
         folded: the rows of users who were folded in after training, if any: hidden and saved, never trained on.
         features: side features of users and of items, row-aligned with the vocabularies.
+        disliked: pairs that are known negatives, if any: hidden like what was seen.
         source: which kind of table all this was made from, for results that are tables of rows; no artefact keeps it.
 
     Example:
@@ -47,6 +48,7 @@ class Dataset:
     valid: Interactions | None = None
     folded: Interactions | None = None
     features: SideFeatures = field(default_factory=SideFeatures)
+    disliked: Interactions | None = None
     source: Source = field(default_factory=Source)
 
     @classmethod
@@ -88,8 +90,9 @@ class Dataset:
 
     @cached_property
     def known(self) -> Runs:
-        """The items that each user was trained on or folded in by, ascending and each once."""
-        return self.train.pairs if self.folded is None else self.train.pairs.union(self.folded.pairs)
+        """The items that each user was trained on or folded in by, or dislikes, ascending and each once."""
+        others = [part.pairs for part in (self.folded, self.disliked) if part is not None]
+        return self.train.pairs.union(*others) if others else self.train.pairs
 
     @cached_property
     def seen(self) -> Runs:
@@ -242,7 +245,7 @@ class Dataset:
         """The same with more ids at the end of one side's vocabulary, and the features of all of them."""
         extend = lambda part: None if part is None else replace(part, **{f"{side}s": vocab})  # noqa: E731
         both = self.features if features is None else self.features._replace(**{f"{side}s": features})
-        return Dataset(*map(extend, self.parts), both, self.source)
+        return Dataset(*map(extend, self.parts), both, extend(self.disliked), self.source)
 
     def all_trained(self) -> "Dataset":
         """The same with the validation rows in the training part, and no validation part.
@@ -260,10 +263,14 @@ class Dataset:
 
 
 def joined(*parts: Interactions | None) -> Interactions:
-    """The rows of all `parts` that there are; those of a part without times, where others have some, are the latest."""
+    """The rows of all `parts` that there are; those of a part without times, where others have some, are the latest.
+
+    Of rows with counts the confidence is fitted to all of them.
+    """
     parts = [part for part in parts if part is not None]
     if len(parts) == 1:
         return parts[0]
     if parts[0].time is not None:
         parts = [replace(p, time=torch.full((len(p),), LATEST)) if p.time is None else p for p in parts]
-    return Interactions.concat(*parts)
+    rows = Interactions.concat(*parts)
+    return rows if rows.confidence is None or rows.count is None else rows.with_counts(rows.count, rows.confidence)

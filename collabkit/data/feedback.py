@@ -1,16 +1,19 @@
 """`Implicit`: how a table of events is read as implicit feedback."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+import torch
 
 from collabkit.data.checks import at_least, finite, whole
+from collabkit.data.confidence import Confidence
+from collabkit.data.counts import late_rows
 from collabkit.data.interactions import Columns, Interactions
 from collabkit.data.notices import say
 from collabkit.data.tables import say_left_out
 
-__all__ = ["Implicit", "read_feedback", "positive_rows", "check_threshold"]
+__all__ = ["Implicit", "read_feedback", "positive_rows", "rated_rows", "disliked_events", "check_threshold"]
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,27 @@ class Implicit:
             (default), `'uniform'`, `'in_batch'` or `'all'`, 512 by default.
         repeats: what becomes of a repeated (user, item) pair: `'first'`, the first stays, or `'keep'`, all stay.
             Default `'keep'` with `history`, else `'first'`.
+        counts: how often or how much, which says how sure it is that somebody likes something: a column of numbers
+            (plays, quantities, hours), or `'repeats'`, the number of rows of a pair. All rows of a pair become one, the
+            first in time, with their sum; negative numbers (returns) are taken off it, and pairs of a sum of 0 or less
+            are left out, or of one below `threshold` where there is no rating column. Where the split is by time, what
+            came later does not count. `fit_als`, `ItemKNN` and `EASE` weigh pairs by their confidence, and so do the
+            losses; it is in the artefact.
+        confidence: how counts become confidence: `'linear'`, `'log'` (default), `'bm25'`, or a `Confidence` with all
+            its options and the formulas.
+        alpha: of it, where it is a word; default 1.
+        dislikes: `'negatives'`: rows rated below `threshold` are known negatives, of which one is among the negatives
+            of each event of their user, and which least squares pull to 0; they are hidden like what was seen. None:
+            they are left out.
 
     Raises:
-        ValueError: `history` is no whole number of at least 1; another word for `repeats`; `by_user` with `history`.
+        ValueError: `history` is no whole number of at least 1; another word for `repeats`, `confidence` or `dislikes`;
+            `by_user`, `counts` or `dislikes` with `history`; `dislikes` without `threshold`, or with negatives that the
+            batch shares.
+
+    Example:
+        >>> Implicit(counts='plays', confidence='linear', alpha=40).how
+        Confidence('linear', alpha=40)
     """
 
     threshold: float | None = None
@@ -43,8 +64,14 @@ class Implicit:
     by_user: bool = False
     history: int | None = None
     repeats: str | None = None
+    counts: str | None = None
+    confidence: str | Confidence | None = None
+    alpha: float | None = None
+    dislikes: str | None = None
 
     def __post_init__(self):
+        self._check_counts()
+        self._check_dislikes()
         ordered = self.history is not None
         if ordered:
             whole("history", self.history)
@@ -57,6 +84,40 @@ class Implicit:
         for name, value in usual.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
+
+    @property
+    def how(self) -> Confidence | None:
+        """How counts become confidence; None without counts."""
+        if self.counts is None or isinstance(self.confidence, Confidence):
+            return self.confidence
+        return Confidence(
+            "log" if self.confidence is None else self.confidence, 1.0 if self.alpha is None else self.alpha
+        )
+
+    def _check_counts(self) -> None:
+        if self.counts is None:
+            if given := [name for name in ("confidence", "alpha") if getattr(self, name) is not None]:
+                raise ValueError(f"{', '.join(given)} says what counts are worth: give counts=, a column or 'repeats'")
+            return
+        if isinstance(self.counts, bool) or not isinstance(self.counts, (str, int, np.integer)):
+            raise TypeError(f"counts must be a column or 'repeats', got {self.counts!r}")
+        if self.history is not None or self.repeats == "keep":
+            raise ValueError("counts= makes one event of all rows of a pair, history= and repeats='keep' keep each: "
+                             "leave one of them out")  # fmt: skip
+        if isinstance(self.confidence, Confidence) and self.alpha is not None:
+            raise ValueError("give alpha in the Confidence record or beside it, not both")
+        self.how  # noqa: B018  # raises for another word
+
+    def _check_dislikes(self) -> None:
+        if self.dislikes is None:
+            return
+        if self.dislikes != "negatives":
+            raise ValueError(f"dislikes must be None or 'negatives', got {self.dislikes!r}")
+        if self.threshold is None:
+            raise ValueError("dislikes= needs threshold=, below which a rating is a dislike")
+        if self.history is not None or self.by_user or self.negatives not in (None, "uniform", "popularity"):
+            raise ValueError("dislikes='negatives' are of each row's own: give negatives='uniform' or 'popularity', "
+                             "without by_user= and history=")  # fmt: skip
 
 
 def read_feedback(feedback, **given) -> Implicit | None:
@@ -78,12 +139,12 @@ def read_feedback(feedback, **given) -> Implicit | None:
     return None
 
 
-def check_threshold(df: pd.DataFrame, columns: Columns, threshold: float | None) -> None:
-    """Raise `ValueError` unless a threshold is a number, and the ratings that it is for are read."""
+def check_threshold(df: pd.DataFrame, columns: Columns, threshold: float | None, counted: bool = False) -> None:
+    """Raise `ValueError` unless a threshold is a number, and the ratings or counts that it is for are read."""
     if threshold is None:
         return
     finite("rating_threshold", threshold)
-    if columns.rating is None:
+    if columns.rating is None and not counted:
         raise ValueError(f"rating_threshold={threshold:g} needs rating_name=, one of the columns {list(df.columns)}")
 
 
@@ -95,7 +156,7 @@ def positive_rows(
     `part` `(n,)` says of which of several tables each row is: an earlier one keeps the pair. With `repeats='keep'` all
     rows of a pair stay.
     """
-    rows = _rated_positive(table, threshold)
+    rows = rated_rows(table, threshold)
     if repeats == "keep":
         return rows
     time = np.zeros(len(table)) if table.time is None else table.time.numpy()
@@ -105,7 +166,7 @@ def positive_rows(
     return _kept(table, rows, np.isin(rows, first), f"repeat a (user, item) pair; the first {which} stays")
 
 
-def _rated_positive(table: Interactions, threshold: float | None) -> np.ndarray:
+def rated_rows(table: Interactions, threshold: float | None) -> np.ndarray:
     rows = np.arange(len(table))
     if table.rating is None:
         return rows
@@ -126,3 +187,34 @@ def _kept(table: Interactions, rows: np.ndarray, keep: np.ndarray, reason: str) 
     if not (len(keep) and keep.all()):
         say_left_out(keep, table.user_idx.numpy()[rows], table.item_idx.numpy()[rows], reason)
     return rows[keep]
+
+
+def disliked_events(
+    rated: Interactions, threshold: float, parts: tuple[np.ndarray, np.ndarray], train: Interactions, n_first: int
+) -> Interactions:
+    """The pairs that are known negatives: rated below `threshold`, and never as high.
+
+    Args:
+        rated: all rows, with their ratings, of which the first `n_first` are no validation table.
+        threshold: the lowest rating of a positive.
+        parts: the positions in it of the training and the validation rows. Ratings that came after the moment of a
+            split by time are left out.
+        train: the training part, whose ids they get; those of others are left out.
+    """
+    keys, low = rated.pair_keys().numpy(), ~at_least(rated.rating.numpy(), threshold)
+    low[n_first:] = False
+    rows = np.flatnonzero(low & ~np.isin(keys, keys[~low]) & ~late_rows(rated, *parts))
+    rows = rows[~pd.Series(keys[rows]).duplicated().to_numpy()]
+    events = rated.take(rows)
+    idx = {f"{side}_idx": _in_vocab(events, train, side) for side in ("user", "item")}
+    known = (idx["user_idx"] > 0) & (idx["item_idx"] > 0)
+    if lost := int((~known).sum()):
+        say(f"{lost:,} of {len(rows):,} disliked pairs are of users or items without a positive; they are left out")
+    vocabs = {"users": train.users, "items": train.items, "columns": train.columns}
+    return replace(events, **idx, **vocabs, rating=None, context={}, contexts=None).take(known.numpy())
+
+
+def _in_vocab(events: Interactions, train: Interactions, side: str) -> torch.Tensor:
+    """The indices `(n,)` of a side's ids in the vocabulary of `train`, 0 where it does not know them."""
+    place = np.append(0, train.vocab(side).encode(events.vocab(side).ids))
+    return torch.from_numpy(place)[events.indices(side)]

@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from collabkit.data.confidence import Confidence
 from collabkit.data.features.context import Context
 from collabkit.data.frames import Table, read_source, takes_tables
 from collabkit.data.notices import MissingError, say
@@ -39,6 +40,7 @@ class Columns:
     `context` names the columns that say something of the moment: the device, the hour, the page; the time may be one.
     `ticks` is what a unit of the time column is divided into, where times are fractions of it: 10**9 of seconds since
     1970. The data find it, as of 1 where times are whole; tables that come later are read by it.
+    `count` is how often or how much: plays, units, hours.
 
     Example:
         >>> Columns('user', 'title', 'rating').present
@@ -51,11 +53,13 @@ class Columns:
     time: str | None = None
     context: tuple[str, ...] = ()
     ticks: int | None = None
+    count: str | None = None
 
     @property
     def present(self) -> list[str]:
-        """The names that are set, in the order user, item, rating, time, context."""
-        names = (self.user, self.item, self.rating, self.time, *(name for name in self.context if name != self.time))
+        """The names that are set, in the order user, item, rating, time, context, count."""
+        context = (name for name in self.context if name != self.time)
+        names = (self.user, self.item, self.rating, self.time, *context, self.count)
         return [name for name in names if name is not None]
 
     def check_names(self) -> None:
@@ -101,6 +105,8 @@ class Interactions:
             training, like the loss: it is in neither `to_df`, `data_hash` nor the artefact.
         context: what is known of each row's moment, by field as `Context.encode` gives it.
         contexts: which fields these are.
+        count: `(n,)` float32 above 0, how often or how much a pair was met in all, or None; each pair is there once.
+        confidence: how sure that makes it, fitted to the training part.
 
     Example:
         >>> df = pd.DataFrame({'user': [1, 1, 2], 'title': ['Alien', 'Brazil', 'Alien'], 'rating': [4, 5, 3]})
@@ -121,6 +127,8 @@ class Interactions:
     weight: Tensor | None = None
     context: Mapping[str, Tensor] = field(default_factory=dict)
     contexts: Context | None = None
+    count: Tensor | None = None
+    confidence: Confidence | None = None
 
     @classmethod
     def from_df(
@@ -172,7 +180,7 @@ class Interactions:
     @takes_tables
     def encode(self, df: Table, columns: Columns | None = None) -> Interactions:
         """A table with the same columns, or others, by these vocabularies; see `from_df`."""
-        columns = self.columns if columns is None else columns
+        columns = replace(self.columns if columns is None else columns, count=None)  # of the training part alone
         return self.from_df(df, columns, users=self.users, items=self.items, contexts=self.contexts)
 
     def __len__(self) -> int:
@@ -204,6 +212,30 @@ class Interactions:
         if not (items > 0).all():
             users, items = users[items > 0], items[items > 0]
         return Runs.pairs(users, items, self.n_users, self.n_items)
+
+    @cached_property
+    def confidences(self) -> Tensor | None:
+        """The confidence `(n,)` float32 of each row, of mean 1 over the training part; None without counts."""
+        if self.count is None or self.confidence is None:
+            return None
+        return self.confidence.of(self.user_idx, self.item_idx, self.count)
+
+    @cached_property
+    def weighted_pairs(self) -> Runs:
+        """`pairs`, with their confidences as weight where there are counts."""
+        if self.confidences is None:
+            return self.pairs
+        known = (self.item_idx > 0).numpy()
+        at = self.pairs.find(self.user_idx.numpy()[known], self.item_idx.numpy()[known])[0]
+        weight = torch.zeros(len(self.pairs.values))
+        weight[torch.from_numpy(at)] = self.confidences[torch.from_numpy(known)]
+        return replace(self.pairs, weight=weight)
+
+    def with_counts(self, count: Tensor, confidence: Confidence) -> Interactions:
+        """These rows, a training part of pairs each there once, with their counts `(n,)` and the confidence fitted."""
+        fitted = confidence.fitted(self.user_idx, self.item_idx, count)
+        counted = replace(self, count=count, confidence=fitted)
+        return replace(counted, weight=counted.confidences)
 
     @property
     def day(self) -> int:
@@ -237,9 +269,10 @@ class Interactions:
 
     @cached_property
     def histories(self) -> Runs:
-        """Each user's items in the order of their times, or of the table."""
+        """Each user's items in the order of their times, or of the table; their confidences as weight, if any."""
         rows = self.by_user
-        return Runs(rows.start, self.item_idx[rows.values], self.n_items)
+        weight = None if self.confidences is None else self.confidences[rows.values]
+        return Runs(rows.start, self.item_idx[rows.values], self.n_items, weight)
 
     def unknown_moments(self, n: int) -> dict[str, Tensor]:
         """The context of `n` rows of whose moments nothing is known; empty where rows have none."""
@@ -257,7 +290,7 @@ class Interactions:
     def concat(cls, *parts: Interactions) -> Interactions:
         """The rows of all `parts`, which share their vocabularies and columns, one part after the other.
 
-        Ratings, times and weights are kept if every part has them.
+        Ratings, times, weights and counts are kept if every part has them.
         """
         columns = {name: [getattr(part, name) for part in parts] for name in _COLUMNS}
         joined = {k: None if any(v is None for v in values) else torch.cat(values) for k, values in columns.items()}
@@ -284,7 +317,7 @@ class Interactions:
     def data_hash(self) -> str:
         """SHA-256 of the encoded columns, so that an artefact can say which data it was trained on."""
         digest = hashlib.sha256()
-        for column in (self.user_idx, self.item_idx, self.rating, self.time, *self.context.values()):
+        for column in (self.user_idx, self.item_idx, self.rating, self.time, *self.context.values(), self.count):
             if column is not None:
                 digest.update(column.numpy().tobytes())
         return digest.hexdigest()
@@ -295,8 +328,8 @@ class Interactions:
         coded = {columns.user: (self.users, self.user_idx), columns.item: (self.items, self.item_idx)}
         for name, (vocab, idx) in coded.items():
             data[name] = vocab.decode(idx) if bool((idx > 0).all()) else vocab[idx.numpy()]
-        for name, column in ((columns.rating, self.rating), (columns.time, self.time)):
-            if column is not None:
+        for name, column in ((columns.rating, self.rating), (columns.time, self.time), (columns.count, self.count)):
+            if column is not None and name is not None:
                 data[name] = column.numpy()
         if self.time is not None and (ticks := columns.ticks or 1) > 1:
             data[columns.time] = data[columns.time] // ticks + data[columns.time] % ticks / ticks
@@ -313,7 +346,7 @@ class Interactions:
         return text
 
 
-_COLUMNS = ("user_idx", "item_idx", "rating", "time", "weight")
+_COLUMNS = ("user_idx", "item_idx", "rating", "time", "weight", "count")
 
 
 def day_of(largest: int) -> int:

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from collabkit.data.counts import Counted
 from collabkit.data.dataset import Dataset
 from collabkit.data.features import Context, SideFeatures
-from collabkit.data.feedback import Implicit, check_threshold, positive_rows
+from collabkit.data.feedback import Implicit, check_threshold, disliked_events, positive_rows, rated_rows
 from collabkit.data.interactions import Columns, Interactions
 from collabkit.data.notices import say
 from collabkit.data.runs import sorted_unique
@@ -33,16 +34,16 @@ def prepare(
     """
     check_weight_column(table, weights)
     if feedback is not None:
-        check_threshold(table, columns, feedback.threshold)
+        check_threshold(table, columns, feedback.threshold, feedback.counts is not None)
     given, n_first, is_split = table, len(table), isinstance(splitter, pd.DataFrame)
     if is_split:
         columns.check(splitter)
         table = pd.concat([table[columns.present], splitter[columns.present]], ignore_index=True)
     # before the split, so that errors name the caller's rows; what a context is, the training part says
-    events = Interactions.from_df(table, replace(columns, context=()))
-    rows = np.arange(len(table))
+    rated = events = Interactions.from_df(table, replace(columns, context=()))
+    rows, counted = np.arange(len(table)), None
     if feedback is not None:
-        rows = positive_rows(events, feedback.threshold, rows >= n_first if is_split else None, feedback.repeats)
+        rows, counted = _positives(table, events, feedback, rows >= n_first if is_split else None)
         if feedback.history is not None:
             say_order(events.take(rows))
         events = replace(events, rating=None, columns=replace(events.columns, rating=None))
@@ -54,9 +55,13 @@ def prepare(
         for name, part in (("training", first), ("validation", second)):
             if len(part) == 0:
                 raise ValueError(f"no row of the {name} table is left: none is a positive that is new")
+    if counted is not None:
+        first, second, *sums = counted.split(first, second, by_table=is_split)
     train, held_out = _only_used_ids(events.take(first), events.take(second))
     held_out = held_out if len(held_out) else None
     del events
+    if counted is not None:
+        train, held_out = _with_counts(train, held_out, sums, feedback)
     train = weighted(train, weights, given, first)
     if columns.context:
         context = Context.fit(
@@ -66,7 +71,30 @@ def prepare(
             part if part is None else part.with_context(context, table.iloc[rows])
             for part, rows in ((train, first), (held_out, second))
         )
-    return Dataset(train, held_out, features=SideFeatures.of(train, users, items, user_features, item_features))
+    disliked = None
+    if feedback is not None and feedback.dislikes is not None:
+        disliked = disliked_events(rated, feedback.threshold, (first, second), train, n_first)
+    features = SideFeatures.of(train, users, items, user_features, item_features)
+    return Dataset(train, held_out, features=features, disliked=disliked)
+
+
+def _positives(
+    table: pd.DataFrame, events: Interactions, feedback: Implicit, part: np.ndarray | None
+) -> tuple[np.ndarray, Counted | None]:
+    """The positions of the rows that are positives, and the counts of their pairs where there are any."""
+    if feedback.counts is None:
+        return positive_rows(events, feedback.threshold, part, feedback.repeats), None
+    counted = Counted.of(table, events, rated_rows(events, feedback.threshold), part)
+    return counted.rows(feedback.threshold if events.rating is None else None), counted
+
+
+def _with_counts(
+    train: Interactions, valid: Interactions | None, sums: list[np.ndarray], feedback: Implicit
+) -> tuple[Interactions, Interactions | None]:
+    """Both parts with the counts of their pairs, and the confidence fitted to those of the first."""
+    first, second = (torch.from_numpy(part.astype(np.float32)) for part in sums)
+    train = train.with_counts(first, feedback.how)
+    return train, None if valid is None else replace(valid, count=second, confidence=train.confidence)
 
 
 def table_columns(df, user_name, item_name, rating_name, time_name, context, feedback: Implicit | None) -> Columns:
@@ -75,7 +103,12 @@ def table_columns(df, user_name, item_name, rating_name, time_name, context, fee
     Times are not, but for what is learned from their order.
     """
     wanted = {"rated": feedback is None, "timed": feedback is not None and feedback.history is not None}
-    return name_columns(df, user_name, item_name, rating_name, time_name, context, **wanted)
+    columns = name_columns(df, user_name, item_name, rating_name, time_name, context, **wanted)
+    if feedback is None or feedback.counts in (None, "repeats"):
+        return columns
+    columns = replace(columns, count=feedback.counts)
+    columns.check(df)
+    return columns
 
 
 def split_rows(df: pd.DataFrame, columns: Columns, splitter) -> Split:

@@ -120,8 +120,8 @@ class Runs:
     def followed_by(self, other: Runs) -> Runs:
         """The rows of this and then those of `other`, with weights where both have some."""
         start = torch.cat([self.start, other.start[1:] + self.start[-1]])
-        weights = (self.weight, other.weight)
-        weight = None if any(part is None for part in weights) else torch.cat(weights)
+        weighted = self.weight is not None and other.weight is not None
+        weight = torch.cat([self.weight, other.weight]) if weighted else None
         return Runs(start, torch.cat([self.values, other.values]), self.width, weight)
 
     def padded(self, fill: int = 0) -> Tensor:
@@ -131,9 +131,15 @@ class Runs:
         return table
 
     def unique(self) -> Runs:
-        """Each row's values once and ascending; these runs themselves where they are so already."""
-        distinct = bool((self.keys[1:] > self.keys[:-1]).all())
-        return self if distinct else Runs.from_keys(sorted_unique(self.keys), len(self), self.width)
+        """Each row's values once and ascending, with the last weight, or these themselves."""
+        if bool((self.keys[1:] > self.keys[:-1]).all()):
+            return self
+        found = Runs.from_keys(sorted_unique(self.keys), len(self), self.width)
+        if self.weight is None:
+            return found
+        order = np.argsort(self.keys, kind="stable")
+        last = order[np.append(np.diff(self.keys[order]) > 0, True)]
+        return Runs(found.start, found.values, self.width, self.weight[torch.from_numpy(last)])
 
     def find(self, rows, values) -> tuple[np.ndarray, np.ndarray]:
         """For pairs `(m,)`: where each is or would be among these sorted ones, and whether it is there."""
@@ -160,7 +166,7 @@ class Runs:
 
     def transposed(self) -> Runs:
         """The rows that have each value, ascending."""
-        return Runs.group(self.values, self.rows, self.width, width=len(self))
+        return Runs.group(self.values, self.rows, self.width, width=len(self), weight=self.weight)
 
     def matrix(self, weight: Tensor | None = None) -> Tensor:
         """The sparse `(n, width)` matrix with `weight` `(m,)`, default ones, at the pairs."""

@@ -37,12 +37,14 @@ def check_weight_column(df: pd.DataFrame, weights) -> None:
 def weighted(train: Interactions, weights, df: pd.DataFrame, rows) -> Interactions:
     """`train` with weights; its rows are those at the positions `rows` of the caller's table `df`."""
     if weights is None:
-        return train
+        return train  # its confidences, if it has any
     if weights in INVERSE:
         side = weights.removeprefix("inverse_")
         values = 1 / train.counts(side)[train.indices(side)].double()
     else:
         values = df[weights].to_numpy(np.float64, na_value=np.nan)[rows]
+    if train.confidences is not None:
+        values = np.asarray(values) * train.confidences.numpy()
     return replace(train, weight=scale_weights(values, f"column {weights!r}"))
 
 

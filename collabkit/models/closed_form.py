@@ -1,6 +1,5 @@
 """`ClosedForm`: models that are fitted in one go: popularity, neighbours, EASE. They answer a history of items."""
 
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from collabkit.serve import Recommender
 
-__all__ = ["ClosedForm", "model_and_data", "together"]
+__all__ = ["ClosedForm", "model_and_data"]
 
 
 class ClosedForm(Model):
@@ -179,15 +178,3 @@ def model_and_data(given) -> tuple[Model, Dataset | None]:
         return model, Dataset.of(given if model is not None else None)
     except TypeError:
         raise TypeError(f"expected learners, Recommenders and closed-form models, got {type(given).__name__}") from None
-
-
-def together(pairs: Runs) -> Iterator[tuple[Tensor, Tensor]]:
-    """`(items (b,), counts (b, n_items))`: users who have both items, by block."""
-    by_item = pairs.transposed()
-    everybody, n_items = by_item.matrix(), len(by_item)
-    step = max(1, 2**25 // max(by_item.width, n_items))  # blocks of 128 MB
-    for part in torch.arange(n_items).split(step):
-        have = torch.zeros(by_item.width, len(part))
-        block = by_item.of(slice(int(part[0]), int(part[-1]) + 1))
-        have[block.values, block.rows] = 1
-        yield part, (everybody @ have).T.contiguous()

@@ -1,5 +1,6 @@
 """`ItemKNN` and `ContentKNN`: an item's score is how near it is to what the user has."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -7,7 +8,8 @@ from collabkit.data.checks import whole
 from collabkit.data.dataset import Dataset
 from collabkit.data.features import Features
 from collabkit.data.runs import Runs
-from collabkit.models.closed_form import ClosedForm, together
+from collabkit.models.closed_form import ClosedForm
+from collabkit.models.gram import Neighbours, best_of_rows, events_matrix, gram_blocks
 
 __all__ = ["ItemKNN", "ContentKNN"]
 
@@ -34,38 +36,54 @@ class ItemKNN(ClosedForm):
             raise ValueError(f"shrink must be at least 0, got {shrink!r}")
         super().__init__()
         self.k, self.shrink = whole("k", k), float(shrink)
-        self.register_buffer("near", torch.zeros(0, 0, dtype=torch.int64))  # (n_items, k) neighbours of each item
-        self.register_buffer("nearness", torch.zeros(0, 0))  # and their similarities
+        self.register_buffer("near_start", torch.zeros(1, dtype=torch.int64))  # (n_items + 1,)
+        self.register_buffer("near", torch.zeros(0, dtype=torch.int64))  # (m,) neighbours, item by item, ascending
+        self.register_buffer("nearness", torch.zeros(0))  # (m,) and their similarities
 
     def config(self) -> dict:
         return {"k": self.k, "shrink": self.shrink}
 
-    def _fit(self, data: Dataset) -> None:
-        k, near, nearness = min(self.k, data.n_items - 1), [], []
-        norms = self.counts.sqrt()
-        for rows, counts in together(data.train.pairs):
-            similarity = self._similarity(rows, counts, norms)
-            similarity[torch.arange(len(rows)), rows] = 0
-            best = similarity.topk(k, dim=1)
-            near.append(best.indices)
-            nearness.append(best.values)
-        self.near, self.nearness = torch.cat(near), torch.cat(nearness)
+    @property
+    def neighbours(self) -> Runs:
+        """Each item's neighbours, ascending, with their similarities as `weight`; all are above 0."""
+        return Runs(self.near_start, self.near, len(self.near_start) - 1, self.nearness)
 
-    def _similarity(self, rows: Tensor, counts: Tensor, norms: Tensor) -> Tensor:
-        """Similarities `(b, n_items)` of items `(b,)` to all, from how many users have both."""
-        return counts / (norms[rows][:, None] * norms + self.shrink).clamp_(min=1e-12)
+    def restore(self, state: dict[str, Tensor]) -> None:
+        if state["near"].ndim == 2:  # as written up to format 4: k a row, of which some were zero
+            near, nearness = state["near"], state["nearness"]
+            rows, column = (nearness != 0).nonzero(as_tuple=True)
+            runs = Runs.group(rows, near[rows, column], len(near), width=len(near), weight=nearness[rows, column])
+            order = torch.from_numpy(runs.keys).argsort()
+            flat = {"near_start": runs.start, "near": runs.values[order], "nearness": runs.weight[order]}
+            state = {**state, **flat}
+        super().restore(state)
+
+    def _keep(self, runs: Runs) -> None:
+        self.near_start, self.near, self.nearness = runs.start, runs.values, runs.weight
+
+    def _fit(self, data: Dataset) -> None:
+        matrix, found = events_matrix(data.train), Neighbours()
+        norms = np.sqrt(np.bincount(matrix.indices, matrix.data.astype(np.float64) ** 2, data.n_items))
+        norms = np.maximum(norms, 1e-12).astype(np.float32)
+        if not self.shrink:
+            matrix.data /= norms[matrix.indices]  # whose products are cosines
+        for first, block in gram_blocks(matrix):
+            if self.shrink:
+                mine = np.repeat(norms[first : first + block.shape[0]], np.diff(block.indptr))
+                block.data /= mine * norms[block.indices] + np.float32(self.shrink)
+            found.add(*best_of_rows(block, first, self.k))
+        self._keep(found.runs())
 
     def scores(self, history: Runs) -> Tensor:
-        n, k = self.near.shape
-        neighbours = Runs(torch.arange(n + 1) * k, self.near.flatten(), n).matrix(self.nearness.flatten())
-        have = torch.zeros(n, len(history))
-        have[history.values, history.rows] = 1
-        return (neighbours @ have).T.contiguous()
+        have = torch.zeros(len(self.near_start) - 1, len(history))
+        have[history.values, history.rows] = 1.0 if history.weight is None else history.weight
+        return (self.neighbours.matrix(self.nearness) @ have).T.contiguous()
 
     def item_similarity(self, idx: Tensor) -> Tensor:
         """Similarities `(b, n_items)` of items `(b,)` to their neighbours; -inf for other items."""
-        found = torch.full((len(idx), len(self.near)), -torch.inf)
-        return found.scatter_(1, self.near[idx], self.nearness[idx])
+        found, mine = torch.full((len(idx), len(self.near_start) - 1), -torch.inf), self.neighbours.of(idx)
+        found[mine.rows, mine.values] = mine.weight
+        return found
 
 
 class ContentKNN(ItemKNN):
@@ -97,11 +115,40 @@ class ContentKNN(ItemKNN):
             raise ValueError("ContentKNN needs item features: ContentKNN(features), or dataloaders made with items=")
         if len(features) != data.n_items:
             raise ValueError(f"features of {len(features)} items for {data.n_items} items: they belong to others")
-        matrix = features.matrix()
-        self.unit = torch.nn.functional.normalize(matrix - matrix[features.given].mean(0), dim=1)
-        self.k = data.n_items - 1 if self.all else self.k
-        super()._fit(data)
-        del self.unit
+        similarity, warm = _Cosines(features), (self.counts > 0).nonzero().squeeze(1)
+        self.k, found = len(warm) if self.all else self.k, Neighbours()
+        for rows in torch.arange(data.n_items).split(max(1, 2**23 // max(len(warm), 1))):
+            cosines = similarity(rows, warm)
+            cosines[rows[:, None] == warm] = -torch.inf  # no item is its own neighbour
+            best = cosines.topk(min(self.k, len(warm)), dim=1)
+            order = best.indices.argsort(dim=1)  # so that columns ascend
+            columns, values = warm[best.indices.gather(1, order)], best.values.gather(1, order)
+            keep = values.isfinite() & (values != 0)
+            found.add(keep.sum(1).tolist(), columns[keep].numpy(), values[keep].numpy())
+        self._keep(found.runs())
 
-    def _similarity(self, rows: Tensor, counts: Tensor, norms: Tensor) -> Tensor:
-        return (self.unit[rows] @ self.unit.T).masked_fill_(self.counts == 0, -1.0)
+
+class _Cosines:
+    """Cosines of items' features less their mean, which are never made dense: `(a - m)'(b - m)` term by term."""
+
+    def __init__(self, features: Features):
+        self.sparse, self.dense = features.sparse_matrix()
+        given = features.given.numpy()
+        mean = np.asarray(self.sparse[given].mean(0)).ravel(), self.dense[given].mean(0)
+        self.along = self.sparse @ mean[0] + self.dense @ mean[1]  # (n,), a'm
+        self.square = mean[0] @ mean[0] + mean[1] @ mean[1]  # m'm
+        own = np.asarray(self.sparse.multiply(self.sparse).sum(1)).ravel() + (self.dense**2).sum(1)
+        size = np.sqrt(np.maximum(own - 2 * self.along + self.square, 0))
+        self.scale = np.where(size > 1e-6, 1 / np.maximum(size, 1e-6), 0)  # a row that is the mean is like nothing
+
+    def __call__(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """`(b, c)` float32 of items `(b,)` and `(c,)`."""
+        rows, columns = rows.numpy(), columns.numpy()
+        found = (self.sparse[rows] @ self.sparse[columns].T).toarray()
+        if self.dense.shape[1]:
+            found += self.dense[rows] @ self.dense[columns].T
+        found -= self.along[rows][:, None] - self.square
+        found -= self.along[columns]
+        found *= self.scale[rows][:, None]
+        found *= self.scale[columns]
+        return torch.from_numpy(found)

@@ -3,8 +3,9 @@
     model.safetensors     the model's tensors
     users.parquet         one column `id`: the id of row 1, 2, ... of the user table
     items.parquet         likewise
-    interactions.parquet  user_idx, item_idx, rating?, time?, part (0 training, 1 validation, 2 of users folded in),
-                          and context_0, ... where the events have a context (of several numbers context_0_0, ...)
+    interactions.parquet  user_idx, item_idx, rating?, time?, count?, part (0 training, 1 validation, 2 of users folded
+                          in, 3 disliked), and context_0, ... where the events have a context (of several numbers
+                          context_0_0, ...)
     features.safetensors  the side features of users and items, if the model has any
     config.json           format and version, model class and arguments, column names, data hash, metrics, checksums
 
@@ -32,6 +33,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from collabkit import __version__
+from collabkit.data.confidence import Confidence
 from collabkit.data.dataset import Dataset
 from collabkit.data.features import Context, Features, Field, SideFeatures
 from collabkit.data.interactions import Columns, Interactions
@@ -46,8 +48,9 @@ from collabkit.serve.files import sha256 as _sha256
 
 __all__ = ["save_artefact", "load_artefact", "Artefact", "BundleError", "FORMAT_VERSION"]
 
-# 1 had no side features and no users folded in, 2 other names of tensors and no context, 3 one of categories alone
-FORMAT_VERSION = 4
+# 1 had no side features and no users folded in, 2 other names of tensors and no context, 3 one of categories alone,
+# 4 no counts, no dislikes, and as many neighbours of every item
+FORMAT_VERSION = 5
 FILES = ("model.safetensors", "users.parquet", "items.parquet", "interactions.parquet")
 FEATURES = "features.safetensors"
 _TRIES = 100  # to load an artefact that is being replaced
@@ -252,7 +255,8 @@ def _write(folder: Path, model: Model, data: Dataset, metrics: dict) -> None:
         save_tensors(folder / FEATURES, states)
     for name, vocab in (("users", train.users), ("items", train.items)):
         kinds[name] = _write_vocab(folder / f"{name}.parquet", vocab)
-    frames = [_part_frame(part, number, train) for number, part in enumerate(data.parts) if part is not None]
+    parts = enumerate((*data.parts, data.disliked))
+    frames = [_part_frame(part, number, train) for number, part in parts if part is not None]
     pd.concat(frames, ignore_index=True).to_parquet(folder / "interactions.parquet", index=False)
     config = {
         "format": "collabkit",
@@ -267,6 +271,7 @@ def _write(folder: Path, model: Model, data: Dataset, metrics: dict) -> None:
         "features": {name: side.spec() for name, side in features.items()},
         "columns": asdict(train.columns),
         "context": None if train.contexts is None else train.contexts.spec(),
+        "confidence": None if train.confidence is None else train.confidence.spec(),
         "id_kinds": kinds,
         "data_hash": train.data_hash(),
         "metrics": metrics,
@@ -427,9 +432,11 @@ def _read_vocab(path: Path, kind: str, name: str) -> Vocab:
 
 
 def _part_frame(part: Interactions, number: int, train: Interactions) -> pd.DataFrame:
-    columns = {name: getattr(part, name) for name in ("user_idx", "item_idx", "rating", "time")}
+    columns = {name: getattr(part, name) for name in ("user_idx", "item_idx", "rating", "time", "count")}
     if part.time is None and train.time is not None:  # histories have no times; a column with gaps would become floats
         columns["time"] = torch.zeros_like(part.user_idx)
+    if part.count is None and train.count is not None:  # likewise those of dislikes
+        columns["count"] = torch.ones(len(part))
     for j, values in enumerate(part.context.values()):
         many = values.ndim > 1
         columns |= {f"context_{j}_{c}": v for c, v in enumerate(values.unbind(1))} if many else {f"context_{j}": values}
@@ -454,10 +461,16 @@ def _read_data(files: dict[str, Path], config: dict) -> Dataset:
     odd = [f"{name} ({table[name].dtype})" for name in whole if table[name].dtype != np.int64]
     if odd or ("rating" in table and table["rating"].dtype != np.float32):
         raise ValueError(f"interactions.parquet has columns of other types than are written: {odd or 'rating'}")
-    if not table["part"].isin(range(3)).all() or not (table["part"] == 0).any():
-        raise ValueError("interactions.parquet has rows of other parts than 0, 1 and 2, or none of part 0")
+    if not table["part"].isin(range(4)).all() or not (table["part"] == 0).any():
+        raise ValueError("interactions.parquet has rows of other parts than 0, 1, 2 and 3, or none of part 0")
     if "rating" in table and not np.isfinite(table["rating"]).all():
         raise ValueError("interactions.parquet has ratings that are NaN or infinite")
+    if ("count" in table) != (config.get("confidence") is not None):
+        raise ValueError("interactions.parquet has counts exactly if config.json says what they are worth")
+    if "count" in table and (
+        table["count"].dtype != np.float32 or not (np.isfinite(table["count"]) & (table["count"] > 0)).all()
+    ):
+        raise ValueError("interactions.parquet has counts that are no float32 numbers above 0")
     for name, n in codes.items():
         if table[name].min() < 0 or table[name].max() >= n:
             raise ValueError(f"interactions.parquet has {name} outside 0..{n - 1}")
@@ -465,10 +478,15 @@ def _read_data(files: dict[str, Path], config: dict) -> Dataset:
     every = Interactions(
         tensor["user_idx"], tensor["item_idx"], tensor.get("rating"), tensor.get("time"), users, items, columns,
         context={field.name: _moments(table, name, field) for name, field in fields.items()}, contexts=contexts,
+        count=tensor.get("count"),
     )  # fmt: skip
-    train, valid, folded = (every.take(np.flatnonzero(table["part"] == number)) for number in range(3))
-    folded = replace(folded, time=None)
-    return Dataset(train, *(part if len(part) else None for part in (valid, folded)))
+    train, *others = (every.take(np.flatnonzero(table["part"] == number)) for number in range(4))
+    if "count" in table:
+        train = train.with_counts(train.count, Confidence(**config["confidence"]))
+        others = [replace(part, confidence=train.confidence) for part in others]
+    valid, folded, disliked = (part if len(part) else None for part in others)
+    folded = None if folded is None else replace(folded, time=None)
+    return Dataset(train, valid, folded, disliked=disliked)
 
 
 def _moments(table: pd.DataFrame, name: str, field: Field) -> Tensor:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import scipy.sparse
 
     from collabkit.serve.recommender import Recommender
+from collabkit.serve.wanted import Wanted
 
 __all__ = ["from_factors", "implicit_factors", "lightfm_factors", "to_qrels", "to_run", "to_scipy", "vectors"]
 
@@ -81,7 +82,8 @@ def to_run(
         task = recommender.task(on, candidates=candidates, threshold=threshold)
         users = torch.from_numpy(task.unique)
         asked = {recommender.columns.user: recommender.users.decode(task.unique)}
-        lists = recommender._lists(asked, users, task.asker(recommender.model), task.candidates, k, task.hidden)
+        wanted = Wanted(k, task.candidates, task.hidden)
+        lists = recommender._lists(asked, users, task.asker(recommender.model), wanted)
     user, item = (_texts(lists[name]) for name in (recommender.columns.user, recommender.columns.item))
     run: dict[str, dict[str, float]] = {}
     for one, other, score in zip(user, item, lists["score"].astype(float), strict=True):

@@ -136,6 +136,9 @@ class ColdRows(Callback):
         settle_default_rows(self.learn.model, self.learn.dls)
 
 
+VANISHED = 0.01  # the scores of what was observed are aimed at 1
+
+
 class AlternatingLeastSquares(Callback):
     """A sweep of alternating least squares in the place of an epoch's batches; `learn.fit_als` adds it.
 
@@ -150,21 +153,23 @@ class AlternatingLeastSquares(Callback):
     def __init__(self, **options):
         self.options = self.plan = options
 
+    @staticmethod
+    def check(learn) -> None:
+        """Raise unless the learner has a model and data for least squares."""
+        if as_model(learn.model) is None:
+            name = type(learn.model).__name__
+            raise TypeError(f"alternating least squares needs one of collabkit's models, got {name}")
+        learn.model.factor_tables  # noqa: B018  # a model that has none raises here
+        if learn.dls.data.train.rating is not None:
+            raise ValueError("alternating least squares is for implicit feedback; these are ratings")
+
     def before_fit(self):
         """Check the model and the data, and lay the events out as sparse matrices."""
-        model, train = self.learn.model, self.learn.dls.data.train
-        if as_model(model) is None:
-            raise TypeError(f"alternating least squares needs one of collabkit's models, got {type(model).__name__}")
-        tables = model.factor_tables
-        if train.rating is not None:
-            raise ValueError("alternating least squares is for implicit feedback; these are ratings")
-        if train.weight is not None:
-            raise ValueError(
-                "alternating least squares ignores the weights of the rows: make the dataloaders without weights=, or "
-                "train by gradient, e.g. learn.fit_one_cycle"
-            )
-        self.both_tables = tables()
-        self.solver = ALSSolver(train, device=self.both_tables[0].device, **self.options)
+        self.check(self.learn)
+        data = self.learn.dls.data
+        self.both_tables = self.learn.model.factor_tables()
+        device = self.both_tables[0].device
+        self.solver = ALSSolver(data.train, device=device, disliked=data.disliked, **self.options)
 
     def before_train(self):
         """Solve for the users, then for the items."""
@@ -179,6 +184,17 @@ class AlternatingLeastSquares(Callback):
     def after_cancel_train(self):
         """The epoch was not cancelled: there is a loss to record."""
         self.learn.recorder.cancel_train = False
+
+    def after_fit(self):
+        """Say so where zero has won."""
+        if not hasattr(self, "both_tables"):
+            return
+        users, items = (table.detach().norm(dim=1) for table in self.both_tables)
+        largest = float(users[1:].mean() * items[1:].mean())
+        if largest < VANISHED:
+            say(f"the vectors have vanished: norms of {users[1:].mean():.1g} (users) and {items[1:].mean():.1g} "
+                "(items) on average, so that all scores are about 0. The penalty is too strong for data as sparse as "
+                "these: lower reg or unobserved_weight, or leave both out and fit_als picks them")  # fmt: skip
 
 
 class DeviceMixedPrecision(MixedPrecision):

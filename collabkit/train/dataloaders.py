@@ -32,7 +32,7 @@ from collabkit.evaluate.audit import audit
 from collabkit.train.batches import ByUser, Pointwise, Ranked, Rated, Windows
 from collabkit.train.delegates import delegates
 from collabkit.train.loader import Loader, auto_bs
-from collabkit.train.sampling import IN_ORDER, make_sampler
+from collabkit.train.sampling import IN_ORDER, KnownNegatives, make_sampler
 
 __all__ = ["CollabDataLoaders"]
 
@@ -73,8 +73,8 @@ class CollabDataLoaders(DataLoaders):
 
         With `weights` the loss of a training row counts so many times, e.g. where a few items have most of the rows.
         They are scaled to mean 1, so that learning rates keep their meaning, and are the last tensor of a training
-        batch. Validation losses and metrics, predictions and `learn.fit_als` know no weights, and the artefact keeps
-        none, as it keeps no loss.
+        batch, and `learn.fit_als` takes them. Validation losses and metrics and predictions know no weights, and the
+        artefact keeps none, as it keeps no loss; but it keeps counts.
 
         Args:
             ratings: a row an event: a table of pandas, polars, Arrow or whatever else narwhals knows, or a scipy
@@ -96,7 +96,7 @@ class CollabDataLoaders(DataLoaders):
                 validation table itself.
             feedback: `'explicit'` (ratings) or `'implicit'` (clicks, views, purchases, liked items), or the record
                 `Implicit(threshold=, negatives=, n_neg=, by_user=, history=, repeats=)` in the place of the next five
-                arguments.
+                arguments, which has also `counts=` (plays, quantities, repeats as confidence) and `dislikes=`.
             rating_threshold: with implicit feedback, the lowest rating that is a positive.
             n_neg, negatives, by_user, history: likewise, as of `Implicit`.
             weights: of the rows in the training loss: `'inverse_user'` or `'inverse_item'`, 1 / the number of training
@@ -381,14 +381,25 @@ def _batches(data: Dataset, feedback: Implicit | None) -> tuple[Rated | Ranked, 
         windows = Windows(train, sampler, feedback.n_neg, feedback.history)
         events = Ranked(valid, sampler, feedback.n_neg, data.histories, feedback.history)
         return windows.asking(("history",)), events.asking(("history",))
-    first, n_neg = make_sampler(feedback.negatives, train), feedback.n_neg
+    first, n_neg = _sampler(train, data, feedback), feedback.n_neg
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CollabWarning)  # said of the training part
         try:
-            second = first if len(valid) == 0 else make_sampler(feedback.negatives, Interactions.concat(train, valid))
+            second = first if len(valid) == 0 else _sampler(Interactions.concat(train, valid), data, feedback)
         except ValueError:  # between both parts everybody has met everything
-            second = make_sampler(feedback.negatives, train)
+            second = _sampler(train, data, feedback)
     if feedback.by_user:
         return ByUser(train, first, n_neg), ByUser(valid, second, n_neg)
     before = data.histories if len(valid) else None  # what they had met
     return Ranked(train, first, n_neg), Ranked(valid, second, n_neg, before)
+
+
+def _sampler(events: Interactions, data: Dataset, feedback: Implicit):
+    """The sampler of negatives of `events`, with those that are known, if there are any."""
+    if data.disliked is None:
+        return make_sampler(feedback.negatives, events)
+    events = replace(events, context={}, contexts=None)
+    sampler = make_sampler(feedback.negatives, Interactions.concat(events, data.disliked))
+    if sampler.shared and feedback.dislikes is None:  # as of an artefact
+        return make_sampler(feedback.negatives, events)
+    return KnownNegatives(sampler, data.disliked.pairs)

@@ -10,12 +10,14 @@ import pandas as pd
 import torch
 from fastcore.foundation import L
 
-from collabkit.data.checks import check_seed
+from collabkit.data.checks import check_seed, whole
 from collabkit.data.feedback import read_feedback
 from collabkit.data.frames import Table
+from collabkit.data.notices import say
 from collabkit.data.prepare import say_unstorable
 from collabkit.models.base import Model, as_model, check_y_range, probe
 from collabkit.serve import Recommender, load_artefact
+from collabkit.train.als_defaults import pick_als
 from collabkit.train.callbacks import AlternatingLeastSquares
 from collabkit.train.choose import N_FACTORS, check_ratings, choose_loss, other_model, rating_model
 from collabkit.train.dataloaders import CollabDataLoaders
@@ -85,17 +87,22 @@ class CollabLearner(LeanLearner):
 
     @recorded
     def fit_als(
-        self, n_sweeps: int = 12, *, reg: float = 0.007, unobserved_weight: float = 0.3, nu: float = 1.0, n_cg: int = 3,
-        cbs=None, checkpoint: str | Path | None = None, resume: bool = False,
+        self, n_sweeps: int = 12, *, reg: float | None = None, unobserved_weight: float | None = None, nu: float = 1.0,
+        n_cg: int = 3, search: bool = True, cbs=None, checkpoint: str | Path | None = None, resume: bool = False,
     ):  # fmt: skip
         """Implicit alternating least squares for a dot-product model: the quickest way to a strong ranking.
 
         Each sweep solves for all users and then for all items, and counts as an epoch: progress, validation metrics,
         `SaveModelCallback` and early stopping work as in `fit`. Biases are set to zero. Gradient training may follow.
+        Rows count by their confidence, where the data has counts (`Implicit(counts=)`), and their `weights=`.
 
         Args:
             n_sweeps: how many.
-            reg, unobserved_weight, nu, n_cg: the objective and the steps of conjugate gradients; see `als.ALSSolver`.
+            reg, unobserved_weight: of the objective, see `als.ALSSolver`. What is not named is picked, and said: by a
+                rule from shape and density, and a few short fits around it that are judged on a part cut from the
+                training part; see `als_defaults.pick_als`. Together these cost less than three fits.
+            nu, n_cg: the exponent of the penalty and the steps of conjugate gradients.
+            search: whether to try; False: the rule alone.
             cbs: further callbacks.
             checkpoint, resume: as of `fit`.
 
@@ -104,6 +111,14 @@ class CollabLearner(LeanLearner):
             ValueError: explicit feedback, or an argument out of range.
         """
         options = {"reg": reg, "unobserved_weight": unobserved_weight, "nu": nu, "n_cg": n_cg}
+        if reg is None or unobserved_weight is None:
+            n_sweeps = whole("n_epoch", n_sweeps)
+            AlternatingLeastSquares.check(self)
+            table, data = self.model.factor_tables()[0], self.dls.data
+            picked = pick_als(data.train, table.shape[1], n_sweeps, **options, search=search,
+                              disliked=data.disliked, seed=self.seed, device=table.device)  # fmt: skip
+            say(picked.why)
+            options |= {"reg": picked.reg, "unobserved_weight": picked.unobserved_weight}
         cbs = [AlternatingLeastSquares(**options), *L(cbs)]
         self.fit(n_sweeps, cbs=cbs, checkpoint=checkpoint, resume=resume)
 

@@ -77,7 +77,8 @@ class FoldIn:
 
         Args:
             histories: `b` runs of item indices of at least 1, with ratings as `weight` exactly if the model was trained
-                on some. A repeated item counts as often as it is there.
+                on some; of data with counts with confidences, default 1. A repeated item counts as often as it is
+                there.
             at: `(b,)` user indices whose side features apply; default 0, the features of an unknown user.
 
         Returns:
@@ -88,7 +89,7 @@ class FoldIn:
         """
         weight = None if histories.weight is None else histories.weight.cpu().double()
         histories = Runs(histories.start.cpu(), histories.values.cpu(), self.data.n_items, weight)
-        check_histories(histories, self.data.rated)
+        check_histories(histories, self.data.rated, self.data.train.confidence is not None)
         at = torch.zeros(len(histories), dtype=torch.int64) if at is None else at.cpu()
         if at.shape != (len(histories),):
             raise ValueError(f"at must name {len(histories)} users, one a history, got shape {tuple(at.shape)}")

@@ -24,13 +24,14 @@ _SHARPER = 1.4  # see `_temperature`
 class EventSolver:
     """Rows of users from events: the mode of the posterior of a multinomial likelihood.
 
-    Each of a user's n events is a draw from `softmax(beta * logits(x))` over the items, and `x ~ N(mean, C)` of the
-    trained users' rows. The model may have been trained by any loss, least squares included: `beta` turns its logits
-    into log-odds of one item against another, and is picked, with the scale of C, by how likely trained users' other
-    events become given a few of them. With the curvature at the mean user, the covariance of the items' slopes under
-    the softmax, diagonal together with C by one eigendecomposition, Fisher scoring needs no solve for any n; it
-    preconditions a few steps of conjugate gradients (Polak and Ribiere) with exact line search. Where the logits are
-    not linear in the row, Gauss-Newton steps do the same with the curvature of each user.
+    An event whose history has a weight, its confidence, counts so many times. Each of a user's n events is a draw from
+    `softmax(beta * logits(x))` over the items, and `x ~ N(mean, C)` of the trained users' rows. The model may have been
+    trained by any loss, least squares included: `beta` turns its logits into log-odds of one item against another, and
+    is picked, with the scale of C, by how likely trained users' other events become given a few of them. With the
+    curvature at the mean user, the covariance of the items' slopes under the softmax, diagonal together with C by one
+    eigendecomposition, Fisher scoring needs no solve for any n; it preconditions a few steps of conjugate gradients
+    (Polak and Ribiere) with exact line search. Where the logits are not linear in the row, Gauss-Newton steps do the
+    same with the curvature of each user.
 
     Args:
         scores, train: of the model, and its training interactions.
@@ -114,11 +115,13 @@ class EventSolver:
         self.catalogue, self.log_weight = self.catalogue.to(self.scores.device), self.log_weight.to(self.scores.device)
 
     def _blocks(self, histories: Runs):
-        """Blocks of at most `_FLOATS` scores, or gradients of scores."""
+        """Blocks of at most `_FLOATS` scores, or gradients of scores; their masks have the weights of the events."""
         size = max(1, _FLOATS // (len(self.catalogue) * (1 if self.scores.linear else 3 * self.scores.d)))
         for block in blocks(histories, 100_000):
             for part in torch.arange(len(block.users)).split(size):
-                yield Block(block.users[part], block.cells[part], block.mask[part])
+                cells, mask = block.cells[part], block.mask[part]
+                mask = mask if histories.weight is None else mask * histories.weight[cells]
+                yield Block(block.users[part], cells, mask)
 
     def _temperature(self, users: Tensor, histories: Runs) -> float:
         """`beta` under which the trained rows make the events most likely, times `_SHARPER`.
@@ -220,7 +223,8 @@ class EventSolver:
                 items = rest.values[rest.start[user] : rest.start[user + 1]].to(y.device)
                 x = self.prior.at(y[j].double()) + self.scores.shift(users[who[user]][None])[0]
                 own = self.beta * (self.scores.slope[items] @ x + self.scores.constant[items])
-                total += float(own.mean() - norm[j])
+                weight = rest.weight[rest.start[user] : rest.start[user + 1]].to(y.device)
+                total += float((own @ weight) / weight.sum() - norm[j])
         return total / len(given)
 
     def _scoring(self, histories: Runs, block: Block, at: Tensor, lift: Tensor) -> tuple[Tensor, Tensor]:
@@ -268,5 +272,8 @@ def _cut(histories: Runs, n: int) -> tuple[Runs, Runs, Tensor] | None:
     chosen = torch.zeros(len(runs.values), dtype=torch.bool)
     for user, first, length in zip(who.tolist(), runs.start.tolist(), runs.lengths.tolist(), strict=False):
         chosen[first + torch.randperm(length, generator=torch.Generator().manual_seed(user))[:n]] = True
-    given, rest = (Runs.group(runs.rows[part], runs.values[part], len(who)) for part in (chosen, ~chosen))
+    weight = torch.ones(len(runs.values), dtype=torch.float64) if runs.weight is None else runs.weight
+    given, rest = (
+        Runs.group(runs.rows[part], runs.values[part], len(who), weight=weight[part]) for part in (chosen, ~chosen)
+    )
     return given, rest, who

@@ -20,17 +20,20 @@ class Block:
     mask: Tensor  # (b, l) float64, 0 where padded
 
 
-def check_histories(histories: Runs, rated: bool) -> None:
-    """Raise `ValueError` unless these are histories of items, with `weight` for ratings, that a model can fold in."""
+def check_histories(histories: Runs, rated: bool, counted: bool = False) -> None:
+    """Raise `ValueError` unless these are histories of items, with `weight` for ratings, that a model can fold in.
+
+    Where the data is `counted` the weight may be confidences.
+    """
     items, ratings = histories.values, histories.weight
-    if (ratings is not None) != rated:
+    if (ratings is not None) != rated and not counted:
         how, what = ("on", "them") if rated else ("without", "none")
         raise ValueError(f"the model was trained {how} ratings: give {what}")
     if empty := (histories.lengths == 0).nonzero().squeeze(1).tolist():
         raise ValueError(f"{len(empty):,} histories are empty, at {empty[:5]}: such users get the default row")
     if len(items) and not (int(items.min()) >= 1 and int(items.max()) < histories.width):
         raise ValueError(f"items must lie in 1..{histories.width - 1}, got {int(items.min())} to {int(items.max())}")
-    if rated and (ratings.shape != items.shape or not bool(ratings.isfinite().all())):
+    if ratings is not None and (ratings.shape != items.shape or not bool(ratings.isfinite().all())):
         raise ValueError(f"ratings must be {len(items):,} finite numbers, got shape {tuple(ratings.shape)} or NaN")
 
 

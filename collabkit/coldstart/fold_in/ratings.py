@@ -247,9 +247,10 @@ def parts_of(y: Tensor, pulls: Tensor, mask: Tensor, hessian: Tensor) -> Tensor:
 
 
 def histories_of(train: Interactions, users: Tensor) -> tuple[Runs, Tensor]:
-    """The items, with their ratings, of `users` `(b,)`, and where each of these rows stands in `train` `(m,)`."""
+    """The items of `users` `(b,)`, with their ratings or confidences, and where each row stands in `train` `(m,)`."""
     rows = train.by_user.of(users)
-    rating = None if train.rating is None else train.rating[rows.values].double()
+    values = train.confidences if train.rating is None else train.rating
+    rating = None if values is None else values[rows.values].double()
     return Runs(rows.start, train.item_idx[rows.values], train.n_items, rating), rows.values
 
 

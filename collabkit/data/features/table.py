@@ -166,6 +166,21 @@ class Features:
             parts.append(part.index_put_((codes.rows, codes.values), share, accumulate=True))
         return torch.cat(parts, dim=1)
 
+    def sparse_matrix(self):
+        """The design matrix in two: categories as a scipy matrix `(n, p)`, numbers `(n, q)`, both float32."""
+        import scipy.sparse  # not above: who only asks a model does not need it
+
+        bags, numbers = [], [np.zeros((len(self), 0), np.float32)]
+        for field, rows in zip(self.fields, self.rows, strict=True):
+            if field.is_bag:
+                share = (1.0 / rows.lengths[rows.rows].float()).numpy()
+                parts = (share, rows.values.numpy(), rows.start.numpy())
+                bags.append(scipy.sparse.csr_matrix(parts, shape=(len(self), field.size)))
+            else:
+                numbers.append(rows.numpy())
+        bags = bags or [scipy.sparse.csr_matrix((len(self), 0), dtype=np.float32)]
+        return scipy.sparse.hstack(bags, format="csr"), np.concatenate(numbers, axis=1)
+
     def spec(self) -> list[dict]:
         """The fields as JSON-ready values."""
         return [asdict(field) for field in self.fields]

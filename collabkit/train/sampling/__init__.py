@@ -15,12 +15,13 @@ from collections.abc import Callable
 from functools import partial
 
 from collabkit.data.interactions import Interactions
-from collabkit.train.sampling.rows import PopularityNegatives, UniformNegatives
+from collabkit.train.sampling.rows import KnownNegatives, PopularityNegatives, UniformNegatives
 from collabkit.train.sampling.shared import AllItems, InBatchNegatives, SharedNegatives
 from collabkit.train.sampling.shown import ShownNegatives
 
 __all__ = [
     "UniformNegatives", "PopularityNegatives", "SharedNegatives", "InBatchNegatives", "AllItems", "ShownNegatives",
+    "KnownNegatives",
     "SAMPLERS", "IN_ORDER", "make_sampler",
 ]  # fmt: skip
 

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from collabkit.data.interactions import Interactions
 from collabkit.data.notices import say
+from collabkit.data.runs import Runs
 from collabkit.train.sampling.weights import item_weights
 
-__all__ = ["PopularityNegatives", "UniformNegatives"]
+__all__ = ["KnownNegatives", "PopularityNegatives", "UniformNegatives"]
 
 
 class PopularityNegatives:
@@ -111,3 +112,59 @@ class UniformNegatives(PopularityNegatives):
     def log_counts(self, users: Tensor, items: Tensor) -> Tensor:
         """`(b, 1)`, the same for all items of a row; see `PopularityNegatives.log_counts`."""
         return math.log(items.shape[1]) - self._log_left[users][:, None]  # inf where nothing is unseen
+
+
+class KnownNegatives:
+    """Of each row's negatives the first is one that its user is known to dislike, the others are a sampler's.
+
+    Who dislikes nothing gets the sampler's alone. The sampler must not draw what is disliked, which it does not where
+    it was made from events that hold these pairs too.
+
+    Args:
+        sampler: of each row's own negatives, e.g. `UniformNegatives`.
+        disliked: by user the items.
+
+    Raises:
+        ValueError: negatives that the batch shares.
+
+    Example:
+        >>> import pandas as pd
+        >>> from collabkit.data.interactions import Columns
+        >>> df = pd.DataFrame({'user': [1, 1, 2, 2], 'item': list('abcd')})
+        >>> sampler = KnownNegatives(UniformNegatives(Interactions.from_df(df, Columns('user', 'item'))),
+        ...                          Runs.pairs([1], [2], 3, 5))
+        >>> sampler.draw(torch.tensor([1, 1]), 2)[:, 0]
+        tensor([2, 2])
+    """
+
+    shared = False
+
+    def __init__(self, sampler, disliked: Runs):
+        if sampler.shared:
+            raise ValueError("known negatives need a sampler of each row's own: 'uniform' or 'popularity'")
+        self.sampler, self.disliked = sampler, disliked
+        self.to(getattr(sampler, "device", None))
+
+    def to(self, device):
+        """Move the tables to `device` (None is the CPU)."""
+        self.sampler.to(device)
+        self.disliked = self.disliked.to("cpu" if device is None else device)
+        return self
+
+    def draw(self, users: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """`(b, n)` int64 items; see the class."""
+        items = self.sampler.draw(users, n, generator)
+        lengths = self.disliked.lengths[users]
+        point = torch.rand(len(users), generator=generator, device=items.device, dtype=torch.float64)
+        at = (self.disliked.start[users] + (point * lengths).long()).clamp(max=len(self.disliked.values) - 1)
+        items[:, 0] = torch.where(lengths > 0, self.disliked.values[at], items[:, 0])
+        return items
+
+    def log_counts(self, users: Tensor, items: Tensor) -> Tensor:
+        """Log of how often `(b, n)` each of the items is to be expected in its row; inf: no negative."""
+        n, lengths = items.shape[1], self.disliked.lengths[users]
+        own = self.sampler.log_counts(users, items).expand(-1, n).clone()  # of n draws
+        some = lengths > 0
+        own[some] += math.log((n - 1) / n) if n > 1 else 0.0
+        own[some, 0] = -lengths[some].double().log().to(own.dtype)
+        return own

@@ -1,0 +1,107 @@
+"""`Confidence`: how counts (plays, quantities, repeats) say how sure it is that somebody likes something."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+__all__ = ["Confidence", "CONFIDENCES"]
+
+CONFIDENCES = ("linear", "log", "bm25")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Confidence:
+    """The confidence of a (user, item) pair with a count r, in units of the mean over the training pairs.
+
+    `c = (1 + alpha f(r)) / mean`, with f by `kind`:
+
+    - `'linear'`: `f(r) = r`, equation 1 of Hu, Koren and Volinsky, "Collaborative filtering for implicit feedback
+      datasets" (2008);
+    - `'log'`: `f(r) = log(1 + r / eps)`, equation 6 there: for counts with a heavy tail;
+    - `'bm25'`: `f(r) = idf(i) r (k1 + 1) / (r + k1 (1 - b + b R_u / R))`, the items being the terms of users'
+      documents, R_u the user's total count and R its mean, `idf(i) = log(1 + (n_users - n_i + .5) / (n_i + .5))` for
+      n_i users who have the item: Robertson and Zaragoza, "The probabilistic relevance framework: BM25 and beyond"
+      (2009), with the idf of Lucene, which is never negative. What everybody has says less of each, and so does one
+      count of many.
+
+    So a pair has confidence 1 on average, a loss weighs its events as much as without counts, and in least squares
+    `unobserved_weight` and `reg` keep their meaning. Equal counts are as no counts, but for `'bm25'`.
+
+    Args:
+        kind: one of the three.
+        alpha: how much a count adds; 0 makes all pairs alike. Above 0 in the paper, where 40 did well: there it also
+            says how much less a pair that was not observed counts, which here is `unobserved_weight`.
+        eps: of `'log'`: counts well below it add little.
+        k1, b: of `'bm25'`: from what count on more adds little, and how much a user's total matters (0 to 1).
+
+    Raises:
+        ValueError: another kind; `alpha` below 0, `eps` or `k1` not above 0, `b` outside [0, 1].
+
+    Example:
+        >>> raw = Confidence('linear', alpha=40)
+        >>> raw.of(torch.tensor([1, 1]), torch.tensor([1, 2]), torch.tensor([1., 3.]))
+        tensor([ 41., 121.])
+        >>> raw.fitted(torch.tensor([1, 1]), torch.tensor([1, 2]), torch.tensor([1., 3.])).scale
+        81.0
+    """
+
+    kind: str = "log"
+    alpha: float = 1.0
+    eps: float = 1.0
+    k1: float = 100.0
+    b: float = 0.8
+    scale: float = 1.0  # the mean over the training pairs; this and the next three are set by `fitted`
+    mean_total: float = 1.0  # of users with training pairs
+    n_users: int = 0  # who have any
+    n_having: Tensor | None = None  # (n_items,) users who have each item
+
+    def __post_init__(self):
+        if self.kind not in CONFIDENCES:
+            raise ValueError(f"confidence must be one of {', '.join(map(repr, CONFIDENCES))}, got {self.kind!r}")
+        for name, least in (("alpha", 0), ("eps", None), ("k1", None)):
+            value = getattr(self, name)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            if not number or (value < 0 if least == 0 else value <= 0):
+                raise ValueError(f"{name} must be a number {'of at least' if least == 0 else 'above'} 0, got {value!r}")
+        if not 0 <= self.b <= 1:
+            raise ValueError(f"b must lie in [0, 1], got {self.b!r}")
+
+    def of(self, users: Tensor, items: Tensor, count: Tensor) -> Tensor:
+        """Confidences `(m,)` float32 of pairs with counts `(m,)` above 0; all of a user's pairs must be there."""
+        count = count.double()
+        if self.kind == "bm25":
+            value = self._bm25(users, items, count)
+        else:
+            value = count if self.kind == "linear" else torch.log1p(count / self.eps)
+        return ((1 + self.alpha * value) / self.scale).float()
+
+    def _bm25(self, users: Tensor, items: Tensor, count: Tensor) -> Tensor:
+        total = torch.bincount(users, count)[users] / self.mean_total
+        value = count * (self.k1 + 1) / (count + self.k1 * (1 - self.b + self.b * total))
+        if self.n_having is None:
+            return value
+        known = items < len(self.n_having)  # ids that came later: nobody of the training part has them
+        have = torch.where(known, self.n_having[torch.where(known, items, 0)], 0).double()
+        return value * torch.log1p((self.n_users - have + 0.5) / (have + 0.5))
+
+    def fitted(self, users: Tensor, items: Tensor, count: Tensor) -> Confidence:
+        """The same with the totals, frequencies and the mean of the training pairs `(m,)`."""
+        total = torch.bincount(users, count.double())
+        n_users = max(1, int((total > 0).sum()))
+        facts = {"mean_total": float(total.sum()) / n_users, "n_users": n_users, "n_having": torch.bincount(items)}
+        new = replace(self, **facts, scale=1.0)
+        raw = new.of(users, items, count).double()
+        return replace(new, scale=float(raw.mean()) if len(raw) else 1.0)
+
+    def __repr__(self) -> str:
+        plain = Confidence(self.kind)
+        odd = [f"{name}={value!r}" for name, value in self.spec().items() if value != getattr(plain, name)]
+        return f"Confidence({', '.join([repr(self.kind), *odd])})"
+
+    def spec(self) -> dict:
+        """What an artefact keeps, JSON-ready; the rest is that of its training part."""
+        return {name: getattr(self, name) for name in ("kind", "alpha", "eps", "k1", "b")}

@@ -1,0 +1,128 @@
+"""Counts of pairs: the rows of each (user, item) pair become one, with how often or how much in all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from collabkit.data.interactions import Interactions
+from collabkit.data.notices import say
+from collabkit.data.tables import say_left_out
+
+__all__ = ["Counted", "read_counts"]
+
+
+def read_counts(df: pd.DataFrame, name) -> np.ndarray:
+    """The counts `(n,)` float64 in a column, or an error that names the rows at fault; fractions are said.
+
+    Raises:
+        TypeError: they are no numbers.
+        ValueError: one is missing or infinite.
+    """
+    column = df[name]
+    if column.dtype.kind not in "iuf":
+        raise TypeError(f"counts must be numbers; column {name!r} is {column.dtype} (e.g. {column.iloc[0]!r}). Convert "
+                        f"it, e.g. pd.to_numeric(df[{name!r}])")  # fmt: skip
+    values = column.to_numpy(np.float64, na_value=np.nan)
+    for bad, what in ((np.isnan(values), "missing (NaN)"), (np.isinf(values), "infinite")):
+        if bad.any():
+            raise ValueError(f"column {name!r} has {bad.sum():,} {what} count(s), first at row "
+                             f"{np.flatnonzero(bad)[0]}; drop them, or fill them with what they stand for")  # fmt: skip
+    if fractions := int((values != np.floor(values)).sum()):
+        say(f"{fractions:,} of {len(values):,} counts in {name!r} are fractions, which are taken as amounts")
+    return values
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Rows of events with their counts, and which of them make a pair.
+
+    Args:
+        events: the rows; a pair of another part is another pair.
+        among: `(k,)` the positions of the rows that count.
+        count: `(n,)` of each row; below 0 it is taken off the pair's sum.
+        name: of the column of counts, or None for the number of rows.
+        pair: `(n,)` the number of each row's pair.
+    """
+
+    events: Interactions
+    among: np.ndarray
+    count: np.ndarray
+    name: str | None
+    pair: np.ndarray
+
+    @classmethod
+    def of(cls, df: pd.DataFrame, events: Interactions, among: np.ndarray, part: np.ndarray | None = None) -> Counted:
+        """The rows `among` of a table and its `events`; `part` `(n,)` says of which of several tables each row is."""
+        name = events.columns.count
+        count = np.ones(len(events)) if name is None else read_counts(df, name)
+        keys = events.pair_keys().numpy()
+        if part is not None:
+            keys = keys * 2 + part
+        return cls(events, among, count, name, np.unique(keys, return_inverse=True)[1])
+
+    def rows(self, threshold: float | None) -> np.ndarray:
+        """The positions `(m,)`, ascending, of the row that stands for each pair; the rest is said.
+
+        It is the first in time, or in the table, with a count above 0, of pairs of a sum above 0 and of at least
+        `threshold`.
+        """
+        among, total = self.among, self.totals(self.among)
+        keep = total > 0 if threshold is None else (total > 0) & (total >= threshold)
+        if below := int((self.count[among] < 0).sum()):
+            say(f"{below:,} of {len(among):,} counts in {self.name!r} are below 0 (returns); they are taken off the "
+                "sums of their pairs")  # fmt: skip
+        least = "of 0 or less" if threshold is None else f"below {threshold:g}"
+        left = keep[self.pair[among]]
+        if not left.all():
+            users, items = self.events.user_idx.numpy()[among], self.events.item_idx.numpy()[among]
+            say_left_out(left, users, items, f"the counts of the (user, item) pair have a sum {least}")
+        there = among[left & (self.count[among] > 0)]
+        time = np.zeros(len(self.events)) if self.events.time is None else self.events.time.numpy()
+        order = there[np.argsort(time[there], kind="stable")]
+        return np.sort(order[~pd.Series(self.pair[order]).duplicated().to_numpy()])
+
+    def totals(self, among: np.ndarray) -> np.ndarray:
+        """The sum `(n_pairs,)` of the counts of each pair's rows `among` `(k,)`."""
+        return np.bincount(self.pair[among], self.count[among], int(self.pair.max(initial=-1)) + 1)
+
+    def split(self, first: np.ndarray, second: np.ndarray, *, by_table: bool) -> tuple[np.ndarray, ...]:
+        """The rows that are left of a training and a validation part, and their pairs' sums: `(first, second, sums of
+        first, sums of second)`.
+
+        Of training pairs the rows that came after the moment of the split are not summed; where it was not by time all
+        are. Of two tables (`by_table`) each has its own sums, and the first one keeps a pair that both have.
+        """
+        if by_table:
+            late, keys = np.zeros(len(self.events), bool), self.events.pair_keys().numpy()
+            known = np.isin(keys[second], keys[first])
+            if known.any():
+                say(f"{known.sum():,} of {len(second):,} validation pairs are training pairs too; they are left out")
+            second = second[~known]
+        else:
+            late = late_rows(self.events, first, second)
+        total = self.totals(self.among[~late[self.among]])[self.pair[first]]
+        if gone := int((total <= 0).sum()):
+            say(f"{gone:,} training pairs have a sum of 0 or less at the moment of the split; they are left out")
+        return first[total > 0], second, total[total > 0], self.totals(self.among)[self.pair[second]]
+
+
+def late_rows(events: Interactions, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Which rows `(n,)` came after the moment of a split by time into training rows and validation rows.
+
+    The moment is that of the first validation row, if none is earlier than a training row; else of the first one of the
+    user, if none of the user's is. Other splits have none.
+    """
+    late = np.zeros(len(events), dtype=bool)
+    if events.time is None or len(first) == 0 or len(second) == 0:
+        return late
+    time, users = events.time.numpy(), events.user_idx.numpy()
+    if time[second].min() >= time[first].max():
+        late |= time > time[second].min()
+    begins = np.full(events.n_users, np.iinfo(np.int64).max)
+    np.minimum.at(begins, users[second], time[second])
+    ends = np.full(events.n_users, np.iinfo(np.int64).min)
+    np.maximum.at(ends, users[first], time[first])
+    return late | ((begins >= ends)[users] & (time > begins[users]))

@@ -1,0 +1,95 @@
+"""Items by items from users by items: the sparse product of the events with themselves, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from collabkit.data.interactions import Interactions
+from collabkit.data.runs import Runs
+
+if TYPE_CHECKING:
+    import scipy.sparse
+
+__all__ = ["events_matrix", "gram_blocks", "best_of_rows", "Neighbours"]
+
+PRODUCTS = 2**23  # multiplications of a block: at most as many numbers come out, some 100 MB
+
+
+def events_matrix(train: Interactions) -> scipy.sparse.csr_matrix:
+    """The sparse `(n_users, n_items)` float32 of the pairs: ones, or the confidences of data with counts."""
+    import scipy.sparse  # not above: who only asks a model does not need it
+
+    pairs = train.weighted_pairs
+    values = np.ones(len(pairs.values), np.float32) if pairs.weight is None else pairs.weight.numpy()
+    index = (pairs.values.numpy(), pairs.start.numpy())
+    if len(train) < 2**31 and max(train.n_users, train.n_items) < 2**31:  # half of what is moved
+        index = tuple(part.astype(np.int32) for part in index)
+    return scipy.sparse.csr_matrix((values, *index), shape=(train.n_users, train.n_items))
+
+
+def gram_blocks(matrix: scipy.sparse.csr_matrix) -> Iterator[tuple[int, scipy.sparse.csr_matrix]]:
+    """`(first, block)`: the rows of `matrix.T @ matrix` from `first` on, of `matrix` `(n_users, n_items)`."""
+    by_item = matrix.T.tocsr()
+    lengths = np.diff(matrix.indptr)
+    owner = np.repeat(np.arange(by_item.shape[0]), np.diff(by_item.indptr))
+    work = np.bincount(owner, lengths[by_item.indices], by_item.shape[0]).cumsum()
+    first = 0
+    while first < len(work):
+        done = work[first - 1] if first else 0
+        stop = max(first + 1, int(np.searchsorted(work, done + PRODUCTS, side="right")))
+        yield first, by_item[first:stop] @ matrix
+        first = stop
+
+
+def best_of_rows(block: scipy.sparse.csr_matrix, first: int, k: int) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Of each row of a block, whose rows begin at `first`, the `k` largest entries but that of the row itself.
+
+    All entries are above 0, and a row's own is the largest, as those of cosines are.
+
+    Returns:
+        How many each row has `(b,)`, and their columns and values `(m,)`. A row's columns ascend; of equal values the
+        first columns are taken.
+    """
+    start, indices, data = block.indptr.tolist(), block.indices, block.data
+    counts, kept = [], []
+    for row, (begin, end) in enumerate(pairwise(start), start=first):
+        values, columns = data[begin:end], indices[begin:end]
+        if end - begin > k + 1:  # the largest with what is equal to the last of them: few, and the row itself
+            least = np.partition(values, end - begin - k - 1)[end - begin - k - 1]
+            at = (values >= least).nonzero()[0]
+        else:
+            at = np.arange(end - begin)
+        at = at[columns[at].argsort()]
+        at = at[columns[at] != row]
+        if len(at) > k:
+            at = at[np.sort((-values[at]).argsort(kind="stable")[:k])]
+        counts.append(len(at))
+        kept.append(at + begin)
+    at = np.concatenate(kept)
+    return counts, indices[at], data[at]
+
+
+class Neighbours:
+    """Collects the neighbours of items, row by row, as `Runs` of as many as each has."""
+
+    def __init__(self):
+        self.counts: list[int] = []
+        self.columns: list[np.ndarray] = []
+        self.values: list[np.ndarray] = []
+
+    def add(self, counts: list[int], columns: np.ndarray, values: np.ndarray) -> None:
+        """The next rows, as of `best_of_rows`."""
+        self.counts.extend(counts)
+        self.columns.append(columns)
+        self.values.append(values)
+
+    def runs(self) -> Runs:
+        """All of them, with the similarities `(m,)` float32 as weight."""
+        start = torch.tensor([0, *self.counts]).cumsum(0)
+        values = torch.from_numpy(np.concatenate(self.columns).astype(np.int64))
+        return Runs(start, values, len(self.counts), torch.from_numpy(np.concatenate(self.values).astype(np.float32)))
