@@ -30,8 +30,8 @@ def heavy_tailed(n_users: int, n_items: int, n_events: int, seed: int = 0) -> In
 
 def knn_speed() -> None:
     """`ItemKNN(100).fit` against the product of the sparse matrices alone in scipy; EASE of few users by users against
-    by items; ContentKNN of 5,000 items with three of 15,000 categories each against dense features. Medians."""
-    train, few = heavy_tailed(32_000, 38_000, 900_000), heavy_tailed(600, 5_000, 60_000)
+    by items; ContentKNN of 3,000 items with three of 15,000 categories each against dense features. Medians."""
+    train, few = heavy_tailed(32_000, 38_000, 900_000), heavy_tailed(600, 3_000, 40_000)
     matrix = events_matrix(train)
     rng = np.random.default_rng(0)
     tags = [list(row) for row in rng.integers(0, 15_000, (few.n_items - 1, 3)).astype(str)]

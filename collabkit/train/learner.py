@@ -287,6 +287,11 @@ def collab_learner(
 ) -> CollabLearner:  # fmt: skip
     """A learner for ratings or for implicit feedback, with fastai's signature and defaults.
 
+    Of implicit feedback `learn.fit_als()` is what to do where nothing is known of good settings. A few epochs by
+    gradient with fastai's learning rate and batches of 64 get no further than popularity: on ML-latest-small, a random
+    fifth held out, seed 0, NDCG@10 is .167 after `fit_one_cycle(5)`, .171 by popularity, .310 by `ItemKNN` and .336 by
+    `fit_als()`.
+
     Args:
         dls: batches from `CollabDataLoaders`.
         n_factors: factors of a dot-product model, embedding size of the others; with `use_nn` on ratings, as in fastai,
