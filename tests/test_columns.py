@@ -219,10 +219,15 @@ def test_fractions_keep_their_order(unit):
     assert np.allclose(encoded / ticks_of(times), times, rtol=1e-15, atol=1e-9)
 
 
+def test_a_day_of_small_fractions_is_one_of_seconds():
+    early = Interactions.from_df(timed().assign(at=timed()["at"] - 1.7e9), Columns("user", "item", time="at"))
+    assert early.day == 86_400 * early.columns.ticks == 86_400 * 10**9
+
+
 def test_times_that_are_no_times():
     whole = Interactions.from_df(timed().assign(at=range(500)), Columns("user", "item", time="at"))
     assert whole.columns.ticks == 1
-    with pytest.raises(ValueError, match="fractions where the model's data have whole numbers"):
+    with pytest.raises(ValueError, match="fractional times where the model's data have whole numbers"):
         whole.encode(timed())
     for bad, message in ((np.inf, "infinite"), (np.nan, "1 missing time")):
         with pytest.raises(ValueError, match=message):

@@ -52,7 +52,7 @@ class Columns:
     rating: str | None = None
     time: str | None = None
     context: tuple[str, ...] = ()
-    ticks: int | None = None
+    ticks: int | None = field(default=None, compare=False)  # found in the data: no name of a column
     count: str | None = None
 
     @property
@@ -402,7 +402,7 @@ def ticks_of(column: pd.Series) -> int:
         return 1
     values = column.to_numpy(dtype=np.float64)
     if not np.isfinite(values).all():
-        raise ValueError(f"column {column.name!r} holds infinite times; use numbers or timestamps")
+        raise ValueError(f"column {column.name!r} holds infinite times; use finite numbers or timestamps")
     if len(values) == 0 or (values == np.floor(values)).all():
         return 1
     largest = np.abs(values).max()
@@ -433,7 +433,7 @@ def encode_times(column: pd.Series, ticks: int | None = None) -> Tensor:
     values, ticks = column.to_numpy(), ticks or 1
     whole = np.floor(values) if values.dtype.kind == "f" else values
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (ticks > 1 or (values == whole).all())):
-        raise ValueError(f"column {column.name!r} holds infinite times, or fractions where the model's data have whole "
+        raise ValueError(f"column {column.name!r} holds infinite or fractional times where the model's data have whole "
                          "numbers; use the unit that these have")  # fmt: skip
     if len(values) and not -(2.0**63) <= float(whole.min()) * ticks <= float(whole.max()) * ticks < 2.0**63:
         raise ValueError(f"column {column.name!r} holds times outside the range of int64, up to {values.max()}")
