@@ -22,7 +22,7 @@ from collabkit.models.closed_form import ClosedForm
 
 __all__ = ["Explainer", "Shares", "because_of", "check_why", "equations", "why_history"]
 
-BLOCK = 256  # users
+BLOCK, SUMS = 256, 4096  # users at once; of models whose scores are sums, all of whose items are looked at
 CELLS = 2**24  # scores at once
 
 
@@ -194,8 +194,9 @@ def because_of(explainer: Explainer, best: Tensor, why: bool | int, query, told:
         `(n,)` ids, None where no past item speaks for one; with a number as `why` lists of ids.
     """
     found = np.full((*best.shape, int(why)), 0)
-    for first in range(0, len(best), BLOCK):
-        part = slice(first, min(first + BLOCK, len(best)))
+    size = SUMS if getattr(explainer.model.explained, "additive", False) else BLOCK
+    for first in range(0, len(best), size):
+        part = slice(first, min(first + size, len(best)))
         with answering(explainer.model), torch.inference_mode():
             own = None if told is None else told.of(torch.arange(part.start, part.stop))
             shares = explainer.shares(query[part], own, best[part])
