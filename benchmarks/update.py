@@ -50,12 +50,14 @@ def _row(kind: str, seed: int, first: pd.DataFrame, second: pd.DataFrame, test: 
 
 
 def _fitted(kind: str, events: pd.DataFrame, seed: int):
-    dls = CollabDataLoaders.from_df(events, seed=seed, bs=1024, n_neg=8, **EVENTS)
+    dls = CollabDataLoaders.from_df(events, seed=seed, bs=4096, n_neg=8, **EVENTS)
     if kind == "EASE":
         return EASE().fit(dls)
     learn = collab_learner(dls, n_factors=64, **({} if kind == "fit_als" else {"loss_func": kind}))
     with learn.no_bar(), learn.no_logging():
-        learn.fit_als(12, reg=0.02, unobserved_weight=0.2) if kind == "fit_als" else learn.fit_one_cycle(12, 5e-3)
+        learn.fit_als(12, reg=0.02, unobserved_weight=0.2) if kind == "fit_als" else learn.fit_one_cycle(
+            12, 1e-2, wd=0.1
+        )
     return learn
 
 

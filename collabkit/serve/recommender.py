@@ -881,15 +881,23 @@ class Recommender:
         n_items = self.data.n_items
         self._take_in(change)
         if len(found[0].items) or self.data.n_items > n_items:
-            self._kept.pop("fold", None)  # it knows the items as they were
+            self._resolve(found[0].items[:0])
         return found[0]
 
     @writes
     def _resolve(self, users: Tensor) -> None:
-        """Solve for the rows of `users` `(m,)` again, from all that is known of them."""
-        train = joined(self.train, self.data.folded)
-        self.model.user_side.write(users, self.fold.rows(histories_of(train, users)[0], users))
-        self._kept["fold"] = (self.model.version(), self.data, self._kept["fold"][2])  # the items are the same
+        """Solve for the rows of `users` `(m,)` again, from all that is known of them, with the items as they are now.
+
+        How users are distributed is not estimated anew, if it was before.
+        """
+        kept = self._kept.get("fold")
+        if kept is None and len(users) == 0:
+            return
+        fold = self.fold if kept is None else kept[2].for_items(self.data)
+        if len(users):
+            train = joined(self.train, self.data.folded)
+            self.model.user_side.write(users, fold.rows(histories_of(train, users)[0], users))
+        self._kept["fold"] = (self.model.version(), self.data, fold)
 
     @writes
     def refold(self) -> None:

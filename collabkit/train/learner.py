@@ -126,8 +126,8 @@ class CollabLearner(LeanLearner):
         """Take in what happened since the training; see `Recommender.update`. Returns the learner.
 
         On top of what it does, new items of models trained by gradient are trained by this learner's loss: their rows
-        alone, over as many passes as make 100 batches (at least one), while every other weight stays. Users who have
-        them are solved for again after it. The new events are training rows of the next `fit`, and of `refit_all`;
+        alone, over as many passes as make some 100 batches (at least one), while every other weight stays. Users who
+        have them are solved for again after it. The new events are training rows of the next `fit`, and of `refit_all`;
         the validation part stays what it was, but for ratings that newer ones replace.
 
         Args:

@@ -1,6 +1,5 @@
 """`update`: what happened since the training, taken into a learner; and warm epochs on the rows of new items."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,23 +27,23 @@ def update(learn, events: pd.DataFrame, users=None, items=None, *, lr: float = 1
     learn.dls = learn.dls.of(data).asking(model.needs)
     learn.opt, recommender.data = None, learn.dls.data  # whose rows may stand in another order
     learn._given = recommender.data
-    if len(done.untrained) == 0:
-        return
-    rows = {"item": done.untrained}
-    if "history" in model.needs and model.user_side.can_write:
-        rows["user"] = done.users
-    train_rows(learn, rows, lr=lr)
-    if "history" not in model.needs:  # users who have the new items are solved for with them
-        train = learn.dls.data.train
-        have = train.user_idx[torch.isin(train.item_idx, done.untrained)].unique()
-        recommender._resolve(have)
+    have = done.users[:0]
+    if len(done.untrained):
+        rows = {"item": done.untrained}
+        if "history" in model.needs and model.user_side.can_write:
+            rows["user"] = done.users
+        train_rows(learn, rows, lr=lr)
+        if "history" not in model.needs:  # users who have the new items are solved for with them
+            train = learn.dls.data.train
+            have = train.user_idx[torch.isin(train.item_idx, done.untrained)].unique()
+    recommender._resolve(have)
 
 
 def train_rows(learn, rows: dict[str, Tensor], *, lr: float = 1e-2, n_steps: int = STEPS) -> None:
     """Train some rows of the tables by the learner's loss and batches; every other weight stays as it is, to the bit.
 
     A pass is over all training rows, so that positives meet as many negatives as in the training; there are as many
-    passes as make `n_steps` batches, at least one. The steps are Adam's, whose rate falls linearly to zero.
+    passes as make some `n_steps` batches, at least one. The steps are Adam's, whose rate falls linearly to zero.
 
     Args:
         learn: its model changes.
@@ -53,7 +52,7 @@ def train_rows(learn, rows: dict[str, Tensor], *, lr: float = 1e-2, n_steps: int
     """
     model, loader = learn.model, learn.dls.train
     model_rows = [(table.weight, rows[side.name]) for side in model.sides if side.name in rows for table in side.tables]
-    n_passes = max(1, math.ceil(n_steps / max(1, len(loader))))
+    n_passes = max(1, round(n_steps / max(1, len(loader))))
     total, own = n_passes * len(loader), [p[at.to(p.device)].detach().clone() for p, at in model_rows]
     optimiser = torch.optim.Adam(own, lr=lr)
     loader = loader.new()

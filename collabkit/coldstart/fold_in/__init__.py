@@ -72,6 +72,14 @@ class FoldIn:
         with torch.inference_mode(False), torch.no_grad():
             return cls(self.scores, self.data.train, **self._options)
 
+    def for_items(self, data: Dataset) -> "FoldIn":
+        """The same with items that have changed or become more since; how the users are distributed is kept."""
+        new = FoldIn(self.model, data, **self._options)
+        if "solver" in vars(self):
+            with torch.inference_mode(False), torch.no_grad():
+                vars(new)["solver"] = self.solver.for_items(UserScores(self.model, data), data.train)
+        return new
+
     def rows(self, histories: Runs, at: Tensor | None = None) -> list[Tensor]:
         """The rows `[(b, d), ...]` that would stand in the user tables for `b` new users.
 

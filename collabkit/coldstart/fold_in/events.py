@@ -1,6 +1,7 @@
 """`EventSolver`: the most likely row of a user given events, in a softmax over the catalogue with a Gaussian prior."""
 
 import math
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ class EventSolver:
     """
 
     def __init__(self, scores: UserScores, train: Interactions, *, max_users: int = 20_000, seed: int = 0):
-        self.scores = scores
+        self.scores, self.seed = scores, seed
         users = trained_users(train, max_users, seed)
         self._choose_items(train, seed)
         self.prior = Gaussian.of_rows(scores.rows(users))
@@ -49,6 +50,15 @@ class EventSolver:
         if scores.linear:
             self._reduce()
             self._calibrate(histories_of(train, sample)[0], sample)
+
+    def for_items(self, scores: UserScores, train: Interactions) -> "EventSolver":
+        """The same prior, of a model whose items have changed or become more; milliseconds."""
+        new = copy(self)
+        new.scores = scores
+        new._choose_items(train, self.seed)
+        if scores.linear:
+            new._reduce()
+        return new
 
     def answers(self, logits: Tensor, slope: Tensor) -> tuple[Tensor, float]:
         """Slopes `(c, k)` of the log-odds, and 4, the inverse of what a yes or no tells of them at most."""

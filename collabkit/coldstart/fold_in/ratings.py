@@ -1,6 +1,7 @@
 """`RatingSolver`: the most likely row of a user given ratings, under a Gaussian prior fitted to the trained users."""
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -66,6 +67,14 @@ class RatingSolver:
             self._fit(histories, users, parts, n_iter)
         if scores.linear:
             self._reduce()
+
+    def for_items(self, scores: UserScores, train: Interactions) -> "RatingSolver":
+        """The same prior, of a model whose items have changed or become more; milliseconds."""
+        new = copy(self)
+        new.scores = scores
+        if scores.linear:
+            new._reduce()
+        return new
 
     def rating(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Ratings for logits, and their derivative."""
