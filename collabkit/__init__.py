@@ -20,7 +20,7 @@ _NAMES = {
     "train.backtest": ["backtest"],
     "train.fit_metrics": ["HitRate", "NDCG"],
     "data.feedback": ["Implicit"],
-    "data.features": ["Features"],
+    "data.features": ["Features", "Text", "Picture"],
     "data.vocab": ["Vocab"],
     "data.interactions": ["Interactions"],
     "data.dataset": ["Dataset"],
@@ -53,6 +53,8 @@ if TYPE_CHECKING:  # what a type checker reads in the place of `__getattr__`
     from collabkit.data import splits as splits
     from collabkit.data.dataset import Dataset as Dataset
     from collabkit.data.features import Features as Features
+    from collabkit.data.features import Picture as Picture
+    from collabkit.data.features import Text as Text
     from collabkit.data.feedback import Implicit as Implicit
     from collabkit.data.interactions import Interactions as Interactions
     from collabkit.data.notices import CollabWarning as CollabWarning
