@@ -61,8 +61,8 @@ class Content(Kind):
             raise ValueError(f"encoder={encoder!r} has learned nothing yet: train it end to end in one model, and give "
                              "encoder=learn.model.encoder(name), train='frozen' to another")  # fmt: skip
         if train == END_TO_END and not own and not isinstance(encoder, TrainedEncoder):
-            raise ValueError(f"{encoder!r} is not the library's: its vectors are computed once, train='frozen'; what is "
-                             f"trained is {', '.join(map(repr, self.built_in))} and a TrainedEncoder")  # fmt: skip
+            raise ValueError(f"{encoder!r} is not the library's: its vectors are computed once, train='frozen'; what "
+                             f"is trained is {', '.join(map(repr, self.built_in))} and a TrainedEncoder")  # fmt: skip
         if isinstance(encoder, TrainedEncoder):
             if encoder.field.kind != self.kind:
                 raise ValueError(f"{encoder} is of kind {encoder.field.kind!r}, not {self.kind!r}")
@@ -72,7 +72,7 @@ class Content(Kind):
             raise ValueError("cache= keeps the vectors of a frozen encoder; this one is trained end to end")
         self.own_encoder, self.train = encoder, train
         self.width = None if width is None else whole_within("width", width, 1, 4096)
-        self.store = None if train == END_TO_END else VectorStore(self.ask, cache)
+        self.store = None if train == END_TO_END else VectorStore(self.ask, cache, encoder)
 
     # --- what a kind of content says ---------------------------------------------------------------------------------
 

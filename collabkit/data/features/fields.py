@@ -148,6 +148,15 @@ class Kind:
         """Whether `contents` are such as `encode` makes and `encoder` takes."""
         raise NotImplementedError
 
+    def parts(self, field: Field, content, grid: int) -> tuple[pd.DataFrame, list]:
+        """What a content consists of: a row a part, and where each is, as `without` of the encoder takes it.
+
+        Args:
+            content: a text or a picture, as the column holds it.
+            grid: into how many regions a picture is divided each way.
+        """
+        raise TypeError(f"a feature of kind {field.kind!r} has no parts of content to look at")
+
     def describe(self, field: Field) -> str:
         """The field in words."""
         return f"{len(field.categories):,} categories" if self.is_bag else f"{field.width:,} numbers"

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,14 @@ class Picture(Content):
         there = np.concatenate([np.zeros(0, dtype=bool), *(part for _, part in found)])
         pixels = torch.cat([torch.zeros(0, 3, size, size, dtype=torch.uint8), *(part for part, _ in found)])
         return Runs(torch.from_numpy(np.append(0, np.cumsum(there))).long(), pixels)
+
+    def parts(self, field: Field, content, grid: int) -> tuple[pd.DataFrame, list[tuple[slice, slice]]]:
+        size = field.options["size"]
+        edges = np.linspace(0, size, whole_within("grid", grid, 1, size) + 1).round().astype(int).tolist()
+        spans = list(pairwise(edges))
+        boxes = [(top, left, bottom, right) for top, bottom in spans for left, right in spans]
+        places = [(slice(top, bottom), slice(left, right)) for top, left, bottom, right in boxes]
+        return pd.DataFrame(boxes, columns=["top", "left", "bottom", "right"]), places
 
     def module(self, field: Field) -> PictureCNN:
         return PictureCNN(field.width)

@@ -107,6 +107,12 @@ class Text(Content):
         lengths = torch.tensor([0, *map(len, rows)], dtype=torch.int64)
         return Runs(lengths.cumsum(0), torch.tensor([code for row in rows for code in row], dtype=torch.int64))
 
+    def parts(self, field: Field, content, grid: int) -> tuple[pd.DataFrame, list[torch.Tensor]]:
+        options = field.options
+        words = text_words(_texts(field.name, pd.Series([content], dtype=object))[0], options["max_words"])[0]
+        lengths = [len(_codes(word, options["n_codes"], options["encoder"] == "bag")) for word in words]
+        return pd.DataFrame({"word": words}), list(torch.arange(sum(lengths)).split(lengths))
+
     def module(self, field: Field) -> BagEncoder | TextCNN:
         cls = {"cnn": TextCNN, "bag": BagEncoder}[field.options["encoder"]]
         return cls(field.options["n_codes"], field.width)

@@ -2,7 +2,8 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 
@@ -29,9 +30,11 @@ class VectorStore:
     Args:
         encode: from `m` contents to `(m, d)` numbers.
         folder: where vectors are kept for other runs, of one encoder alone; made where it is not there.
+        module: what is put into evaluation mode meanwhile, if it is one.
     """
 
-    def __init__(self, encode: Callable, folder: str | Path | None = None):
+    def __init__(self, encode: Callable, folder: str | Path | None = None, module=None):
+        self.module = module if isinstance(module, nn.Module) else None
         self.encode, self.folder = encode, None if folder is None else Path(folder).expanduser()
         self.known: dict[bytes, np.ndarray] = {}
         self._read = self._compared = folder is None
@@ -68,7 +71,7 @@ class VectorStore:
 
     def _encoded(self, name: str, contents: Sequence, at: list[int]) -> np.ndarray:
         given = contents[at] if isinstance(contents, (Tensor, np.ndarray)) else [contents[j] for j in at]
-        with torch.no_grad(), _evaluated(self.encode):
+        with torch.no_grad(), _evaluated(self.module):
             found = self.encode(given)
         found = found.detach().cpu().float().numpy() if isinstance(found, Tensor) else np.asarray(found)
         if found.dtype.kind not in "fiu" or found.ndim != 2 or found.shape[0] != len(at) or found.shape[1] == 0:
@@ -103,17 +106,14 @@ class VectorStore:
         os.replace(file.name, self.folder / f"vectors-{digest(*keys).hex()}.npz")
 
 
-class _evaluated:
-    """Within it `encode` is in evaluation mode, where it is a module."""
-
-    def __init__(self, encode):
-        self.module = encode if isinstance(encode, nn.Module) else None
-
-    def __enter__(self):
-        self.was = self.module is not None and self.module.training
-        if self.was:
-            self.module.eval()
-
-    def __exit__(self, *_):
-        if self.was:
-            self.module.train()
+@contextmanager
+def _evaluated(module: nn.Module | None) -> Iterator[None]:
+    """Within it `module` is in evaluation mode."""
+    was = module is not None and module.training
+    if was:
+        module.eval()
+    try:
+        yield
+    finally:
+        if was:
+            module.train()
