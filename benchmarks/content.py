@@ -18,12 +18,12 @@ N_EPOCH, LR = 8, 1e-2  # of all of them alike; not searched for
 def planted_content() -> None:
     """Generated titles and posters, a fifth of 400 items held out: Recall@10 among these, 95 % intervals over users.
 
-    Whether a title is liked lies in the order of its words, whether a poster is in its texture. `known` is the recall of
-    the planted taste itself where that title or poster is all that is known. `titles and posters` has both.
+    Whether a title is liked lies in the order of its words, whether a poster is in its texture. `known` is the recall
+    of the planted taste itself where that title or poster is all that is known.
     """
     rows = []
     for seed in SEEDS:
-        data = datasets.synthetic_content(n_users=500, n_items=400, n_events=20, seed=seed)
+        data = datasets.synthetic_content(n_users=500, n_items=400, n_events=20, size=16, seed=seed)
         for name, (columns, liking) in _columns(data).items():
             learn = _fitted(data, columns, seed)
             valid = learn.dls.valid.dataset
@@ -36,7 +36,12 @@ def planted_content() -> None:
                 "low": table["low"],
                 "high": table["high"],
             }
-            row |= {"chance": 10 / len(held), "known": _known(valid, liking), "fit_seconds": learn.seconds}
+            row |= {
+                "high": float(table["high"]),
+                "chance": 10 / len(held),
+                "known": _known(valid, liking),
+                "fit_seconds": learn.seconds,
+            }
             rows.append({key: round(v, 4) if isinstance(v, float) else v for key, v in row.items()})
             print(rows[-1], flush=True)
     write("planted_content", rows)
@@ -47,7 +52,7 @@ def content_steps() -> None:
 
     `two steps` trains on the vectors that the model `end to end` has learned to see; the ratio is to no features.
     """
-    data, rows = datasets.synthetic_content(n_users=2000, n_items=2000, n_events=20, seed=0), []
+    data, rows = datasets.synthetic_content(n_users=1000, n_items=1000, n_events=20, seed=0), []
     for name, kind in (("title", Text()), ("poster", Picture())):
         ways = {"no features": None, "end to end": {name: kind}}
         learners = {way: _learner(data, columns, 0) for way, columns in ways.items()}
@@ -74,9 +79,9 @@ def _columns(data) -> dict[str, tuple]:
         "titles, bag of words": ({"title": Text("bag")}, mood),
         "titles, CNN": ({"title": Text("cnn")}, mood),
         "posters, mean colour": ({"colour": "dense"}, texture),
-        "posters, CNN": ({"poster": Picture()}, texture),
-        "posters of other items, CNN": ({"shuffled": Picture()}, texture),
-        "titles and posters, CNNs": ({"title": Text("cnn"), "poster": Picture()}, mood + texture),
+        "posters, CNN": ({"poster": Picture(size=16)}, texture),
+        "posters of other items, CNN": ({"shuffled": Picture(size=16)}, texture),
+        "titles and posters, CNNs": ({"title": Text("cnn"), "poster": Picture(size=16)}, mood + texture),
     }
 
 
