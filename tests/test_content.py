@@ -517,3 +517,6 @@ def test_shares_of_words_in_a_bag_add_up():
         assert np.isclose(
             table.attrs["score"] - table["value"].sum(), empty.attrs["score"] - empty["value"].sum(), atol=1e-4
         )
+    learn.add_items(pd.DataFrame({"item": ["new"], "title": [text]}))  # a cold item's own row is by its content, too
+    scores = [interp.explain_content(item, "title", text, user="u0001").attrs["score"] for item in (cold[0], "new")]
+    assert np.isclose(*scores, atol=1e-5) and np.isclose(scores[1], learn.predict("u0001", "new"), atol=1e-5)

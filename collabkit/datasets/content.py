@@ -57,7 +57,7 @@ def synthetic_content(
     Example:
         >>> data = synthetic_content(n_users=50, n_items=40, n_events=10, seed=1)
         >>> data.items['title'][0], data.items['poster'][0].shape, len(data.events)
-        ('Season of Trieste: bitter, not gentle', (32, 32, 3), 500)
+        ('Stranger of Dublin: cold, not sweet', (32, 32, 3), 500)
     """
     for name, value, least in (("n_users", n_users, 2), ("n_items", n_items, 4), ("n_events", n_events, 1)):
         whole_within(name, value, least, 10**9)
