@@ -9,6 +9,7 @@ import pandas as pd
 from . import (
     als_defaults,
     als_speed,
+    content,
     context,
     diversity,
     evaluate_speed,
@@ -54,6 +55,8 @@ BENCHMARKS = {
     "features_warm": features.features_warm,
     "cold_items": features.cold_items,
     "cold_users": features.cold_users,
+    "planted_content": content.planted_content,
+    "content_steps": content.content_steps,
     "fold_in": fold_in.fold_in,
     "fold_in_events": fold_in.fold_in_events,
     "fold_in_speed": fold_in.fold_in_speed,

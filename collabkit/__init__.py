@@ -21,7 +21,7 @@ _NAMES = {
     "train.fit_metrics": ["HitRate", "NDCG"],
     "data.confidence": ["Confidence"],
     "data.feedback": ["Implicit"],
-    "data.features": ["Features"],
+    "data.features": ["Features", "Text", "Picture"],
     "data.vocab": ["Vocab"],
     "data.interactions": ["Interactions"],
     "data.dataset": ["Dataset"],
@@ -55,6 +55,8 @@ if TYPE_CHECKING:  # what a type checker reads in the place of `__getattr__`
     from collabkit.data.dataset import Dataset as Dataset
     from collabkit.data.features import Features as Features
     from collabkit.data.confidence import Confidence as Confidence
+    from collabkit.data.features import Picture as Picture
+    from collabkit.data.features import Text as Text
     from collabkit.data.feedback import Implicit as Implicit
     from collabkit.data.interactions import Interactions as Interactions
     from collabkit.data.notices import CollabWarning as CollabWarning

@@ -58,8 +58,8 @@ def test_many_whole_numbers_are_numeric_and_dates_too():
 def test_a_kind_can_be_overridden():
     assert one([1, 2, 2, 1], "numeric").fields[0].kind == "numeric"
     assert one(["a|b", "b", "a", "a"], "categorical").fields[0].categories == ("a", "a|b", "b")
-    with pytest.raises(ValueError, match="kind must be one of 'categorical', .*, got 'text'"):
-        one([1, 2, 2, 1], "text")
+    with pytest.raises(ValueError, match="kind must be one of 'categorical', .*, got 'texts'"):
+        one([1, 2, 2, 1], "texts")
 
 
 def test_it_prints_what_it_took_the_columns_for():

@@ -31,9 +31,9 @@ def fit_cold_head(model: Model, train: Interactions, side: Side, centre: list[Te
     warm = warm[counts[warm].argsort(descending=True, stable=True)[:MAX_ROWS]]
     weight = counts[warm] / (counts[warm] + RELIABLE)
     few = rows.features.n_columns <= MAX_COLUMNS  # else the features' trained part is all that they say
-    design = rows.features.matrix(warm).to(weight) if few else weight.new_zeros(len(warm), 0)
     mean = lambda values: (weight[:, None] * values.cpu()).sum(0) / weight.sum()  # noqa: E731
     with evaluating(model):
+        design = rows.matrix(warm).to(weight) if few else weight.new_zeros(len(warm), 0)
         trained = own_rows(side, warm)
         added = [mean(part) for part in rows(warm.to(rows.cold.device))] if side.joins == "sum" else None
     heads = []

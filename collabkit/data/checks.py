@@ -7,7 +7,7 @@ from numbers import Real
 import numpy as np
 import pandas as pd
 
-__all__ = ["at_least", "check_seed", "finite", "in_days", "whole"]
+__all__ = ["at_least", "check_seed", "finite", "in_days", "whole", "whole_within"]
 
 
 def whole(name: str, value) -> int:
@@ -19,6 +19,13 @@ def whole(name: str, value) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, Real) or value % 1 != 0 or value < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    return int(value)
+
+
+def whole_within(name: str, value, least: int, most: int) -> int:
+    """`value` as a Python int from `least` to `most`, or a `ValueError` that says which argument was wrong."""
+    if isinstance(value, bool) or not isinstance(value, Real) or value % 1 != 0 or not least <= value <= most:
+        raise ValueError(f"{name} must be a whole number from {least:,} to {most:,}, got {value!r}")
     return int(value)
 
 

@@ -11,11 +11,12 @@ Example:
 """
 
 from .container import RatingsData, Truth
+from .content import ContentData, synthetic_content
 from .grouplens import movielens, movielens_folds, movielens_name
 from .planted import synthetic
 from .tables import READERS, read_interactions
 
 __all__ = [
     "movielens", "movielens_folds", "movielens_name", "synthetic", "read_interactions", "READERS",
-    "RatingsData", "Truth",
+    "RatingsData", "Truth", "synthetic_content", "ContentData",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from collabkit.data.interactions import Interactions
 from collabkit.evaluate.tables import predict_ratings
+from collabkit.interpret.content import explain_content, plot_content
 from collabkit.interpret.contributions import (
     feature_effects,
     feature_importance,
@@ -42,6 +43,7 @@ class CollabInterpretation:
     feature_effects, plot_feature_effects = feature_effects, plot_feature_effects
     feature_parts, feature_importance = feature_parts, feature_importance
     plot_tradeoff = plot_tradeoff
+    explain_content, plot_content = explain_content, plot_content
 
     def __init__(self, recommender: Recommender):
         say_untrained(recommender.model)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from collabkit.data.dataset import Dataset
-from collabkit.data.features import Features, SideFeatures
+from collabkit.data.features import Features, SideFeatures, TrainedEncoder
 from collabkit.data.notices import say
 from collabkit.data.query import Query, check_needs
 from collabkit.data.vocab import Vocab
@@ -154,6 +154,20 @@ class Model(nn.Module):
         if name not in ("user", "item"):
             raise ValueError(f"side must be 'user' or 'item', got {name!r}")
         return self.user_side if name == "user" else self.item_side
+
+    def encoder(self, name: str, side: str = "item") -> TrainedEncoder:
+        """The encoder that has been trained for the feature `name`, a `'text'` or an `'image'`, to take it elsewhere.
+
+        It is called with texts or pictures and gives their vectors. `Text(encoder=it)` and `Picture(encoder=it)` make
+        features of another model with it.
+
+        Raises:
+            ValueError: there is no such feature, or nothing of it is trained.
+        """
+        features = self.side(name=side).features
+        if features is None:
+            raise ValueError(f"the model has no {side} features, so none called {name!r}")
+        return features.encoder(name)
 
     @property
     def device(self) -> torch.device:

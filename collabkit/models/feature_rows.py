@@ -1,15 +1,22 @@
 """`FeatureRows`: what side features give to the rows of a side's tables: a part that is added, or put beside them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from collabkit.data.features import Features, Field
+from collabkit.data.features import Features, Field, TrainedEncoder
+from collabkit.data.features.encoders import encode_blocks
 from collabkit.data.runs import Runs
 from collabkit.models.table import init_rows, lookup
 
 __all__ = ["FeatureRows", "FieldRows", "combined", "put_together"]
+
+_SHOWN: ContextVar[tuple] = ContextVar("collabkit_shown", default=(None, None))
 
 
 class FeatureRows(nn.Module):
@@ -20,6 +27,8 @@ class FeatureRows(nn.Module):
     added to the id's own rows: in a dot-product model that is Kula, "Metadata embeddings for user and item cold-start
     recommendations" (2015), section 3. With `'concat'` each field's part has its own width and stands beside the id's
     row.
+
+    Of content (`'text'`, `'image'`) an encoder makes the numbers first, a module that is trained with all else.
 
     The features are buffers, so that a batch is indices alone.
 
@@ -62,6 +71,11 @@ class FeatureRows(nn.Module):
         """An id's own `rows` and its features' part together."""
         return put_together(rows, self(idx), self.joins)
 
+    @torch.no_grad()
+    def matrix(self, idx: Tensor) -> Tensor:
+        """The numbers `(m, p)` of ids `idx` `(m,)`: `Features.matrix`, and of content what the encoders see now."""
+        return torch.cat([field.numbers(idx.to(self.cold.device)) for field in self.fields], dim=1)
+
     def cold_rows(self, idx: Tensor) -> tuple[Tensor, ...]:
         """What `cold_rows.fit_cold_head` found for ids `idx` `(m,)` without training rows: `[(m, d), ...]`, else 0."""
         idx = idx.to(self.cold.device)
@@ -70,10 +84,17 @@ class FeatureRows(nn.Module):
         return sum(parts, self.cold[-1].expand(len(idx), -1)).split(self.widths, dim=1)
 
     def extend(self, features: Features) -> None:
-        """Put `features` in the place of the old ones, whose rows they begin with."""
+        """Put `features` in the place of the old ones, whose rows they begin with, or the other way round."""
         self.features = features
         for field, rows in zip(self.fields, features.rows, strict=True):
-            field.set_rows(rows)
+            field.extend(rows)
+
+    def encoder(self, name: str) -> TrainedEncoder:
+        """The encoder of the field `name` as it is now; see `Model.encoder`."""
+        found = {field.field.name: field for field in self.fields if field.encoder is not None}
+        if name not in found:
+            raise ValueError(f"there is no feature {name!r} with an encoder that is trained; such are {sorted(found)}")
+        return TrainedEncoder(found[name].field, found[name].encoder)
 
 
 def combined(fields: list[Tensor], joins: str, widths: list[int]) -> tuple[Tensor, ...]:
@@ -98,6 +119,7 @@ class FieldRows(nn.Module):
         super().__init__()
         self.field, self.width = field, sum(widths)
         self.weights = nn.ParameterList(init_rows(field.size, width, init_std, field.is_bag) for width in widths)
+        self.encoder = field.by_kind.encoder(field) if field.has_encoder else None
         self.set_rows(rows)
 
     def set_rows(self, rows: Runs | Tensor) -> None:
@@ -106,21 +128,82 @@ class FieldRows(nn.Module):
         tensors = {"values": rows} if isinstance(rows, Tensor) else {"start": rows.start, "codes": rows.values}
         for name, value in tensors.items():
             self.register_buffer(name, value.to(device), persistent=False)  # the artefact has them on their own
-        self._matrices = None
+        self._matrices = self._seen = None
+
+    def extend(self, rows: Runs | Tensor) -> None:
+        """Hold `rows` that begin with the present ones, or these with them: what was seen in them stays good."""
+        seen, n = self._seen, min(len(rows), len(self))
+        self.set_rows(rows)
+        self._seen = None if seen is None else (seen[0], seen[1][:n])
+
+    def __len__(self) -> int:
+        return len(self.values) if hasattr(self, "values") else len(self.start) - 1
 
     def forward(self, idx: Tensor) -> Tensor:
         """The field's part `(..., width)` for `idx` `(...)`."""
         weight = torch.cat([*self.weights], dim=1) if len(self.weights) > 1 else self.weights[0]
-        if self.field.is_bag and idx.numel() * 2 >= len(self.start) - 1:  # all rows once, not some of them many times
+        if self.encoder is not None and self.training:
+            each, at = idx.unique(return_inverse=True)
+            return lookup(self.encoder(self._contents(each)).to(weight.dtype) @ weight, at)
+        if self.field.is_bag and idx.numel() * 2 >= len(self):  # all rows once, not some of them many times
             return lookup(self._all_rows(weight), idx)
         return self.mean_of(idx.reshape(-1), weight).reshape(*idx.shape, weight.shape[1])
 
     def mean_of(self, idx: Tensor, weight: Tensor) -> Tensor:
         """For ids `idx` `(m,)`: the mean of their codes' rows of `weight` `(size, d)`, or their numbers by it."""
         if not self.field.is_bag:
-            return self.values[idx].to(weight.dtype) @ weight
-        codes = Runs(self.start, self.codes).of(idx)
+            return self.numbers(idx).to(weight.dtype) @ weight
+        codes = self._contents(idx)
         return F.embedding_bag(codes.values, weight, codes.start[:-1], mode="mean")
+
+    def numbers(self, idx: Tensor) -> Tensor:
+        """The numbers `(m, size)` of ids `idx` `(m,)`: shares of codes; of content, what evaluation sees in it."""
+        if self.encoder is not None:
+            return self._all_seen()[idx]
+        if not self.field.is_bag:
+            return self.values[idx]
+        codes = self._contents(idx)
+        share = 1.0 / codes.lengths[codes.rows].float()
+        table = torch.zeros(len(idx), self.field.size, device=idx.device)
+        return table.index_put_((codes.rows, codes.values), share, accumulate=True)
+
+    def _contents(self, idx: Tensor) -> Runs:
+        return Runs(self.start, self.codes).of(idx)
+
+    @torch.no_grad()
+    def _all_seen(self) -> Tensor:
+        """The numbers `(n, size)` of all contents, computed once as long as the encoder is the same."""
+        if _SHOWN.get()[0] is self:
+            return _SHOWN.get()[1]
+        key, (old, numbers) = self._version(), self._seen or (None, None)
+        if old != key or len(numbers) < len(self):
+            first = len(numbers) if old == key else 0
+            contents = Runs(self.start, self.codes).of(slice(first, len(self)))
+            parts = [numbers] if first else []
+            numbers = torch.cat([*parts, *encode_blocks(self.encoder, contents)])
+            if not self.training:  # else the next step changes them
+                self._seen = key, numbers
+        return numbers
+
+    @contextmanager
+    def showing(self, at: int, numbers: Tensor) -> Iterator[None]:
+        """Within it this thread sees the id at `at` with other `numbers` `(size,)`, in evaluation."""
+        changed = self._all_seen().clone()
+        changed[at] = numbers
+        token = _SHOWN.set((self, changed))
+        try:
+            yield
+        finally:
+            _SHOWN.reset(token)
+
+    def _version(self) -> tuple:
+        """What changes when a tensor of the encoder does; a fused optimiser is not noticed, see `train`."""
+        return tuple((t.data_ptr(), t._version, t.device) for t in self.encoder.state_dict(keep_vars=True).values())
+
+    def train(self, mode: bool = True) -> "FieldRows":
+        """torch's `train`; what training changes is seen anew after it."""
+        self._seen = None if mode else self._seen
+        return super().train(mode)
 
     def _all_rows(self, weight: Tensor) -> Tensor:
         if weight.device.type != "cpu" or weight.dtype != torch.float32:
@@ -135,10 +218,10 @@ class FieldRows(nn.Module):
         return _SparseProduct.apply(weight, *matrices)
 
     def __getstate__(self):
-        return {**self.__dict__, "_matrices": None}  # sparse tensors cannot be copied
+        return {**self.__dict__, "_matrices": None, "_seen": None}  # sparse tensors cannot be copied
 
     def _apply(self, fn, *args, **kwargs):
-        self._matrices = None  # they follow the buffers to another device
+        self._matrices = self._seen = None  # they follow the buffers to another device
         return super()._apply(fn, *args, **kwargs)
 
 

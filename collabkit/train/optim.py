@@ -31,9 +31,10 @@ def undecayed(model: nn.Module, wd_on: str = "factors") -> set[int]:
 
 
 def feature_weights(model: nn.Module) -> set[int]:
-    """`id`s of the weights of side features and of context."""
+    """`id`s of the weights of side features and of context, but for what encoders of content are made of."""
     parts = [side.features for side in _sides(model)] + [getattr(as_model(model), "context", None)]
-    return {id(p) for part in parts if part is not None for p in part.parameters()}
+    weights = (item for part in parts if part is not None for item in part.named_parameters())
+    return {id(p) for name, p in weights if ".encoder." not in name}
 
 
 def _sides(model: nn.Module) -> tuple:

@@ -1,7 +1,7 @@
 """`Context`: what is known of the moment of a row (the hour, the device), as training fixes it and as tensors."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -64,7 +64,7 @@ class Context:
         """
         given = columns if isinstance(columns, Mapping) else dict.fromkeys(columns)
         kinds = {name: infer_kind(df[name]) if kind is None else kind for name, kind in given.items()}
-        known = (*KINDS, TIME)
+        known = (*(name for name, kind in KINDS.items() if kind.of_moments), TIME)
         if odd := {name: kind for name, kind in kinds.items() if kind not in known}:
             raise ValueError(f"context_features: the kind must be one of {', '.join(map(repr, known))}, got {odd}")
         moments = {name: read_moments(df[name]) for name, kind in kinds.items() if kind == TIME}
@@ -127,7 +127,7 @@ class Context:
 
     def spec(self) -> dict:
         """All of it as JSON-ready values."""
-        return {"kinds": dict(self.kinds), "fields": [asdict(f) for f in self.fields], "latest": dict(self.latest)}
+        return {"kinds": dict(self.kinds), "fields": [f.spec() for f in self.fields], "latest": dict(self.latest)}
 
     @classmethod
     def from_spec(cls, spec: Mapping) -> "Context":

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from datetime import date, timedelta
 from decimal import Decimal
 from operator import attrgetter
@@ -10,7 +10,7 @@ from operator import attrgetter
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from collabkit.data.runs import Runs
 
@@ -34,6 +34,8 @@ class Field:
         means: likewise of vectors.
         width: columns of its values, where it has numbers rather than categories.
         columns: the names of the 0/1 columns that a multi-valued field was put together from, if so.
+        options: what else the kind has to know, JSON-ready.
+        maker: the kind with the options that the caller gave it, which an artefact does not keep; default of `KINDS`.
     """
 
     name: str
@@ -45,10 +47,14 @@ class Field:
     means: tuple[float, ...] = ()
     width: int = 0
     columns: tuple[str | int, ...] = ()
+    options: Mapping = field(default_factory=dict, hash=False)
+    maker: "Kind | None" = field(default=None, compare=False, repr=False)
 
     @property
     def by_kind(self) -> "Kind":
         """What its kind knows of it."""
+        if self.maker is not None:
+            return self.maker
         if self.kind not in KINDS:
             raise ValueError(f"feature {self.name!r} is of kind {self.kind!r}, of which nothing is known: put it into "
                              f"KINDS first, beside {', '.join(map(repr, KINDS))}")  # fmt: skip
@@ -61,9 +67,19 @@ class Field:
         """Whether an id has one category at most, so that a code says it."""
         return self.by_kind.has_one_code(self)
 
+    @property
+    def has_encoder(self) -> bool:
+        """Whether an id has content, of which a module makes its numbers, rather than numbers or codes."""
+        return self.by_kind.has_encoder(self)
+
+    def spec(self) -> dict:
+        """What `from_spec` takes, JSON-ready; options only where there are some."""
+        left = {"maker"} if self.options else {"maker", "options"}
+        return {part.name: getattr(self, part.name) for part in fields(self) if part.name not in left}
+
     @classmethod
     def from_spec(cls, spec: Mapping) -> "Field":
-        """The field that `dataclasses.asdict` gave, also by way of JSON."""
+        """The field that `spec` gave, also by way of JSON."""
         tuples = ("categories", "columns", "edges", "means")
         return cls(**{name: tuple(value) if name in tuples else value for name, value in spec.items()})
 
@@ -84,10 +100,12 @@ class Field:
 class Kind:
     """A kind of column. A new one is a subclass, put into `KINDS` under its name.
 
-    Its ids have codes of categories, `Runs` of them (`is_bag`), or numbers `(n, width)`.
+    Its ids have codes of categories, `Runs` of them (`is_bag`), or numbers `(n, width)`, or contents, `Runs` of
+    tensors, of which a module that is trained with the model makes the numbers (`has_encoder`).
     """
 
     is_bag = False
+    of_moments = True  # whether it also suits the context of rows
 
     def fit(self, name: str, values: pd.Series, columns: Sequence[str] = ()) -> "Field":
         """The field that the values `(m,)` of the training ids fix; at least one is there.
@@ -103,7 +121,7 @@ class Kind:
 
         Returns:
             What the values became; how many are missing; those that are categories unseen in training, which count as
-            none.
+            none; and any further texts for the notes.
 
         Raises:
             ValueError, TypeError: as of `fit`.
@@ -117,6 +135,27 @@ class Kind:
     def has_one_code(self, field: Field) -> bool:
         """Whether an id has one category at most, so that a code says it."""
         return self.is_bag
+
+    def has_encoder(self, field: Field) -> bool:
+        """Whether `encode` gives contents, of which the module `encoder` makes the numbers."""
+        return False
+
+    def encoder(self, field: Field) -> nn.Module:
+        """A module from contents, `Runs` of `m` rows, to their numbers `(m, width)`; zeros for a row that has none."""
+        raise NotImplementedError
+
+    def fits(self, field: Field, contents: Runs) -> bool:
+        """Whether `contents` are such as `encode` makes and `encoder` takes."""
+        raise NotImplementedError
+
+    def parts(self, field: Field, content, grid: int) -> tuple[pd.DataFrame, list]:
+        """What a content consists of: a row a part, and where each is, as `without` of the encoder takes it.
+
+        Args:
+            content: a text or a picture, as the column holds it.
+            grid: into how many regions a picture is divided each way.
+        """
+        raise TypeError(f"a feature of kind {field.kind!r} has no parts of content to look at")
 
     def describe(self, field: Field) -> str:
         """The field in words."""
@@ -335,22 +374,31 @@ def _text(value) -> str:
 
 def encode_field(field: Field, values: pd.Series, notes: list[str], what: str = "ids") -> Runs | Tensor:
     """What values `(m,)` become by a field; what is missing or unseen, of so many ids or rows, is added to `notes`."""
-    encoded, missing, unseen = field.by_kind.encode(field, values)
-    codes = encoded.values if field.is_bag else encoded
-    fits = (len(encoded), *codes.shape[1:]) == (len(values), *(() if field.is_bag else (field.width,)))
-    if not fits or not bool(((codes >= 0) & (codes < field.size)).all() if field.is_bag else codes.isfinite().all()):
+    encoded, missing, unseen, *more = field.by_kind.encode(field, values)
+    if len(encoded) != len(values) or not _fits(field, encoded):
         raise ValueError(
             f"kind {field.kind!r} must encode {field.name!r} as {len(values)} rows of {field.width} finite numbers, or "
             f"of codes below {field.size}; it gave {type(encoded).__name__} of {len(encoded)} rows"
         )
+    notes.extend(more)
     if missing:
-        instead = "a category of its own" if field.is_bag else "the mean"
+        instead = "a category of its own" if field.is_bag else "zeros" if field.has_encoder else "the mean"
         notes.append(f"{field.name!r} is missing for {missing:,} of {len(values):,} {what}, which get {instead}")
     if unseen:
         shown = ", ".join(map(repr, dict.fromkeys(unseen[:3]))) + (", ..." if len(unseen) > 3 else "")
         many = f"{len(unseen):,} value(s) of {field.name!r} are categories unseen in training"
         notes.append(f"{many} ({shown}), which count as none")
     return encoded
+
+
+def _fits(field: Field, encoded: Runs | Tensor) -> bool:
+    """Whether a kind has encoded values as it says it does."""
+    if field.has_encoder:
+        return field.by_kind.fits(field, encoded)
+    codes = encoded.values if field.is_bag else encoded
+    if codes.shape[1:] != (() if field.is_bag else (field.width,)):
+        return False
+    return bool(((codes >= 0) & (codes < field.size)).all() if field.is_bag else codes.isfinite().all())
 
 
 def _known_numbers(name: str, values: pd.Series) -> tuple[np.ndarray, np.ndarray]:

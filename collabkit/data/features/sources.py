@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from collabkit.data.features.fields import KINDS, infer_kind, one_hot_lists
+from collabkit.data.features.fields import KINDS, Kind, infer_kind, one_hot_lists
 from collabkit.data.frames import to_pandas
 from collabkit.data.notices import MissingError
 from collabkit.data.vocab import Vocab
@@ -29,7 +29,7 @@ def feature_sources(df, vocab: Vocab, columns, notes: list[str]) -> list[tuple]:
     sources = []
     for name, what in columns.items():
         if isinstance(what, tuple) and len(what) == 2 and np.ndim(what[1]) == 2:
-            sources.append((name, "dense", _given_vectors(name, *what), (), True))
+            sources.append((name, KINDS["dense"], _given_vectors(name, *what), (), True))
             continue
         if df is None:
             raise ValueError(f"feature {name!r} names a column, but there is no table; pass users= or items=")
@@ -37,9 +37,9 @@ def feature_sources(df, vocab: Vocab, columns, notes: list[str]) -> list[tuple]:
         check_columns(df, one_hot or [name], where)
         values = one_hot_lists(df, name, one_hot) if one_hot else df[name]
         kind = "multi" if one_hot else infer_kind(values) if what is None else what
-        if kind not in KINDS:
+        if not isinstance(kind, Kind) and kind not in KINDS:
             raise ValueError(f"feature {name!r}: the kind must be one of {', '.join(map(repr, KINDS))}, got {what!r}")
-        sources.append((name, kind, values, tuple(one_hot), named))
+        sources.append((name, kind if isinstance(kind, Kind) else KINDS[kind], values, tuple(one_hot), named))
     return sources
 
 

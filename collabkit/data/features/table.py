@@ -1,7 +1,7 @@
 """`Features`: side information of users or items as tensors, row-aligned with a `Vocab`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from collabkit.data.features.fields import KINDS, Field, SaysNothing, bag, encode_field, one_hot_lists
+from collabkit.data.features.fields import Field, SaysNothing, bag, encode_field, one_hot_lists
 from collabkit.data.features.sources import check_columns, check_table, feature_sources, refuse_repeated, row_indices
 from collabkit.data.frames import Table, takes_tables
 from collabkit.data.notices import say
@@ -64,8 +64,10 @@ class Features:
                 brings its own ids.
             vocab: the ids. Rows of ids it does not know are left out (counted); ids without a row count as missing.
             columns: which columns: a list of names, or a dict from names to kinds (`'categorical'`, `'multi'`,
-                `'numeric'`, `'binned'`, `'dense'`; None to infer it), to a list of 0/1 columns that together are one
-                multi-valued field, or to `(ids, matrix)` of dense vectors made elsewhere. A binned number counts by the
+                `'numeric'`, `'binned'`, `'dense'`, `'text'`, `'image'`; None to infer it, which takes nothing for text
+                or an image), to a kind with options (`Text(encoder='bag')`, `Picture(size=64)`), to a list of 0/1
+                columns that together are one multi-valued field, or to `(ids, matrix)` of dense vectors made elsewhere.
+                A binned number counts by the
                 twentieth of the training ids it lies in, which suits models that add parts up. Default all columns,
                 kinds inferred, less those that tell no two ids apart or every two (counted).
             trained: `(n,)` bool, the ids with training rows: they alone fix categories, means and scales. Default all.
@@ -87,7 +89,7 @@ class Features:
             try:
                 if not trained[idx].any():
                     raise SaysNothing(name, "none of them has a row")
-                field = KINDS[kind].fit(name, values[trained[idx]], one_hot)
+                field = kind.fit(name, values[trained[idx]], one_hot)
             except SaysNothing as error:
                 if chosen:
                     raise
@@ -153,7 +155,11 @@ class Features:
 
         For each field it has a column a category (the shares of the id's categories; the first column stands for none)
         or a column a number.
+
+        Raises:
+            TypeError: a field has content, whose numbers a model learns: `FeatureRows.matrix` has them.
         """
+        self._refuse_learned()
         idx = torch.arange(len(self)) if idx is None else idx.cpu()
         parts = []
         for field, rows in zip(self.fields, self.rows, strict=True):
@@ -167,9 +173,14 @@ class Features:
         return torch.cat(parts, dim=1)
 
     def sparse_matrix(self):
-        """The design matrix in two: categories as a scipy matrix `(n, p)`, numbers `(n, q)`, both float32."""
+        """The design matrix in two: categories as a scipy matrix `(n, p)`, numbers `(n, q)`, both float32.
+
+        Raises:
+            TypeError: as of `matrix`.
+        """
         import scipy.sparse  # not above: who only asks a model does not need it
 
+        self._refuse_learned()
         bags, numbers = [], [np.zeros((len(self), 0), np.float32)]
         for field, rows in zip(self.fields, self.rows, strict=True):
             if field.is_bag:
@@ -181,9 +192,14 @@ class Features:
         bags = bags or [scipy.sparse.csr_matrix((len(self), 0), dtype=np.float32)]
         return scipy.sparse.hstack(bags, format="csr"), np.concatenate(numbers, axis=1)
 
+    def _refuse_learned(self) -> None:
+        if learned := [field.name for field in self.fields if field.has_encoder]:
+            raise TypeError(f"the numbers of features {learned} are what a model has learned to see in them; give "
+                            "vectors made elsewhere, or an encoder as a callable")  # fmt: skip
+
     def spec(self) -> list[dict]:
         """The fields as JSON-ready values."""
-        return [asdict(field) for field in self.fields]
+        return [field.spec() for field in self.fields]
 
     def state(self) -> dict[str, Tensor]:
         """The rows as tensors by name, from which `from_state` makes the features again."""
@@ -199,11 +215,13 @@ class Features:
         fields = tuple(map(Field.from_spec, spec))
         all_rows = []
         for j, field in enumerate(fields):
-            if field.is_bag:
+            if field.has_encoder:
+                rows = Runs(state[f"{j}.start"], state[f"{j}.codes"])
+                ok = _starts_right(rows, len(vocab)) and field.by_kind.fits(field, rows)
+            elif field.is_bag:
                 rows = Runs(state[f"{j}.start"], state[f"{j}.codes"])
                 inside = len(rows.values) == 0 or 0 <= int(rows.values.min()) <= int(rows.values.max()) < field.size
-                ok = inside and int(rows.start[0]) == 0 and int(rows.start[-1]) == len(rows.values)
-                ok = ok and len(rows) == len(vocab) and bool((rows.start.diff() > 0).all())
+                ok = inside and _starts_right(rows, len(vocab)) and bool((rows.lengths > 0).all())
             else:
                 rows = state[f"{j}.values"]
                 ok = rows.shape == (len(vocab), field.width)
@@ -249,6 +267,17 @@ def _place(field: Field, encoded: Runs | Tensor, idx: np.ndarray, n: int) -> Run
     """What was encoded for the rows `idx` `(m,)` as `n` rows; the others are missing."""
     if field.is_bag:
         return bag(idx[encoded.rows.numpy()], encoded.values.numpy(), n)
+    if field.has_encoder:
+        order, lengths = torch.from_numpy(np.argsort(idx)), torch.zeros(n, dtype=torch.int64)
+        lengths[torch.from_numpy(idx)] = encoded.lengths
+        return Runs(torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]), encoded.of(order).values)
     rows = field.by_kind.missing(field, n)
     rows[idx] = encoded
     return rows
+
+
+def _starts_right(rows: Runs, n: int) -> bool:
+    """Whether `rows` from a file are of `n` ids, one after the other."""
+    start = rows.start
+    ends = len(rows) == n and int(start[0]) == 0 and int(start[-1]) == len(rows.values)
+    return ends and bool((rows.lengths >= 0).all())
