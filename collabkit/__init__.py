@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 _PAIRS = ["CollFilter", "EmbeddingNN", "NCF", "GMF", "NeuMF", "TwoTower", "FactorizationMachine", "TimeSVD"]
 _ORDERED = ["SASRec", "GRURec", "AveragedHistory", "YouTubeNet"]
-_CLOSED = ["Popularity", "ItemKNN", "ContentKNN", "EASE", "NextItem", "Pipeline"]
+_CLOSED = ["Popularity", "ItemKNN", "ContentKNN", "HybridKNN", "EASE", "NextItem", "Pipeline"]
 _NAMES = {
     "train.dataloaders": ["CollabDataLoaders"],
     "train.learner": ["collab_learner", "CollabLearner", "load_learner"],
@@ -82,6 +82,7 @@ if TYPE_CHECKING:  # what a type checker reads in the place of `__getattr__`
         Popularity as Popularity,
         ItemKNN as ItemKNN,
         ContentKNN as ContentKNN,
+        HybridKNN as HybridKNN,
         EASE as EASE,
         NextItem as NextItem,
         YouTubeNet as YouTubeNet,

@@ -15,10 +15,10 @@ from fastai.tabular.all import *
 import collabkit.train.learner
 from collabkit import (
     EASE, GMF, NCF, NDCG, AveragedHistory, BundleError, CollFilter, CollabDataLoaders, CollabInterpretation,
-    CollabLearner, CollabWarning, ContentKNN, Dataset, EmbeddingNN, FactorizationMachine, Features, GRURec, HitRate,
-    Implicit, Interactions, ItemKNN, NeuMF, NextItem, Popularity, Query, QuestionnaireWidget, Recommender, SASRec,
-    SampledCandidates, TimeSVD, TwoTower, Vocab, YouTubeNet, backtest, collab_learner, compare, datasets, filters,
-    recipes, splits,
+    CollabLearner, CollabWarning, Confidence, ContentKNN, Dataset, EmbeddingNN, FactorizationMachine, Features, GRURec,
+    HitRate, HybridKNN, Implicit, Interactions, ItemKNN, NeuMF, NextItem, Picture, Popularity, Query,
+    QuestionnaireWidget, Recommender, SASRec, SampledCandidates, Text, TimeSVD, TwoTower, Vocab, YouTubeNet, backtest,
+    collab_learner, compare, datasets, filters, recipes, splits,
 )  # fmt: skip
 
 

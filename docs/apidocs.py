@@ -32,7 +32,8 @@ TASKS = {
     "Data": "CollabDataLoaders Implicit Confidence Dataset Interactions Features Text Picture Vocab CollabWarning",
     "Learner and models": "collab_learner CollabLearner load_learner CollFilter EmbeddingNN NCF GMF NeuMF TwoTower "
     "FactorizationMachine TimeSVD SASRec GRURec AveragedHistory YouTubeNet Pipeline",
-    "Evaluation": "compare backtest SampledCandidates HitRate NDCG Popularity ItemKNN ContentKNN EASE NextItem",
+    "Evaluation": "compare backtest SampledCandidates HitRate NDCG",
+    "Closed forms": "Popularity ItemKNN ContentKNN HybridKNN EASE NextItem",
     "Recommending and serving": "Recommender Query QuestionnaireWidget BundleError",
     "Interpretation": "CollabInterpretation",
 }

@@ -6,6 +6,7 @@ from collabkit.models.collab_filter import CollFilter
 from collabkit.models.ease import EASE
 from collabkit.models.factorization_machine import FactorizationMachine
 from collabkit.models.gru_rec import GRURec
+from collabkit.models.hybrid_knn import HybridKNN
 from collabkit.models.knn import ContentKNN, ItemKNN
 from collabkit.models.mlp import NCF, EmbeddingNN
 from collabkit.models.neumf import GMF, NeuMF
@@ -21,7 +22,7 @@ from collabkit.models.youtube_net import YouTubeNet
 __all__ = [
     "CollFilter", "EmbeddingNN", "NCF", "GMF", "NeuMF", "TwoTower", "Popularity", "ItemKNN", "ContentKNN", "EASE",
     "NextItem", "SASRec", "GRURec", "AveragedHistory", "YouTubeNet", "FactorizationMachine", "TimeSVD", "Pipeline",
-    "Model", "DotModel", "Side", "TableSide", "HistorySide",
+    "HybridKNN", "Model", "DotModel", "Side", "TableSide", "HistorySide",
 ]  # fmt: skip
 
 _CLASSES = [globals()[name] for name in __all__]

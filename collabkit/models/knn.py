@@ -110,11 +110,7 @@ class ContentKNN(ItemKNN):
         return {"k": None if self.all else self.k}
 
     def _fit(self, data: Dataset) -> None:
-        features = data.features.items if self.given is None else self.given
-        if features is None:
-            raise ValueError("ContentKNN needs item features: ContentKNN(features), or dataloaders made with items=")
-        if len(features) != data.n_items:
-            raise ValueError(f"features of {len(features)} items for {data.n_items} items: they belong to others")
+        features = features_for(data, self.given, "ContentKNN")
         similarity, warm = _Cosines(features), (self.counts > 0).nonzero().squeeze(1)
         self.k, found = len(warm) if self.all else self.k, Neighbours()
         for rows in torch.arange(data.n_items).split(max(1, 2**23 // max(len(warm), 1))):
@@ -126,6 +122,16 @@ class ContentKNN(ItemKNN):
             keep = values.isfinite() & (values != 0)
             found.add(keep.sum(1).tolist(), columns[keep].numpy(), values[keep].numpy())
         self._keep(found.runs())
+
+
+def features_for(data: Dataset, given: Features | None, model: str) -> Features:
+    """The items' features that were given to a model, else those of the data."""
+    features = data.features.items if given is None else given
+    if features is None:
+        raise ValueError(f"{model} needs item features: {model}(features), or dataloaders made with items=")
+    if len(features) != data.n_items:
+        raise ValueError(f"features of {len(features)} items for {data.n_items} items: they belong to others")
+    return features
 
 
 class _Cosines:

@@ -1,0 +1,142 @@
+"""`HybridKNN`: neighbours by who met both items and, where few have met one, by what its features foretell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from collabkit.data.dataset import Dataset
+from collabkit.data.features import Features
+from collabkit.data.interactions import Interactions
+from collabkit.models.gram import Neighbours, events_matrix, gram_blocks
+from collabkit.models.knn import ItemKNN, features_for
+
+if TYPE_CHECKING:
+    import scipy.sparse
+
+__all__ = ["HybridKNN"]
+
+MAX_COLUMNS = 10_000  # of the features: the regression takes their square of memory, and their number times the items'
+CELLS = 2**23  # similarities at once
+
+
+class HybridKNN(ItemKNN):
+    """Item neighbours by events and features in one: what is learned, and where little is known what is foretold.
+
+    The similarity of items by their users is `c_ij = sum over users of both of 1 / n_u / sqrt(n_i n_j)`: a cosine in
+    which a user of many items says less of each pair. A ridge regression foretells each item's similarities from its
+    features, `C' = X (X'WX + l2 I)^-1 X'W C`, for X the items' categories by tf-idf, rows of length 1, beside their
+    numbers, and W how much is known of each, `n_j / (n_j + prior)`: Gantner et al., "Learning attribute-to-feature
+    mappings for cold-start recommendations" (2010), of neighbours rather than factors. What counts is the mean of both
+    by what is known,
+
+        sim(i, j) = (n_j c_ij + prior c'_ij) / (n_j + prior),
+
+    of which each item keeps its `k` largest. So an item that nobody has met is ranked by its features alone, and one
+    that many have met by these.
+
+    Args:
+        features: the items' `Features`; default those of the dataloaders or the learner that it is fitted to.
+        k: neighbours an item.
+        prior: how many users the features are worth.
+        l2: penalty of the regression.
+
+    Raises:
+        ValueError: `k` < 1, `prior` < 0 or `l2` not above 0; in `fit`, no item features, or too many columns of them.
+
+    Example:
+        >>> from collabkit import CollabDataLoaders, datasets
+        >>> data = datasets.synthetic(300, 200, 6000, seed=0)
+        >>> names = {'user_name': 'user', 'item_name': 'title', 'items': data.items[['title', 'genres']]}
+        >>> dls = CollabDataLoaders.from_df(data.ratings, **names, feedback='implicit', seed=0)
+        >>> HybridKNN().fit(dls).recommend(k=3).columns.tolist()
+        ['user', 'title', 'rank', 'score']
+    """
+
+    name = "hybrid kNN"
+
+    def __init__(self, features: Features | None = None, k: int = 500, prior: float = 10.0, l2: float = 1.0):
+        if not prior >= 0:
+            raise ValueError(f"prior must be at least 0, got {prior!r}")
+        if not l2 > 0:
+            raise ValueError(f"l2 must be above 0, got {l2!r}")
+        super().__init__(k)
+        self.given, self.prior, self.l2 = features, float(prior), float(l2)
+
+    def config(self) -> dict:
+        return {"k": self.k, "prior": self.prior, "l2": self.l2}
+
+    def _fit(self, data: Dataset) -> None:
+        features = features_for(data, self.given, type(self).__name__)
+        if features.n_columns > MAX_COLUMNS:
+            raise ValueError(f"{type(self).__name__} solves for each column of the features, and "
+                             f"{features.n_columns:,} are more than {MAX_COLUMNS:,}: leave out categories that few "
+                             "items have")  # fmt: skip
+        n_users = self.counts.numpy().astype(np.float64)
+        learned = n_users / np.maximum(n_users + self.prior, 1e-9)  # the share of what is learned
+        events, design = _evened(data.train), _design(features, n_users > 0)
+        slopes = self._regression(design, learned, events)  # (p, n)
+        found, size = Neighbours(), max(1, CELLS // data.n_items)
+        for first, block in gram_blocks(events):
+            for at in range(0, block.shape[0], size):
+                rows = np.arange(first + at, first + min(at + size, block.shape[0]))
+                similarity = design[rows] @ slopes
+                similarity *= (1 - learned[rows, None]).astype(np.float32)
+                own = block[at : at + size].multiply(learned[rows, None]).tocoo()
+                similarity[own.row, own.col] += own.data.astype(np.float32)
+                similarity[np.arange(len(rows)), rows] = 0
+                found.add(*_largest(similarity, self.k))
+        self._keep(found.runs())
+
+    def _regression(
+        self, design: scipy.sparse.csr_matrix, weight: np.ndarray, events: scipy.sparse.csr_matrix
+    ) -> np.ndarray:
+        """The slopes `(p, n_items)` float32 of the items' similarities by their features."""
+        weighted = design.multiply(weight[:, None]).tocsr()
+        moments = np.zeros((design.shape[1], events.shape[1]))  # X'WC
+        for first, block in gram_blocks(events):
+            block.setdiag(0, k=first)
+            moments += (weighted[first : first + block.shape[0]].T @ block).toarray()
+        gram = torch.from_numpy((weighted.T @ design).toarray().astype(np.float64))
+        gram.diagonal().add_(self.l2)
+        return torch.cholesky_solve(torch.from_numpy(moments), torch.linalg.cholesky(gram)).float().numpy()
+
+
+def _evened(train: Interactions) -> scipy.sparse.csr_matrix:
+    """The events `(n_users, n_items)`, whose products are the similarities."""
+    events = events_matrix(train)
+    square = events.data.astype(np.float64) ** 2
+    by_item = np.bincount(events.indices, square, events.shape[1])
+    user = np.repeat(np.arange(events.shape[0]), np.diff(events.indptr))
+    by_user = np.bincount(user, square, events.shape[0])
+    events.data = (events.data / np.sqrt(by_item[events.indices] * by_user[user])).astype(np.float32)
+    return events
+
+
+def _design(features: Features, met: np.ndarray) -> scipy.sparse.csr_matrix:
+    """The features `(n, p)`: categories by tf-idf in rows of length 1, numbers of mean square length 1, a constant."""
+    import scipy.sparse  # not above: who only asks a model does not need it
+
+    bags, numbers = features.sparse_matrix()
+    none = np.cumsum([0, *(field.size for field in features.fields if field.is_bag)])[:-1]
+    bags.data[:] = 1.0
+    having = np.asarray(bags[met].sum(0)).ravel()
+    weight = np.log((met.sum() + 1) / (having + 1)) + 1
+    weight[none] = 0  # "(none)"
+    bags = bags.multiply(weight).tocsr()
+    length = np.sqrt(np.asarray(bags.multiply(bags).sum(1)).ravel())
+    bags = bags.multiply(1 / np.maximum(length, 1e-9)[:, None])
+    size = np.sqrt(np.square(numbers).sum(1).mean()) if numbers.size else 1.0
+    parts = [bags, numbers / max(float(size), 1e-9), np.ones((len(features), 1))]
+    return scipy.sparse.hstack([scipy.sparse.csr_matrix(part) for part in parts], format="csr", dtype=np.float32)
+
+
+def _largest(similarity: np.ndarray, k: int) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Of each row `(b, n)` the `k` largest entries above 0, as of `gram.best_of_rows`."""
+    best = torch.from_numpy(similarity).topk(min(k, similarity.shape[1]), dim=1)
+    order = best.indices.argsort(dim=1)
+    columns, values = best.indices.gather(1, order), best.values.gather(1, order)
+    keep = values > 0
+    return keep.sum(1).tolist(), columns[keep].numpy(), values[keep].numpy()
