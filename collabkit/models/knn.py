@@ -13,6 +13,8 @@ from collabkit.models.gram import Neighbours, best_of_rows, events_matrix, gram_
 
 __all__ = ["ItemKNN", "ContentKNN"]
 
+ENTRIES = 2**22  # of neighbours' lists that are read at once
+
 
 class ItemKNN(ClosedForm):
     """Scores an item by its cosines with the user's items, of which only each item's `k` nearest count.
@@ -57,9 +59,15 @@ class ItemKNN(ClosedForm):
             flat = {"near_start": runs.start, "near": runs.values[order], "nearness": runs.weight[order]}
             state = {**state, **flat}
         super().restore(state)
+        self._lay_out()
 
     def _keep(self, runs: Runs) -> None:
         self.near_start, self.near, self.nearness = runs.start, runs.values, runs.weight
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        """For each item those that it is a neighbour of, which is how histories ask."""
+        self._followers = self.neighbours.transposed()
 
     def _fit(self, data: Dataset) -> None:
         matrix, found = events_matrix(data.train), Neighbours()
@@ -75,9 +83,14 @@ class ItemKNN(ClosedForm):
         self._keep(found.runs())
 
     def scores(self, history: Runs) -> Tensor:
-        have = torch.zeros(len(self.near_start) - 1, len(history))
-        have[history.values, history.rows] = 1.0 if history.weight is None else history.weight
-        return (self.neighbours.matrix(self.nearness) @ have).T.contiguous()
+        n, lengths = len(self._followers), self._followers.lengths
+        found, rows = torch.zeros(len(history) * n), history.rows
+        blocks = lengths[history.values].cumsum(0) // ENTRIES  # of events, so that memory is bounded
+        for events in torch.arange(len(rows)).split(blocks.bincount().tolist() if len(rows) else 1):
+            near = self._followers.of(history.values[events])
+            weight = near.weight if history.weight is None else near.weight * history.weight[events][near.rows]
+            found.index_add_(0, rows[events][near.rows] * n + near.values, weight)
+        return found.view(len(history), n)
 
     def item_similarity(self, idx: Tensor) -> Tensor:
         """Similarities `(b, n_items)` of items `(b,)` to their neighbours; -inf for other items."""
