@@ -13,6 +13,7 @@ from collabkit import (
     EASE,
     CollabDataLoaders,
     CollabWarning,
+    Implicit,
     ItemKNN,
     NextItem,
     Pipeline,
@@ -22,6 +23,7 @@ from collabkit import (
     TwoTower,
     collab_learner,
     load_learner,
+    splits,
 )
 
 NAMES = {"user_name": "user", "item_name": "item", "time_name": "time", "seed": 0, "bs": 64}
@@ -332,3 +334,20 @@ def test_an_older_artefact_is_updated_by_folding_in(tmp_path):
     rec.update(events([("new", item) for item in mine(2, 6)]))
     group = rec.recommend("new", k=5)["item"].str[1:].astype(int) % N_GROUPS
     assert rec.model.als is None and (group == 2).sum() >= 3
+
+
+@pytest.mark.parametrize("counts", ["plays", "repeats"])
+def test_counts_of_later_events_add_up(counts):
+    table = pd.DataFrame({"user": [1, 1, 2, 2, 3, 3, 4], "item": list("abacbcb"), "plays": [2, 1, 5, 1, 1, 3, 2]})
+    how = Implicit(counts=counts, confidence="linear", alpha=2)
+    more = pd.DataFrame({"user": [1, 1, 2, 5, 5], "item": list("aacba"), "plays": [3, 4, -1, 6, 6]})
+    whole = {"splitter": splits.no_split(), "feedback": how, "user_name": "user", "item_name": "item", "seed": 0}
+    model = ItemKNN().fit(quiet(CollabDataLoaders.from_df, table, **whole))
+    quiet(model.update, more)
+    once = quiet(CollabDataLoaders.from_df, pd.concat([table, more], ignore_index=True), **whole).data.train
+    found = []
+    for part in (model.data.train, once):
+        pairs = part.to_df()[["user", "item"]].itertuples(index=False, name=None)
+        figures = zip(part.count.tolist(), part.weight.double().numpy().round(5), strict=True)
+        found.append(dict(zip(pairs, figures, strict=True)))
+    assert found[0] == found[1] and len(found[0]) == (8 if counts == "plays" else 9)

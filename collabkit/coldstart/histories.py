@@ -140,7 +140,7 @@ class _Told(NamedTuple):
 def _summed(told: _Told, what: str) -> _Told:
     """One row of each pair, the last, with the sum of its counts; pairs of 0 or less are left out."""
     keys = told.code * (told.items.max(initial=0) + 1) + told.items
-    pair = np.unique(keys, return_inverse=True)[1]
+    pair = pd.factorize(keys)[0]
     total = np.bincount(pair, told.ratings.numpy())[pair] if len(pair) else np.zeros(0)
     known = told.items > 0  # the others are counted with what the model does not know
     if nothing := int((known & (total <= 0)).sum()):

@@ -168,11 +168,7 @@ def _newest_ratings(rows: Interactions, data: Dataset) -> tuple[Interactions, Da
             known |= (keys[at] == part.pair_keys()) & (part.time > rows.time[at])
         tells[at[known]] = False
     rows = rows.take(tells)
-    older = [None if part is None else torch.isin(part.pair_keys(), rows.pair_keys()) for part in data.parts]
-    train, *others = (None if old is None else part.take(~old) for part, old in zip(data.parts, older, strict=True))
-    others = [part if part is not None and len(part) else None for part in others]
-    data = replace(data, train=train, valid=others[0], folded=others[1])
-    return rows, data, sum(int(old.sum()) for old in older if old is not None)
+    return rows, *_without(data, rows.pair_keys())
 
 
 def _added_counts(rows: Interactions, events: pd.DataFrame, data: Dataset) -> tuple[Interactions, Dataset]:
@@ -182,22 +178,24 @@ def _added_counts(rows: Interactions, events: pd.DataFrame, data: Dataset) -> tu
     keys, place = rows.pair_keys().unique(return_inverse=True)
     total = torch.zeros(len(keys), dtype=torch.float64).index_add_(0, place, counts)
     last = torch.zeros(len(keys), dtype=torch.int64).scatter_reduce_(0, place, torch.arange(len(rows)), "amax")
-    parts = []
-    for part in data.parts:
-        if part is not None:
-            at = torch.searchsorted(keys, part.pair_keys()).clamp(max=len(keys) - 1)
-            again = keys[at] == part.pair_keys()
-            total.index_add_(0, at[again], part.count[again].double())
-            part = part.take(~again) if bool(again.any()) else part
-        parts.append(part if part is not None and len(part) else None)
+    for part in (part for part in data.parts if part is not None):
+        at = torch.searchsorted(keys, part.pair_keys()).clamp(max=len(keys) - 1)
+        again = keys[at] == part.pair_keys()
+        total.index_add_(0, at[again], part.count[again].double())
     if gone := int((total <= 0).sum()):
         say(f"the counts of {gone:,} of {len(keys):,} pairs come to 0 or less; the pairs are left out")
     there = total > 0
-    rows = replace(rows.take(last[there]), count=total[there].float(), weight=None)
-    train, *others = parts
-    if train is None:
-        train = data.train.take([])
-    return rows, replace(data, train=train, valid=others[0], folded=others[1])
+    return replace(rows.take(last[there]), count=total[there].float(), weight=None), _without(data, keys)[0]
+
+
+def _without(data: Dataset, pairs: Tensor) -> tuple[Dataset, int]:
+    """The data without the rows of the pairs with these keys, and how many they were."""
+    gone = [None if part is None else torch.isin(part.pair_keys(), pairs) for part in data.parts]
+    train, *others = (None if out is None else part.take(~out) for part, out in zip(data.parts, gone, strict=True))
+    valid, folded = (part if part is not None and len(part) else None for part in others)
+    return replace(data, train=train, valid=valid, folded=folded), sum(
+        int(out.sum()) for out in gone if out is not None
+    )
 
 
 def _timed_keys(rows: Interactions) -> np.ndarray:
@@ -228,8 +226,7 @@ def _solve(model: Model, before: Dataset, data: Dataset, users: Tensor, items: T
         _solve_als(model, data, users, items)
         return items[:0]
     if "history" not in model.needs:
-        whole = joined(data.train, data.folded)
-        whole = whole.take(~torch.isin(whole.item_idx, items))  # whose rows say nothing yet
+        whole = data.trained.take(~torch.isin(data.trained.item_idx, items))  # whose rows say nothing yet
         users = users[whole.counts("user")[users] > 0]
         if len(users):
             model.user_side.write(users, solver(before).rows(histories_of(whole, users)[0], users))

@@ -61,7 +61,7 @@ class Counted:
         keys = events.pair_keys().numpy()
         if part is not None:
             keys = keys * 2 + part
-        return cls(events, among, count, name, np.unique(keys, return_inverse=True)[1])
+        return cls(events, among, count, name, pd.factorize(keys)[0])
 
     def rows(self, threshold: float | None) -> np.ndarray:
         """The positions `(m,)`, ascending, of the row that stands for each pair; the rest is said.

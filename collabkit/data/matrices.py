@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from collabkit.data.notices import say
+from collabkit.data.runs import sorted_unique
 from collabkit.data.vocab import Vocab, check_ids
 
 __all__ = ["MatrixIds", "matrix_table"]
@@ -90,7 +91,7 @@ def matrix_table(
     if len(values) == 0:
         raise ValueError(f"the matrix of shape {matrix.shape} stores no value that counts")
     if whole:
-        empty = [n - len(np.unique(part)) for n, part in zip(matrix.shape, (row, column), strict=True)]
+        empty = [n - len(sorted_unique(part)) for n, part in zip(matrix.shape, (row, column), strict=True)]
         if any(empty):
             say(f"{empty[0]:,} of {matrix.shape[0]:,} rows and {empty[1]:,} of {matrix.shape[1]:,} columns of the "
                 "matrix are empty: the data know nothing of their ids")  # fmt: skip

@@ -174,6 +174,12 @@ class Runs:
         weight = torch.ones(len(self.values), device=self.start.device) if weight is None else weight
         return torch.sparse_csr_tensor(self.start, self.values, weight, (len(self), self.width), check_invariants=False)
 
+    def shares(self, width: int) -> Tensor:
+        """The dense `(n, width)` float32 matrix of the shares that the values have in their rows."""
+        found = torch.zeros(len(self), width, device=self.start.device)
+        share = 1.0 / self.lengths[self.rows].float()
+        return found.index_put_((self.rows, self.values), share, accumulate=True)
+
     def to(self, device) -> Runs:
         """The same on `device`."""
         weight = None if self.weight is None else self.weight.to(device)

@@ -15,6 +15,7 @@ from torch import Tensor
 from collabkit.data.checks import check_seed, whole
 from collabkit.data.dataset import Dataset
 from collabkit.data.notices import CollabWarning, say
+from collabkit.data.runs import sorted_unique
 from collabkit.evaluate.candidates import SampledCandidates
 from collabkit.evaluate.tables import predict_ratings
 from collabkit.evaluate.task import RankingTask, held_out
@@ -132,7 +133,7 @@ def _frozen(value):
 
 def _half(users: np.ndarray, n_users: int, seed: int, for_fit: bool) -> np.ndarray:
     """Which of `users` `(n,)` are in the half that is fitted to, or in the other."""
-    found = np.unique(users)
+    found = sorted_unique(users)
     if len(found) < 2:
         raise ValueError(
             f"calibration needs held-out rows of at least 2 users, one half to fit to, there are {len(found)}"
@@ -154,7 +155,7 @@ def _pairs(model: Model, data: Dataset, n: int, seed: int, for_fit: bool) -> tup
     if not mine.any():
         raise ValueError("calibration needs relevant held-out rows of at least 2 users")
     users, items = task.users[torch.from_numpy(mine)], task.items[torch.from_numpy(mine)]
-    asked = np.unique(users.numpy())
+    asked = sorted_unique(users.numpy())
     known = task.hidden.union(task.held.pairs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CollabWarning)  # of users with fewer unseen items: all of them are taken
@@ -203,7 +204,7 @@ def _reliability(scores, positive, weight, found: Probabilities) -> pd.DataFrame
     new = np.concatenate([[True], p[1:] > p[:-1]])  # equal probabilities are in one bin
     place = place[np.maximum.accumulate(np.where(new, np.arange(len(p)), 0))]
     rows = []
-    for one in np.unique(place):
+    for one in sorted_unique(place):
         mine = place == one
         w, hits = weight[mine].sum(), int(positive[mine].sum())
         observed, spread = hits / w, 1.96 * math.sqrt(max(hits, 1)) / w
@@ -235,7 +236,8 @@ def _residuals(model: Model, data: Dataset, seed: int, for_fit: bool) -> tuple[T
 def _intervals(model: Model, data: Dataset, seed: int) -> Intervals:
     n_rows, errors = _residuals(model, data, seed, for_fit=True)
     n_bins = max(1, min(4, len(errors) // LEAST))
-    edges = np.unique(np.quantile(n_rows.numpy(), np.arange(1, n_bins) / n_bins, method="inverted_cdf")).astype(int)
+    edges = np.quantile(n_rows.numpy(), np.arange(1, n_bins) / n_bins, method="inverted_cdf")
+    edges = sorted_unique(edges).astype(int)
     place = np.searchsorted(edges, n_rows.numpy(), side="left")
     edges = [edge for j, edge in enumerate(edges) if (place == j).any() and (place > j).any()]
     place, kept = np.searchsorted(edges, n_rows.numpy(), side="left"), []

@@ -162,10 +162,7 @@ class FieldRows(nn.Module):
             return self._all_seen()[idx]
         if not self.field.is_bag:
             return self.values[idx]
-        codes = self._contents(idx)
-        share = 1.0 / codes.lengths[codes.rows].float()
-        table = torch.zeros(len(idx), self.field.size, device=idx.device)
-        return table.index_put_((codes.rows, codes.values), share, accumulate=True)
+        return self._contents(idx).shares(self.field.size)
 
     def _contents(self, idx: Tensor) -> Runs:
         return Runs(self.start, self.codes).of(idx)

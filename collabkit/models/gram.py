@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from collabkit.data.interactions import Interactions
 from collabkit.data.runs import Runs
@@ -15,7 +16,7 @@ from collabkit.data.runs import Runs
 if TYPE_CHECKING:
     import scipy.sparse
 
-__all__ = ["events_matrix", "gram_blocks", "best_of_rows", "Neighbours"]
+__all__ = ["events_matrix", "gram_blocks", "best_of_rows", "largest", "Neighbours"]
 
 PRODUCTS = 2**23  # multiplications of a block: at most as many numbers come out, some 100 MB
 
@@ -72,6 +73,15 @@ def best_of_rows(block: scipy.sparse.csr_matrix, first: int, k: int) -> tuple[li
         kept.append(at + begin)
     at = np.concatenate(kept)
     return counts, indices[at], data[at]
+
+
+def largest(similarity: Tensor, k: int) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """As `best_of_rows`, of dense rows `(b, n)`; entries of 0 or -inf are none."""
+    best = similarity.topk(min(k, similarity.shape[1]), dim=1)
+    order = best.indices.argsort(dim=1)  # so that columns ascend
+    columns, values = best.indices.gather(1, order), best.values.gather(1, order)
+    keep = values.isfinite() & (values != 0)
+    return keep.sum(1).tolist(), columns[keep].numpy(), values[keep].numpy()
 
 
 class Neighbours:

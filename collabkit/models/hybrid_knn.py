@@ -10,7 +10,7 @@ import torch
 from collabkit.data.dataset import Dataset
 from collabkit.data.features import Features
 from collabkit.data.interactions import Interactions
-from collabkit.models.gram import Neighbours, events_matrix, gram_blocks
+from collabkit.models.gram import Neighbours, events_matrix, gram_blocks, largest
 from collabkit.models.knn import ItemKNN, features_for
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class HybridKNN(ItemKNN):
                 own = block[at : at + size].multiply(learned[rows, None]).tocoo()
                 similarity[own.row, own.col] += own.data.astype(np.float32)
                 similarity[np.arange(len(rows)), rows] = 0
-                found.add(*_largest(similarity, self.k))
+                found.add(*largest(torch.from_numpy(similarity).clamp_(min=0), self.k))
         self._keep(found.runs())
 
     def _regression(
@@ -131,12 +131,3 @@ def _design(features: Features, met: np.ndarray) -> scipy.sparse.csr_matrix:
     size = np.sqrt(np.square(numbers).sum(1).mean()) if numbers.size else 1.0
     parts = [bags, numbers / max(float(size), 1e-9), np.ones((len(features), 1))]
     return scipy.sparse.hstack([scipy.sparse.csr_matrix(part) for part in parts], format="csr", dtype=np.float32)
-
-
-def _largest(similarity: np.ndarray, k: int) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """Of each row `(b, n)` the `k` largest entries above 0, as of `gram.best_of_rows`."""
-    best = torch.from_numpy(similarity).topk(min(k, similarity.shape[1]), dim=1)
-    order = best.indices.argsort(dim=1)
-    columns, values = best.indices.gather(1, order), best.values.gather(1, order)
-    keep = values > 0
-    return keep.sum(1).tolist(), columns[keep].numpy(), values[keep].numpy()

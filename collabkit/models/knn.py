@@ -9,7 +9,7 @@ from collabkit.data.dataset import Dataset
 from collabkit.data.features import Features
 from collabkit.data.runs import Runs
 from collabkit.models.closed_form import ClosedForm
-from collabkit.models.gram import Neighbours, best_of_rows, events_matrix, gram_blocks
+from collabkit.models.gram import Neighbours, best_of_rows, events_matrix, gram_blocks, largest
 
 __all__ = ["ItemKNN", "ContentKNN"]
 
@@ -129,11 +129,8 @@ class ContentKNN(ItemKNN):
         for rows in torch.arange(data.n_items).split(max(1, 2**23 // max(len(warm), 1))):
             cosines = similarity(rows, warm)
             cosines[rows[:, None] == warm] = -torch.inf  # no item is its own neighbour
-            best = cosines.topk(min(self.k, len(warm)), dim=1)
-            order = best.indices.argsort(dim=1)  # so that columns ascend
-            columns, values = warm[best.indices.gather(1, order)], best.values.gather(1, order)
-            keep = values.isfinite() & (values != 0)
-            found.add(keep.sum(1).tolist(), columns[keep].numpy(), values[keep].numpy())
+            counts, columns, values = largest(cosines, self.k)
+            found.add(counts, warm.numpy()[columns], values)
         self._keep(found.runs())
 
 

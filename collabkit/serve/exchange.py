@@ -4,7 +4,6 @@ What a `Recommender` gives and takes: see its methods of the same names.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,12 +18,12 @@ from collabkit.data.notices import say
 from collabkit.data.vocab import Vocab
 from collabkit.models import CollFilter
 from collabkit.models.base import answering
+from collabkit.serve.wanted import Wanted
 
 if TYPE_CHECKING:
     import scipy.sparse
 
     from collabkit.serve.recommender import Recommender
-from collabkit.serve.wanted import Wanted
 
 __all__ = ["from_factors", "implicit_factors", "lightfm_factors", "to_qrels", "to_run", "to_scipy", "vectors"]
 
@@ -174,13 +173,13 @@ def _known(events, users: Vocab, items: Vocab) -> Interactions:
     columns, none = Columns(users.name, items.name), torch.zeros(0, dtype=torch.int64)
     if events is None:
         return Interactions(none, none, None, None, users, items, columns)
-    if not hasattr(events, "tocoo"):
-        events = to_pandas(events)
+    is_matrix = hasattr(events, "tocoo")
+    events = events if is_matrix else to_pandas(events)
     if isinstance(events, pd.DataFrame):
         rows = Interactions.from_df(events, columns, users=users, items=items)
         known = (rows.user_idx > 0) & (rows.item_idx > 0)  # the others were counted in a warning
         return rows if bool(known.all()) else rows.take(known)
-    if not hasattr(events, "tocoo"):
+    if not is_matrix:
         raise TypeError("events must be a DataFrame with the columns "
                         f"{columns.present}, or a scipy matrix; got {type(events).__name__}")  # fmt: skip
     matrix = events.tocoo()
@@ -192,4 +191,4 @@ def _known(events, users: Vocab, items: Vocab) -> Interactions:
         say(f"{zeros:,} of {len(there):,} stored entries of the matrix are 0 and are no events")
     at = (torch.from_numpy(part[there].astype(np.int64) + 1) for part in (matrix.row, matrix.col))
     rows = Interactions(*at, None, None, users, items, columns)
-    return replace(rows) if rows.n_duplicates() == 0 else rows.take(~pd.Series(rows.pair_keys().numpy()).duplicated())
+    return rows if rows.n_duplicates() == 0 else rows.take(~pd.Series(rows.pair_keys().numpy()).duplicated())

@@ -18,7 +18,7 @@ from collabkit.coldstart.questionnaire import questionnaire
 from collabkit.coldstart.recent import recent_query
 from collabkit.coldstart.update import Update, update
 from collabkit.data.checks import whole
-from collabkit.data.dataset import Dataset, joined
+from collabkit.data.dataset import Dataset
 from collabkit.data.frames import Table, gives_tables, takes_tables
 from collabkit.data.interactions import Interactions
 from collabkit.data.notices import say
@@ -895,8 +895,7 @@ class Recommender:
             return
         fold = self.fold if kept is None else kept[2].for_items(self.data)
         if len(users):
-            train = joined(self.train, self.data.folded)
-            self.model.user_side.write(users, fold.rows(histories_of(train, users)[0], users))
+            self.model.user_side.write(users, fold.rows(histories_of(self.data.trained, users)[0], users))
         self._kept["fold"] = (self.model.version(), self.data, fold)
 
     @writes

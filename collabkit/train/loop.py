@@ -179,8 +179,7 @@ class LeanLearner(Learner):
             raise ValueError("there is no validation part, as all rows are trained on: give dl=dls.test_dl(df)")
 
     def _do_epoch_train(self):
-        if as_model(self.model) is not None:
-            self.model.als = self.model.calibration = None  # of other weights; a sweep of least squares says so again
+        self.model.als = self.model.calibration = None  # of other weights; a sweep of least squares says so again
         super()._do_epoch_train()
         self.model.trained = True
         self.n_epochs_done += 1

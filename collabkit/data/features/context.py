@@ -185,8 +185,7 @@ def _values(field: Field, encoded) -> Tensor:
         return encoded
     if field.has_one_code:
         return encoded.values
-    shares = torch.zeros(len(encoded), field.size)
-    return shares.index_put_((encoded.rows, encoded.values), 1.0 / encoded.lengths[encoded.rows], accumulate=True)
+    return encoded.shares(field.size)
 
 
 def _shown(field: Field, values: Tensor) -> np.ndarray:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from collabkit.data.features.vectors import evaluated
 from collabkit.data.runs import Runs
 
 __all__ = ["BagEncoder", "TextCNN", "PictureCNN", "TrainedEncoder", "encode_blocks"]
@@ -157,13 +158,9 @@ class TrainedEncoder:
 @torch.no_grad()
 def encode_blocks(module: nn.Module, contents: Runs) -> Iterator[Tensor]:
     """What `module` makes of `contents`, `(m, width)` a block, without gradients and as in evaluation."""
-    was = module.training
-    module.eval()
-    try:
+    with evaluated(module):
         for first in range(0, len(contents), BLOCK):
             yield module(contents.of(slice(first, min(first + BLOCK, len(contents))))).float()
-    finally:
-        module.train(was)
 
 
 def _vectors(n: int, width: int) -> nn.Embedding:

@@ -166,10 +166,7 @@ class Features:
             if not field.is_bag:
                 parts.append(rows[idx])
                 continue
-            codes = rows.of(idx)
-            share = 1.0 / codes.lengths[codes.rows].float()
-            part = torch.zeros(len(idx), field.size)
-            parts.append(part.index_put_((codes.rows, codes.values), share, accumulate=True))
+            parts.append(rows.of(idx).shares(field.size))
         return torch.cat(parts, dim=1)
 
     def sparse_matrix(self):

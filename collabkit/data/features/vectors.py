@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["VectorStore", "digest"]
+__all__ = ["VectorStore", "digest", "evaluated"]
 
 _CLOSE = 1e-2  # by how much of its length a vector may differ when its content is encoded alone
 
@@ -71,7 +71,7 @@ class VectorStore:
 
     def _encoded(self, name: str, contents: Sequence, at: list[int]) -> np.ndarray:
         given = contents[at] if isinstance(contents, (Tensor, np.ndarray)) else [contents[j] for j in at]
-        with torch.no_grad(), _evaluated(self.module):
+        with torch.no_grad(), evaluated(self.module):
             found = self.encode(given)
         found = found.detach().cpu().float().numpy() if isinstance(found, Tensor) else np.asarray(found)
         if found.dtype.kind not in "fiu" or found.ndim != 2 or found.shape[0] != len(at) or found.shape[1] == 0:
@@ -107,7 +107,7 @@ class VectorStore:
 
 
 @contextmanager
-def _evaluated(module: nn.Module | None) -> Iterator[None]:
+def evaluated(module: nn.Module | None) -> Iterator[None]:
     """Within it `module` is in evaluation mode."""
     was = module is not None and module.training
     if was:
