@@ -18,7 +18,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo: setup
 	$(BIN)/collabkit demo --out $(OUT) $(if $(DATA),--data $(DATA))
 
-test: lint unit doctest notebooks docs
+test: lint unit
+	@$(MAKE) --no-print-directory --output-sync=target -j 2 doctest docs
+	@$(MAKE) --no-print-directory notebooks
 	@echo "all checks passed"
 
 # Hours: kills, threads, writers at one time, 5,000 tables of all types, and broken lines that the suite must see.
