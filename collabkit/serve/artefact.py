@@ -382,7 +382,9 @@ def _read_model(files: dict[str, Path], cls: type[Model], config: dict, data: Da
 
 def _als_options(options) -> dict | None:
     """What the tables are the solution of, if they are of anything; artefacts of older versions do not say."""
-    if options is not None and not (isinstance(options, dict) and all(map(np.isscalar, options.values()))):
+    needed, number = {"reg", "unobserved_weight", "nu"}, (int, float)
+    whole = isinstance(options, dict) and needed <= set(options)
+    if options is not None and not (whole and all(isinstance(value, number) for value in options.values())):
         raise ValueError(f"config.json has options of least squares that are none: {options!r}")
     return options
 

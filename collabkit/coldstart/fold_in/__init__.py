@@ -95,9 +95,7 @@ class FoldIn:
         Raises:
             ValueError: an empty history, an item index out of range, ratings that are NaN, missing or undue.
         """
-        weight = None if histories.weight is None else histories.weight.cpu().double()
-        histories = Runs(histories.start.cpu(), histories.values.cpu(), self.data.n_items, weight)
-        check_histories(histories, self.data.rated, self.data.train.confidence is not None)
+        histories = self._checked(histories)
         at = torch.zeros(len(histories), dtype=torch.int64) if at is None else at.cpu()
         if at.shape != (len(histories),):
             raise ValueError(f"at must name {len(histories)} users, one a history, got shape {tuple(at.shape)}")
@@ -124,13 +122,18 @@ class FoldIn:
             `(b, d)` float64, the row before anything is known, and `(m, d)` float64, the events' parts, on the CPU. The
             sum is the row.
         """
-        weight = None if histories.weight is None else histories.weight.cpu().double()
-        histories = Runs(histories.start.cpu(), histories.values.cpu(), self.data.n_items, weight)
-        check_histories(histories, self.data.rated)
+        histories = self._checked(histories)
         with torch.inference_mode(False), torch.no_grad():
             lift = self._lift(at.cpu().clone())
             pieces = self.solver.pieces(histories, at.cpu().clone(), lift)
         return (self.solver.prior.mean + lift.to(self.solver.prior.mean.device)).cpu(), pieces.cpu()
+
+    def _checked(self, histories: Runs) -> Runs:
+        """Histories on the CPU, in double precision, or an error."""
+        weight = None if histories.weight is None else histories.weight.cpu().double()
+        histories = Runs(histories.start.cpu(), histories.values.cpu(), self.data.n_items, weight)
+        check_histories(histories, self.data.rated, self.data.train.confidence is not None)
+        return histories
 
     def _lift(self, at: Tensor) -> Tensor:
         """What is added to the prior's mean `(b, d)`: what a user's features foretell of the row.

@@ -247,12 +247,12 @@ def parts_of(y: Tensor, pulls: Tensor, mask: Tensor, hessian: Tensor) -> Tensor:
 
     Args:
         pulls: `(b, l, k)`, towards what each event draws y.
-        mask: `(b, l)`, 0 where there is no event.
+        mask: `(b, l)`, how many times each counts, 0 where there is no event.
         hessian: `(b, k, k)`, H.
     """
     n = mask.sum(1)[:, None]
     mean = torch.einsum("bl,blk->bk", mask, pulls) / n
-    return (y / n)[:, None] + torch.linalg.solve(hessian, (pulls - mean[:, None]).mT).mT
+    return mask[..., None] * ((y / n)[:, None] + torch.linalg.solve(hessian, (pulls - mean[:, None]).mT).mT)
 
 
 def histories_of(train: Interactions, users: Tensor) -> tuple[Runs, Tensor]:
