@@ -9,11 +9,14 @@ import torch
 from sklearn.linear_model import RidgeCV
 
 from collabkit import Vocab
-from collabkit.coldstart.cold_rows import fit_cold_head, own_rows, ridge
+from collabkit.coldstart import ridge as ridges
+from collabkit.coldstart.cold_rows import fit_cold_head, own_rows
 from collabkit.coldstart.default_rows import fit_default_rows
+from collabkit.coldstart.ridge import Design, ridge
 from collabkit.data.dataset import Dataset
 from collabkit.data.features import Features
 from collabkit.data.interactions import Columns, Interactions
+from collabkit.data.runs import Runs
 from collabkit.models import GMF, NCF, CollFilter, EmbeddingNN, NeuMF, TwoTower
 from collabkit.models.feature_rows import FeatureRows
 
@@ -143,22 +146,47 @@ def test_id_dropout_leaves_the_features_alone():
 
 def test_ridge_is_that_of_scikit_learn():
     rng = np.random.default_rng(0)
-    X, weight = rng.normal(size=(60, 8)), rng.uniform(0.5, 2, 60)
-    Y = X[:, :2] @ rng.normal(size=(2, 3)) + rng.normal(size=(60, 3)) + 5
-    slope, level = ridge(torch.from_numpy(X), torch.from_numpy(Y), torch.from_numpy(weight))
-    oracle = RidgeCV(alphas=10.0 ** np.arange(-2, 6, 0.5)).fit(X, Y, sample_weight=weight / weight.mean())
-    assert np.allclose(slope, oracle.coef_.T, atol=1e-5) and np.allclose(level, oracle.intercept_, atol=1e-5)
+    for n, p in ((60, 8), (30, 100), (700, 8)):  # the spectrum of rows, and of columns
+        X, weight = rng.normal(size=(n, p)), rng.uniform(0.5, 2, n)
+        Y = 3 * X[:, :2] @ rng.normal(size=(2, 3)) + rng.normal(size=(n, 3)) + 5
+        [(slope, level)] = ridge(Design([torch.from_numpy(X)]), [torch.from_numpy(Y)], torch.from_numpy(weight))
+        oracle = RidgeCV(alphas=ridges.PENALTIES).fit(X, Y, sample_weight=weight / weight.mean())
+        assert np.allclose(slope, oracle.coef_.T, atol=1e-4) and np.allclose(level, oracle.intercept_, atol=1e-4)
 
 
 def test_ridge_believes_nothing_of_noise():
     rng = np.random.default_rng(1)
-    shrunk = []
-    for _ in range(20):
-        X, Y = torch.from_numpy(rng.normal(size=(40, 30))), torch.from_numpy(rng.normal(size=(40, 1)))
-        slope, level = ridge(X, Y, torch.ones(40))
-        shrunk.append(float((X @ slope.double()).std()))
-        assert float(level) == pytest.approx(float(Y.mean()), abs=0.35)
-    assert np.median(shrunk) < 0.3
+    for n, p in ((40, 30), (30, 60)):
+        shrunk = []
+        for _ in range(20):
+            X, Y = torch.from_numpy(rng.normal(size=(n, p))), torch.from_numpy(rng.normal(size=(n, 1)))
+            [(slope, level)] = ridge(Design([X]), [Y], torch.ones(n))
+            shrunk.append(float((X @ slope.double()).std()))
+            assert float(level) == pytest.approx(float(Y.mean()), abs=0.6)
+        assert np.median(shrunk) < 0.3
+
+
+def tagged(n=1500, n_tags=700, seed=0):
+    """Weighted codes of `n` rows beside two numbers, and targets that follow from both: one, twenty, and noise."""
+    rng = np.random.default_rng(seed)
+    rows = np.repeat(np.arange(n), 6)
+    runs = Runs.pairs(rows, rng.zipf(1.5, len(rows)) % n_tags, n, n_tags)
+    codes = Runs(runs.start, runs.values, n_tags, torch.rand(len(runs.values), generator=torch.manual_seed(seed)))
+    numbers = torch.randn(n, 2)
+    dense = torch.zeros(n, n_tags).index_put_((codes.rows, codes.values), codes.weight)
+    X = torch.cat([dense, numbers], dim=1)
+    Y = X @ torch.randn(n_tags + 2, 20) + 2 * torch.randn(n, 20)
+    return Design([codes, numbers]), X, [Y[:, :1], Y, torch.randn(n, 3)], torch.rand(n) + 0.2
+
+
+def test_conjugate_gradients_find_what_the_spectrum_does(monkeypatch):
+    design, X, targets, weight = tagged()
+    found = ridge(design, targets, weight)
+    monkeypatch.setattr(ridges, "EXACT", 1000)
+    for (slope, level), (want, height) in zip(found, ridge(Design([X]), targets, weight), strict=True):
+        error = (X @ slope + level - X @ want - height).norm() / (X @ want - (X @ want).mean(0)).norm().clamp(min=1)
+        assert error < 0.05
+    assert found[2][0].norm() < 0.2 * found[0][0].norm()  # noise is hardly believed
 
 
 def planted(n=120, noise=0.1):
@@ -202,12 +230,11 @@ def test_default_rows_serve_ids_without_features_and_the_regression_those_with()
     assert torch.allclose(rows[cold], model.item_side.features.cold_rows(cold)[0])
     spread = own_rows(model.item_side, cold)[0].std(0)
     assert (spread > 0.3).all()
-    design = model.item_side.features.features.matrix(torch.arange(1, train.n_items - 10))
-    average = design.mean(0) @ model.item_side.features.cold[:-1] + model.item_side.features.cold[-1]
-    average = average[:2] + (design.mean(0) @ model.item_side.features.fields[0].weights[0].detach())
-    assert torch.allclose(
-        average, own_rows(model.item_side, torch.tensor([0]))[0][0], atol=1e-4
-    )  # the answer for an unknown id
+    met = torch.arange(1, train.n_items - 10)
+    own = model.item_side.features.cold_rows(met)
+    average = own[0].mean(0) + model.item_side.features(met)[0].mean(0)
+    unknown = own_rows(model.item_side, torch.tensor([0]))[0][0]
+    assert torch.allclose(average, unknown, atol=1e-4)  # of average features, the answer for an unknown id
 
 
 def test_growing_keeps_rows_and_scores():
@@ -227,16 +254,30 @@ def test_growing_keeps_rows_and_scores():
     assert model.i_weight.num_embeddings == model.n_items and model.i_weight.weight.requires_grad
 
 
-def test_with_very_many_columns_new_items_get_the_mean_and_what_features_add(monkeypatch):
-    from collabkit.coldstart import cold_rows
-
-    monkeypatch.setattr(cold_rows, "MAX_COLUMNS", 2)
-    model, train, *_ = planted()
+@pytest.mark.parametrize("exact", [512, 1])
+def test_many_columns_are_foretold_from_like_few(exact, monkeypatch):
+    """A tag of an item's own beside its kind: more columns than items, by either way to solve."""
+    monkeypatch.setattr(ridges, "EXACT", exact)
+    model, train, df, centre = planted(n=200)
+    df["tags"] = [[kind, f"own {j}"] for j, kind in enumerate(df["kind"])]
+    side = Features.from_df(df, model.item_side.features.features.vocab, {"tags": "multi"})
+    tagged = CollFilter(5, train.n_items, 2, (0, 5), features=(None, side))
     with torch.no_grad():
-        model.item_side.features.fields[0].weights[0].normal_()
-    fit_cold_head(model, train, model.item_side)
-    warm = torch.arange(1, train.n_items - 10)
-    part = model.item_side.features(torch.arange(train.n_items))[0].detach()
-    total = model.item_side.features.cold_rows(warm)[0] + part[warm]
-    assert torch.allclose(total.mean(0), own_rows(model.item_side, warm)[0].mean(0), atol=1e-4)  # the part counts once
-    assert torch.allclose(total - part[warm], (total - part[warm])[:1].expand(len(warm), -1), atol=1e-5)
+        tagged.i_weight.weight.copy_(model.i_weight.weight)
+        tagged.item_side.features.fields[0].weights[0].normal_(std=0.1)  # counts once
+    fit_cold_head(tagged, train, tagged.item_side)
+    cold = torch.arange(train.n_items - 10, train.n_items)
+    total = tagged.item_side.features.cold_rows(cold)[0] + tagged.item_side.features(cold)[0]
+    want = torch.tensor([centre[k] for k in df["kind"].tail(10)])
+    assert ((total - want).norm(dim=1) < 0.5).all()
+
+
+def test_rows_of_artefacts_without_rarity_are_foretold_as_they_were():
+    rows = FeatureRows(BOTH[0], [4], init_std=1.0)
+    state = rows.state_dict()
+    del state["rarity"]
+    state["cold"] = torch.randn_like(state["cold"])
+    rows.load_state_dict(state)
+    idx = torch.arange(N + 1)
+    want = BOTH[0].matrix() @ state["cold"][:-1] + state["cold"][-1]
+    assert torch.allclose(rows.cold_rows(idx)[0], want, atol=1e-5)

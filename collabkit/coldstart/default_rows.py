@@ -28,7 +28,7 @@ def zero_cold_rows(model: Model, train: Interactions) -> None:
         model.context.settle(train.context, average=False)
 
 
-def fit_default_rows(model: Model, data: Dataset, *, max_rows: int = 100_000) -> None:
+def fit_default_rows(model: Model, data: Dataset, *, max_rows: int = 100_000, filled: bool = False) -> None:
     """Give every id of which nothing is known, the unknown row 0 among them, the best no-information answer.
 
     That is every id without a training row and without side features. Those with features get what these tell beyond;
@@ -46,11 +46,12 @@ def fit_default_rows(model: Model, data: Dataset, *, max_rows: int = 100_000) ->
             items' popularity is most likely, in a softmax over the items, so that the list of a user of whom nothing is
             known is about the popular items; for items see `fill_cold_items`.
         max_rows: use at most this many of the other side's most frequent ids.
+        filled: `fill_cold_items` has just been called for the same weights and foretold rows.
     """
     if model.context is not None:
         model.context.settle(data.train.context, average=True)
-    if not data.rated:
-        fill_cold_items(model, data.train, always=True)
+    if not data.rated and not filled:
+        fill_cold_items(model, data.train)
     with evaluating(model):
         for side in _written(model):
             if side.name == "item" and not data.rated:
@@ -61,11 +62,11 @@ def fit_default_rows(model: Model, data: Dataset, *, max_rows: int = 100_000) ->
 
 
 @torch.no_grad()
-def fill_cold_items(model: Model, train: Interactions, *, always: bool = False) -> None:
+def fill_cold_items(model: Model, train: Interactions, *, foretell: bool = True) -> None:
     """For implicit feedback: items without a training row and without features get the mean row of the rarest tenth.
 
     An item nobody has met is most like those that few have met. A row of zeros would not do: its score of 0 lies above
-    those of most trained negatives. `always`: fit what features foretell even where no such item is there yet.
+    those of most trained negatives. Those with features get what these `foretell`, where that is asked.
     """
     side = model.item_side
     if not side.can_write:
@@ -76,11 +77,11 @@ def fill_cold_items(model: Model, train: Interactions, *, always: bool = False) 
     with evaluating(model):
         rows = _unfeatured_rows(side, rarest)
     side.write(_bare(train, side), [values.mean(0) for values in rows])
-    if side.features is not None and (always or bool(side.given[_cold(train, side)].any())):
+    if foretell:
         _fill_by_features(model, train, side, centred=False)
 
 
-def settle_default_rows(model, dls) -> None:
+def settle_default_rows(model, dls, filled: bool = False) -> None:
     """`fit_default_rows` where it is due: for a `Model` whose rows of unknown ids are still zero, with `dls.data`.
 
     They are after training, after an interrupted one, and in a checkpoint that was saved during it.
@@ -90,7 +91,7 @@ def settle_default_rows(model, dls) -> None:
         return
     sides = _written(model)
     if sides and not any(bool(part.any()) for part in sides[0].read(torch.zeros(1, dtype=torch.int64))):
-        fit_default_rows(model, data)
+        fit_default_rows(model, data, filled=filled)
 
 
 def _written(model: Model) -> list[Side]:

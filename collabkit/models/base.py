@@ -185,6 +185,24 @@ class Model(nn.Module):
         if self.features:
             raise TypeError(f"{what} without side features; make the model or the dataloaders without them")
 
+    @torch.no_grad()
+    def silence_features(self, what: str) -> None:
+        """Set the features' weights to zero, where `what` is of the ids' own rows alone: new ids are foretold as ever.
+
+        Raises:
+            TypeError: there is a context, features that no zero takes out of the rows, or such as are learned.
+        """
+        sides = [side for side in self.sides if side.features is not None]
+        learned = [field.field.name for side in sides for field in side.features.fields if field.encoder is not None]
+        if learned:
+            raise TypeError(f"{what} without training, so that nothing would be learned of {learned}: give train='frozen' "
+                            "or vectors made elsewhere, or leave them out")  # fmt: skip
+        if self.context is not None or any(side.joins != "sum" for side in sides):
+            raise TypeError(f"{what} without a context and without features beside the rows; make the dataloaders so")
+        for field in (field for side in sides for field in side.features.fields):
+            for weight in field.weights:
+                weight.zero_()
+
     def version(self) -> tuple:
         """What changes when a weight does: what was computed from the weights is good as long as it is the same.
 

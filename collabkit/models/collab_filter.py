@@ -59,7 +59,7 @@ class CollFilter(DotModel):
         """The user and the item factors `(n, d)`, to be solved for in place; sets the biases to zero."""
         if self.y_range is not None:
             raise ValueError(f"factors are solved for in logits; make the model without y_range, got {self.y_range}")
-        self.refuse_features("factors are solved for")
+        self.silence_features("factors are solved for")
         self.u_bias.weight.zero_()
         self.i_bias.weight.zero_()
         return self.u_weight.weight.data, self.i_weight.weight.data

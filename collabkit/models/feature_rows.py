@@ -58,6 +58,7 @@ class FeatureRows(nn.Module):
         pairs = zip(features.fields, features.rows, per_field, strict=True)
         self.fields = nn.ModuleList(FieldRows(field, rows, width, init_std) for field, rows, width in pairs)
         self.register_buffer("cold", torch.zeros(features.n_columns + 1, sum(self.widths)))
+        self.register_buffer("rarity", torch.zeros(features.n_columns))  # of the columns, in `cold_design`; 0: not set
 
     def forward(self, idx: Tensor) -> tuple[Tensor, ...]:
         """The features' part `[(..., d), ...]` for `idx` `(...)`, one for each table; with `'concat'` one for all."""
@@ -71,17 +72,40 @@ class FeatureRows(nn.Module):
         """An id's own `rows` and its features' part together."""
         return put_together(rows, self(idx), self.joins)
 
-    @torch.no_grad()
-    def matrix(self, idx: Tensor) -> Tensor:
-        """The numbers `(m, p)` of ids `idx` `(m,)`: `Features.matrix`, and of content what the encoders see now."""
-        return torch.cat([field.numbers(idx.to(self.cold.device)) for field in self.fields], dim=1)
+    def cold_design(self, idx: Tensor) -> list[Runs | Tensor]:
+        """What rows are foretold from for ids `idx` `(m,)`, a field each: weighted codes, or numbers `(m, w)`.
 
+        An id's codes are weighted by `rarity` and scaled to length 1, as tf-idf vectors are.
+        """
+        idx, parts = idx.to(self.cold.device), self.rarity.split(self._sizes)
+        return [field.weighted(idx, rarity) for field, rarity in zip(self.fields, parts, strict=True)]
+
+    @torch.no_grad()
+    def foretell(self, idx: Tensor, slope: Tensor, level: Tensor) -> Tensor:
+        """`(m, d)`: the `cold_design` of ids `idx` `(m,)` by `slope` `(p, d)`, and `level` `(d,)`."""
+        blocks = zip(self.cold_design(idx), slope.split(self._sizes), strict=True)
+        return sum((_product(block, part) for block, part in blocks), level.expand(len(idx), -1))
+
+    @torch.no_grad()
     def cold_rows(self, idx: Tensor) -> tuple[Tensor, ...]:
         """What `cold_rows.fit_cold_head` found for ids `idx` `(m,)` without training rows: `[(m, d), ...]`, else 0."""
         idx = idx.to(self.cold.device)
-        slopes = self.cold[:-1].split([field.field.size for field in self.fields])
-        parts = [field.mean_of(idx, slope) for field, slope in zip(self.fields, slopes, strict=True)]
-        return sum(parts, self.cold[-1].expand(len(idx), -1)).split(self.widths, dim=1)
+        if not bool(self.rarity.any()):  # never fitted, or by a version that took plain shares and less what they add
+            slopes = zip(self.fields, self.cold[:-1].split(self._sizes), strict=True)
+            parts = [field.mean_of(idx, slope) for field, slope in slopes]
+            return sum(parts, self.cold[-1].expand(len(idx), -1)).split(self.widths, dim=1)
+        rows = self.foretell(idx, self.cold[:-1], self.cold[-1])
+        if self.joins == "sum":  # what the features add comes on top of the row
+            rows = rows - sum(field.mean_of(idx, torch.cat([*field.weights], dim=1)) for field in self.fields)
+        return rows.split(self.widths, dim=1)
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [field.field.size for field in self.fields]
+
+    def _load_from_state_dict(self, state: dict, prefix: str, *args) -> None:
+        state.setdefault(prefix + "rarity", torch.zeros_like(self.rarity))  # of artefacts that were written without
+        super()._load_from_state_dict(state, prefix, *args)
 
     def extend(self, features: Features) -> None:
         """Put `features` in the place of the old ones, whose rows they begin with, or the other way round."""
@@ -110,6 +134,13 @@ def put_together(rows: tuple[Tensor, ...], parts: tuple[Tensor, ...], joins: str
         shape = torch.broadcast_shapes(rows[0].shape[:-1], parts[0].shape[:-1])
         return (torch.cat([rows[0].expand(*shape, -1), parts[0].expand(*shape, -1)], dim=-1),)
     return tuple(own + part for own, part in zip(rows, parts, strict=True))
+
+
+def _product(block: Runs | Tensor, slope: Tensor) -> Tensor:
+    """Weighted codes of `m` rows, or numbers `(m, w)`, by `slope` `(w, d)`."""
+    if isinstance(block, Tensor):
+        return block.to(slope) @ slope
+    return F.embedding_bag(block.values, slope, block.start[:-1], mode="sum", per_sample_weights=block.weight.to(slope))
 
 
 class FieldRows(nn.Module):
@@ -156,13 +187,24 @@ class FieldRows(nn.Module):
         codes = self._contents(idx)
         return F.embedding_bag(codes.values, weight, codes.start[:-1], mode="mean")
 
-    def numbers(self, idx: Tensor) -> Tensor:
-        """The numbers `(m, size)` of ids `idx` `(m,)`: shares of codes; of content, what evaluation sees in it."""
-        if self.encoder is not None:
-            return self._all_seen()[idx]
+    def weighted(self, idx: Tensor, rarity: Tensor) -> Runs | Tensor:
+        """For ids `idx` `(m,)`: codes weighted by their `rarity` `(size,)`, in rows of length 1, or their numbers."""
         if not self.field.is_bag:
-            return self.values[idx]
-        return self._contents(idx).shares(self.field.size)
+            return self.numbers(idx)
+        codes = self._contents(idx)
+        weight = rarity[codes.values]
+        length = weight.new_zeros(len(codes)).index_add_(0, codes.rows, weight.square()).sqrt()
+        return Runs(codes.start, codes.values, self.field.size, weight / length[codes.rows])
+
+    def having(self, idx: Tensor) -> Tensor | None:
+        """How many of the ids `idx` `(m,)` have each code `(size,)`; None where there are numbers."""
+        if not self.field.is_bag:
+            return None
+        return self._contents(idx.to(self.start.device)).values.bincount(minlength=self.field.size)
+
+    def numbers(self, idx: Tensor) -> Tensor:
+        """The numbers `(m, size)` of ids `idx` `(m,)`, where there are no codes; of content, what evaluation sees."""
+        return self.values[idx] if self.encoder is None else self._all_seen()[idx]
 
     def _contents(self, idx: Tensor) -> Runs:
         return Runs(self.start, self.codes).of(idx)

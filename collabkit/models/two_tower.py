@@ -96,7 +96,7 @@ class TwoTower(Model):
         if self.layers or self.similarity != "dot" or self.temperature != 1 or self.item_bias:
             what = f"without layers and item bias, with similarity 'dot' and temperature 1, got {self.config()}"
             raise TypeError(f"factors can be solved for only where the score is their dot product: TwoTower {what}")
-        self.refuse_features("factors are solved for")
+        self.silence_features("factors are solved for")
         return tuple(side.tables[0].weight.data for side in self.sides)
 
     def config(self) -> dict:

@@ -128,19 +128,29 @@ class ColdRows(Callback):
 
     order = 90
 
+    filled: tuple | None = None  # the weights that cold items' rows are of
+
     def before_train(self):
         """Zero the rows, so that validation in the fit sees no untrained random ones."""
         if as_model(self.learn.model) is not None:
             zero_cold_rows(self.learn.model, self.learn.dls.data.train)
 
     def after_train(self):
-        """Of implicit feedback, give cold items a low score for the validation that follows."""
-        if as_model(self.learn.model) is not None and not self.learn.dls.data.rated:
-            fill_cold_items(self.learn.model, self.learn.dls.data.train)
+        """Of implicit feedback, give cold items their scores for the validation that follows, if it asks for any."""
+        model, data = as_model(self.learn.model), self.learn.dls.data
+        if model is None or data.rated or data.valid is None:
+            return
+        asked = data.valid.item_idx.unique()  # of all items, where there are metrics
+        side, cold = model.item_side, data.train.counts("item")[asked] == 0
+        foretell = bool(len(self.learn.metrics)) or side.can_write and bool((side.given[asked] & cold).any())
+        fill_cold_items(model, data.train, foretell=foretell)
+        self.filled = model.version() if foretell else None
 
     def after_fit(self):
         """Fit the rows, if they are zero; see `models.default_rows.fit_default_rows`."""
-        settle_default_rows(self.learn.model, self.learn.dls)
+        model = as_model(self.learn.model)
+        filled = model is not None and self.filled == model.version()
+        settle_default_rows(self.learn.model, self.learn.dls, filled)
 
 
 VANISHED = 0.01  # the scores of what was observed are aimed at 1

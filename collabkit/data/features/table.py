@@ -157,7 +157,7 @@ class Features:
         or a column a number.
 
         Raises:
-            TypeError: a field has content, whose numbers a model learns: `FeatureRows.matrix` has them.
+            TypeError: a field has content, whose numbers a model learns.
         """
         self._refuse_learned()
         idx = torch.arange(len(self)) if idx is None else idx.cpu()
