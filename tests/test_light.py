@@ -1,5 +1,13 @@
 """The light runtime answers what `Recommender` answers, for every model and every option, without torch or pandas."""
 
+import datetime
+import decimal
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import uuid
 import warnings
 
 import numpy as np
@@ -10,6 +18,7 @@ from contract import N_GROUPS, planted
 from collabkit import (
     EASE,
     GMF,
+    BundleError,
     CollabDataLoaders,
     CollabWarning,
     CollFilter,
@@ -18,7 +27,9 @@ from collabkit import (
     HybridKNN,
     Implicit,
     ItemKNN,
+    NeuMF,
     NextItem,
+    Pipeline,
     Popularity,
     Recommender,
     SASRec,
@@ -328,3 +339,182 @@ def test_default_lists_histories_and_questions(any_of):
         assert [row["item"] for row in found] == expected["item"].tolist()
         numbers = expected.columns[1:]
         assert np.allclose([[row[name] for name in numbers] for row in found], expected[numbers], rtol=1e-4)
+
+
+# --- what it costs, and what it refuses ------------------------------------------------------------------------------
+
+HEAVY = {"torch", "pandas", "fastai", "fastcore", "scipy", "sklearn", "pyarrow", "matplotlib", "narwhals"}
+
+
+@pytest.mark.parametrize("name", ["dot", "ratings", "ease", "item knn"])
+def test_nothing_heavy_is_imported(name, made):
+    folder = made(name)[2]
+    history = {"i01": 4.0, "i05": 5.0} if name == "ratings" else ["i01", "i05"]
+    code = f"""
+import sys
+from collabkit.serve.light import Light
+light = Light.load({str(folder)!r})
+with light.noting() as notes:
+    light.recommend("u1", k=3, why=True, diversity=0.2, novelty_weight=0.1, half_life=3)
+    light.recommend(history={{**{history!r}, "none": 3.0}} if isinstance({history!r}, dict) else [*{history!r}, "none"])
+    light.recommend(k=2), light.similar_items("i01"), light.default_list(), light.history("u1")
+    light.predict("u1", ["i01", "i02"]), light.why("u1", "i03"), light.why(history={history!r}, item="i03")
+assert any("does not know" in note for note in notes), notes
+print(*sorted({{name.split(".")[0] for name in sys.modules}}))
+"""
+    run = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    assert not HEAVY & set(run.stdout.split())
+
+
+def test_networks_are_refused_in_words(made, tmp_path):
+    first, second = made("dot")[0], learner(NeuMF, n_factors=4, layers=[8], n_epoch=1)
+    second.save(tmp_path / "network")
+    with pytest.raises(BundleError, match=r"network of NeuMF, .* load it with Recommender"):
+        Light.load(tmp_path / "network")
+    Pipeline(first, first).recommender.save(tmp_path / "pipeline")
+    with pytest.raises(BundleError, match="the scores of Pipeline"):
+        Light.load(tmp_path / "pipeline")
+    for name in NETWORKS:
+        light = made(name)[1]
+        with pytest.raises(NotImplementedError, match="ask Recommender"):
+            light.recommend(history=["i01"])
+        with pytest.raises(NotImplementedError, match="ask Recommender"):
+            light.why("u1", "i01")
+    light = made("dot")[1]
+    for options in ({"context": {"hour": 3}}, {"recent": [1]}, {"diversity": 0.3, "diversify_by": "genre"}):
+        with pytest.raises(NotImplementedError, match="ask Recommender"):
+            light.recommend("u1", **options)
+    with pytest.raises(ValueError, match="stands for new users"):
+        light.recommend("u1", history=["i01"])
+
+
+def test_artefacts_without_its_files_and_damaged_ones(made, tmp_path):
+    rec, _, folder = made("dot")
+    rec.save(tmp_path / "plain", light=False)
+    assert not (tmp_path / "plain" / "light.safetensors").exists()
+    with pytest.raises(BundleError, match="load it with Recommender.load and save it again"):
+        Light.load(tmp_path / "plain")
+    assert Recommender.load(tmp_path / "plain").recommend("u1").equals(rec.recommend("u1"))
+    with pytest.raises(FileNotFoundError):
+        Light.load(tmp_path / "nowhere")
+    for damage in ("flip", "cut", "gone"):
+        broken = shutil.copytree(folder, tmp_path / damage)
+        file = broken / "light.safetensors"
+        raw = bytearray(file.read_bytes())
+        raw[len(raw) // 2] ^= 1
+        if damage == "gone":
+            file.unlink()
+        else:
+            file.write_bytes(raw if damage == "flip" else raw[:-9])
+        for cls in (Light, Recommender):
+            with pytest.raises(BundleError, match=r"light\.safetensors (does not match|is missing)"):
+                cls.load(broken)
+
+
+def test_the_prior_is_in_the_artefact(made, monkeypatch):
+    for name in ("dot", "ratings", "ratings with features", "als"):
+        rec, _, folder = made(name)
+        history = dict.fromkeys(HISTORY, 4.0) if rec.data.rated else HISTORY
+        fresh = Recommender.load(folder)
+        for module in ("events.EventSolver", "ratings.RatingSolver"):
+            monkeypatch.setattr(f"collabkit.coldstart.fold_in.{module}.__init__", lambda *_, **__: 1 / 0)
+        stored = fresh.recommend(history=history, why=True)
+        monkeypatch.undo()
+        fresh._kept.clear()
+        assert fresh.recommend(history=history, why=True).equals(stored)  # fitted anew
+
+
+def test_any_number_of_threads_ask_one(made):
+    light, errors = made("als")[1], []
+    expected = {user: light.recommend(user) for user in (f"u{j}" for j in range(30))}
+
+    def ask(users):
+        for user in users:
+            with light.noting() as notes:
+                found = light.recommend(user), light.recommend(user, k=200)
+            if found[0] != expected[user] or len(notes) != 1:
+                errors.append(user)
+
+    threads = [threading.Thread(target=ask, args=([f"u{(7 * j + i) % 30}" for j in range(30)],)) for i in range(4)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert errors == []
+
+
+def test_a_folder_that_is_replaced_while_it_is_asked(made, tmp_path):
+    folder = made("als")[2]
+    mine = shutil.copytree(folder, tmp_path / "mine")
+    light = Light.load(mine)
+    before = light.recommend("u5")
+    made("dot")[0].save(mine)
+    assert light.recommend("u5") == before != Light.load(mine).recommend("u5")
+
+
+def test_facts_and_popularity(made):
+    rec, light, _ = made("towers")
+    assert light.facts("i03") == {"genre": ["odd"], "year": pytest.approx(1953.0, abs=1e-3)}
+    assert set(light.facts("i44")["genre"]) == {"even", "big"}
+    assert light.popularity().tolist() == rec.train.counts("item").tolist()
+    assert made("dot")[1].facts("i03") == {}
+
+
+IDS = {
+    "int": [7, 3, 2**40, -5],
+    "text": ["b", "a", "ä€ 😀", ""],
+    "uuid": [uuid.UUID(int=j) for j in (9, 3, 2**90, 4)],
+    "float": [0.5, 2.0, -1.25, 1e10],
+    "bool": [True, False],
+    "date": [datetime.date(2020, 1, j) for j in (3, 1, 2, 9)],
+    "timestamp": [pd.Timestamp(f"2020-01-0{j} 10:00:00.5") for j in (3, 1, 2, 9)],
+    "zone": [pd.Timestamp(f"2020-01-0{j}", tz="Europe/Berlin") for j in (3, 1, 2, 9)],
+    "timedelta": [pd.Timedelta(minutes=j) for j in (3, 1, 2, 9)],
+    "decimal": [decimal.Decimal(one) for one in ("1.50", "1.5e3", "-2", "0.1")],
+    "bytes": [b"b", b"a", b"\xff\x00", b""],
+    "uint64": np.array([2**63 + 9, 1, 2, 3], dtype=np.uint64),
+    "category": pd.Categorical(["x", "y", "z", "x"]),
+}
+
+
+@pytest.mark.parametrize("kind", IDS)
+def test_ids_of_every_kind(kind, tmp_path):
+    ids = pd.Series(IDS[kind])
+    table = pd.DataFrame(
+        {"user": np.repeat(ids.to_numpy() if ids.dtype == object else ids.array, 1 if kind == "bool" else 2)}
+    )
+    table["item"] = ids.iloc[[j % len(ids) for j in range(1, len(table) + 1)]].array
+    table = table.drop_duplicates(ignore_index=True)
+    names = {"user_name": "user", "item_name": "item", "feedback": "implicit"}
+    rec = ItemKNN(3).fit(CollabDataLoaders.from_df(table, valid_pct=0, **names)).recommender
+    rec.save(tmp_path / "model")
+    light, known = Light.load(tmp_path / "model"), rec.users.ids.tolist()
+    assert list(light.users) == known and list(light.items) == rec.items.ids.tolist()
+    assert light.users.encode(known).tolist() == list(range(1, len(known) + 1)) and known[0] in light.users
+    for user in known:
+        agree(light.recommend(user, filter_seen=False), rec.recommend(user, filter_seen=False))
+    assert light.recommend(history=[known[0]], k=1)[0]["item"] in known
+    other = 5 if kind not in ("int", "float", "uint64") else "five"
+    for one in (rec, light):
+        with pytest.raises(TypeError, match="ids are of type"):
+            one.recommend(other)
+    with pytest.raises(ValueError, match="missing"):
+        light.recommend([known[0], float("nan")])
+
+
+def test_an_artefact_of_an_older_format(made, tmp_path):
+    """Format 5 had no file for the light runtime."""
+    from collabkit.serve.artefact import _config_digest
+
+    rec, _, _ = made("als")
+    rec.save(tmp_path / "old", light=False)
+    file = tmp_path / "old" / "config.json"
+    config = json.loads(file.read_text())
+    del config["light"]
+    config["version"] = 5
+    config["sha256"]["config.json"] = _config_digest(config)
+    file.write_text(json.dumps(config))
+    assert Recommender.load(tmp_path / "old").recommend("u1").equals(rec.recommend("u1"))
+    with pytest.raises(BundleError, match="older version"):
+        Light.load(tmp_path / "old")

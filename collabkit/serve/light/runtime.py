@@ -183,10 +183,11 @@ class Light(Engine):
 
     def questionnaire(self, n: int = 10, *, by: str = "information", items=None) -> list[dict]:
         """Items to ask a new user about; as of `Recommender.questionnaire`."""
+        fold = self._need_fold()
         if by not in BY:
             raise ValueError(f"by must be one of {', '.join(map(repr, BY))}, got {by!r}")
         n, having = whole("n", n), self.arrays["items.having"]
-        idx, fold = np.flatnonzero(having), self._need_fold()
+        idx = np.flatnonzero(having)
         if items is not None:
             idx = idx[np.isin(idx, self._encode(self.items, items, "raise"))]
         if n > len(idx):
