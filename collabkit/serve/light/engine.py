@@ -216,7 +216,6 @@ class Engine:
         if candidates is None:
             own[:, 0] = -np.inf  # the unknown item
         scores = own if wanted.offsets is None else tilted(own, wanted.offsets[_all(candidates)])
-        scores = scores.copy() if scores is own and wanted.offsets is not None else scores
         for j, items in enumerate(hidden):
             scores[j, places(items)] = -np.inf
         if allowed is not None:
