@@ -23,7 +23,6 @@ from collabkit import (
     CollabWarning,
     CollFilter,
     ContentKNN,
-    EmbeddingNN,
     FactorizationMachine,
     GRURec,
     HybridKNN,
@@ -99,7 +98,7 @@ MODELS = {
 }
 NETWORKS = {
     "neumf": lambda: learner(NeuMF, n_factors=6, layers=[8]),
-    "neural ratings": lambda: learner(EmbeddingNN, rated=True, y_range=(0.5, 5.5), layers=[8]),
+    "neural ratings": lambda: learner(None, rated=True, y_range=(0.5, 5.5), use_nn=True, layers=[8]),
     "sasrec with its network": lambda: learner(SASRec, n_factors=8, data={"history": 20}),
     "gru with its network": lambda: learner(GRURec, n_factors=8, data={"history": 20}),
     "factorization machine": lambda: learner(FactorizationMachine, n_factors=6, features=True),
@@ -342,7 +341,7 @@ def test_default_lists_histories_and_questions(any_of):
     for options in ({}, {"by": "popularity", "n": 4}, {"items": HISTORY, "n": 3}, {"n": 5000}, {"by": "luck"}):
         (expected, _), (found, _) = (told(one.questionnaire, **options) for one in (rec, light))
         if isinstance(expected, type) or isinstance(found, type):
-            assert found is expected or (found is NotImplementedError and rec.model.has_vectors)
+            assert found is expected or (found is NotImplementedError and not rec.model.by_fit)
             continue
         assert [list(row) for row in found] == [list(expected)] * len(expected)
         assert [row["item"] for row in found] == expected["item"].tolist()
