@@ -103,16 +103,28 @@ class Recommender:
         return rec
 
     @reads
-    def save(self, folder: str | Path, *, metrics: dict | None = None, light: bool = True) -> Path:
+    def save(
+        self, folder: str | Path, *, metrics: dict | None = None, light: bool = True, onnx: bool = False
+    ) -> Path:  # fmt: skip
         """Write the artefact; see `serve.save_artefact`.
 
         Args:
             folder, metrics: where, and figures to keep with it.
             light: write what `serve.light.Light` answers from, too, and the prior of the fold-in, which is fitted for
                 it if no history was asked about before.
+            onnx: and the model's network for ONNX Runtime, where it has one that such answers need.
+
+        Raises:
+            ImportError: `onnx` or `onnxruntime` is missing.
         """
         fold = fold_of(self.model, self.data, lambda: self.fold) if light else None
-        return save_artefact(folder, self.model, self.data, metrics=metrics, light=light, fold=fold)
+
+        def network(folder: Path) -> dict:
+            about = exports.export_onnx(self.model, self.data, folder)
+            return {"onnx": about} if about else {}
+
+        more = {"light": light, "fold": fold, "extra": network if onnx else None}
+        return save_artefact(folder, self.model, self.data, metrics=metrics, **more)
 
     @takes_tables
     @reads
