@@ -245,7 +245,9 @@ def _fold(model: Model, data: Dataset, fold: FoldIn, arrays: dict[str, Tensor]) 
         if not data.rated and len(fold.solver.catalogue) < data.n_items - 1:
             found |= {"catalogue": fold.solver.catalogue, "log_weight": fold.solver.log_weight}
         if (solved := equations(model, data)) is not None:
-            found["gram"], spec["weight"] = solved.gram, solved.weight
+            found["gram"] = solved.gram
+            spec["solved"] = {name: solved.options[name] for name in ("reg", "unobserved_weight", "nu")}
+            spec["solved"]["counted"] = data.train.count is not None
     return spec, {f"fold.{name}": value for name, value in found.items()}
 
 

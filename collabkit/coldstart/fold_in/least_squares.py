@@ -36,7 +36,7 @@ class LeastSquares:
     options: dict
 
     def __post_init__(self):
-        object.__setattr__(self, "_gram", self.options["unobserved_weight"] * self.Q.T @ self.Q)
+        object.__setattr__(self, "gram", self.options["unobserved_weight"] * self.Q.T @ self.Q)  # (d, d) w Q'Q
 
     def hold(self, seed: int = 0) -> bool:
         """Whether the vectors fulfil the equations, but for what sweeps leave.
@@ -72,7 +72,7 @@ class LeastSquares:
         q = self.Q[train.item_idx[rows]]
         c = torch.ones(len(q), dtype=torch.float64) if train.weight is None else train.weight[rows].double()
         gain = c if train.count is None else c - weight
-        matrix, n = (gain[:, None] * q).T @ q + self._gram, float(c.sum())
+        matrix, n = (gain[:, None] * q).T @ q + self.gram, float(c.sum())
         if self.data.disliked is not None:
             low = self.Q[_run(self.data.disliked.pairs, user)]
             matrix, n = matrix + low.T @ low, n + len(low)

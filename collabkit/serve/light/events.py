@@ -49,10 +49,15 @@ class Events:
         where = self._of(user)
         items = self.items[where]
         items = items if filter_seen is True else items[self.part[where] != VALID]
-        if "disliked" in self.arrays:
-            start = self.arrays["disliked_start"]
-            items = np.concatenate([items, self.arrays["disliked"][int(start[user]) : int(start[user + 1])]])
+        items = np.concatenate([items, self.disliked(user)])
         return items[items > 0].astype(np.int64)
+
+    def disliked(self, user: int) -> np.ndarray:
+        """The items that are known negatives of a user."""
+        if "disliked" not in self.arrays:
+            return np.zeros(0, np.int64)
+        start = self.arrays["disliked_start"]
+        return self.arrays["disliked"][int(start[user]) : int(start[user + 1])].astype(np.int64)
 
     def n_known(self, users: np.ndarray) -> np.ndarray:
         """How many different items each of `users` `(m,)` was trained on, folded in by, or dislikes."""

@@ -87,16 +87,19 @@ class Fold:
         """Slopes `(c, k)` of answers about items by y, and the variance of their noise; see `FoldIn.belief`."""
         raise NotImplementedError
 
-    def solved(self, own: np.ndarray, items: np.ndarray, weight: np.ndarray | None, met: np.ndarray) -> np.ndarray:
+    def solved(
+        self, own: np.ndarray, items: np.ndarray, weight: np.ndarray | None, disliked: np.ndarray, met: np.ndarray
+    ) -> np.ndarray:
         """What each event adds to a vector `(d,)` of least squares, `(l, d)`; see `LeastSquares.pieces`."""
-        gram, scale = self.arrays["gram"], self.spec["weight"]
-        q = self.vectors.items[items, : len(gram)].astype(np.float64) * met[items, None]
-        scaled = q if weight is None else q * weight.astype(np.float64)[:, None]
-        own = own[: len(gram)]
-        rest = scaled.sum(0) - scaled.T @ (q @ own) - scale * own @ gram
-        penalty = max(0.0, float(rest @ own) / max(float(own @ own), 1e-300))
-        parts = np.linalg.solve(scaled.T @ q + scale * gram + penalty * np.eye(len(gram)), scaled.T).T
-        return parts + (own - parts.sum(0)) / max(1, len(items))
+        gram, how = self.arrays["gram"], self.spec["solved"]
+        rows = lambda idx: self.vectors.items[idx, : len(gram)].astype(np.float64) * met[idx, None]  # noqa: E731
+        q, low, w = rows(items), rows(disliked), how["unobserved_weight"]
+        c = np.ones(len(q)) if weight is None else weight.astype(np.float64)
+        gain = (c - w if how["counted"] else c)[:, None] * q
+        n = c.sum() + len(low) + w * (len(self.vectors.items) - 1)
+        matrix = gain.T @ q + low.T @ low + gram + how["reg"] * n ** how["nu"] * np.eye(len(gram))
+        parts = np.linalg.solve(matrix, (c[:, None] * q).T).T
+        return parts + (own[: len(gram)] - parts.sum(0)) / max(1, len(items))
 
 
 class RatingFold(Fold):
@@ -216,7 +219,7 @@ class EventFold(Fold):
 def parts_of(y: np.ndarray, pulls: np.ndarray, mask: np.ndarray, hessian: np.ndarray) -> np.ndarray:
     """What each event adds to a solution y, `(l, k)`; see `fold_in.ratings.parts_of`."""
     n = mask.sum()
-    return y / n + np.linalg.solve(hessian, (pulls - mask @ pulls / n).T).T
+    return mask[:, None] * (y / n + np.linalg.solve(hessian, (pulls - mask @ pulls / n).T).T)
 
 
 def fold_of(arrays: Mapping[str, np.ndarray], spec: Mapping | None, vectors, y_range) -> Fold | None:

@@ -53,7 +53,7 @@ def of_row(fold, user: int, told: tuple | None, events, met: np.ndarray, among: 
         (items, weight), x = told[:2], told[2].astype(np.float64)
     origin, pieces = x.copy(), np.zeros((len(items), fold.d))
     if exact:
-        own = fold.solved(fold.vectors.users[user].astype(np.float64), items, weight, met)
+        own = fold.solved(fold.vectors.users[user].astype(np.float64), items, weight, events.disliked(user), met)
         origin[:] = 0.0
         pieces[:, : own.shape[1]] = own
     elif len(items):
