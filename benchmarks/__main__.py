@@ -45,6 +45,7 @@ BENCHMARKS = {
     "lightgcn_pick": lightgcn.lightgcn_pick,
     "lightgcn": lightgcn.lightgcn,
     "als_defaults": als_defaults.als_defaults,
+    "gradient_defaults": als_defaults.gradient_defaults,
     "knn_speed": knn_speed.knn_speed,
     "als_sweep": als_speed.als_sweep,
     "bpr_speed": ranking_speed.bpr_speed,

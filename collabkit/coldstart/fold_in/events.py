@@ -99,8 +99,8 @@ class EventSolver:
 
         At the mode `y = sum over the n events of (s - mean)`, s being the event's slope and `mean` that of a draw from
         the softmax. With the covariance K of such a draw and `H = I + n K` an event's part of y is
-        `y / n + H^-1 (s - mean of s)`: an equal part, and what it says more than the others; so many times as it counts,
-        of data with counts.
+        `y / n + H^-1 (s - mean of s)`: an equal part, and what it says more than the others. Of data with counts it is
+        that times its confidence, whose sum is n.
         """
         k = self.prior.root.shape[1]
         found = torch.zeros(len(histories.values), k, dtype=torch.float64, device=self.scores.device)
