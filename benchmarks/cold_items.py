@@ -150,8 +150,8 @@ def _figures(model, k: int) -> dict:
     held, found = data.items.decode(data.valid.item_idx.unique().numpy()), {}
     for among, candidates in (("held-out", held), ("all", None)):
         table = model.evaluate(k=k, metrics=["Recall", "NDCG"], candidates=candidates, n_boot=1)["value"]
-        found |= {f"Recall {among}": round(table.iloc[0], 4), f"NDCG {among}": round(table.iloc[1], 4)}
-    return found | {"x chance": round(found["Recall held-out"] * len(held) / k, 1)}
+        found |= {f"Recall {among}": round(float(table.iloc[0]), 4), f"NDCG {among}": round(float(table.iloc[1]), 4)}
+    return found | {"x chance": round(float(found["Recall held-out"] * len(held) / k), 1)}
 
 
 def cold_mix(names=("beauty", "sports"), seeds=SEEDS) -> None:

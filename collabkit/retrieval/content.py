@@ -37,7 +37,7 @@ class ContentCosines:
         >>> dls = CollabDataLoaders.from_df(events, feedback='implicit', items=items, item_features={'tags': 'multi'},
         ...                                 valid_pct=0)
         >>> ContentCosines(ContentKNN().fit(dls), dls.data)(torch.tensor([1]))[0, 1:].round(decimals=2)
-        tensor([1.0000, 0.7100, 1.0000])
+        tensor([1.0000, 0.6100, 1.0000])
     """
 
     def __init__(self, model: Model, data: Dataset):
