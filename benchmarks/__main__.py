@@ -9,6 +9,7 @@ import pandas as pd
 from . import (
     als_defaults,
     als_speed,
+    cold_items,
     content,
     context,
     diversity,
@@ -58,6 +59,10 @@ BENCHMARKS = {
     "cold_users": features.cold_users,
     "planted_content": content.planted_content,
     "content_steps": content.content_steps,
+    "cold_ranking": cold_items.cold_ranking,
+    "cold_mix": cold_items.cold_mix,
+    "content_warm": cold_items.content_warm,
+    "add_items_speed": cold_items.add_items_speed,
     "fold_in": fold_in.fold_in,
     "fold_in_events": fold_in.fold_in_events,
     "fold_in_speed": fold_in.fold_in_speed,

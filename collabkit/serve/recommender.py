@@ -32,6 +32,7 @@ from collabkit.evaluate.tables import predict_ratings
 from collabkit.evaluate.task import RankingTask, held_out
 from collabkit.models.base import Model, answering, say_untrained
 from collabkit.models.scorers import DotScorer, ItemTable, Scorer
+from collabkit.retrieval.content import ContentCosines
 from collabkit.retrieval.diversity import Diversity, item_likeness
 from collabkit.retrieval.index import Index, judged_index
 from collabkit.retrieval.neighbours import check_k, cosines, nearest
@@ -451,13 +452,30 @@ class Recommender:
 
     @gives_tables
     @reads
-    def similar_items(self, item, k: int = 10) -> pd.DataFrame:
+    def similar_items(self, item, k: int = 10, *, by: str = "vectors") -> pd.DataFrame:
         """The `k` items whose factors have the largest cosine with those of `item` (one id or several).
+
+        Args:
+            item: external ids.
+            k: how many; items that nothing is known of are in no list.
+            by: `'vectors'`: what the model has learned, by the cosine of factors or its own measure; `'content'`: the
+                items' features alone, also of items that nobody has met. See `retrieval.content.ContentCosines`.
 
         Returns:
             DataFrame with columns `item` (asked; only for several), the item column, `rank`, `similarity` (-1 to 1).
+
+        Raises:
+            KeyError: an unknown item.
+            TypeError: `by='content'` of data without item features.
+            ValueError: another `by`; `by='content'` of an item of which no features are known.
+
+        Example:
+            >>> rec.similar_items('Alien (1979)', k=3, by='content')  # doctest: +SKIP
         """
-        return self._similar(item, k, "item")
+        if by not in ("vectors", "content"):
+            raise ValueError(f"by must be 'vectors' or 'content', got {by!r}")
+        content = lambda: self._keep("content", lambda: ContentCosines(self.model, self.data))  # noqa: E731
+        return self._similar(item, k, "item", content() if by == "content" else None)
 
     @gives_tables
     @reads
@@ -1189,12 +1207,13 @@ class Recommender:
         data["rank"] = left.cumsum(1)[left]
         return new_frame(data | {name: values[left] for name, values in scores.items()})
 
-    def _similar(self, ids, k: int, side: str) -> pd.DataFrame:
+    def _similar(self, ids, k: int, side: str, measure: Callable[[Tensor], Tensor] | None = None) -> pd.DataFrame:
         say_untrained(self.model)
         vocab = getattr(self, f"{side}s")
         rows, n = self._encode(vocab, ids, "raise"), len(vocab)
         k, own = check_k(k, n), side == "item" and self.model.has_similarity
-        found, best = nearest(self.model.item_similarity if own else self._cosines(side), rows, k, n)
+        measure = measure or (self.model.item_similarity if own else self._cosines(side))
+        found, best = nearest(measure, rows, k, n)
         asked = {} if is_one(vocab, ids) else {f"similar_to_{vocab.name}": vocab.decode(rows.numpy())}
         return self._frame(side, found, k, asked, f"{side}s", similarity=best)
 

@@ -142,7 +142,7 @@ class ColdRows(Callback):
             return
         asked = data.valid.item_idx.unique()  # of all items, where there are metrics
         side, cold = model.item_side, data.train.counts("item")[asked] == 0
-        foretell = bool(len(self.learn.metrics)) or side.can_write and bool((side.given[asked] & cold).any())
+        foretell = bool(len(self.learn.metrics)) or (side.can_write and bool((side.given[asked] & cold).any()))
         fill_cold_items(model, data.train, foretell=foretell)
         self.filled = model.version() if foretell else None
 

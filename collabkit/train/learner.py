@@ -246,9 +246,9 @@ class CollabLearner(LeanLearner):
         self.opt = None  # it holds the tables as they were
         return self
 
-    def similar_items(self, item, k: int = 10) -> pd.DataFrame:
-        """The `k` nearest items by cosine; see `Recommender.similar_items`."""
-        return self.recommender.similar_items(item, k)
+    def similar_items(self, item, k: int = 10, *, by: str = "vectors") -> pd.DataFrame:
+        """The `k` nearest items by what was learned or by features; see `Recommender.similar_items`."""
+        return self.recommender.similar_items(item, k, by=by)
 
     def next_items(self, item, k: int = 10) -> pd.DataFrame:
         """The `k` items that are expected right after `item`; see `Recommender.next_items`."""
