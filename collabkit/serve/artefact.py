@@ -20,7 +20,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -83,7 +83,10 @@ class Artefact(NamedTuple):
     config: dict
 
 
-def save_artefact(folder: str | Path, model: Model, data: Dataset, *, metrics: dict | None = None) -> Path:
+def save_artefact(
+    folder: str | Path, model: Model, data: Dataset, *, metrics: dict | None = None,
+    also: Callable[[Path], None] | None = None,
+) -> Path:  # fmt: skip
     """Write the artefact, replacing an older one at the same place as the very last step.
 
     Args:
@@ -91,6 +94,7 @@ def save_artefact(folder: str | Path, model: Model, data: Dataset, *, metrics: d
         model: a model of this library, or one written for it, which `load_artefact(models=[...])` then needs.
         data: its data, whose items it will hide from recommendations.
         metrics: JSON-ready figures to keep with it.
+        also: writes further files into the new folder, which bring checksums of their own.
 
     Returns:
         The folder as an absolute path.
@@ -116,6 +120,8 @@ def save_artefact(folder: str | Path, model: Model, data: Dataset, *, metrics: d
         with beside(folder) as new:
             new.mkdir(parents=True)
             _write(new, model, data, metrics or {})
+            if also is not None:
+                also(new)
             with _swapping(folder):
                 _swap(new, folder)
     except OSError as error:
@@ -155,7 +161,7 @@ def check_target(folder: Path) -> None:
         if left == 0:
             raise FileExistsError(f"{folder} exists and is no collabkit artefact; choose another folder or remove it")
         time.sleep(0.01)  # another writer may just have moved it away
-    own = {*FILES, FEATURES, "config.json"}
+    own = {*FILES, FEATURES, "config.json", "index.json", "index.faiss"}
     names = []
     with suppress(FileNotFoundError):
         names = os.listdir(folder) if folder.is_dir() else []
