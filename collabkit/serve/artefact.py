@@ -50,6 +50,7 @@ from collabkit.serve.folder import (
     FEATURES,
     FILES,
     FORMAT_VERSION,
+    INDEX,
     LIGHT,
     OWN,
     BundleError,
@@ -265,7 +266,7 @@ def _write(
         "calibration": None if model.calibration is None else to_spec(model.calibration),
         "light": light_spec,
         **more,
-        "sha256": {path.name: _sha256(path) for path in sorted(folder.iterdir())},
+        "sha256": {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.name not in INDEX},
     }
     config["sha256"]["config.json"] = _config_digest(config)
     (folder / "config.json").write_text(json.dumps(config, indent=2, default=plain) + "\n", encoding="utf-8")

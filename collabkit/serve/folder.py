@@ -13,8 +13,8 @@ import numpy as np
 
 from collabkit import __version__
 
-__all__ = ["BundleError", "CONFIG", "FEATURES", "FILES", "FORMAT_VERSION", "LIGHT", "OWN", "config_digest", "find",
-           "is_bundle", "opened", "plain", "previous", "read_config", "sha256", "whole_folder"]  # fmt: skip
+__all__ = ["BundleError", "CONFIG", "FEATURES", "FILES", "FORMAT_VERSION", "INDEX", "LIGHT", "OWN", "config_digest",
+           "find", "is_bundle", "opened", "plain", "previous", "read_config", "sha256", "whole_folder"]  # fmt: skip
 
 # 1 had no side features and no users folded in, 2 other names of tensors and no context, 3 one of categories alone,
 # 4 no counts, no dislikes, and as many neighbours of every item, 5 nothing for the light runtime
@@ -22,7 +22,8 @@ FORMAT_VERSION = 6
 CONFIG, FEATURES, LIGHT = "config.json", "features.safetensors", "light.safetensors"
 FILES = ("model.safetensors", "users.parquet", "items.parquet", "interactions.parquet")
 ONNX = ("vectors.onnx", "logits.onnx")
-OWN = (*FILES, FEATURES, LIGHT, *ONNX, CONFIG)  # all names that may lie in an artefact
+INDEX = ("index.json", "index.faiss")  # which may come later, and bring checksums of their own
+OWN = (*FILES, FEATURES, LIGHT, *ONNX, *INDEX, CONFIG)  # all names that may lie in an artefact
 TRIES = 100  # to load an artefact that is being replaced
 
 T = TypeVar("T")

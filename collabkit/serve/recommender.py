@@ -34,11 +34,11 @@ from collabkit.models.base import Model, answering, say_untrained
 from collabkit.models.scorers import DotScorer, ItemTable, Scorer
 from collabkit.retrieval.content import ContentCosines
 from collabkit.retrieval.diversity import Diversity, item_likeness
-from collabkit.retrieval.index import Index, judged_index
+from collabkit.retrieval.index import Index
 from collabkit.retrieval.neighbours import check_k, cosines, nearest
 from collabkit.retrieval.ranking import Asked, block_size, top_k
 from collabkit.retrieval.tilt import Tilt
-from collabkit.serve import exchange, exports, hub
+from collabkit.serve import exchange, exports, hub, indexed
 from collabkit.serve.artefact import load_artefact, save_artefact
 from collabkit.serve.audience import top_users
 from collabkit.serve.choices import is_one, read_choice
@@ -81,7 +81,8 @@ class Recommender:
         self.model, self.config = model, config or {}
         self.data, self.lock = Dataset.of(data if valid is None else (data, valid)), ReadWriteLock()
         self._kept: dict[str, tuple] = {}  # by what it is: the model's version, and what was computed from it
-        self._index: tuple | None = None  # the arguments of `use_index`
+        self._search: indexed.Search | None = None  # by an index; None for exact search
+        self._picked: indexed.Picked | None = None  # what was measured last
 
     users = property(attrgetter("data.users"), doc="The users' ids.")
     items = property(attrgetter("data.items"), doc="The items' ids.")
@@ -90,24 +91,46 @@ class Recommender:
     valid = property(attrgetter("data.valid"), doc="The validation interactions, or None.")
 
     @classmethod
-    def load(cls, folder: str | Path, models: Sequence[type[Model]] = ()) -> "Recommender":
+    def load(cls, folder: str | Path, models: Sequence[type[Model]] = (), *, index: str = "exact") -> "Recommender":
         """The recommender in an artefact folder written by `learn.export`; see `serve.load_artefact` for errors.
 
         Args:
             folder: the artefact.
             models: the class of its model, where that is not one of the library's.
+            index: `'exact'`, or as of `use_index`, `'auto'` or `'faiss'`: the index that is stored in the artefact. One
+                that has none is measured and stored, where the folder can be written to. faiss reads its file: take
+                indexes from folders that you trust.
+
+        Raises:
+            ValueError: another `index`, or a damaged one.
         """
+        if index != "exact" and index not in indexed.NAMES:
+            raise ValueError(f"index must be 'exact', 'auto' or 'faiss', got {index!r}")
         artefact = load_artefact(folder, models)
-        rec = cls(artefact.model, artefact.data, config=artefact.config)
+        found = cls(artefact.model, artefact.data, config=artefact.config)
         if artefact.fold is not None:
-            rec._kept["fold"] = (rec.model.version(), rec.data, artefact.fold)
-        return rec
+            found._kept["fold"] = (found.model.version(), found.data, artefact.fold)
+        if index != "exact":
+            found._take_index(Path(folder).expanduser().resolve(), index)
+        return found
+
+    def _take_index(self, folder: Path, name: str) -> None:
+        """Search with the index that a folder has, or measure, and store what was found."""
+        found = indexed.stored(folder, self, exact=name == "auto")
+        if found is not None:
+            self._search, self._picked = found
+            return
+        self.use_index(name)
+        try:
+            indexed.write_index(folder, self._picked, indexed.item_vectors(self.model))
+        except OSError as error:
+            say(f"the index is not stored in {folder} ({error.strerror or error}): it is measured at each load")
 
     @reads
     def save(
         self, folder: str | Path, *, metrics: dict | None = None, light: bool = True, onnx: bool = False
     ) -> Path:  # fmt: skip
-        """Write the artefact; see `serve.save_artefact`.
+        """Write the artefact, with the index that was measured, if any; see `serve.save_artefact`.
 
         Args:
             folder, metrics: where, and figures to keep with it.
@@ -120,12 +143,21 @@ class Recommender:
         """
         fold = fold_of(self.model, self.data, lambda: self.fold) if light else None
 
-        def network(folder: Path) -> dict:
-            about = exports.export_onnx(self.model, self.data, folder)
+        def extra(new: Path) -> dict:
+            self._write_index(new)
+            about = exports.export_onnx(self.model, self.data, new) if onnx else None
             return {"onnx": about} if about else {}
 
-        more = {"light": light, "fold": fold, "extra": network if onnx else None}
-        return save_artefact(folder, self.model, self.data, metrics=metrics, **more)
+        return save_artefact(folder, self.model, self.data, metrics=metrics, light=light, fold=fold, extra=extra)
+
+    def _write_index(self, folder: Path) -> None:
+        """Write the index that was measured, if it is of the vectors that the items have now."""
+        if self._picked is None:
+            return
+        vectors = indexed.item_vectors(self.model)
+        mine = None if self._search is None else self._search.vectors
+        if mine is None or (mine.shape == vectors.shape and torch.equal(mine, vectors)):
+            indexed.write_index(folder, self._picked, vectors)
 
     @takes_tables
     @reads
@@ -515,30 +547,64 @@ class Recommender:
 
     @writes
     def use_index(
-        self, make: Callable[[Tensor], Index] | None, *, k: int = 10, min_recall: float = 0.95, n_queries: int = 1000
-    ) -> float:
+        self, make: Callable[[Tensor], Index] | str | None, *, k: int = 10, min_recall: float = 0.95,
+        n_queries: int = 1000, batch: int = 32, seconds: float = 600.0,
+    ) -> float:  # fmt: skip
         """Search with an index rather than exactly, if it finds enough of what exact search finds.
 
         Args:
-            make: function from the items' vectors `(n_items, d)` to an `Index`; None for exact search again. After more
-                training it is called, and judged, again.
+            make: `'auto'`: build the indexes of faiss that may fit, measure each against exact search on this model's
+                users, and keep the quickest that finds enough; or exact search, where that costs too little to be
+                worth it, as of some ten thousand items. `'faiss'`: likewise, but never exact search. `index_report`
+                says what was measured, and `save` stores it. Or a function from the items' vectors `(n_items, d)` to an
+                `Index`; None for exact search again. After more training it is made, and judged, again.
             k, n_queries: the recall of the top `k` is measured on the vectors of so many users.
             min_recall: below it the index is refused.
+            batch: of `'auto'` and `'faiss'`, how many are asked at once when the time is taken.
+            seconds: likewise, how long an index may take to be built; slower ones are left out.
 
         Returns:
             Its recall against exact search on this model's own vectors.
 
         Raises:
+            ImportError: faiss is missing: `pip install 'collabkit[faiss]'`.
             TypeError: the model's score is no dot product.
-            ValueError: the recall is too low.
+            ValueError: the recall is too low; another name.
+
+        Example:
+            >>> rec.use_index('auto')     # doctest: +SKIP
+            >>> rec.index_report()        # doctest: +SKIP
         """
-        self._kept.pop("index", None)
-        self._index = None if make is None else (make, k, min_recall, n_queries)
-        try:
-            return 1.0 if make is None else self._judged_index()[1]
-        except BaseException:
-            self._index = None
-            raise
+        if isinstance(make, str) and make not in indexed.NAMES:
+            raise ValueError(f"an index is 'auto', 'faiss', a function that makes one, or None; got {make!r}")
+        self._search = self._picked = None
+        if make is None:
+            return 1.0
+        options = {"k": k, "min_recall": min_recall, "n_queries": n_queries}
+        if isinstance(make, str):
+            self._search, self._picked = indexed.pick(self, make, batch=batch, seconds=seconds, **options)
+            return self._picked.recall
+        search = indexed.Search(make, **options)
+        recall = search.ready(self)[1]
+        self._search = search
+        return recall
+
+    @reads
+    def index_report(self) -> pd.DataFrame:
+        """What `use_index('auto')` measured.
+
+        Returns:
+            DataFrame by index: `effort` (cells looked at, or candidates kept), `recall` of the exact top k of the items
+            that are not hidden, `short`, the share of lists that it leaves too short (and that are searched exactly
+            then), `ms` a query in batches and `ms_alone` one at a time, exact search for the short ones included,
+            `build_seconds`, and a `note` why it is out. `attrs` has what was `chosen` and `why`, and the sizes.
+
+        Raises:
+            ValueError: nothing was measured.
+        """
+        if self._picked is None:
+            raise ValueError("no index was measured: call use_index('auto'), or load an artefact with index='auto'")
+        return self._picked.report.copy()
 
     @takes_tables
     @reads
@@ -1057,19 +1123,9 @@ class Recommender:
             kept = self._kept[name] = (*state, compute())
         return kept[2]
 
-    @torch.no_grad()
     def _judged_index(self) -> tuple[Index, float]:
         """The index that `use_index` asked for, on the weights as they are, and its recall."""
-        (make, k, min_recall, n_queries), model = self._index, self.model
-        every, users = torch.arange(len(self.items), device=model.device), torch.arange(1, len(self.users))[:n_queries]
-
-        def compute() -> tuple[Index, float]:
-            vectors = model.item_vectors(every).cpu()
-            queries = model.user_vectors(self._asker()(users).to(model.device)).cpu()
-            return judged_index(make, vectors, queries, k, self.data.seen.of(users), min_recall)
-
-        with answering(model):
-            return self._keep("index", compute)
+        return self._keep("index", lambda: self._search.ready(self))
 
     def _scorer(self, candidates: Tensor, max_memory: int | str) -> Scorer:
         """A scorer of `candidates` `(c,)`, ascending; the vectors of all items are kept."""
@@ -1124,7 +1180,7 @@ class Recommender:
     def _lean(self, tilt: Tilt, diversity: Diversity) -> dict:
         """What puts items in another order than that of their scores, if anything, as parts of `Wanted`."""
         offsets = tilt.offsets(self.data)
-        if offsets is not None and self._index is not None:
+        if offsets is not None and self._search is not None:
             raise ValueError("novelty_weight= and half_life= rank all items anew, but an index finds those with the "
                              "best scores alone; search exactly first: use_index(None)")  # fmt: skip
         return {"offsets": offsets, "rerank": diversity.ranker(lambda: self._likeness(diversity.by))}
@@ -1137,7 +1193,7 @@ class Recommender:
     def _wanted(self, limits: Limits, rows: Tensor, seen: Runs | None, **options) -> Wanted:
         """What the users at `rows` `(b,)` ask for, the `seen` items hidden."""
         allowed = limits.allow.pairs
-        if allowed is not None and self._index is not None:
+        if allowed is not None and self._search is not None:
             raise ValueError("items= by user is no question for an index, which knows one list for all; search exactly "
                              "first: use_index(None)")  # fmt: skip
         return Wanted(
@@ -1164,7 +1220,7 @@ class Recommender:
     ) -> pd.DataFrame:
         """The lists of the users at `chosen` `(b,)`, of whom `ask` makes queries, beside who `asked`, as a table."""
         with answering(self.model), torch.inference_mode():
-            best, logits = (self._exact if self._index is None else self._found)(chosen, ask, wanted)
+            best, logits = (self._exact if self._search is None else self._found)(chosen, ask, wanted)
             scores = {"score": self.model.activation(logits)}
             if isinstance(self.model.calibration, Probabilities):
                 scores["probability"] = torch.from_numpy(self.model.calibration(logits.cpu().numpy()))
