@@ -16,6 +16,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from collabkit.serve.folder import sha256
+
 __all__ = ["DamagedFileError", "beside", "read_table", "read_tensors", "save_tensors", "sha256", "write_tensors"]
 
 _DIGEST, _CONTENT = "sha256", "content"
@@ -155,15 +157,6 @@ def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
         value = tensors[name]
         digest.update(repr((name, str(value.dtype), tuple(value.shape))).encode())
         digest.update(value.flatten().view(torch.uint8).numpy().data if value.numel() else b"")
-    return digest.hexdigest()
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
     return digest.hexdigest()
 
 

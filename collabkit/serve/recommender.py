@@ -41,6 +41,7 @@ from collabkit.serve import exchange, hub
 from collabkit.serve.artefact import load_artefact, save_artefact
 from collabkit.serve.audience import top_users
 from collabkit.serve.choices import is_one, read_choice
+from collabkit.serve.light_state import fold_of
 from collabkit.serve.lock import ReadWriteLock, reads, writes
 from collabkit.serve.moments import at_moment, in_turn, moment_of
 from collabkit.serve.wanted import Limits, Wanted
@@ -96,12 +97,22 @@ class Recommender:
             models: the class of its model, where that is not one of the library's.
         """
         artefact = load_artefact(folder, models)
-        return cls(artefact.model, artefact.data, config=artefact.config)
+        rec = cls(artefact.model, artefact.data, config=artefact.config)
+        if artefact.fold is not None:
+            rec._kept["fold"] = (rec.model.version(), rec.data, artefact.fold)
+        return rec
 
     @reads
-    def save(self, folder: str | Path, *, metrics: dict | None = None) -> Path:
-        """Write the artefact; see `serve.save_artefact`."""
-        return save_artefact(folder, self.model, self.data, metrics=metrics)
+    def save(self, folder: str | Path, *, metrics: dict | None = None, light: bool = True) -> Path:
+        """Write the artefact; see `serve.save_artefact`.
+
+        Args:
+            folder, metrics: where, and figures to keep with it.
+            light: write what `serve.light.Light` answers from, too, and the prior of the fold-in, which is fitted for
+                it if no history was asked about before.
+        """
+        fold = fold_of(self.model, self.data, lambda: self.fold) if light else None
+        return save_artefact(folder, self.model, self.data, metrics=metrics, light=light, fold=fold)
 
     @takes_tables
     @reads
@@ -151,7 +162,7 @@ class Recommender:
 
     def _interval(self, user_idx: Tensor, ratings: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
         """The ends `(n,)` of the intervals around ratings, within their range."""
-        half = self.model.calibration.width(self.data.known.lengths[user_idx], level)
+        half = self.model.calibration.width(self.data.known.lengths[user_idx].numpy(), level)
         low, high = self.model.y_range or (-np.inf, np.inf)
         return np.maximum(ratings - half, np.float32(low)), np.minimum(ratings + half, np.float32(high))
 
@@ -305,6 +316,26 @@ class Recommender:
         asked, at = {} if ids is None else {self.columns.user: ids}, torch.arange(len(query))
         because = (n_why, query, told) if n_why else None
         return self._lists(asked, at, in_turn(query), wanted, because=because)
+
+    @gives_tables
+    @reads
+    def history(self, user) -> pd.DataFrame:
+        """What is known of a user: the training and validation rows and those folded in by, the latest last.
+
+        Args:
+            user: an external id.
+
+        Returns:
+            DataFrame with the item column and those of ratings, times and counts, where the data has such; a time is
+            None where a row has none, as of users who were folded in.
+
+        Raises:
+            KeyError: the user is unknown.
+
+        Example:
+            >>> rec.history('ann')['title'].iloc[-1]  # doctest: +SKIP
+        """
+        return self.data.rows_of(self._encode(self.users, user, "raise")[:1])
 
     @takes_tables
     @reads
