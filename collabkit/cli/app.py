@@ -154,6 +154,7 @@ def serve(
     workers: Annotated[int, typer.Option(help="Processes, each with the artefact.", min=1)] = 1,
     watch: Annotated[bool, typer.Option("--watch", help="Take a new export at the same place as it comes.")] = False,
     token_file: Annotated[Path | None, typer.Option(help="File with the token that requests must bring.")] = None,
+    engine: Annotated[str, typer.Option(help="light, torch, or auto: light where it answers all.")] = "auto",
     max_in_flight: Annotated[int, typer.Option(help="Requests that wait or are answered, at most.", min=1)] = 10_000,
     max_seconds: Annotated[float, typer.Option(help="Until an answer is given up with 503.", min=0.01)] = 10.0,
     fd: Annotated[int | None, typer.Option(help="A socket that listens already, as of systemd.", min=0)] = None,
@@ -164,7 +165,7 @@ def serve(
 
     limits = {"in_flight": max_in_flight, "seconds": max_seconds}
     token = None if token_file is None else str(token_file.resolve())
-    settings = Settings.of(artefact, watch=1.0 if watch else 0.0, token_file=token, **limits)
+    settings = Settings.of(artefact, watch=1.0 if watch else 0.0, engine=engine, token_file=token, **limits)
     run(settings, host=host, port=port, workers=workers, fd=fd)
 
 

@@ -9,7 +9,8 @@ import os
 import signal
 import threading
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ try:
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
 
+    from collabkit.serve.web.answerer import ENGINES, open_artefact
     from collabkit.serve.web.api import Api
     from collabkit.serve.web.asked import Limits, Refused
     from collabkit.serve.web.guard import Guard, refusal
@@ -42,26 +44,34 @@ class Settings:
         artefact: its folder.
         watch: seconds between looks for a new export at the same place, which is then loaded beside the one that
             answers and put in its place; 0 for no looks.
+        engine: `'light'`, `'torch'`, or `'auto'`: the light runtime where it answers all that can be asked.
         token_file: a file with the token that requests must bring; None for none.
         limits: of what a request may ask.
     """
 
     artefact: str
     watch: float = 0.0
+    engine: str = "auto"
     token_file: str | None = None
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
 
     @classmethod
-    def of(cls, artefact: str | Path, *, watch: float = 0.0, token_file: str | None = None, **limits: float) -> Settings:
+    def of(
+        cls, artefact: str | Path, *, watch: float = 0.0, engine: str = "auto", token_file: str | None = None,
+        **limits: float,
+    ) -> Settings:  # fmt: skip
         """The settings of an artefact, with some of the `Limits` by name.
 
         Raises:
             FileNotFoundError: there is no such folder.
+        ValueError: another engine.
         """
         folder = Path(artefact).expanduser().resolve()
         if not folder.is_dir() and not folder.with_name(f".{folder.name}.previous").is_dir():
             raise FileNotFoundError(f"there is no artefact folder {folder}; collabkit train or learn.export writes one")
-        return cls(str(folder), watch, token_file, Limits(**limits))
+        if engine not in ENGINES:
+            raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+        return cls(str(folder), watch, engine, token_file, Limits(**limits))
 
     def token(self) -> str | None:
         """The token.
@@ -86,7 +96,7 @@ def create_app(artefact: Any, *, settings: Settings | None = None) -> Starlette:
     """The ASGI application that serves an artefact.
 
     Args:
-        artefact: its folder, or an `Answerer`, such as `TorchAnswerer(rec)`, that is there already.
+        artefact: its folder, or an `Answerer` that is there already, such as `TorchAnswerer(rec)` of `serve.web.with_torch`.
         settings: of the service; the folder in it plays no part here.
 
     Returns:
@@ -104,7 +114,8 @@ def create_app(artefact: Any, *, settings: Settings | None = None) -> Starlette:
     folder = Path(artefact).expanduser().resolve() if isinstance(artefact, (str, os.PathLike)) else None
     settings = replace(settings or Settings(""), artefact=str(folder or ""))
     token = settings.token()
-    holder = Holder(folder) if folder is not None else Holder(None, artefact)
+    load = partial(open_artefact, engine=settings.engine)
+    holder = Holder(folder, load=load) if folder is not None else Holder(None, artefact)
     service = Service(holder, settings.limits)
     holder.told = service.metrics.artefact
     routes = [*Api(service).routes(), *Pages(service).routes()]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from collabkit.data.notices import noting
+from collabkit.serve.folder import BundleError
 from collabkit.serve.web.ids import Ids
 
 if TYPE_CHECKING:
-    from collabkit.serve.recommender import Recommender
+    from collabkit.serve.light import Light
 
-__all__ = ["Answerer", "Answers", "TorchAnswerer", "open_artefact"]
+__all__ = ["ENGINES", "Answerer", "Answers", "LightAnswerer", "open_artefact"]
+
+ENGINES = ("auto", "light", "torch")
 
 log = logging.getLogger("collabkit.serve")
 Records = list[dict[str, Any]]
@@ -51,136 +53,134 @@ class Answerer(Protocol):
     def facts(self) -> dict[str, Any]: ...
 
 
-class TorchAnswerer:
-    """A `Recommender` as the service asks it.
+class LightAnswerer:
+    """The light runtime as the service asks it.
 
     Args:
-        rec: what answers.
+        light: what answers.
     """
 
-    engine = "torch"
+    engine = "light"
 
-    def __init__(self, rec: Recommender):
-        self.rec, self.config = rec, rec.config
-        self._names = {rec.columns.user: "user", rec.columns.item: "item"}
-        self.users, self.items = (Ids(n, map(_plain, v.ids)) for n, v in (("user", rec.users), ("item", rec.items)))
+    def __init__(self, light: Light):
+        self.light, self.config = light, light.config
+        columns = light.config["columns"]
+        self._names = {light.users.name: "user", light.items.name: "item", columns.get("rating"): "rating"}
+        self.users, self.items = Ids("user", light.users), Ids("item", light.items)
 
     def recommend(self, users: Sequence | None = None, **options: Any) -> Answers:
-        """Lists; arguments as of `Recommender.recommend`."""
-        return self._table(lambda: self.rec.recommend(users, **options))
+        """Lists; arguments as of `Light.recommend`."""
+        return self._named(lambda: self.light.recommend(users, **options))
 
     def similar(self, item: Any, k: int) -> Answers:
-        """As of `Recommender.similar_items`."""
-        return self._table(lambda: self.rec.similar_items(item, k))
+        """As of `Light.similar_items`."""
+        return self._named(lambda: self.light.similar_items(item, k))
 
     def default(self, k: int) -> Answers:
-        """As of `Recommender.default_list`."""
-        return self._table(lambda: self.rec.default_list(k))
+        """As of `Light.default_list`."""
+        return self._named(lambda: self.light.default_list(k))
 
     def questionnaire(self, n: int) -> Answers:
-        """As of `Recommender.questionnaire`."""
-        return self._table(lambda: self.rec.questionnaire(n))
+        """As of `Light.questionnaire`."""
+        return self._named(lambda: self.light.questionnaire(n))
 
     def why(self, item: Any, **options: Any) -> Answers:
-        """As of `Recommender.why`, the score and the method in a last record."""
-        found: dict = {}
-
-        def ask():
-            table = self.rec.why(item=item, **options)
-            found.update(table.attrs)
-            return table
-
-        records, notes = self._table(ask)
-        return Answers([*records, {key: _plain(value) for key, value in found.items()}], notes)
+        """As of `Light.why`."""
+        return self._named(lambda: self.light.why(item=item, **options))
 
     def predict(self, users: Sequence, items: Sequence, **options: Any) -> Answers:
-        """As of `Recommender.predict`, a record a pair."""
+        """As of `Light.predict`, a record a pair."""
         with noting() as notes:
-            found = self.rec.predict(list(users), list(items), **options)
-        parts = found if isinstance(found, tuple) else (found,)
-        names = ("score", "low", "high")[: len(parts)]
-        rows = zip(*(part.tolist() for part in parts), strict=True)
-        return Answers([dict(zip(names, row, strict=True)) for row in rows], notes)
+            found = self.light.predict(list(users), list(items), **options)
+        return Answers(scored(found if isinstance(found, tuple) else (found,)), notes)
 
     def history(self, user: Any) -> Records:
-        """The events that a user is known by, the latest last."""
-        row = self.rec.users.row(user) or int(self.rec.users.encode([user])[0])
-        records = []
-        for part in self.rec.data.parts:
-            if part is None:
-                continue
-            at = part.by_user.of([row]).values
-            columns = {"item": [_plain(one) for one in self.rec.items.decode(part.item_idx[at].numpy())]}
-            if part.rating is not None:
-                columns["rating"] = part.rating[at].tolist()
-            records += [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        return records
+        """As of `Light.history`."""
+        return self._named(lambda: self.light.history(user)).records
 
     def counts(self) -> list[int]:
         """Training rows of each item."""
-        return self.rec.train.counts("item")[1:].tolist()
+        return self.light.popularity()[1:].tolist()
 
     def categories(self) -> dict[str, list[list[str]]]:
         """The categories of each item, by the name of the feature."""
-        features = self.rec.data.features.items
-        if features is None:
+        fields = self.config.get("features", {}).get("items", ())
+        names = [field["name"] for field in fields if field["kind"] in ("categorical", "multi")]
+        if not names:
             return {}
-        found = {}
-        for field, rows in zip(features.fields, features.rows, strict=True):
-            if field.kind in ("categorical", "multi"):
-                names = field.value_names
-                found[field.name] = [[names[code] for code in run.tolist() if code] for run in rows][1:]
-        return found
+        facts = [self.light.facts(item) for item in self.items.values]
+        return {name: [one.get(name, []) for one in facts] for name in names}
 
     def vectors(self, places: Sequence[int]) -> Any:
         """Vectors `(m, d)` of the items at positions, None where the model has none."""
-        try:
-            return self.rec.vectors("items")[1][list(places)]
-        except TypeError:
+        if self.light.spec["kind"] != "vectors":
             return None
+        return self.light.model["items"][[place + 1 for place in places]]
 
     def facts(self) -> dict[str, Any]:
-        """What the artefact is: for people and for `/health/ready`."""
-        return {
-            "model": type(self.rec.model).__name__,
-            "users": len(self.users),
-            "items": len(self.items),
-            "rows": len(self.rec.train),
-            "rated": self.rec.train.rating is not None,
-        }
+        """What the artefact is: for people and for `/v1/artefact`."""
+        sizes = {"users": len(self.users), "items": len(self.items), "rows": int(sum(self.counts()))}
+        scale = {"rated": bool(self.light.spec["rated"]), "y_range": self.light.spec["y_range"]}
+        return {"model": self.config["model"]["class"], **sizes, **scale}
 
-    def _table(self, ask) -> Answers:
+    def _named(self, ask: Callable[[], Records]) -> Answers:
         with noting() as notes:
-            table = ask()
-        columns = [[_plain(value) for value in table[name].tolist()] for name in table.columns]
-        names = [self._names.get(name, name) for name in table.columns]
-        return Answers([dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)], notes)
+            found = ask()
+        names = self._names
+        return Answers([{names.get(key, key): value for key, value in one.items()} for one in found], notes)
 
 
-def open_artefact(folder: str | Path, models: Iterable[type] = ()) -> Answerer:
-    """The answerer of an artefact: the light runtime where it can, else a `Recommender`.
+def scored(columns: Sequence[Sequence[float]]) -> Records:
+    """A record a pair, of its score and, if they are asked for, the ends of its interval."""
+    names = ("score", "low", "high")[: len(columns)]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def open_artefact(folder: str | Path, engine: str = "auto") -> Answerer:
+    """The answerer of an artefact.
+
+    Args:
+        folder: of the artefact.
+        engine: `'light'`, `'torch'`, or `'auto'`: the light runtime where it answers all that can be asked.
 
     Raises:
         FileNotFoundError, BundleError: as of `load_artefact`.
+        ValueError: another engine.
     """
-    from collabkit.serve.recommender import Recommender
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+    from collabkit.serve.light import Light
 
-    answerer = TorchAnswerer(Recommender.load(folder, tuple(models)))
+    answerer: Answerer | None = None
+    if engine != "torch":
+        try:
+            light = Light.load(folder)
+            if engine == "light" or answers_all(light):
+                answerer = LightAnswerer(light)
+        except BundleError as error:
+            if engine == "light":
+                raise
+            log.info("torch answers: %s", error)  # which reads the artefact again, and says what is wrong with it
+    if answerer is None:
+        from collabkit.serve.recommender import Recommender
+        from collabkit.serve.web.with_torch import TorchAnswerer
+
+        answerer = TorchAnswerer(Recommender.load(folder))
     warm(answerer)
     return answerer
 
 
+def answers_all(light: Light) -> bool:
+    """Whether the light runtime answers histories and contexts as the artefact's model does."""
+    needs = light.spec["needs"]
+    return "context" not in needs and not (light.spec["kind"] == "vectors" and "history" in needs)
+
+
 def warm(answerer: Answerer) -> None:
     """Have what is computed once, as the prior of the fold-in is, before anybody waits for it."""
+    first = answerer.items.values[0]
     for ask in (lambda: answerer.default(1), lambda: answerer.questionnaire(1), lambda: answerer.similar(first, 1)):
-        first = answerer.items.values[0]
         try:
             ask()
-        except (TypeError, ValueError) as error:  # a model that has none says so to those who ask
+        except (TypeError, ValueError, NotImplementedError) as error:  # a model that has none says so to those who ask
             log.debug("not warmed: %s", error)
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON can hold it, as far as its type is not that of an id."""
-    value = value.item() if hasattr(value, "item") and not hasattr(value, "tzinfo") else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value

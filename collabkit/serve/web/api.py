@@ -184,6 +184,8 @@ def _items(held: Held, found: Answers) -> list[dict]:
         return found.records
 
     def plain(value: Any) -> Any:
-        return None if value is None else [items.json(v) for v in value] if isinstance(value, list) else items.json(value)
+        return (
+            None if value is None else [items.json(v) for v in value] if isinstance(value, list) else items.json(value)
+        )
 
     return [{key: plain(v) if key in ("item", "because") else v for key, v in one.items()} for one in found.records]

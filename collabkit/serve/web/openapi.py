@@ -46,7 +46,9 @@ def document(service: Service) -> dict:
     pairs = {"pairs": _array(pair, 1, limits.users), "context": options["context"], "interval": _number(0.01, 0.99)}
     lists = _open({"lists": _array(_open({"items": _array(listed)}, ["items"])), "notes": _NOTES}, ["lists", "notes"])
     items = _open({"items": {"type": "array", "items": {"type": "object"}}, "notes": _NOTES}, ["items", "notes"])
-    predictions = _open({"predictions": {"type": "array", "items": {"type": "object"}}, "notes": _NOTES}, ["predictions"])
+    predictions = _open(
+        {"predictions": {"type": "array", "items": {"type": "object"}}, "notes": _NOTES}, ["predictions"]
+    )
     query = [k, _param("filter_seen", {"enum": ["true", "false", "train"]}), _param("why", switch),
              *(_param(name, schema) for name, schema in steering.items())]  # fmt: skip
     at = {side: {"name": "id", "in": "path", "required": True, "schema": schema}

@@ -62,7 +62,7 @@ def attempt(ask: Callable[[], Any]) -> Any:
         return error
     except KeyError as error:
         return Refused(404, "unknown_id", str(error.args[0] if error.args else error))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, NotImplementedError) as error:
         return Refused(422, "invalid", str(error))
     except Exception as error:
         return error
