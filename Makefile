@@ -1,7 +1,7 @@
 # Every target sets up .venv by itself; a second run starts at once.
 #   make demo   train on the offline sample and show what was learned     make test   all checks, as CI runs them
 #   make docs   build the site into site/                                 make bench  benchmarks (see benchmarks/README.md)
-#   make test-slow, test-oldest, test-newest, test-wheel   what takes long; the ends of the range of versions; the wheel
+#   make test-slow, test-cuda, test-oldest, test-newest, test-wheel   what takes long; a GPU; the ends of the range of versions; the wheel
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -13,12 +13,14 @@ export COLLABKIT_DATA ?= $(abspath ../shared/data)
 endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow test-oldest test-newest test-wheel setup lint unit doctest notebooks docs bench clean
+.PHONY: demo test test-slow test-cuda test-oldest test-newest test-wheel setup lint unit doctest notebooks docs bench clean
 
 demo: setup
 	$(BIN)/collabkit demo --out $(OUT) $(if $(DATA),--data $(DATA))
 
-test: lint unit doctest notebooks docs
+test: lint unit
+	@$(MAKE) --no-print-directory --output-sync=target -j 2 doctest docs
+	@$(MAKE) --no-print-directory notebooks
 	@echo "all checks passed"
 
 # Hours: kills, threads, writers at one time, 5,000 tables of all types, and broken lines that the suite must see.
@@ -27,6 +29,10 @@ test-slow: setup
 	$(BIN)/python -m pytest -n 2 --slow -m slow tests
 	$(BIN)/python -m pytest --rounds 5000 -o timeout=7200 tests/test_fuzz.py
 	$(BIN)/python tests/mutations.py
+
+# Every model, and what a GPU could break beside, trained on one; `make test` trains on the CPU wherever it runs.
+test-cuda: setup
+	$(BIN)/python -m pytest --cuda tests/test_cuda.py tests/test_contract.py tests/contributed
 
 # The oldest versions that setup.cfg allows, and the newest that there are, each in an environment of its own.
 test-oldest test-newest: export OMP_NUM_THREADS := 1

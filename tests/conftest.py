@@ -81,14 +81,24 @@ def movielens_dir() -> Path:
 def pytest_addoption(parser):
     parser.addoption("--rounds", type=int, default=150, help="tables that tests/test_fuzz.py makes")
     parser.addoption("--slow", action="store_true", help="run the tests marked slow too: minutes each")
+    parser.addoption("--cuda", action="store_true", help="train on the GPU, and run the tests marked cuda too")
+
+
+def pytest_configure(config):
+    """Tests compare tensors, to the last digit where they can: they train on the CPU, also where there is a GPU."""
+    if not config.getoption("--cuda"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        return
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = False  # float32 as the CPU's, to compare with
 
 
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--slow"):
-        return
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    config.hook.pytest_deselected(items=slow)
-    items[:] = [item for item in items if item not in slow]
+    left = [mark for mark in ("slow", "cuda") if not config.getoption(f"--{mark}")]
+    without = [item for item in items if any(item.get_closest_marker(mark) for mark in left)]
+    config.hook.pytest_deselected(items=without)
+    items[:] = [item for item in items if item not in without]
 
 
 # A test may skip for want of data that the project must not hold, or of what it is about.

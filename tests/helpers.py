@@ -150,7 +150,7 @@ def in_child(function):
 
 RANKERS = ("dot", "ncf", "gmf", "neumf", "towers", "cosine")  # every kind of model that ranks
 RANKER_OPTIONS = {
-    "dot": {"n_factors": 4},
+    "dot": {"n_factors": 4, "loss_func": "bce"},
     "ncf": {"use_nn": True, "n_factors": 4, "layers": [16, 8]},
     "gmf": {"model": GMF, "n_factors": 4},
     "neumf": {"model": NeuMF, "n_factors": 4, "layers": [16, 8]},

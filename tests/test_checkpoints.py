@@ -46,7 +46,8 @@ CASES = {  # dataloaders, options of the learner, how it trains
     ),
     "EmbeddingNN with dropout": (rated, {"use_nn": True, "layers": [12, 6], "ps": 0.2, "embed_p": 0.1}, {}),
     "BPR": (events, {"n_factors": 5, "loss_func": "bpr"}, {}),
-    "bce": (events, {"n_factors": 5}, {}),
+    "nothing named": (events, {"n_factors": 5}, {}),
+    "bce": (events, {"n_factors": 5, "loss_func": "bce"}, {}),
     "sampled softmax": (partial(events, negatives="shared", n_neg=16), {"loss_func": "sampled_softmax"}, {}),
     "softmax by user": (
         partial(events, negatives=partial(AllItems, mask_seen=True), by_user=True),

@@ -449,7 +449,10 @@ def test_a_hand_written_module_and_a_plain_learner_train_on_pointwise():
 def test_our_learner_on_pointwise_pairs_is_the_bce_on_rows():
     """The same batches in another form: the same loss, the same gradients."""
     dls = make_clicks_dls()
-    ranking, pointwise = (make_ranker("dot", part, opt_func=SGD, init_std=0.1) for part in (dls, dls.pointwise()))
+    ranking, pointwise = (
+        make_ranker("dot", part, loss_func=loss, opt_func=SGD, init_std=0.1)
+        for part, loss in ((dls, "bce"), (dls.pointwise(), None))
+    )
     start = weights(ranking.model)
     for learn in (ranking, pointwise):
         learn.fit(2, 1.0)

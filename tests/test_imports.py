@@ -15,6 +15,7 @@ sys.path.append(str(ROOT.parent / "docs"))
 
 from layers import ABOVE, DEFERRED, ORDER, replaced  # noqa: E402
 
+HEAVY = ["torch", "fastai", "fastcore", "pandas", "scipy", "sklearn", "narwhals"]
 FILES = sorted(ROOT.rglob("*.py"))
 NAMES = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in FILES]
 
@@ -113,6 +114,12 @@ def test_fastai_stays_below_the_line(path):
     assert not any(module.startswith(("fastai.vision", "torchvision")) for module in modules)
 
 
+@pytest.mark.parametrize("path", [path for path in FILES if "light" in path.parts], ids=lambda path: path.stem)
+def test_the_light_runtime_stays_light(path):
+    foreign = {module.split(".")[0] for module, _ in imports(path)} - {*sys.stdlib_module_names}
+    assert foreign <= {"numpy", "collabkit", "onnxruntime"}, f"{path.name} imports {sorted(foreign)}"
+
+
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_no_star_imports(path):
     stars = [module for module, names in imports(path) if "*" in names]
@@ -172,6 +179,8 @@ def test_users_import_paths_stay():
     ("statement", "absent", "present"),
     [
         ("import collabkit", ["torch", "fastai", "pandas", "numpy", "matplotlib"], ["collabkit"]),
+        ("from collabkit.serve.light import Light", [*HEAVY, "matplotlib", "safetensors", "pyarrow"], ["numpy"]),
+        ("import collabkit.serve, collabkit.coldstart", [*HEAVY, "numpy"], ["collabkit"]),
         ("from collabkit import Recommender", ["fastai", "fastcore", "matplotlib", "IPython"], ["torch", "pandas"]),
     ],
 )

@@ -336,6 +336,30 @@ def test_an_older_artefact_is_updated_by_folding_in(tmp_path):
     assert rec.model.als is None and (group == 2).sum() >= 3
 
 
+@pytest.mark.parametrize("fit", ["als", "gradient"])
+def test_a_learner_of_counts_takes_later_events_in_also_after_a_refit(fit):
+    rng, n = np.random.default_rng(0), 2000
+    table = pd.DataFrame(
+        {"user": rng.integers(0, 60, n), "item": rng.integers(0, 30, n), "plays": rng.integers(1, 9, n)}
+    )
+    how = Implicit(counts="plays", confidence="log", alpha=5)
+    dls = quiet(CollabDataLoaders.from_df, table[:1900], user_name="user", item_name="item", feedback=how, seed=0)
+    learn = collab_learner(dls, 4, loss_func="bpr", seed=0)
+    with learn.no_bar(), learn.no_logging():
+        if fit == "als":
+            quiet(learn.fit_als, 3)
+        else:
+            learn.fit_one_cycle(1, 1e-2)
+        final = quiet(learn.refit_all)
+    more = table[1900:].assign(user=lambda df: df["user"] + 1000)
+    for model in (learn, final):
+        before = model.dls.data.train.count.sum()
+        quiet(model.update, more)
+        assert model.dls.data.train.count.sum() == before + more["plays"].sum()
+        assert model.dls.train.dataset.weight is not None
+        assert len(model.recommend([more["user"].iloc[0]])) == 10
+
+
 @pytest.mark.parametrize("counts", ["plays", "repeats"])
 def test_counts_of_later_events_add_up(counts):
     table = pd.DataFrame({"user": [1, 1, 2, 2, 3, 3, 4], "item": list("abacbcb"), "plays": [2, 1, 5, 1, 1, 3, 2]})

@@ -1,5 +1,7 @@
 """Because you liked: the shares of past items sum to the score, and their order is that of leaving one out."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,9 +11,12 @@ from test_lists import ITEMS, MAKE, dataloaders, trained
 
 from collabkit import (
     EASE,
+    CollabDataLoaders,
     CollabInterpretation,
+    CollabWarning,
     CollFilter,
     ContentKNN,
+    Implicit,
     ItemKNN,
     NextItem,
     Pipeline,
@@ -218,11 +223,130 @@ def test_vectors_of_another_training_are_no_least_squares():
     with learn.no_bar(), learn.no_logging():
         learn.fit(2, 1e-1)
     assert learn.why("u5", "i20").attrs["method"] == "fold-in" and before
-    data = learn.dls.data
+    data, options = learn.dls.data, {"reg": 0.02, "unobserved_weight": 0.2, "nu": 1.0}
     generator = torch.Generator().manual_seed(0)
     P, Q = (torch.randn(n, 6, generator=generator).double() for n in (data.n_users, data.n_items))
-    assert LeastSquares.find(P, Q, data.train) is None
-    assert LeastSquares.find(torch.zeros_like(P), Q, data.train) is None
+    assert not LeastSquares(P, Q, data, options).hold()
+    assert not LeastSquares(torch.zeros_like(P), Q, data, options).hold()
+
+
+COUNTED = {
+    "linear": {"confidence": "linear", "alpha": 5.0},
+    "log": {"confidence": "log", "alpha": 3.0},
+    "bm25": {"confidence": "bm25"},
+    "from two on": {"confidence": "linear", "threshold": 2},
+    "dislikes": {"threshold": 3.0, "dislikes": "negatives"},
+    "weights": {},
+}
+
+
+def counted_learner(how: str, n_cg: int = 3):
+    table = ratings(how in ("dislikes", "weights"))
+    feedback = Implicit(**COUNTED[how], **({} if how in ("dislikes", "weights") else {"counts": "qty"}))
+    names = {"user_name": "user", "item_name": "item", "rating_name": "rating" if how == "dislikes" else None}
+    dls = silence_warnings(CollabDataLoaders.from_df, table, feedback=feedback, seed=0, **names,
+                           weights="inverse_user" if how == "weights" else None)  # fmt: skip
+    learn = collab_learner(dls, n_factors=6, seed=1)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_als(8, reg=0.02, unobserved_weight=0.2, n_cg=n_cg)
+    return learn
+
+
+def ratings(plain: bool) -> pd.DataFrame:
+    """Pairs with heavy-tailed counts, or with ratings."""
+    rng = np.random.default_rng(3)
+    users, items = np.arange(80).repeat(15), rng.integers(0, 40, 1200)
+    table = pd.DataFrame({"user": users, "item": items + 1000}).drop_duplicates()
+    values = rng.integers(1, 6, len(table)) if plain else np.ceil(np.exp(1.5 * rng.normal(size=len(table))))
+    return table.assign(**{"rating" if plain else "qty": values.astype(float)})
+
+
+def silence_warnings(function, *args, **kwargs):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CollabWarning)
+        return function(*args, **kwargs)
+
+
+def confidences(data) -> np.ndarray:
+    """What each pair is worth, `(n_users, n_items)`, 0 where there is none; from the formulas of `Confidence`."""
+    train, worth = data.train, np.zeros((data.n_users, data.n_items))
+    value = np.ones(len(train)) if train.weight is None else train.weight.double().numpy()
+    if train.count is not None:
+        r, how = train.count.double().numpy(), train.confidence
+        u, i = train.user_idx.numpy(), train.item_idx.numpy()
+        if how.kind == "bm25":
+            total, n = np.bincount(u, r), len(np.unique(u))
+            length = 1 - how.b + how.b * total[u] / (total.sum() / n)
+            have = np.bincount(i, minlength=data.n_items)[i]
+            f = np.log1p((n - have + 0.5) / (have + 0.5)) * r * (how.k1 + 1) / (r + how.k1 * length)
+        else:
+            f = r if how.kind == "linear" else np.log1p(r / how.eps)
+        value = 1 + how.alpha * f
+        value = value / value.mean()
+    worth[train.user_idx, train.item_idx] = value
+    return worth
+
+
+@pytest.mark.parametrize("how", COUNTED)
+def test_shares_of_counts_are_those_of_the_dense_equations(how, tmp_path):
+    """Equation 4 of Hu and others, `x_u = (Y' C_u Y + penalty I)^-1 Y' C_u p_u` with C_u over all items, by hand."""
+    learn, reg, w = counted_learner(how), 0.02, 0.2
+    data, c = learn.dls.data, confidences(learn.dls.data)
+    Y = (learn.model.i_weight.weight.detach().double() * (data.train.counts("item") > 0)[:, None]).numpy()
+    low = np.zeros(c.shape)
+    if data.disliked is not None:
+        low[data.disliked.user_idx, data.disliked.item_idx] = 1.0
+        assert low.sum() > 100
+    solved, left = {}, {}
+    P = learn.model.u_weight.weight.detach()
+    for u in range(1, data.n_users):
+        unobserved = np.where(c[u] > 0, 0.0, w) if data.train.count is not None else w
+        penalty = reg * (c[u].sum() + low[u].sum() + w * (data.n_items - 1))
+        left[u] = Y.T @ np.diag(c[u] + low[u] + unobserved) @ Y + penalty * np.eye(Y.shape[1])
+        solved[u] = np.linalg.solve(left[u], Y.T @ c[u])
+    before = torch.stack([P[u] for u in solved])
+    now = np.stack([*solved.values()])
+    assert np.linalg.norm(before - now) < 0.2 * np.linalg.norm(now)  # which the sweeps were near to
+    with torch.no_grad():
+        for u, row in solved.items():
+            P[u] = torch.from_numpy(row).float()
+    recommenders = [learn.recommender]
+    if how != "weights":  # of which an artefact knows nothing
+        recommenders.append(Recommender.load(learn.export(tmp_path)))
+    for rec in recommenders:
+        for u in (1, 40, 77):
+            user, run = rec.users.ids[u - 1], data.train.pairs.of([u]).values.numpy()
+            item = next(i for i in range(1, data.n_items) if c[u, i] == 0 and c[:, i].any())
+            table = rec.why(user, rec.items.ids[item - 1])
+            shares = pd.Series(c[u, run] * (Y[run] @ np.linalg.solve(left[u], Y[item])), rec.items.decode(run))
+            assert table.attrs["method"] == "least squares" and table.attrs["exact"]
+            np.testing.assert_allclose(past(table)["share"], shares[past(table)["item"]].to_numpy(), atol=1e-5)
+            assert table["share"].sum() == pytest.approx(Y[item] @ solved[u], abs=1e-5)
+
+
+@pytest.mark.parametrize("how", COUNTED)
+def test_shares_of_few_steps_sum_to_the_score(how, tmp_path):
+    learn = counted_learner(how)
+    rec = Recommender.load(learn.export(tmp_path))
+    for model in (learn, rec):
+        lists = model.recommend([3, 11, 60], k=2, why=True)
+        for user, item, score in zip(lists["user"], lists["item"], lists["score"], strict=True):
+            table = model.why(user, item)
+            assert table["share"].sum() == pytest.approx(score, abs=1e-5)
+            if how != "weights" or model is learn:
+                assert table.attrs["method"] == "least squares" and table.attrs["exact"]
+
+
+def test_a_history_with_counts_is_told():
+    learn = counted_learner("linear")
+    history = pd.DataFrame({"user": "new", "item": [1001, 1005, 1012], "qty": [9.0, 1.0, 2.0]})
+    found = learn.recommend(history=history, k=3)
+    for item, score in zip(found["item"], found["score"], strict=True):
+        table = learn.why(history=history, item=item)
+        assert sorted(past(table)["item"]) == [1001, 1005, 1012] and table.attrs["exact"]
+        assert table["share"].sum() == pytest.approx(score, abs=1e-5)
+    once = learn.why(history=history.assign(qty=1.0), item=found["item"][0])
+    assert not np.allclose(sorted(past(once)["share"]), sorted(past(table)["share"]))
 
 
 # --- several stages, and what cannot be told --------------------------------------------------------------------------

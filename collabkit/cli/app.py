@@ -1,4 +1,4 @@
-"""The `collabkit` command: demo, train, recommend, similar, evaluate."""
+"""The `collabkit` command: demo, train, recommend, similar, evaluate, serve."""
 
 import sys
 import warnings
@@ -144,6 +144,29 @@ def evaluate(
         print_evaluation(table)
     else:
         _show(table.reset_index(), "Evaluation", out)
+
+
+@app.command()
+def serve(
+    artefact: Artefact,
+    host: Annotated[str, typer.Option(help="Address to bind; 0.0.0.0 for all that reach this machine.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 for any free one.", min=0, max=65535)] = 8000,
+    workers: Annotated[int, typer.Option(help="Processes, each with the artefact.", min=1)] = 1,
+    watch: Annotated[bool, typer.Option("--watch", help="Take a new export at the same place as it comes.")] = False,
+    token_file: Annotated[Path | None, typer.Option(help="File with the token that requests must bring.")] = None,
+    engine: Annotated[str, typer.Option(help="light, torch, or auto: light where it answers all.")] = "auto",
+    max_in_flight: Annotated[int, typer.Option(help="Requests that wait or are answered, at most.", min=1)] = 10_000,
+    max_seconds: Annotated[float, typer.Option(help="Until an answer is given up with 503.", min=0.01)] = 10.0,
+    fd: Annotated[int | None, typer.Option(help="A socket that listens already, as of systemd.", min=0)] = None,
+) -> None:
+    """Serve an artefact over HTTP, and a page to look at it."""
+    from collabkit.serve.app import Settings
+    from collabkit.serve.web.server import run
+
+    limits = {"in_flight": max_in_flight, "seconds": max_seconds}
+    token = None if token_file is None else str(token_file.resolve())
+    settings = Settings.of(artefact, watch=1.0 if watch else 0.0, engine=engine, token_file=token, **limits)
+    run(settings, host=host, port=port, workers=workers, fd=fd)
 
 
 def main() -> None:

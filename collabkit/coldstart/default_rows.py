@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from collabkit.coldstart.cold_levels import level_cold_items
 from collabkit.coldstart.cold_rows import fit_cold_head, own_rows
 from collabkit.data.dataset import Dataset
 from collabkit.data.interactions import Interactions
@@ -50,8 +51,11 @@ def fit_default_rows(model: Model, data: Dataset, *, max_rows: int = 100_000, fi
     """
     if model.context is not None:
         model.context.settle(data.train.context, average=True)
-    if not data.rated and not filled:
-        fill_cold_items(model, data.train)
+    if not data.rated:
+        if not filled:
+            fill_cold_items(model, data.train)
+        level_cold_items(model, data)
+        _write_foretold(data.train, model.item_side)
     with evaluating(model):
         for side in _written(model):
             if side.name == "item" and not data.rated:
@@ -153,6 +157,13 @@ def _fill_by_features(model: Model, train: Interactions, side: Side, *, centred:
         return
     unknown = torch.zeros(1, dtype=torch.int64)
     fit_cold_head(model, train, side, [part[0] for part in own_rows(side, unknown)] if centred else None)
+    _write_foretold(train, side)
+
+
+def _write_foretold(train: Interactions, side: Side) -> None:
+    """Give ids with features but no training row the rows that the side's `FeatureRows.cold` foretells."""
+    if side.features is None or not side.can_write:
+        return
     cold = _cold(train, side)
     cold = cold[side.given[cold]]
     side.write(cold, side.features.cold_rows(cold))

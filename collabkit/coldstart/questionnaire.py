@@ -5,11 +5,10 @@ import torch
 from torch import Tensor
 
 from collabkit.coldstart.fold_in import FoldIn
+from collabkit.coldstart.questions import BY, most_telling
 from collabkit.data.checks import whole
 
 __all__ = ["BY", "questionnaire", "next_questions"]
-
-BY = ("information", "popularity", "spread")
 
 
 def next_questions(slope: Tensor, known: Tensor, n: int, *, noise: float, by="information") -> tuple[Tensor, ...]:
@@ -36,27 +35,8 @@ def next_questions(slope: Tensor, known: Tensor, n: int, *, noise: float, by="in
         >>> next_questions(slope, torch.ones(3), 2, noise=1.0)[0]  # the second one would tell the same as the first
         tensor([0, 2])
     """
-    slope, known = slope.double(), known.double()
-    directions = slope.clone()  # (m, k), in coordinates in which the belief is standard normal
-    first = directions.square().sum(1)
-    free = torch.ones(len(slope), dtype=torch.bool)
-    chosen, worth = [], []
-    for _ in range(n):
-        gain = torch.log1p(directions.square().sum(1) / noise) / 2
-        value = {"information": known * gain, "popularity": known, "spread": gain}[by]
-        best = int(torch.where(free, value, -torch.inf).argmax())
-        chosen.append(best)
-        worth.append(float(gain[best]))
-        free[best] = False
-        chance = 1.0 if by == "spread" else float(known[best])
-        # The variance along the item's own direction falls from v to v - chance * v^2 / (v + noise).
-        own = directions[best].clone()
-        variance = own.square().sum()
-        if variance > 0:
-            shrink = 1 - (1 - chance * variance / (variance + noise)).sqrt()
-            directions -= shrink * (directions @ own)[:, None] * own / variance
-    chosen = torch.tensor(chosen)
-    return chosen, torch.tensor(worth), first[chosen].sqrt()
+    found = most_telling(slope.double().numpy(), known.double().numpy(), n, noise, by)
+    return tuple(map(torch.from_numpy, found))
 
 
 def questionnaire(fold: FoldIn, n: int = 10, *, by: str = "information", items=None) -> pd.DataFrame:

@@ -5,7 +5,6 @@ import operator
 from numbers import Real
 
 import numpy as np
-import pandas as pd
 
 __all__ = ["at_least", "check_seed", "finite", "in_days", "whole", "whole_within"]
 
@@ -59,9 +58,7 @@ def in_days(name: str, span) -> float:
     """
     is_number = isinstance(span, Real) and not isinstance(span, (bool, np.bool_))
     try:
-        if isinstance(span, str) and not any(letter.isalpha() or letter == ":" for letter in span):
-            raise ValueError("it has no unit")  # pandas would take nanoseconds
-        days = float(span) if is_number else pd.Timedelta(span) / pd.Timedelta(days=1)
+        days = float(span) if is_number else _days(span)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name} must be a number of days, a pd.Timedelta or a text like '7D', got {span!r}: "
                          f"{error}") from None  # fmt: skip
@@ -81,3 +78,12 @@ def at_least(ratings, threshold: float) -> np.ndarray:
         [True, False]
     """
     return np.asarray(ratings, dtype=np.float64).astype(np.float32) >= np.float32(threshold)
+
+
+def _days(span) -> float:
+    """The days of a span that is no number."""
+    import pandas as pd  # not above: what answers without pandas checks numbers here too
+
+    if isinstance(span, str) and not any(letter.isalpha() or letter == ":" for letter in span):
+        raise ValueError("it has no unit")  # pandas would take nanoseconds
+    return pd.Timedelta(span) / pd.Timedelta(days=1)

@@ -116,6 +116,14 @@ class Dataset:
             return self.known
         raise ValueError(f"filter_seen must be True, False or 'train' (the training part alone), got {filter_seen!r}")
 
+    def rows_of(self, users: Tensor) -> pd.DataFrame:
+        """All that is known of `users` `(b,)`, the latest last, without their column and the context; see `to_df`."""
+        rows = self._known.take(self._known.by_user.of(users).values)
+        table = replace(rows, context={}, contexts=None).to_df().drop(columns=self.columns.user)
+        if rows.time is not None and bool((never := rows.time == LATEST).any()):
+            table[self.columns.time] = table[self.columns.time].astype(object).mask(never.numpy(), None)
+        return table
+
     @property
     def histories(self) -> Runs:
         """The items that each user was trained on or folded in by, the latest last."""

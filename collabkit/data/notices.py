@@ -3,16 +3,42 @@
 import difflib
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
-__all__ = ["CollabWarning", "MissingError", "near_match", "say"]
+__all__ = ["CollabWarning", "MissingError", "near_match", "noting", "say"]
+
+_NOTES: ContextVar[list | None] = ContextVar("collabkit_notes", default=None)
 
 
 class CollabWarning(UserWarning):
     """Something was left out, kept or limited that the caller may want to know; the message counts it."""
 
 
+@contextmanager
+def noting() -> Iterator[list[str]]:
+    """Within it what the library says comes into the list, rather than as warnings: of this thread or task alone.
+
+    Example:
+        >>> with noting() as notes:
+        ...     say('2 of 3 ids are unknown')
+        >>> notes
+        ['2 of 3 ids are unknown']
+    """
+    notes: list[str] = []
+    token = _NOTES.set(notes)
+    try:
+        yield notes
+    finally:
+        _NOTES.reset(token)
+
+
 def say(text: str) -> None:
-    """A `CollabWarning` that points at the line of the caller of this library, however deep in it."""
+    """A `CollabWarning` that points at the line of the caller of this library, however deep in it; see `noting`."""
+    if (notes := _NOTES.get()) is not None:
+        notes.append(text)
+        return
     frame, level, outermost = sys._getframe(1), 2, 2
     while frame is not None:
         outermost = level if frame.f_globals.get("__name__", "").startswith("collabkit.") else outermost

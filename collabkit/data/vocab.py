@@ -16,6 +16,7 @@ from uuid import UUID
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from torch import Tensor
 
 from collabkit.data.notices import MissingError, near_match
 
@@ -82,6 +83,7 @@ class Vocab:
 
     def __getitem__(self, i) -> Any:
         """The id at index `i`; a slice or an array of indices gives a list of ids."""
+        i = i.cpu() if isinstance(i, Tensor) else i
         i = np.arange(len(self))[i] if isinstance(i, slice) else np.asarray(i)
         if i.ndim:
             return [self[j] for j in i.tolist()]

@@ -5,7 +5,6 @@ Fitted on half of the users of the validation part, judged on the other half: se
 
 import math
 import warnings
-from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 import pandas as pd
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from collabkit.data.checks import check_seed, whole
 from collabkit.data.dataset import Dataset
+from collabkit.data.meaning import Intervals, Probabilities, from_spec, to_spec
 from collabkit.data.notices import CollabWarning, say
 from collabkit.data.runs import sorted_unique
 from collabkit.evaluate.candidates import SampledCandidates
@@ -27,58 +27,6 @@ BINS = 10
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 MOST = 500  # order statistics that are kept of each bin's residuals
 LEAST = 100  # residuals of a bin
-
-
-@dataclass(frozen=True)
-class Probabilities:
-    """A rising function from scores to probabilities.
-
-    Args:
-        method: `'platt'` or `'isotonic'`.
-        x, p: of Platt's method `p` are the intercept and the slope; else the probabilities at the scores `x`, with
-            straight lines between.
-        n_negatives, seed: what it was fitted with.
-    """
-
-    method: str
-    x: tuple[float, ...]
-    p: tuple[float, ...]
-    n_negatives: int
-    seed: int
-
-    def __call__(self, scores: np.ndarray) -> np.ndarray:
-        """Probabilities `(n,)` float32 of scores (logits) `(n,)`."""
-        scores = np.asarray(scores, dtype=np.float64)
-        if self.method == "isotonic":
-            return np.interp(scores, self.x, self.p).astype(np.float32)
-        with np.errstate(over="ignore"):
-            return (1 / (1 + np.exp(-(self.p[0] + self.p[1] * scores)))).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class Intervals:
-    """How far ratings lie from the predictions, by how many training rows their users have.
-
-    Args:
-        edges: most training rows of a user in each bin but the last.
-        errors: of each bin absolute errors in rising order, at most `MOST` order statistics of them.
-        counts: of each bin, how many errors there were.
-        seed: which half of the users they are of.
-    """
-
-    edges: tuple[int, ...]
-    errors: tuple[tuple[float, ...], ...]
-    counts: tuple[int, ...]
-    seed: int
-
-    def width(self, n_rows: Tensor, level: float) -> np.ndarray:
-        """Half the width `(n,)` of the intervals of users with `n_rows` `(n,)` training rows."""
-        place = np.searchsorted(self.edges, n_rows.numpy(), side="left")
-        half = []
-        for errors, n in zip(self.errors, self.counts, strict=True):
-            share = min(1.0, math.ceil((n + 1) * level) / n)  # the order statistic of split conformal prediction
-            half.append(errors[max(0, math.ceil(share * len(errors)) - 1)])
-        return np.asarray(half, dtype=np.float32)[place]
 
 
 def calibrate(model: Model, data: Dataset, method: str, n_negatives: int, seed: int) -> Probabilities | Intervals:
@@ -99,36 +47,6 @@ def judge(model: Model, data: Dataset, found: Probabilities | Intervals) -> pd.D
         if isinstance(found, Intervals):
             return _coverage(model, data, found)
         return _reliability(*_pairs(model, data, found.n_negatives, found.seed, for_fit=False), found)
-
-
-def to_spec(found: Probabilities | Intervals) -> dict:
-    """It as JSON holds it."""
-    return {"kind": type(found).__name__, **asdict(found)}
-
-
-def from_spec(spec: dict) -> Probabilities | Intervals:
-    """What `to_spec` was given.
-
-    Raises:
-        ValueError: it is of no such kind, or its numbers are not finite or do not rise.
-    """
-    kinds = {cls.__name__: cls for cls in (Probabilities, Intervals)}
-    cls = kinds.get(spec.get("kind"))
-    if cls is None or set(spec) != {"kind", *(field.name for field in fields(cls))}:
-        raise ValueError(f"config.json has a calibration of an unknown kind: {sorted(spec)}")
-    frozen = {k: _frozen(v) for k, v in spec.items() if k != "kind"}
-    found = cls(**frozen)
-    rows = [found.x, found.p] if cls is Probabilities else [found.edges, *found.errors]
-    if not all(np.isfinite(row).all() for row in rows):
-        raise ValueError("config.json has a calibration with numbers that are not finite")
-    rising = [found.x, found.p] if cls is Probabilities and found.method == "isotonic" else []
-    if not all((np.diff(row) >= 0).all() for row in (rising if cls is Probabilities else rows)):
-        raise ValueError("config.json has a calibration whose numbers do not rise")
-    return found
-
-
-def _frozen(value):
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _half(users: np.ndarray, n_users: int, seed: int, for_fit: bool) -> np.ndarray:
@@ -257,7 +175,7 @@ def _coverage(model: Model, data: Dataset, found: Intervals) -> pd.DataFrame:
     parts |= {name: place == j for j, name in enumerate(names) if (place == j).any() and len(names) > 1}
     rows = []
     for level in LEVELS:
-        half = found.width(n_rows, level)
+        half = found.width(n_rows.numpy(), level)
         for name, mine in parts.items():
             rows.append({"level": level, "users": name, "coverage": float((errors <= half)[mine].mean()),
                          "half_width": float(half[mine].mean()), "n": int(mine.sum())})  # fmt: skip

@@ -15,6 +15,7 @@ from collabkit.models.feature_rows import FieldRows
 
 __all__ = ["explain_content", "plot_content"]
 
+ADDED = "added to the score"
 MOST_USERS = 200  # whose mean score is that of an average user
 
 # The methods of `CollabInterpretation` that are about content.
@@ -70,7 +71,9 @@ def plot_content(interp, item, feature, content=None, *, ax: Axes | None = None,
     """
     table = explain_content(interp, item, feature, content, **options)
     if "word" in table:
-        return plot_bars(table, "value", "word", ax=ax)
+        ax = plot_bars(table, "value", "word", ax=ax)
+        ax.set(title=str(item), xlabel=ADDED)
+        return ax
     field, at = _field(interp, feature), interp.train.items.encode([item], unknown="raise")[0]
     pixels = _contents(field, int(at), content, item)[0].values[0].cpu().numpy().transpose(1, 2, 0)
     ax = ax or plt.subplots(figsize=(4.5, 4), layout="constrained")[1]
@@ -78,7 +81,7 @@ def plot_content(interp, item, feature, content=None, *, ax: Axes | None = None,
     n, most = round(len(table) ** 0.5), max(float(table["value"].abs().max()), 1e-9)
     heat = table["value"].to_numpy().reshape(n, n)
     shown = ax.imshow(heat, cmap="coolwarm", vmin=-most, vmax=most, alpha=0.5, extent=(0, *pixels.shape[1::-1], 0))
-    ax.figure.colorbar(shown, ax=ax, label="value")
+    ax.figure.colorbar(shown, ax=ax, label=ADDED)
     ax.set(title=str(item), xticks=[], yticks=[])
     return ax
 

@@ -72,9 +72,9 @@ class CollabInterpretation:
         """The `n` users (None: all) with the largest or smallest bias: generous or strict whatever the item."""
         return self._bias(n, largest, "user")
 
-    def similar_items(self, item, k: int = 10) -> pd.DataFrame:
-        """The `k` nearest items by cosine; see `Recommender.similar_items`."""
-        return self.recommender.similar_items(item, k)
+    def similar_items(self, item, k: int = 10, *, by: str = "vectors") -> pd.DataFrame:
+        """The `k` nearest items by what was learned or by features; see `Recommender.similar_items`."""
+        return self.recommender.similar_items(item, k, by=by)
 
     def similar_users(self, user, k: int = 10) -> pd.DataFrame:
         """The `k` nearest users by cosine; see `Recommender.similar_users`."""

@@ -195,8 +195,8 @@ class Model(nn.Module):
         sides = [side for side in self.sides if side.features is not None]
         learned = [field.field.name for side in sides for field in side.features.fields if field.encoder is not None]
         if learned:
-            raise TypeError(f"{what} without training, so that nothing would be learned of {learned}: give train='frozen' "
-                            "or vectors made elsewhere, or leave them out")  # fmt: skip
+            raise TypeError(f"{what} without training, so that nothing would be learned of {learned}: give "
+                            "train='frozen' or vectors made elsewhere, or leave them out")  # fmt: skip
         if self.context is not None or any(side.joins != "sum" for side in sides):
             raise TypeError(f"{what} without a context and without features beside the rows; make the dataloaders so")
         for field in (field for side in sides for field in side.features.fields):

@@ -152,9 +152,9 @@ class ClosedForm(Model):
         """Ranking metrics with intervals; see `Recommender.evaluate`."""
         return self.recommender.evaluate(on, **kwargs)
 
-    def similar_items(self, item, k: int = 10) -> pd.DataFrame:
+    def similar_items(self, item, k: int = 10, *, by: str = "vectors") -> pd.DataFrame:
         """The `k` items most similar to `item` (one id or several), where the model knows any."""
-        return self.recommender.similar_items(item, k)
+        return self.recommender.similar_items(item, k, by=by)
 
     def next_items(self, item, k: int = 10) -> pd.DataFrame:
         """The `k` items expected right after `item` (one id or several), of a model of order."""

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from collabkit.data.checks import finite
 from collabkit.data.dataset import Dataset
 from collabkit.data.features import Features
 from collabkit.data.interactions import Interactions
+from collabkit.data.runs import Runs
+from collabkit.models.cold_weight import learned_cold_weight
 from collabkit.models.gram import Neighbours, events_matrix, gram_blocks, largest
 from collabkit.models.knn import ItemKNN, features_for
 
 if TYPE_CHECKING:
     import scipy.sparse
 
-__all__ = ["HybridKNN"]
+__all__ = ["HybridKNN", "tfidf"]
 
 MAX_COLUMNS = 10_000  # of the features: the regression takes their square of memory, and their number times the items'
 CELLS = 2**23  # similarities at once
@@ -42,9 +46,14 @@ class HybridKNN(ItemKNN):
         k: neighbours an item.
         prior: how many users the features are worth.
         l2: penalty of the regression.
+        cold_weight: factor of the similarities of items without training rows, which are foretold and so less spread
+            out than others. None learns it on items that are held out of the training rows for it, by one more fit
+            where there are items without any; see `cold_weight.learned_cold_weight`. 1.0 leaves them as they are. A
+            larger one shows new items more often, at the expense of the others.
 
     Raises:
-        ValueError: `k` < 1, `prior` < 0 or `l2` not above 0; in `fit`, no item features, or too many columns of them.
+        ValueError: `k` < 1, `prior` < 0, `l2` or `cold_weight` not above 0; in `fit`, no item features, or too many
+            columns of them.
 
     Example:
         >>> from collabkit import CollabDataLoaders, datasets
@@ -57,16 +66,22 @@ class HybridKNN(ItemKNN):
 
     name = "hybrid kNN"
 
-    def __init__(self, features: Features | None = None, k: int = 500, prior: float = 10.0, l2: float = 1.0):
+    def __init__(
+        self, features: Features | None = None, k: int = 500, prior: float = 10.0, l2: float = 1.0,
+        cold_weight: float | None = None,
+    ):  # fmt: skip
         if not prior >= 0:
             raise ValueError(f"prior must be at least 0, got {prior!r}")
         if not l2 > 0:
             raise ValueError(f"l2 must be above 0, got {l2!r}")
+        if cold_weight is not None and not finite("cold_weight", cold_weight) > 0:
+            raise ValueError(f"cold_weight must be above 0, got {cold_weight!r}")
         super().__init__(k)
         self.given, self.prior, self.l2 = features, float(prior), float(l2)
+        self.cold_weight = None if cold_weight is None else float(cold_weight)
 
     def config(self) -> dict:
-        return {"k": self.k, "prior": self.prior, "l2": self.l2}
+        return {"k": self.k, "prior": self.prior, "l2": self.l2, "cold_weight": self.cold_weight}
 
     def _fit(self, data: Dataset) -> None:
         features = features_for(data, self.given, type(self).__name__)
@@ -88,7 +103,18 @@ class HybridKNN(ItemKNN):
                 similarity[own.row, own.col] += own.data.astype(np.float32)
                 similarity[np.arange(len(rows)), rows] = 0
                 found.add(*largest(torch.from_numpy(similarity).clamp_(min=0), self.k))
-        self._keep(found.runs())
+        self._keep(self._weighted(found.runs(), data, features))
+
+    def _weighted(self, runs: Runs, data: Dataset, features: Features) -> Runs:
+        """The neighbours, those of items without training rows with similarities of the right size."""
+        cold = self.counts == 0
+        cold[0] = False
+        weight = self.cold_weight
+        if weight is None:
+            plain = {"k": self.k, "prior": self.prior, "l2": self.l2, "cold_weight": 1.0}
+            again = lambda part: HybridKNN(features, **plain).fit(part)  # noqa: E731
+            weight = learned_cold_weight(again, data) if bool(cold.any()) else 1.0
+        return replace(runs, weight=torch.where(cold[runs.rows], weight * runs.weight, runs.weight))
 
     def _regression(
         self, design: scipy.sparse.csr_matrix, weight: np.ndarray, events: scipy.sparse.csr_matrix
@@ -119,15 +145,23 @@ def _design(features: Features, met: np.ndarray) -> scipy.sparse.csr_matrix:
     """The features `(n, p)`: categories by tf-idf in rows of length 1, numbers of mean square length 1, a constant."""
     import scipy.sparse  # not above: who only asks a model does not need it
 
+    bags, numbers = tfidf(features, met)
+    size = np.sqrt(np.square(numbers).sum(1).mean()) if numbers.size else 1.0
+    parts = [bags, numbers / max(float(size), 1e-9), np.ones((len(features), 1))]
+    return scipy.sparse.hstack([scipy.sparse.csr_matrix(part) for part in parts], format="csr", dtype=np.float32)
+
+
+def tfidf(features: Features, met: np.ndarray) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
+    """Categories by tf-idf `(n, p)`, rows of length 1, and the numbers `(n, q)`; `met` `(n,)` are the ids that count.
+
+    The weight of a category is `log((m + 1) / (m_c + 1)) + 1`, m_c of m ids having it; "(none)" has none.
+    """
     bags, numbers = features.sparse_matrix()
     none = np.cumsum([0, *(field.size for field in features.fields if field.is_bag)])[:-1]
     bags.data[:] = 1.0
     having = np.asarray(bags[met].sum(0)).ravel()
     weight = np.log((met.sum() + 1) / (having + 1)) + 1
-    weight[none] = 0  # "(none)"
+    weight[none] = 0
     bags = bags.multiply(weight).tocsr()
     length = np.sqrt(np.asarray(bags.multiply(bags).sum(1)).ravel())
-    bags = bags.multiply(1 / np.maximum(length, 1e-9)[:, None])
-    size = np.sqrt(np.square(numbers).sum(1).mean()) if numbers.size else 1.0
-    parts = [bags, numbers / max(float(size), 1e-9), np.ones((len(features), 1))]
-    return scipy.sparse.hstack([scipy.sparse.csr_matrix(part) for part in parts], format="csr", dtype=np.float32)
+    return bags.multiply(1 / np.maximum(length, 1e-9)[:, None]).tocsr(), numbers

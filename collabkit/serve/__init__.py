@@ -1,6 +1,31 @@
-"""A trained model at work: the artefact, and the `Recommender` that answers by external ids."""
+"""A trained model at work: the artefact, and the `Recommender` that answers by external ids.
 
-from collabkit.serve.artefact import BundleError, load_artefact, save_artefact
-from collabkit.serve.recommender import Recommender
+Names are imported when they are first used, so that `serve.light` and what stands on it load no torch.
+"""
 
-__all__ = ["Recommender", "load_artefact", "save_artefact", "BundleError"]
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collabkit.serve.artefact import load_artefact as load_artefact
+    from collabkit.serve.artefact import save_artefact as save_artefact
+    from collabkit.serve.folder import BundleError as BundleError
+    from collabkit.serve.light import Light as Light
+    from collabkit.serve.recommender import Recommender as Recommender
+
+_WHERE = {
+    "Recommender": "recommender",
+    "load_artefact": "artefact",
+    "save_artefact": "artefact",
+    "BundleError": "folder",
+    "Light": "light",
+}
+__all__ = ["Recommender", "load_artefact", "save_artefact", "BundleError", "Light"]
+
+
+def __getattr__(name: str):
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    globals()[name] = value  # the next look-up does not come here
+    return value

@@ -7,6 +7,7 @@
                           in, 3 disliked), and context_0, ... where the events have a context (of several numbers
                           context_0_0, ...)
     features.safetensors  the side features of users and items, if the model has any
+    light.safetensors     what `serve.light` answers from, and the prior of the fold-in; see `light_state`
     config.json           format and version, model class and arguments, column names, data hash, metrics, checksums
 
 It is written to a sibling folder that is renamed at the end, so that an interrupted write leaves the old one intact.
@@ -20,8 +21,8 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +34,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from collabkit import __version__
+from collabkit.coldstart.fold_in import FoldIn
 from collabkit.data.confidence import Confidence
 from collabkit.data.dataset import Dataset
 from collabkit.data.features import Context, Features, Field, SideFeatures
@@ -44,16 +46,26 @@ from collabkit.models.base import say_untrained
 from collabkit.models.scorers import all_finite
 from collabkit.models.table import bounded, uninitialised
 from collabkit.serve.files import beside, read_table, save_tensors
-from collabkit.serve.files import sha256 as _sha256
+from collabkit.serve.folder import (
+    FEATURES,
+    FILES,
+    FORMAT_VERSION,
+    INDEX,
+    LIGHT,
+    OWN,
+    BundleError,
+    is_bundle,
+    plain,
+    previous,
+    read_config,
+    whole_folder,
+)
+from collabkit.serve.folder import config_digest as _config_digest
+from collabkit.serve.folder import sha256 as _sha256
+from collabkit.serve.light_state import light_state, read_fold
 
 __all__ = ["save_artefact", "load_artefact", "Artefact", "BundleError", "FORMAT_VERSION"]
 
-# 1 had no side features and no users folded in, 2 other names of tensors and no context, 3 one of categories alone,
-# 4 no counts, no dislikes, and as many neighbours of every item
-FORMAT_VERSION = 5
-FILES = ("model.safetensors", "users.parquet", "items.parquet", "interactions.parquet")
-FEATURES = "features.safetensors"
-_TRIES = 100  # to load an artefact that is being replaced
 
 # Formats 1 and 2: the tables were the model's, not its sides'.
 _OLD_NAMES = (
@@ -65,10 +77,6 @@ _OLD_NAMES = (
 )
 
 
-class BundleError(ValueError):
-    """A folder is not an artefact that this version can load; the message says why and what to do."""
-
-
 class Artefact(NamedTuple):
     """What an artefact holds.
 
@@ -76,14 +84,19 @@ class Artefact(NamedTuple):
         model: in evaluation mode on the CPU.
         data: its training, validation and folded-in interactions and features.
         config: the content of config.json.
+        fold: the fold-in with the prior that was saved, if one was.
     """
 
     model: Model
     data: Dataset
     config: dict
+    fold: FoldIn | None = None
 
 
-def save_artefact(folder: str | Path, model: Model, data: Dataset, *, metrics: dict | None = None) -> Path:
+def save_artefact(
+    folder: str | Path, model: Model, data: Dataset, *, metrics: dict | None = None, light: bool = True,
+    fold: FoldIn | None = None, extra: Callable[[Path], dict] | None = None,
+) -> Path:  # fmt: skip
     """Write the artefact, replacing an older one at the same place as the very last step.
 
     Args:
@@ -91,6 +104,9 @@ def save_artefact(folder: str | Path, model: Model, data: Dataset, *, metrics: d
         model: a model of this library, or one written for it, which `load_artefact(models=[...])` then needs.
         data: its data, whose items it will hide from recommendations.
         metrics: JSON-ready figures to keep with it.
+        light: write what `serve.light` answers from, too: vectors, events and ids as plain arrays.
+        fold: the fold-in, where the artefact is to hold its prior, so that the first history has none to fit.
+        extra: writes more files of `folder.OWN` into a folder, and gives what config.json is to say of them.
 
     Returns:
         The folder as an absolute path.
@@ -115,7 +131,7 @@ def save_artefact(folder: str | Path, model: Model, data: Dataset, *, metrics: d
     try:
         with beside(folder) as new:
             new.mkdir(parents=True)
-            _write(new, model, data, metrics or {})
+            _write(new, model, data, metrics or {}, light, fold, extra)
             with _swapping(folder):
                 _swap(new, folder)
     except OSError as error:
@@ -150,16 +166,15 @@ def check_target(folder: Path) -> None:
     """Raise `FileExistsError` where an artefact at `folder` would replace anything but an artefact."""
     for left in (2, 1, 0):
         with suppress(FileNotFoundError):  # moved away between two looks
-            if not folder.exists() or (folder.is_dir() and (not any(folder.iterdir()) or _is_bundle(folder))):
+            if not folder.exists() or (folder.is_dir() and (not any(folder.iterdir()) or is_bundle(folder))):
                 break
         if left == 0:
             raise FileExistsError(f"{folder} exists and is no collabkit artefact; choose another folder or remove it")
         time.sleep(0.01)  # another writer may just have moved it away
-    own = {*FILES, FEATURES, "config.json"}
     names = []
     with suppress(FileNotFoundError):
         names = os.listdir(folder) if folder.is_dir() else []
-    if extra := set(names) - own:
+    if extra := set(names) - set(OWN):
         raise FileExistsError(f"{folder} also holds {sorted(extra)}, which replacing it would delete; move them first")
 
 
@@ -175,45 +190,11 @@ def load_artefact(folder: str | Path, models: Sequence[type[Model]] = ()) -> Art
         BundleError: it is damaged, written by a newer version, of an unknown model, or no artefact at all.
     """
     folder = Path(folder).expanduser().resolve()
-    for left in reversed(range(_TRIES)):
-        at = None
-        try:
-            with _opened(folder) as (at, files):
-                return _load(at, files, models)
-        except (BundleError, FileNotFoundError):
-            if left == 0 or at == folder:
-                raise
-        time.sleep(0.005)  # it is being replaced
-    raise AssertionError("unreachable")
-
-
-@contextmanager
-def _opened(folder: Path) -> Iterator[tuple[Path, dict[str, Path]]]:
-    """Where the artefact is, and its open files: all of one writing, whatever becomes of the folder meanwhile."""
-    for _ in range(_TRIES):
-        with ExitStack() as stack:
-            at = _find(folder)
-            try:
-                names = sorted(os.listdir(at), key=lambda name: name != "config.json")  # that one first
-                files = {}
-                for name in names:
-                    with suppress(IsADirectoryError):
-                        files[name] = stack.enter_context((at / name).open("rb"))
-                whole = sorted(os.listdir(at)) == sorted(names)  # what was first is there still: all is of one writing
-                if "config.json" in files:
-                    whole &= os.path.samestat(os.fstat(files["config.json"].fileno()), (at / "config.json").stat())
-            except FileNotFoundError:
-                whole = False
-            if whole:
-                by_handle = {name: Path(f"/dev/fd/{file.fileno()}") for name, file in files.items()}
-                by_name = {name: at / name for name in files}  # where an open file cannot be replaced, as on Windows
-                yield at, by_handle if all(path.exists() for path in by_handle.values()) else by_name
-                return
-    raise BundleError(f"artefact {folder} is replaced faster than it can be opened")
+    return whole_folder(folder, lambda at, files: _load(at, files, models))
 
 
 def _load(folder: Path, files: dict[str, Path], models: Sequence[type[Model]]) -> Artefact:
-    config = _read_config(folder, files)
+    config = read_config(folder, files)
     given = [models] if isinstance(models, type) else models
     specs, known = config.get("features", {}), {cls.__name__: cls for cls in (*MODELS, *given)}
     try:
@@ -223,7 +204,7 @@ def _load(folder: Path, files: dict[str, Path], models: Sequence[type[Model]]) -
                 f"artefact {folder} is of a model class {name!r}; this version knows {', '.join(known)}. Pass the "
                 f"class: models=[{name}]"
             )
-        for file in (*FILES, *([FEATURES] if specs else [])):
+        for file in (*FILES, *([FEATURES] if specs else []), *([LIGHT] if config.get("light") else [])):
             if file not in files:
                 raise BundleError(f"artefact {folder} is damaged: {file} is missing; export it again")
             if _sha256(files[file]) != config["sha256"].get(file):
@@ -237,16 +218,19 @@ def _load(folder: Path, files: dict[str, Path], models: Sequence[type[Model]]) -
             data = replace(data, features=data.features._replace(context=data.train.contexts))
         model = _read_model(files, known[name], config, data)
         _check_sizes(model, data)
+        fold = _read_fold(files, config, model, data)
     except BundleError:
         raise
     except Exception as error:
         raise BundleError(f"artefact {folder} cannot be read: {type(error).__name__}: {error}") from error
     model.name_rows(data.users, data.items)
-    return Artefact(model.eval(), data, config)
+    return Artefact(model.eval(), data, config, fold)
 
 
-def _write(folder: Path, model: Model, data: Dataset, metrics: dict) -> None:
-    train, kinds = data.train, {}
+def _write(
+    folder: Path, model: Model, data: Dataset, metrics: dict, light: bool, fold: FoldIn | None, extra: Callable | None
+) -> None:  # fmt: skip
+    train, kinds, light_spec = data.train, {}, None
     save_tensors(folder / "model.safetensors", model.state_dict())
     sides = zip(("users", "items"), model.features, strict=False)
     features = {name: side for name, side in sides if side is not None}
@@ -258,6 +242,10 @@ def _write(folder: Path, model: Model, data: Dataset, metrics: dict) -> None:
     parts = enumerate((*data.parts, data.disliked))
     frames = [_part_frame(part, number, train) for number, part in parts if part is not None]
     pd.concat(frames, ignore_index=True).to_parquet(folder / "interactions.parquet", index=False)
+    if light:
+        arrays, light_spec = light_state(model, data, fold)
+        save_tensors(folder / LIGHT, arrays)
+    more = {} if extra is None else extra(folder)
     config = {
         "format": "collabkit",
         "version": FORMAT_VERSION,
@@ -276,25 +264,27 @@ def _write(folder: Path, model: Model, data: Dataset, metrics: dict) -> None:
         "data_hash": train.data_hash(),
         "metrics": metrics,
         "calibration": None if model.calibration is None else to_spec(model.calibration),
-        "sha256": {path.name: _sha256(path) for path in sorted(folder.iterdir())},
+        "light": light_spec,
+        **more,
+        "sha256": {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.name not in INDEX},
     }
     config["sha256"]["config.json"] = _config_digest(config)
-    (folder / "config.json").write_text(json.dumps(config, indent=2, default=_plain) + "\n", encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(config, indent=2, default=plain) + "\n", encoding="utf-8")
 
 
 def _swap(new: Path, folder: Path) -> None:
     """Put `new` in the place of `folder`; the old one waits under another name until the new one is there."""
-    previous = _previous(folder)
+    old = previous(folder)
     if folder.exists():  # else a crash left the previous one alone: keep it until the new one is there
-        shutil.rmtree(previous, ignore_errors=True)
-        folder.rename(previous)
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
     try:
         new.rename(folder)
     except OSError:
-        if previous.exists():
-            previous.rename(folder)
+        if old.exists():
+            old.rename(folder)
         raise
-    shutil.rmtree(previous, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager
@@ -303,51 +293,6 @@ def _swapping(folder: Path) -> Iterator[None]:
     name = hashlib.sha256(str(folder).encode()).hexdigest()[:2]  # 256 files at most; two folders may share one
     with FileLock(Path(tempfile.gettempdir()) / f"collabkit-{name}.lock", mode=0o666):
         yield
-
-
-def _previous(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.previous")
-
-
-def _find(folder: Path) -> Path:
-    """`folder`, or the previous artefact where a crash fell between the two renames of a swap."""
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise BundleError(f"{folder} is a file; an artefact is the folder that learn.export writes")
-    if _previous(folder).is_dir():
-        return _previous(folder)
-    raise FileNotFoundError(f"there is no artefact folder {folder}")
-
-
-def _is_bundle(folder: Path) -> bool:
-    try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("format") == "collabkit"
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, AttributeError):
-        return False
-
-
-def _read_config(folder: Path, files: dict[str, Path]) -> dict:
-    if "config.json" not in files:
-        raise BundleError(f"{folder} is no collabkit artefact: it has no config.json")
-    try:
-        config = json.loads(files["config.json"].read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BundleError(f"artefact {folder} is damaged: config.json is not valid JSON ({error})") from error
-    if not isinstance(config, dict) or config.get("format") != "collabkit":
-        raise BundleError(f"{folder} is no collabkit artefact: its config.json was written by something else")
-    version = config.get("version")
-    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
-        raise BundleError(
-            f"artefact {folder} has format version {version!r}, this collabkit ({__version__}) reads up to "
-            f"{FORMAT_VERSION}; update collabkit"
-        )
-    missing = {"model", "columns", "id_kinds", "sha256"} - set(config)
-    if missing or not isinstance(config["sha256"], dict):
-        raise BundleError(f"artefact {folder} is damaged: config.json lacks {sorted(missing) or 'checksums'}")
-    if config["sha256"].get("config.json") != _config_digest(config):
-        raise BundleError(f"artefact {folder} is damaged: config.json does not match its checksum; export it again")
-    return config
 
 
 def _read_features(path: Path, specs: dict, users: Vocab, items: Vocab) -> SideFeatures:
@@ -380,9 +325,24 @@ def _read_model(files: dict[str, Path], cls: type[Model], config: dict, data: Da
     return model
 
 
+def _read_fold(files: dict[str, Path], config: dict, model: Model, data: Dataset) -> FoldIn | None:
+    """The fold-in with the prior that the artefact holds, if it does."""
+    from safetensors import safe_open
+
+    if not (config.get("light") or {}).get("fold"):
+        return None
+    with safe_open(files[LIGHT], "pt") as file:  # of a large file what is needed alone
+        arrays = {name: file.get_tensor(name).clone() for name in file.keys() if name.startswith("fold.")}  # noqa: SIM118
+    if not all_finite(arrays.values()):
+        raise ValueError("light.safetensors has a prior that is NaN or infinite")
+    return read_fold(model, data, arrays)
+
+
 def _als_options(options) -> dict | None:
     """What the tables are the solution of, if they are of anything; artefacts of older versions do not say."""
-    if options is not None and not (isinstance(options, dict) and all(map(np.isscalar, options.values()))):
+    needed, number = {"reg", "unobserved_weight", "nu"}, (int, float)
+    whole = isinstance(options, dict) and needed <= set(options)
+    if options is not None and not (whole and all(isinstance(value, number) for value in options.values())):
         raise ValueError(f"config.json has options of least squares that are none: {options!r}")
     return options
 
@@ -497,17 +457,3 @@ def _moments(table: pd.DataFrame, name: str, field: Field) -> Tensor:
     if not np.isfinite(numbers).all():
         raise ValueError(f"interactions.parquet has {name} that is NaN or infinite")
     return torch.from_numpy(numbers)
-
-
-def _config_digest(config: dict) -> str:
-    """Checksum of all of config.json but this checksum."""
-    files = {name: value for name, value in config["sha256"].items() if name != "config.json"}
-    text = json.dumps({**config, "sha256": files}, sort_keys=True, default=_plain)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _plain(value):
-    """A NumPy number (in a column name or a metric) as JSON can hold it."""
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"config.json cannot hold {value!r}, a {type(value).__name__}")

@@ -32,15 +32,17 @@ from collabkit.evaluate.tables import predict_ratings
 from collabkit.evaluate.task import RankingTask, held_out
 from collabkit.models.base import Model, answering, say_untrained
 from collabkit.models.scorers import DotScorer, ItemTable, Scorer
+from collabkit.retrieval.content import ContentCosines
 from collabkit.retrieval.diversity import Diversity, item_likeness
-from collabkit.retrieval.index import Index, judged_index
+from collabkit.retrieval.index import Index
 from collabkit.retrieval.neighbours import check_k, cosines, nearest
 from collabkit.retrieval.ranking import Asked, block_size, top_k
 from collabkit.retrieval.tilt import Tilt
-from collabkit.serve import exchange, hub
+from collabkit.serve import exchange, exports, hub, indexed
 from collabkit.serve.artefact import load_artefact, save_artefact
 from collabkit.serve.audience import top_users
 from collabkit.serve.choices import is_one, read_choice
+from collabkit.serve.light_state import fold_of
 from collabkit.serve.lock import ReadWriteLock, reads, writes
 from collabkit.serve.moments import at_moment, in_turn, moment_of
 from collabkit.serve.wanted import Limits, Wanted
@@ -79,7 +81,8 @@ class Recommender:
         self.model, self.config = model, config or {}
         self.data, self.lock = Dataset.of(data if valid is None else (data, valid)), ReadWriteLock()
         self._kept: dict[str, tuple] = {}  # by what it is: the model's version, and what was computed from it
-        self._index: tuple | None = None  # the arguments of `use_index`
+        self._search: indexed.Search | None = None  # by an index; None for exact search
+        self._picked: indexed.Picked | None = None  # what was measured last
 
     users = property(attrgetter("data.users"), doc="The users' ids.")
     items = property(attrgetter("data.items"), doc="The items' ids.")
@@ -88,20 +91,73 @@ class Recommender:
     valid = property(attrgetter("data.valid"), doc="The validation interactions, or None.")
 
     @classmethod
-    def load(cls, folder: str | Path, models: Sequence[type[Model]] = ()) -> "Recommender":
+    def load(cls, folder: str | Path, models: Sequence[type[Model]] = (), *, index: str = "exact") -> "Recommender":
         """The recommender in an artefact folder written by `learn.export`; see `serve.load_artefact` for errors.
 
         Args:
             folder: the artefact.
             models: the class of its model, where that is not one of the library's.
+            index: `'exact'`, or as of `use_index`, `'auto'` or `'faiss'`: the index that is stored in the artefact. One
+                that has none is measured and stored, where the folder can be written to. faiss reads its file: take
+                indexes from folders that you trust.
+
+        Raises:
+            ValueError: another `index`, or a damaged one.
         """
+        if index != "exact" and index not in indexed.NAMES:
+            raise ValueError(f"index must be 'exact', 'auto' or 'faiss', got {index!r}")
         artefact = load_artefact(folder, models)
-        return cls(artefact.model, artefact.data, config=artefact.config)
+        found = cls(artefact.model, artefact.data, config=artefact.config)
+        if artefact.fold is not None:
+            found._kept["fold"] = (found.model.version(), found.data, artefact.fold)
+        if index != "exact":
+            found._take_index(Path(folder).expanduser().resolve(), index)
+        return found
+
+    def _take_index(self, folder: Path, name: str) -> None:
+        """Search with the index that a folder has, or measure, and store what was found."""
+        found = indexed.stored(folder, self, exact=name == "auto")
+        if found is not None:
+            self._search, self._picked = found
+            return
+        self.use_index(name)
+        try:
+            indexed.write_index(folder, self._picked, indexed.item_vectors(self.model))
+        except OSError as error:
+            say(f"the index is not stored in {folder} ({error.strerror or error}): it is measured at each load")
 
     @reads
-    def save(self, folder: str | Path, *, metrics: dict | None = None) -> Path:
-        """Write the artefact; see `serve.save_artefact`."""
-        return save_artefact(folder, self.model, self.data, metrics=metrics)
+    def save(
+        self, folder: str | Path, *, metrics: dict | None = None, light: bool = True, onnx: bool = False
+    ) -> Path:  # fmt: skip
+        """Write the artefact, with the index that was measured, if any; see `serve.save_artefact`.
+
+        Args:
+            folder, metrics: where, and figures to keep with it.
+            light: write what `serve.light.Light` answers from, too, and the prior of the fold-in, which is fitted for
+                it if no history was asked about before.
+            onnx: and the model's network for ONNX Runtime, where it has one that such answers need.
+
+        Raises:
+            ImportError: `onnx` or `onnxruntime` is missing.
+        """
+        fold = fold_of(self.model, self.data, lambda: self.fold) if light else None
+
+        def extra(new: Path) -> dict:
+            self._write_index(new)
+            about = exports.export_onnx(self.model, self.data, new) if onnx else None
+            return {"onnx": about} if about else {}
+
+        return save_artefact(folder, self.model, self.data, metrics=metrics, light=light, fold=fold, extra=extra)
+
+    def _write_index(self, folder: Path) -> None:
+        """Write the index that was measured, if it is of the vectors that the items have now."""
+        if self._picked is None:
+            return
+        vectors = indexed.item_vectors(self.model)
+        mine = None if self._search is None else self._search.vectors
+        if mine is None or (mine.shape == vectors.shape and torch.equal(mine, vectors)):
+            indexed.write_index(folder, self._picked, vectors)
 
     @takes_tables
     @reads
@@ -151,7 +207,7 @@ class Recommender:
 
     def _interval(self, user_idx: Tensor, ratings: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
         """The ends `(n,)` of the intervals around ratings, within their range."""
-        half = self.model.calibration.width(self.data.known.lengths[user_idx], level)
+        half = self.model.calibration.width(self.data.known.lengths[user_idx].numpy(), level)
         low, high = self.model.y_range or (-np.inf, np.inf)
         return np.maximum(ratings - half, np.float32(low)), np.minimum(ratings + half, np.float32(high))
 
@@ -306,6 +362,26 @@ class Recommender:
         because = (n_why, query, told) if n_why else None
         return self._lists(asked, at, in_turn(query), wanted, because=because)
 
+    @gives_tables
+    @reads
+    def history(self, user) -> pd.DataFrame:
+        """What is known of a user: the training and validation rows and those folded in by, the latest last.
+
+        Args:
+            user: an external id.
+
+        Returns:
+            DataFrame with the item column and those of ratings, times and counts, where the data has such; a time is
+            None where a row has none, as of users who were folded in.
+
+        Raises:
+            KeyError: the user is unknown.
+
+        Example:
+            >>> rec.history('ann')['title'].iloc[-1]  # doctest: +SKIP
+        """
+        return self.data.rows_of(self._encode(self.users, user, "raise")[:1])
+
     @takes_tables
     @reads
     def why(self, user=None, item=None, *, history=None, by: str = "history", context=None) -> pd.DataFrame:
@@ -408,13 +484,30 @@ class Recommender:
 
     @gives_tables
     @reads
-    def similar_items(self, item, k: int = 10) -> pd.DataFrame:
+    def similar_items(self, item, k: int = 10, *, by: str = "vectors") -> pd.DataFrame:
         """The `k` items whose factors have the largest cosine with those of `item` (one id or several).
+
+        Args:
+            item: external ids.
+            k: how many; items that nothing is known of are in no list.
+            by: `'vectors'`: what the model has learned, by the cosine of factors or its own measure; `'content'`: the
+                items' features alone, also of items that nobody has met. See `retrieval.content.ContentCosines`.
 
         Returns:
             DataFrame with columns `item` (asked; only for several), the item column, `rank`, `similarity` (-1 to 1).
+
+        Raises:
+            KeyError: an unknown item.
+            TypeError: `by='content'` of data without item features.
+            ValueError: another `by`; `by='content'` of an item of which no features are known.
+
+        Example:
+            >>> rec.similar_items('Alien (1979)', k=3, by='content')  # doctest: +SKIP
         """
-        return self._similar(item, k, "item")
+        if by not in ("vectors", "content"):
+            raise ValueError(f"by must be 'vectors' or 'content', got {by!r}")
+        content = lambda: self._keep("content", lambda: ContentCosines(self.model, self.data))  # noqa: E731
+        return self._similar(item, k, "item", content() if by == "content" else None)
 
     @gives_tables
     @reads
@@ -454,30 +547,64 @@ class Recommender:
 
     @writes
     def use_index(
-        self, make: Callable[[Tensor], Index] | None, *, k: int = 10, min_recall: float = 0.95, n_queries: int = 1000
-    ) -> float:
+        self, make: Callable[[Tensor], Index] | str | None, *, k: int = 10, min_recall: float = 0.95,
+        n_queries: int = 1000, batch: int = 32, seconds: float = 600.0,
+    ) -> float:  # fmt: skip
         """Search with an index rather than exactly, if it finds enough of what exact search finds.
 
         Args:
-            make: function from the items' vectors `(n_items, d)` to an `Index`; None for exact search again. After more
-                training it is called, and judged, again.
+            make: `'auto'`: build the indexes of faiss that may fit, measure each against exact search on this model's
+                users, and keep the quickest that finds enough; or exact search, where that costs too little to be
+                worth it, as of some ten thousand items. `'faiss'`: likewise, but never exact search. `index_report`
+                says what was measured, and `save` stores it. Or a function from the items' vectors `(n_items, d)` to an
+                `Index`; None for exact search again. After more training it is made, and judged, again.
             k, n_queries: the recall of the top `k` is measured on the vectors of so many users.
             min_recall: below it the index is refused.
+            batch: of `'auto'` and `'faiss'`, how many are asked at once when the time is taken.
+            seconds: likewise, how long an index may take to be built; slower ones are left out.
 
         Returns:
             Its recall against exact search on this model's own vectors.
 
         Raises:
+            ImportError: faiss is missing: `pip install 'collabkit[faiss]'`.
             TypeError: the model's score is no dot product.
-            ValueError: the recall is too low.
+            ValueError: the recall is too low; another name.
+
+        Example:
+            >>> rec.use_index('auto')     # doctest: +SKIP
+            >>> rec.index_report()        # doctest: +SKIP
         """
-        self._kept.pop("index", None)
-        self._index = None if make is None else (make, k, min_recall, n_queries)
-        try:
-            return 1.0 if make is None else self._judged_index()[1]
-        except BaseException:
-            self._index = None
-            raise
+        if isinstance(make, str) and make not in indexed.NAMES:
+            raise ValueError(f"an index is 'auto', 'faiss', a function that makes one, or None; got {make!r}")
+        self._search = self._picked = None
+        if make is None:
+            return 1.0
+        options = {"k": k, "min_recall": min_recall, "n_queries": n_queries}
+        if isinstance(make, str):
+            self._search, self._picked = indexed.pick(self, make, batch=batch, seconds=seconds, **options)
+            return self._picked.recall
+        search = indexed.Search(make, **options)
+        recall = search.ready(self)[1]
+        self._search = search
+        return recall
+
+    @reads
+    def index_report(self) -> pd.DataFrame:
+        """What `use_index('auto')` measured.
+
+        Returns:
+            DataFrame by index: `effort` (cells looked at, or candidates kept), `recall` of the exact top k of the items
+            that are not hidden, `short`, the share of lists that it leaves too short (and that are searched exactly
+            then), `ms` a query in batches and `ms_alone` one at a time, exact search for the short ones included,
+            `build_seconds`, and a `note` why it is out. `attrs` has what was `chosen` and `why`, and the sizes.
+
+        Raises:
+            ValueError: nothing was measured.
+        """
+        if self._picked is None:
+            raise ValueError("no index was measured: call use_index('auto'), or load an artefact with index='auto'")
+        return self._picked.report.copy()
 
     @takes_tables
     @reads
@@ -674,6 +801,61 @@ class Recommender:
             >>> ranx.evaluate(ranx.Qrels(rec.to_qrels()), ranx.Run(rec.to_run()), 'ndcg@10')  # doctest: +SKIP
         """
         return exchange.to_qrels(self, on, threshold)
+
+    @reads
+    def to_onnx(self, file: str | Path, what: str = "score", *, k: int = 10) -> Path:
+        """Write the model as an ONNX file, which runs without torch and this library, by ONNX Runtime for one.
+
+        Inputs are named tensors with any number `b` of rows; which of these a model asks for, by what it `needs`,
+        stands in the file: `users` `(b,)` int64 indices; `history` `(b, l)` int64 indices of items, the latest last,
+        filled up at the right, and `lengths` `(b,)`; `context.NAME` `(b,)` codes or `(b, size)` numbers. An index is
+        the row of an id in the files beside it, `NAME.users.parquet` and `NAME.items.parquet`, counted from 1; 0 is
+        unknown.
+
+        The answers are compared with the model's, for questions of several sizes, before anything is written.
+
+        Args:
+            file: where; its folder is made.
+            what: `'score'`: of pairs, `users` (or histories) and `items` `(b,)`, the score `(b,)` that `model.forward`
+                gives. `'topk'`: `items` `(b, k)`, the best first and 0 where fewer are left, and `scores`, -inf there;
+                it also asks for `hidden` `(b, h)`, items that are no answers, filled up with 0. `'encoder'`: `vectors`
+                `(b, d)` of users, whose products with `vectors('items')` are the logits: by histories, or of models
+                with user features by `feature.NAME` `(b, size)`, shares of categories or numbers as `Features.matrix`
+                has them, what `add_users` would give to somebody new. `'vectors'`: likewise of known users. `'logits'`:
+                those of all items, `(b, n_items)`, unknown ones in column 0.
+            k: of `'topk'`.
+
+        Returns:
+            The file. Its meta data have, as JSON under `collabkit`: `what`, `k`, `inputs`, `fields` (categories and
+            scales of features and context), the numbers of users and items, the names of the files of `ids`, the
+            `format`, and a SHA-256 of weights and data as `content`.
+
+        Raises:
+            ImportError: `onnx` or `onnxruntime` is missing: `pip install 'collabkit[onnx]'`.
+            TypeError: a model without a graph (a closed-form one, a pipeline, `TimeSVD`), or without vectors.
+            ValueError: another `what`; `k` out of range; tables of more than 2 GB.
+            RuntimeError: the file's answers would be others than the model's.
+
+        Example:
+            >>> rec.to_onnx('served/lists.onnx', 'topk', k=20)  # doctest: +SKIP
+        """
+        return exports.to_onnx(self.model, self.data, file, what, k)
+
+    @reads
+    def to_torch_export(self, file: str | Path, what: str = "score", *, k: int = 10) -> Path:
+        """Write the model as torch's own exported program (`.pt2`), which runs without this library.
+
+        Arguments, inputs, their order and the check are those of `to_onnx`; the meta data are the extra file
+        `collabkit.json`. `GRURec` is written out event by event, which takes about a second an event of its `length`.
+
+        Raises:
+            TypeError, ValueError, RuntimeError: as of `to_onnx`.
+
+        Example:
+            >>> rec.to_torch_export('served/score.pt2')                             # doctest: +SKIP
+            >>> torch.export.load('served/score.pt2').module()(users, items)       # doctest: +SKIP
+        """
+        return exports.to_torch_export(self.model, self.data, file, what, k)
 
     def to_hub(
         self, repo_id: str, *, private: bool = True, token: str | None = None, commit_message: str | None = None
@@ -941,19 +1123,9 @@ class Recommender:
             kept = self._kept[name] = (*state, compute())
         return kept[2]
 
-    @torch.no_grad()
     def _judged_index(self) -> tuple[Index, float]:
         """The index that `use_index` asked for, on the weights as they are, and its recall."""
-        (make, k, min_recall, n_queries), model = self._index, self.model
-        every, users = torch.arange(len(self.items), device=model.device), torch.arange(1, len(self.users))[:n_queries]
-
-        def compute() -> tuple[Index, float]:
-            vectors = model.item_vectors(every).cpu()
-            queries = model.user_vectors(self._asker()(users).to(model.device)).cpu()
-            return judged_index(make, vectors, queries, k, self.data.seen.of(users), min_recall)
-
-        with answering(model):
-            return self._keep("index", compute)
+        return self._keep("index", lambda: self._search.ready(self))
 
     def _scorer(self, candidates: Tensor, max_memory: int | str) -> Scorer:
         """A scorer of `candidates` `(c,)`, ascending; the vectors of all items are kept."""
@@ -1008,7 +1180,7 @@ class Recommender:
     def _lean(self, tilt: Tilt, diversity: Diversity) -> dict:
         """What puts items in another order than that of their scores, if anything, as parts of `Wanted`."""
         offsets = tilt.offsets(self.data)
-        if offsets is not None and self._index is not None:
+        if offsets is not None and self._search is not None:
             raise ValueError("novelty_weight= and half_life= rank all items anew, but an index finds those with the "
                              "best scores alone; search exactly first: use_index(None)")  # fmt: skip
         return {"offsets": offsets, "rerank": diversity.ranker(lambda: self._likeness(diversity.by))}
@@ -1021,7 +1193,7 @@ class Recommender:
     def _wanted(self, limits: Limits, rows: Tensor, seen: Runs | None, **options) -> Wanted:
         """What the users at `rows` `(b,)` ask for, the `seen` items hidden."""
         allowed = limits.allow.pairs
-        if allowed is not None and self._index is not None:
+        if allowed is not None and self._search is not None:
             raise ValueError("items= by user is no question for an index, which knows one list for all; search exactly "
                              "first: use_index(None)")  # fmt: skip
         return Wanted(
@@ -1048,7 +1220,7 @@ class Recommender:
     ) -> pd.DataFrame:
         """The lists of the users at `chosen` `(b,)`, of whom `ask` makes queries, beside who `asked`, as a table."""
         with answering(self.model), torch.inference_mode():
-            best, logits = (self._exact if self._index is None else self._found)(chosen, ask, wanted)
+            best, logits = (self._exact if self._search is None else self._found)(chosen, ask, wanted)
             scores = {"score": self.model.activation(logits)}
             if isinstance(self.model.calibration, Probabilities):
                 scores["probability"] = torch.from_numpy(self.model.calibration(logits.cpu().numpy()))
@@ -1091,12 +1263,13 @@ class Recommender:
         data["rank"] = left.cumsum(1)[left]
         return new_frame(data | {name: values[left] for name, values in scores.items()})
 
-    def _similar(self, ids, k: int, side: str) -> pd.DataFrame:
+    def _similar(self, ids, k: int, side: str, measure: Callable[[Tensor], Tensor] | None = None) -> pd.DataFrame:
         say_untrained(self.model)
         vocab = getattr(self, f"{side}s")
         rows, n = self._encode(vocab, ids, "raise"), len(vocab)
         k, own = check_k(k, n), side == "item" and self.model.has_similarity
-        found, best = nearest(self.model.item_similarity if own else self._cosines(side), rows, k, n)
+        measure = measure or (self.model.item_similarity if own else self._cosines(side))
+        found, best = nearest(measure, rows, k, n)
         asked = {} if is_one(vocab, ids) else {f"similar_to_{vocab.name}": vocab.decode(rows.numpy())}
         return self._frame(side, found, k, asked, f"{side}s", similarity=best)
 

@@ -85,9 +85,8 @@ class Explainer:
         solved = (data.train.counts("user")[users] > 0) if equations is not None else torch.zeros(len(users)) > 0
         folded = ~solved & (told.lengths > 0)
         if bool(solved.any()):
-            events = equations.events(data.train, users[solved])
             origin[solved] = 0.0
-            pieces[solved[told.rows], : equations.Q.shape[1]] = equations.pieces(events, users[solved])
+            pieces[solved[told.rows], : equations.Q.shape[1]] = equations.pieces(users[solved])
         if bool(folded.any()):
             at = folded.nonzero().squeeze(1)
             origin[folded], pieces[folded[told.rows]] = self.fold().pieces(told.of(at), users[at])
@@ -109,18 +108,13 @@ class Explainer:
 
 def equations(model: Model, data: Dataset) -> LeastSquares | None:
     """The equations that the vectors of a model's users fulfil, if they are those of `fit_als`."""
-    plain = tuple(model.needs) == ("users",) and model.has_vectors and model.user_side.can_write
-    if data.rated or model.y_range is not None or not plain:
+    if model.als is None:
         return None
-    (P, *biases), (Q, *others) = model.parts("user"), model.parts("item")
-    plain = torch.equal(P, model.user_side.read(torch.arange(data.n_users))[0].cpu())  # nothing is added to the row
-    met = [data.train.counts(side) > 0 for side in ("user", "item")]  # the other rows are answers for the unknown
-    parts = ((part, rows) for rows, side in zip(met, (biases, others), strict=True) for part in side)
-    if not plain or any(bool(part[rows].any()) for part, rows in parts):
-        return None
-    return LeastSquares.find(
-        *(part.double() * rows[:, None] for part, rows in zip((P, Q), met, strict=True)), data.train
-    )
+    tables = [side.read(torch.arange(side.n))[0].cpu().double() for side in model.sides]
+    met = [data.train.counts(side.name) > 0 for side in model.sides]  # the other rows are answers for the unknown
+    P, Q = (table * rows[:, None] for table, rows in zip(tables, met, strict=True))
+    found = LeastSquares(P, Q, data, model.als)
+    return found if found.hold() else None
 
 
 def additive(model: ClosedForm, history: Runs, items: Tensor) -> Shares:

@@ -64,6 +64,13 @@ class LeanRecorder(Recorder):
         learn.smooth_loss = self.smooth_loss.value
         self.losses.append(learn.smooth_loss)
 
+    def after_train(self):
+        """As fastai; the losses of the epoch come to the CPU, as fastai's are, but all at once: no step waits."""
+        new = next((i for i, loss in enumerate(self.losses) if not loss.is_cpu), len(self.losses))
+        if new < len(self.losses):
+            self.losses[new:] = torch.stack(list(self.losses[new:])).cpu().unbind()
+        super().after_train()
+
 
 class _LeanSmoothLoss(AvgSmoothLoss):
     def accumulate(self, learn):
@@ -135,7 +142,7 @@ class ColdRows(Callback):
             return
         asked = data.valid.item_idx.unique()  # of all items, where there are metrics
         side, cold = model.item_side, data.train.counts("item")[asked] == 0
-        foretell = bool(len(self.learn.metrics)) or side.can_write and bool((side.given[asked] & cold).any())
+        foretell = bool(len(self.learn.metrics)) or (side.can_write and bool((side.given[asked] & cold).any()))
         fill_cold_items(model, data.train, foretell=foretell)
         self.filled = model.version() if foretell else None
 

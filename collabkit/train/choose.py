@@ -11,6 +11,7 @@ from collabkit.models import NCF, CollFilter, EmbeddingNN, Model, SASRec
 from collabkit.models.base import as_model, check_y_range, make_for, option_names
 from collabkit.models.mlp import emb_sz_rule
 from collabkit.train.batches import Windows
+from collabkit.train.start import START
 
 
 class _Usual(int):
@@ -19,13 +20,34 @@ class _Usual(int):
 
 N_FACTORS = _Usual(50)  # fastai's default; models with one of their own keep that
 
-__all__ = ["N_FACTORS", "rating_model", "other_model", "choose_loss", "check_ratings"]
+__all__ = ["N_FACTORS", "rating_model", "other_model", "is_plain", "choose_loss", "choose_start", "check_ratings"]
 
 
-def choose_loss(dls, loss_func):
+def is_plain(dls, model) -> bool:
+    """Whether a model of events is the two tables of `CollFilter`, which least squares can solve for."""
+    events = getattr(dls, "feedback", "explicit") == "implicit" and not isinstance(dls.train.batches, Windows)
+    return events and dls.n_inp > 1 and type(model) is CollFilter and not model.features
+
+
+def choose_start(dls, model, start: str | None, named: bool) -> str:
+    """Where the training of a new model begins: `start`, or where a user has `named` nothing of it, by its kind.
+
+    Raises:
+        ValueError: it is none of `START`, or of a model that least squares cannot solve for.
+    """
+    if start not in (None, *START):
+        raise ValueError(f"start must be one of {', '.join(map(repr, START))}, or None, got {start!r}")
+    if start == "als" and not is_plain(dls, model):
+        raise ValueError("start='als' is for CollFilter on implicit feedback, without side features and history=; got "
+                         f"{type(model).__name__}")  # fmt: skip
+    return start or ("als" if is_plain(dls, model) and not named else "random")
+
+
+def choose_loss(dls, loss_func, model=None):
     """The loss in the form that the batches want: mean squared error for ratings, else by default `bce`.
 
-    Of what comes next it is `sampled_softmax`.
+    Of what comes next, and of a `CollFilter` without side features, it is `sampled_softmax`: it keeps what least
+    squares has solved for, where few negatives and `bce` lose some of it.
 
     Raises:
         ValueError: a ranking loss for ratings, or a loss of predictions and targets for implicit feedback.
@@ -46,7 +68,7 @@ def choose_loss(dls, loss_func):
             f"{loss_func!r} compares predictions with targets, and implicit feedback has none: pass the name of a "
             "ranking loss ('bce', 'bpr', ...) or a function of pos (bs,) and neg (bs, n)"
         )
-    usual = "sampled_softmax" if isinstance(dls.train.batches, Windows) else "bce"
+    usual = "sampled_softmax" if isinstance(dls.train.batches, Windows) or is_plain(dls, model) else "bce"
     return loss_func if isinstance(loss_func, RankingLoss) else RankingLoss(usual if loss_func is None else loss_func)
 
 

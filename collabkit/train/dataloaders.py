@@ -264,7 +264,8 @@ class CollabDataLoaders(DataLoaders):
         """Raise as `of` would of data whose training rows are `weighted` or not."""
         if self._options is None:
             raise TypeError("these dataloaders were put together from loaders: make them by CollabDataLoaders.from_df")
-        if self.weights not in INVERSE and self.train.dataset.weight is not None and not weighted:
+        train = self.train.dataset  # weights that are made of counts are made anew, of those of the other data
+        if self.weights not in INVERSE and train.weight is not None and train.count is None and not weighted:
             raise ValueError(f"the weights of the rows ({self.weights or 'given'}) are known for the training rows "
                              "alone: make new dataloaders of the whole table, from_df(valid_pct=0)")  # fmt: skip
 

@@ -19,11 +19,12 @@ from collabkit.models.base import Model, as_model, check_y_range, probe
 from collabkit.serve import Recommender, load_artefact
 from collabkit.train.als_defaults import pick_als
 from collabkit.train.callbacks import AlternatingLeastSquares
-from collabkit.train.choose import N_FACTORS, check_ratings, choose_loss, other_model, rating_model
+from collabkit.train.choose import N_FACTORS, check_ratings, choose_loss, choose_start, other_model, rating_model
 from collabkit.train.dataloaders import CollabDataLoaders
 from collabkit.train.delegates import delegates
 from collabkit.train.loop import LeanLearner
 from collabkit.train.refit import recorded, refit_all
+from collabkit.train.start import StartSolved
 from collabkit.train.update import update
 
 __all__ = ["collab_learner", "CollabLearner", "load_learner"]
@@ -245,9 +246,9 @@ class CollabLearner(LeanLearner):
         self.opt = None  # it holds the tables as they were
         return self
 
-    def similar_items(self, item, k: int = 10) -> pd.DataFrame:
-        """The `k` nearest items by cosine; see `Recommender.similar_items`."""
-        return self.recommender.similar_items(item, k)
+    def similar_items(self, item, k: int = 10, *, by: str = "vectors") -> pd.DataFrame:
+        """The `k` nearest items by what was learned or by features; see `Recommender.similar_items`."""
+        return self.recommender.similar_items(item, k, by=by)
 
     def next_items(self, item, k: int = 10) -> pd.DataFrame:
         """The `k` items that are expected right after `item`; see `Recommender.next_items`."""
@@ -272,6 +273,16 @@ class CollabLearner(LeanLearner):
         """What is said of new users when n of their rows become known; see `Recommender.evaluate_fold_in`."""
         return self.recommender.evaluate_fold_in(on, **kwargs)
 
+    @delegates(Recommender.to_onnx)
+    def to_onnx(self, file: str | Path, what: str = "score", **kwargs) -> Path:
+        """Write the model as an ONNX file, which runs without torch; see `Recommender.to_onnx`."""
+        return self.recommender.to_onnx(file, what, **kwargs)
+
+    @delegates(Recommender.to_torch_export)
+    def to_torch_export(self, file: str | Path, what: str = "score", **kwargs) -> Path:
+        """Write the model as torch's exported program; see `Recommender.to_torch_export`."""
+        return self.recommender.to_torch_export(file, what, **kwargs)
+
     def export(self, folder: str | Path = "export") -> Path:
         """Write the artefact (no pickle) that `load_learner` and `Recommender.load` read; see `serve.save_artefact`.
 
@@ -283,14 +294,15 @@ class CollabLearner(LeanLearner):
 def collab_learner(
     dls: CollabDataLoaders, n_factors: int = N_FACTORS, use_nn: bool = False, emb_szs=None, layers=None,
     config: Mapping | None = None, y_range: tuple[float, float] | None = None, loss_func=None, *, model=None,
-    seed: int | None = None, wd_on: str = "factors", **kwargs,
+    seed: int | None = None, wd_on: str = "factors", start: str | None = None, **kwargs,
 ) -> CollabLearner:  # fmt: skip
     """A learner for ratings or for implicit feedback, with fastai's signature and defaults.
 
-    Of implicit feedback `learn.fit_als()` is what to do where nothing is known of good settings. A few epochs by
-    gradient with fastai's learning rate and batches of 64 get no further than popularity: on ML-latest-small, a random
-    fifth held out, seed 0, NDCG@10 is .167 after `fit_one_cycle(5)`, .171 by popularity, .310 by `ItemKNN` and .336 by
-    `fit_als()`.
+    Of implicit feedback the dot-product model begins at a few sweeps of least squares, as five epochs from random rows
+    with fastai's learning rate and batches of 64 get no further than popularity: on ML-latest-small, a random fifth
+    held out, three seeds, NDCG@10 is .330 after `fit_one_cycle(5)` with nothing named (.171 from random rows), .171 by
+    popularity, .306 by `ItemKNN`, and .339 by `learn.fit_als()`, which is quicker and still what to do first. See
+    docs/decisions/0018-counts-and-defaults.md for other data.
 
     Args:
         dls: batches from `CollabDataLoaders`.
@@ -303,12 +315,16 @@ def collab_learner(
         layers: widths of the hidden layers, for models that have them; default `[n_factors]` with `use_nn` on ratings.
         config: with `use_nn`, a dict of `ps`, `embed_p`, `use_bn`, `bn_final`, `y_range` as from `tabular_config`.
         y_range: `(low, high)` of predicted ratings, a little wider than the ratings, e.g. `(0, 5.5)`.
-        loss_func: for ratings default mean squared error. For implicit feedback a name in `losses.LOSSES` (`'bce'`, the
-            default, `'bpr'`, `'hinge'`, `'softmax'`, `'sampled_softmax'`, ...) or a function of the positives' scores
-            `(bs,)` and the negatives' `(bs, n)`, -inf where one does not count.
+        loss_func: for ratings default mean squared error. For implicit feedback a name in `losses.LOSSES`
+            (`'sampled_softmax'`, the default of the dot-product model without side features, `'bce'`, that of other
+            models, `'bpr'`, `'hinge'`, `'softmax'`, ...) or a function of the positives' scores `(bs,)` and the
+            negatives' `(bs, n)`, -inf where one does not count.
         model: another model: a class, e.g. `TwoTower`, or one that is made already.
         seed: of the initial weights and of training; default the dataloaders' seed.
         wd_on: `'factors'`: weight decay spares biases; `'all'`: it touches every table, as in fastai.
+        start: where the first fit by gradient begins: `'als'`, at the rows that five sweeps of least squares give, or
+            `'random'`. Default `'als'` for a new dot-product model of implicit feedback without side features, where
+            neither `loss_func` nor `init_std` is named.
         **kwargs: options of the model (`ps`, `embed_p`, `init_std`, `sparse`, `similarity`, ...), and fastai's
             `Learner` arguments (`metrics`, `cbs`, `lr`, `wd`, `opt_func`, `path`, ...).
 
@@ -321,7 +337,7 @@ def collab_learner(
     seed = check_seed(getattr(dls, "seed", 0) if seed is None else seed)
     y_range = check_y_range(y_range)
     implicit = getattr(dls, "feedback", "explicit") == "implicit"
-    loss_func, is_new = choose_loss(dls, loss_func), not isinstance(model, torch.nn.Module)
+    is_new, named = not isinstance(model, torch.nn.Module), loss_func is not None or "init_std" in kwargs
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
         given = {"emb_szs": emb_szs, "layers": layers, "config": config, "y_range": y_range}
@@ -329,6 +345,8 @@ def collab_learner(
             model = rating_model(dls, n_factors, use_nn, **given, options=kwargs)
         else:
             model = other_model(dls, model, n_factors, use_nn, **given, options=kwargs)
+    start = choose_start(dls, model, start, named or not is_new)
+    loss_func = choose_loss(dls, loss_func, model)
     if as_model(model) is not None:
         check_ratings(dls, model.y_range)
         model.name_rows(*dls.classes.values())
@@ -338,6 +356,8 @@ def collab_learner(
             model.drop_user_bias(reset=True)
     learn = CollabLearner(dls, model, loss_func, seed=seed, wd_on=wd_on, **kwargs)
     learn.recipe.options = options
+    if start == "als":
+        learn.add_cb(StartSolved())
     if not is_new and getattr(model, "trained", False):
         learn.recipe.foreign = f"the {type(model).__name__} that it was given, which was trained before"
     return learn
@@ -367,4 +387,4 @@ def load_learner(
     feedback = read_feedback(word, n_neg=n_neg, negatives=negatives, by_user=by_user)
     options = {"path": path, "seed": 0, "bs": bs, "val_bs": val_bs, "device": device}
     dls = CollabDataLoaders.from_dataset(data, feedback=feedback, **options)
-    return CollabLearner(dls, model.to(dls.device), choose_loss(dls, loss_func), **kwargs)
+    return CollabLearner(dls, model.to(dls.device), choose_loss(dls, loss_func, model), **kwargs)

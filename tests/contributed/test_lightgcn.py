@@ -81,10 +81,11 @@ class LightGCN(DotModel):
         state = self.version(), torch.is_grad_enabled()
         if self.kept is None or self.kept[0] != state:
             tables = {"user": self.u_weight.weight, "item": self.i_weight.weight}
+            self.edges = tuple(edges.to(self.device) for edges in self.edges)  # no buffers: a CSR has no one storage
             means = Propagate.apply(*tables.values(), self.edges, self.options["n_layers"])
             scale, rows = self.options["temperature"] ** -0.5, {}
             for (side, table), mean in zip(tables.items(), means, strict=True):
-                linked = F.pad(self.linked[side], (0, len(table) - len(self.linked[side])))[:, None]
+                linked = F.pad(self.linked[side], (0, len(table) - len(self.linked[side])))[:, None].to(table.device)
                 rows[side] = torch.where(linked, F.normalize(mean, dim=1) * scale, table)
             self.kept = state, rows
         return self.kept[1][name]

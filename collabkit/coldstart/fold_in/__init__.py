@@ -55,6 +55,7 @@ class FoldIn:
             why = f"computed{', from a history=' if 'history' in model.needs else ''}"
             raise TypeError(f"folding in needs a model with rows for users; those of {type(model).__name__} are {why}")
         self.model, self.data, self._options = model, data, options
+        self._state: dict[str, Tensor] | None = None
 
     @cached_property
     def scores(self) -> UserScores:
@@ -70,7 +71,25 @@ class FoldIn:
         if not all_finite(every):
             raise ValueError("the model's rows are NaN: its training diverged; train again with a lower learning rate")
         with torch.inference_mode(False), torch.no_grad():
+            if self._state is not None:
+                return cls.restored(self.scores, self.data.train, self._state)
             return cls(self.scores, self.data.train, **self._options)
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the prior is known, so that no call has to fit it."""
+        return self._state is not None or "solver" in vars(self)
+
+    def state(self) -> dict[str, Tensor]:
+        """What was fitted, tensors on the CPU, for `restored`."""
+        return {name: value.detach().cpu().contiguous() for name, value in self.solver.state().items()}
+
+    @classmethod
+    def restored(cls, model: Model, data: Dataset, state: dict[str, Tensor]) -> "FoldIn":
+        """The fold-in that gave `state`, of the same model and data; nothing is fitted."""
+        new = cls(model, data)
+        new._state = state
+        return new
 
     def for_items(self, data: Dataset) -> "FoldIn":
         """The same with items that have changed or become more since; how the users are distributed is kept."""
@@ -95,9 +114,7 @@ class FoldIn:
         Raises:
             ValueError: an empty history, an item index out of range, ratings that are NaN, missing or undue.
         """
-        weight = None if histories.weight is None else histories.weight.cpu().double()
-        histories = Runs(histories.start.cpu(), histories.values.cpu(), self.data.n_items, weight)
-        check_histories(histories, self.data.rated, self.data.train.confidence is not None)
+        histories = self._checked(histories)
         at = torch.zeros(len(histories), dtype=torch.int64) if at is None else at.cpu()
         if at.shape != (len(histories),):
             raise ValueError(f"at must name {len(histories)} users, one a history, got shape {tuple(at.shape)}")
@@ -106,7 +123,7 @@ class FoldIn:
         if len(histories):
             with torch.inference_mode(False), torch.no_grad():
                 at = at.clone()
-                found = self.solver.rows(histories, at, self._lift(at))
+                found = self.solver.rows(histories, at, self.lift(at))
         return [part.to(self.model.device, torch.float32) for part in found.split(widths, dim=1)]
 
     def pieces(self, histories: Runs, at: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,15 +141,20 @@ class FoldIn:
             `(b, d)` float64, the row before anything is known, and `(m, d)` float64, the events' parts, on the CPU. The
             sum is the row.
         """
-        weight = None if histories.weight is None else histories.weight.cpu().double()
-        histories = Runs(histories.start.cpu(), histories.values.cpu(), self.data.n_items, weight)
-        check_histories(histories, self.data.rated)
+        histories = self._checked(histories)
         with torch.inference_mode(False), torch.no_grad():
-            lift = self._lift(at.cpu().clone())
+            lift = self.lift(at.cpu().clone())
             pieces = self.solver.pieces(histories, at.cpu().clone(), lift)
         return (self.solver.prior.mean + lift.to(self.solver.prior.mean.device)).cpu(), pieces.cpu()
 
-    def _lift(self, at: Tensor) -> Tensor:
+    def _checked(self, histories: Runs) -> Runs:
+        """Histories on the CPU, in double precision, or an error."""
+        weight = None if histories.weight is None else histories.weight.cpu().double()
+        histories = Runs(histories.start.cpu(), histories.values.cpu(), self.data.n_items, weight)
+        check_histories(histories, self.data.rated, self.data.train.confidence is not None)
+        return histories
+
+    def lift(self, at: Tensor) -> Tensor:
         """What is added to the prior's mean `(b, d)`: what a user's features foretell of the row.
 
         Users of whom no features are given are average users, not users with the features of the unknown: what that

@@ -2,10 +2,12 @@
 
 import math
 from copy import copy
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from collabkit.coldstart.climb import climb
 from collabkit.coldstart.fold_in.histories import Block, blocks
 from collabkit.coldstart.fold_in.prior import Gaussian
 from collabkit.coldstart.fold_in.ratings import histories_of, parts_of, trained_users
@@ -15,7 +17,7 @@ from collabkit.data.runs import Runs
 
 __all__ = ["EventSolver"]
 
-_STEPS = {True: 2, False: 8}  # conjugate gradients; Gauss-Newton
+_STEPS = 8  # Gauss-Newton
 _CATALOGUE = {True: 20_000, False: 4_000}  # items that the softmax runs over
 _FLOATS = 1_000_000  # of a block's largest array
 _CALIBRATION = 300  # users
@@ -60,6 +62,24 @@ class EventSolver:
             new._reduce()
         return new
 
+    def state(self) -> dict[str, Tensor]:
+        """What was fitted, for `restored`; of a linear model the curvature too."""
+        found = {"mean": self.prior.mean, "root": self.prior.root, "beta": torch.tensor(self.beta, dtype=torch.float64)}
+        return found | ({"curvature": self.curvature} if self.scores.linear else {})
+
+    @classmethod
+    def restored(cls, scores: UserScores, train: Interactions, state: dict[str, Tensor], *, seed: int = 0):
+        """The solver that gave `state`, of the same model and data; nothing is fitted."""
+        new = cls.__new__(cls)
+        state = {name: value.to(scores.device) for name, value in state.items()}
+        new.scores, new.seed, new.beta = scores, seed, float(state["beta"])
+        new._choose_items(train, seed)
+        new.prior = Gaussian(state["mean"], state["root"])
+        if scores.linear:
+            new.curvature = state["curvature"]
+            new._lay_out()
+        return new
+
     def answers(self, logits: Tensor, slope: Tensor) -> tuple[Tensor, float]:
         """Slopes `(c, k)` of the log-odds, and 4, the inverse of what a yes or no tells of them at most."""
         return (self.beta * slope).cpu(), 4.0
@@ -79,7 +99,8 @@ class EventSolver:
 
         At the mode `y = sum over the n events of (s - mean)`, s being the event's slope and `mean` that of a draw from
         the softmax. With the covariance K of such a draw and `H = I + n K` an event's part of y is
-        `y / n + H^-1 (s - mean of s)`: an equal part, and what it says more than the others.
+        `y / n + H^-1 (s - mean of s)`: an equal part, and what it says more than the others. Of data with counts it is
+        that times its confidence, whose sum is n.
         """
         k = self.prior.root.shape[1]
         found = torch.zeros(len(histories.values), k, dtype=torch.float64, device=self.scores.device)
@@ -161,6 +182,11 @@ class EventSolver:
         values, vectors = torch.linalg.eigh(curvature)
         self.prior = Gaussian(self.prior.mean, self.prior.root @ vectors)
         self.curvature = values.clamp(min=0)  # (k,)
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        slope, constant = self.beta * self.scores.slope, self.beta * self.scores.constant
+        base = slope[self.catalogue] @ self.prior.mean + constant[self.catalogue] + self.log_weight
         self.slope = slope @ self.prior.root  # (n_items, k)
         # single precision is enough for steps whose line searches start from where the last one ended
         self.base, self.slopes = base.float(), self.slope[self.catalogue].float().contiguous()
@@ -170,42 +196,12 @@ class EventSolver:
         device = self.scores.device
         mask = block.mask.to(device)
         own = torch.einsum("blk,bl->bk", self.slope[histories.values[block.cells].to(device)], mask).float()
-        n = mask.sum(1, keepdim=True).float()  # (b, 1)
+        n = mask.sum(1).float()  # (b,)
         logits = self.base[None]  # (1 or b, c): the same for all users at the first step
         if bool((shift := self.scores.shift(at) + lift).any()):
             logits = logits + (shift @ (self.beta * self.scores.slope[self.catalogue]).T).float()
-        scale = 1 / (n * self.curvature.float() + 1)  # (b, k), the preconditioner
-        y, direction, last = torch.zeros_like(own), None, None
-        for _ in range(_STEPS[True]):
-            share = torch.softmax(logits, 1)
-            gradient = own - n * (share @ self.slopes) - y
-            scaled = scale * gradient
-            if last is None:
-                direction = scaled
-            else:
-                turn = ((gradient - last[0]) * scaled).sum(1) / (last[0] * last[1]).sum(1).clamp(min=1e-30)
-                direction = scaled + turn.clamp(min=0)[:, None] * direction
-            change = direction @ self.slopes.T  # (b, c)
-            step = self._line(logits, share, change, (direction * gradient).sum(1), direction, n.squeeze(1))
-            y, logits = y + step[:, None] * direction, logits + step[:, None] * change
-            last = gradient, scaled
-        return y, logits
-
-    @staticmethod
-    def _line(logits, share, change, rise, direction, n) -> Tensor:
-        """How far to go `(b,)` along `direction` `(b, k)`: two Newton steps on the log posterior, which is concave."""
-        # (b, c): logits, their softmax, what a step of 1 adds to them; (b,): first slope of the log posterior, events
-        square = direction.square().sum(1)
-
-        def moments(share: Tensor) -> tuple[Tensor, Tensor]:
-            weighted = share * change
-            mean = weighted.sum(1)
-            return mean, (torch.linalg.vecdot(weighted, change) - mean.square()).clamp(min=0)
-
-        start, variance = moments(share)
-        step = rise / (n * variance + square).clamp(min=1e-30)
-        mean, variance = moments(torch.softmax(logits + step[:, None] * change, 1))
-        return step + (rise - n * (mean - start) - step * square) / (n * variance + square).clamp(min=1e-30)
+        softmax = partial(torch.softmax, dim=1)
+        return climb(own, n, logits, self.slopes, self.curvature.float(), softmax, torch.linalg.vecdot)
 
     def _calibrate(self, histories: Runs, users: Tensor) -> None:
         """Pick `beta`, then the prior's scale, by the likelihood of trained users' other events given 3 and 10."""
@@ -255,7 +251,7 @@ class EventSolver:
             return torch.nan_to_num(events - n * log_sum - y.square().sum(1) / 2, nan=-torch.inf)
 
         best = value(y)
-        for _ in range(_STEPS[False]):
+        for _ in range(_STEPS):
             (_, own_slope), (logits, slope) = look(y, self.scores.gradients)
             share = torch.softmax(self.beta * logits + self.log_weight, dim=1)
             slope = self.beta * slope @ self.prior.root  # (b, c, k)

@@ -1,4 +1,4 @@
-"""Rows that alternating least squares solved for, told by the equations that they fulfil, and their events' parts."""
+"""The equations of rows that alternating least squares solved for, and what each event adds to such a row."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from collabkit.data.interactions import Interactions
+from collabkit.data.dataset import Dataset
 from collabkit.data.runs import Runs
 
 __all__ = ["LeastSquares"]
@@ -18,82 +18,68 @@ NEAR = 0.1  # share of the right side that may be left: sweeps end with the item
 
 @dataclass(frozen=True, eq=False)
 class LeastSquares:
-    """The equations of users' vectors: `(sum_i c_i q_i q_i' + w Q'Q + penalty_u I) p_u = sum_i c_i q_i`.
+    """The equations of users' vectors: `(sum_i g_i q_i q_i' + w Q'Q + penalty_u I) p_u = sum_i c_i q_i`.
 
-    They are those of `als.ALSSolver`. Its weight w and the penalties stand in no model, but follow from the vectors: of
-    each user's d equations only w and one penalty are unknown. Where no numbers fulfil them, the vectors were trained
-    by something else.
+    They are those of `als.ALSSolver`, with its weight w and its penalty. `c_i` is the confidence of an event. `g_i` is
+    c_i too, or `c_i - w` of data with counts, whose second sum is over the pairs that were not observed. A pair that
+    is a known negative has g of 1 and c of 0, and no part in the vector.
 
     Args:
         P, Q: `(n_users, d)` and `(n_items, d)` float64.
-        gram: `(d, d)`, `Q'Q`.
-        weight: w.
+        data: what they were solved from.
+        options: of the solver: `reg`, `unobserved_weight`, `nu`; others are not looked at.
     """
 
     P: Tensor
     Q: Tensor
-    gram: Tensor
-    weight: float
+    data: Dataset
+    options: dict
 
-    @classmethod
-    def find(cls, P: Tensor, Q: Tensor, train: Interactions, seed: int = 0) -> LeastSquares | None:
-        """The equations of vectors, or None where there are no such.
+    def __post_init__(self):
+        object.__setattr__(self, "gram", self.options["unobserved_weight"] * self.Q.T @ self.Q)  # (d, d) w Q'Q
 
-        Args:
-            P, Q: as above.
-            train: the events, whose `weight`, if any, is the confidence c.
+    def hold(self, seed: int = 0) -> bool:
+        """Whether the vectors fulfil the equations, but for what sweeps leave.
+
+        They do not where the weights changed since, or the rows' `weights=` are not known, which no artefact keeps.
         """
-        users = train.pairs.lengths.nonzero().squeeze(1)
+        users = self.data.train.by_user.lengths.nonzero().squeeze(1)
         users = users[torch.randperm(len(users), generator=torch.Generator().manual_seed(seed))[:SAMPLE]]
-        found = cls(P, Q, Q.T @ Q, 1.0)
-        events, own = found.events(train, users), P[users]
-        if len(users) == 0 or not bool(own.isfinite().all()) or not bool(own.any(1).all()):
-            return None
-        right, square = found._sums(events, own)
-        left = right - square  # w * pull + penalty * own
-        pull = own @ found.gram
-        across = pull - own * ((pull * own).sum(1) / own.square().sum(1))[:, None]  # what no penalty can explain
-        weight = float((across * left).sum() / across.square().sum().clamp(min=1e-300))
-        found = cls(P, Q, found.gram, weight)
-        rest = left - weight * pull
-        rest = rest - own * found._penalty(rest, own)[:, None]
-        fits = rest.norm(dim=1) <= NEAR * right.norm(dim=1)
-        return found if weight > 0 and float(fits.double().mean()) > 0.9 else None
+        near = []
+        for user in users.tolist():
+            matrix, pull = self._equations(user)
+            right, own = pull.sum(0), self.P[user]
+            near.append(bool((right - matrix @ own).norm() <= NEAR * right.norm()) and bool(own.any()))
+        return len(near) > 0 and sum(near) > 0.9 * len(near)
 
-    def events(self, train: Interactions, users: Tensor) -> Runs:
-        """The events of `users` `(b,)`, each pair once, with confidences as weights, if any."""
-        rows = train.by_user.of(users)
-        weight = None if train.weight is None else train.weight[rows.values].double()
-        return Runs(rows.start, train.item_idx[rows.values], train.n_items, weight)
+    def pieces(self, users: Tensor) -> Tensor:
+        """What each event of `users` `(b,)` adds to the user's vector, `(m, d)`: `A_u^-1 c_i q_i`.
 
-    def pieces(self, events: Runs, users: Tensor) -> Tensor:
-        """What each of the `events` of `users` `(b,)` adds to the user's vector, `(m, d)`: `A_u^-1 c_i q_i`.
-
-        What the last sweeps have left of the equations is spread evenly over the events, so that the sum is the vector.
+        The events are in the order of `train.by_user`. What the last sweeps have left of the equations is spread evenly
+        over them, so that the sum is the vector.
         """
-        own = self.P[users]
-        right, square = self._sums(events, own)
-        penalty = self._penalty(right - square - self.weight * own @ self.gram, own)
-        found = torch.zeros(len(events.values), self.Q.shape[1], dtype=torch.float64)
-        eye = torch.eye(self.Q.shape[1], dtype=torch.float64)
-        for j, (first, stop) in enumerate(zip(events.start[:-1].tolist(), events.start[1:].tolist(), strict=True)):
-            q = self.Q[events.values[first:stop]]
-            scaled = q if events.weight is None else q * events.weight[first:stop, None]
-            matrix = scaled.T @ q + self.weight * self.gram + penalty[j].clamp(min=0) * eye
-            parts = torch.linalg.solve(matrix, scaled.T).T
-            found[first:stop] = parts + (own[j] - parts.sum(0)) / max(1, stop - first)
-        return found
+        found = [torch.zeros(0, self.Q.shape[1], dtype=torch.float64)]
+        for user in users.tolist():
+            matrix, pull = self._equations(user)
+            parts = torch.linalg.solve(matrix, pull.T).T
+            found.append(parts + (self.P[user] - parts.sum(0)) / max(1, len(parts)))
+        return torch.cat(found)
 
-    def _sums(self, events: Runs, own: Tensor) -> tuple[Tensor, Tensor]:
-        """`sum_i c_i q_i` and `sum_i c_i q_i (q_i . p)` of each user, `(b, d)`."""
-        q = self.Q[events.values]
-        weight = torch.ones(len(q), dtype=torch.float64) if events.weight is None else events.weight
-        scores = (q * own[events.rows]).sum(1)
-        zero = torch.zeros(len(events), q.shape[1], dtype=torch.float64)
-        parts = (weight[:, None] * q, (weight * scores)[:, None] * q)
-        return tuple(zero.index_add(0, events.rows, part) for part in parts)
+    def _equations(self, user: int) -> tuple[Tensor, Tensor]:
+        """The matrix `(d, d)` on the left of a user's equations, and the terms `(m, d)` of the sum on the right."""
+        train, weight = self.data.train, self.options["unobserved_weight"]
+        rows = _run(train.by_user, user)
+        q = self.Q[train.item_idx[rows]]
+        c = torch.ones(len(q), dtype=torch.float64) if train.weight is None else train.weight[rows].double()
+        gain = c if train.count is None else c - weight
+        matrix, n = (gain[:, None] * q).T @ q + self.gram, float(c.sum())
+        if self.data.disliked is not None:
+            low = self.Q[_run(self.data.disliked.pairs, user)]
+            matrix, n = matrix + low.T @ low, n + len(low)
+        penalty = self.options["reg"] * (n + weight * (len(self.Q) - 1)) ** self.options["nu"]
+        return matrix + penalty * torch.eye(len(matrix), dtype=torch.float64), c[:, None] * q
 
-    @staticmethod
-    def _penalty(rest: Tensor, own: Tensor) -> Tensor:
-        """The multiple `(b,)` of `own` `(b, d)` that is nearest to `rest`."""
-        return (rest * own).sum(1) / own.square().sum(1).clamp(min=1e-300)
+
+def _run(runs: Runs, row: int) -> Tensor:
+    """The values of a row."""
+    return runs.values[int(runs.start[row]) : int(runs.start[row + 1])]

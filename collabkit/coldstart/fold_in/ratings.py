@@ -58,8 +58,7 @@ class RatingSolver:
         self.scores = scores
         users = trained_users(train, max_users, seed)
         histories, rows = histories_of(train, users)
-        y_range = scores.model.y_range
-        self.low, self.width = (None, None) if y_range is None else (y_range[0], y_range[1] - y_range[0])
+        self._scale(scores.model.y_range)
         self.noise = max(float(histories.weight.var(correction=0)), 1e-6)
         self.prior = Gaussian.of_rows(scores.rows(users))
         if self.prior.root.shape[1]:
@@ -67,6 +66,25 @@ class RatingSolver:
             self._fit(histories, users, parts, n_iter)
         if scores.linear:
             self._reduce()
+
+    def _scale(self, y_range: tuple[float, float] | None) -> None:
+        self.low, self.width = (None, None) if y_range is None else (y_range[0], y_range[1] - y_range[0])
+
+    def state(self) -> dict[str, Tensor]:
+        """What was fitted, for `restored`."""
+        noise = torch.tensor(self.noise, dtype=torch.float64)
+        return {"mean": self.prior.mean, "root": self.prior.root, "noise": noise}
+
+    @classmethod
+    def restored(cls, scores: UserScores, train: Interactions, state: dict[str, Tensor]) -> "RatingSolver":
+        """The solver that gave `state`, of the same model; nothing is fitted."""
+        new = cls.__new__(cls)
+        state = {name: value.to(scores.device) for name, value in state.items()}
+        new.scores, new.noise, new.prior = scores, float(state["noise"]), Gaussian(state["mean"], state["root"])
+        new._scale(scores.model.y_range)
+        if scores.linear:
+            new._reduce()
+        return new
 
     def for_items(self, scores: UserScores, train: Interactions) -> "RatingSolver":
         """The same prior, of a model whose items have changed or become more; milliseconds."""
@@ -247,12 +265,12 @@ def parts_of(y: Tensor, pulls: Tensor, mask: Tensor, hessian: Tensor) -> Tensor:
 
     Args:
         pulls: `(b, l, k)`, towards what each event draws y.
-        mask: `(b, l)`, 0 where there is no event.
+        mask: `(b, l)`, how many times each counts, 0 where there is no event.
         hessian: `(b, k, k)`, H.
     """
     n = mask.sum(1)[:, None]
     mean = torch.einsum("bl,blk->bk", mask, pulls) / n
-    return (y / n)[:, None] + torch.linalg.solve(hessian, (pulls - mean[:, None]).mT).mT
+    return mask[..., None] * ((y / n)[:, None] + torch.linalg.solve(hessian, (pulls - mean[:, None]).mT).mT)
 
 
 def histories_of(train: Interactions, users: Tensor) -> tuple[Runs, Tensor]:

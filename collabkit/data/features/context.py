@@ -189,6 +189,7 @@ def _values(field: Field, encoded) -> Tensor:
 
 
 def _shown(field: Field, values: Tensor) -> np.ndarray:
+    values = values.cpu()
     if field.is_bag:
         names = np.array([None, *field.categories], dtype=object)
         if field.has_one_code:

@@ -1,0 +1,80 @@
+"""The best of scores: hidden items, offsets, the top k, and lists whose items are unlike each other."""
+
+from __future__ import annotations
+
+import numpy as np
+
+NAN = "the model's scores are NaN: its training diverged; train again with a lower learning rate"
+
+__all__ = ["chosen", "refuse_nan", "tilted", "top"]
+
+
+def top(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The places `(b, k)` of the `k` largest of scores `(b, c)`, best first, and these; the first of equal ones wins.
+
+    Example:
+        >>> top(np.array([[1., 3., 3., 2.]]), 2)[0].tolist()
+        [[1, 2]]
+    """
+    c = scores.shape[1]
+    k = min(k, c)
+    if k < c:
+        found = np.empty((len(scores), k), np.int64)
+        for row, places in zip(scores, found, strict=True):
+            edge = np.partition(row, c - k)[c - k]  # the k-th largest; NaN counts as larger than all
+            there = np.flatnonzero(row >= edge)
+            if len(there) > k:  # some are equal to it
+                equal = np.flatnonzero(row[there] == edge)
+                there = np.delete(there, equal[k - len(there) :])
+            if len(there) < k:
+                raise ValueError(NAN)
+            places[:] = there
+    else:
+        found = np.broadcast_to(np.arange(k), scores.shape)
+    rows = np.arange(len(scores))[:, None]
+    best = scores[rows, found]
+    order = np.argsort(-best, axis=1, kind="stable")
+    return found[rows, order], best[rows, order]
+
+
+def refuse_nan(scores: np.ndarray) -> None:
+    """Raise `ValueError` where a score is NaN."""
+    if np.isnan(scores).any():
+        raise ValueError(NAN)
+
+
+def tilted(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Scores `(b, c)` plus `offsets` `(c,)` times the standard deviation of each row; see `retrieval.tilt.tilted`."""
+    there = np.where(scores > -np.inf, scores, np.float32(np.nan))
+    spread = np.sqrt(np.nanmean((there - np.nanmean(there, axis=1, keepdims=True)) ** 2, axis=1, keepdims=True))
+    return scores + spread * offsets
+
+
+def chosen(scores: np.ndarray, unit: np.ndarray, weight: float, k: int) -> np.ndarray:
+    """The places `(k,)` of a list by maximal marginal relevance, of a pool; see `retrieval.diversity.Diversity`.
+
+    Args:
+        scores: `(p,)` of the pool, in descending order, -inf where there is no item.
+        unit: `(p, d)` their vectors, of length 1 or 0.
+        weight, k: how much the list avoids what is alike; how many to choose.
+
+    Example:
+        >>> chosen(np.array([3., 2.9, 1.]), np.array([[1., 0.], [1., 0.], [0., 1.]]), .5, 2).tolist()
+        [0, 2]
+    """
+    there = scores > -np.inf
+    k = min(k, len(scores))
+    if not there.any():
+        return np.arange(k)
+    low = scores[there].min()
+    left = (1 - weight) * (scores - low) / max(scores[0] - low, np.finfo(np.float32).tiny)
+    left = np.where(there, left, -np.inf)
+    order, nearest = [], None
+    for _ in range(k):
+        value = left if nearest is None else left - weight * nearest
+        value = np.where(there, value, np.finfo(np.float32).min)  # where nothing is left, the next without an item
+        value[order] = -np.inf
+        order.append(int(value.argmax()))
+        cosine = unit @ unit[order[-1]]
+        nearest = cosine if nearest is None else np.maximum(nearest, cosine)
+    return np.array(order)

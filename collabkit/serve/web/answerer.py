@@ -1,0 +1,186 @@
+"""Who answers: a `Recommender`, or the light runtime where it can load the artefact; both as records and notes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from collabkit.data.notices import noting
+from collabkit.serve.folder import BundleError
+from collabkit.serve.web.ids import Ids
+
+if TYPE_CHECKING:
+    from collabkit.serve.light import Light
+
+__all__ = ["ENGINES", "Answerer", "Answers", "LightAnswerer", "open_artefact"]
+
+ENGINES = ("auto", "light", "torch")
+
+log = logging.getLogger("collabkit.serve")
+Records = list[dict[str, Any]]
+
+
+class Answers(NamedTuple):
+    """What was answered, and what a notebook would have warned of."""
+
+    records: Records
+    notes: list[str]
+
+
+class Answerer(Protocol):
+    """What the service asks; each answer comes with notes.
+
+    Its records have plain Python values, ids under `user` and `item`, whatever the columns are called.
+    """
+
+    users: Ids
+    items: Ids
+    config: dict
+    engine: str
+
+    def recommend(self, users: Sequence | None = None, **options: Any) -> Answers: ...
+    def similar(self, item: Any, k: int) -> Answers: ...
+    def predict(self, users: Sequence, items: Sequence, **options: Any) -> Answers: ...
+    def default(self, k: int) -> Answers: ...
+    def questionnaire(self, n: int) -> Answers: ...
+    def why(self, item: Any, **options: Any) -> Answers: ...
+    def history(self, user: Any) -> Records: ...
+    def counts(self) -> Sequence[int]: ...
+    def categories(self) -> dict[str, list[list[str]]]: ...
+    def vectors(self, places: Sequence[int]) -> Any: ...
+    def facts(self) -> dict[str, Any]: ...
+
+
+class LightAnswerer:
+    """The light runtime as the service asks it.
+
+    Args:
+        light: what answers.
+    """
+
+    engine = "light"
+
+    def __init__(self, light: Light):
+        self.light, self.config = light, light.config
+        columns = light.config["columns"]
+        self._names = {light.users.name: "user", light.items.name: "item", columns.get("rating"): "rating"}
+        self.users, self.items = Ids("user", light.users), Ids("item", light.items)
+
+    def recommend(self, users: Sequence | None = None, **options: Any) -> Answers:
+        """Lists; arguments as of `Light.recommend`."""
+        return self._named(lambda: self.light.recommend(users, **options))
+
+    def similar(self, item: Any, k: int) -> Answers:
+        """As of `Light.similar_items`."""
+        return self._named(lambda: self.light.similar_items(item, k))
+
+    def default(self, k: int) -> Answers:
+        """As of `Light.default_list`."""
+        return self._named(lambda: self.light.default_list(k))
+
+    def questionnaire(self, n: int) -> Answers:
+        """As of `Light.questionnaire`."""
+        return self._named(lambda: self.light.questionnaire(n))
+
+    def why(self, item: Any, **options: Any) -> Answers:
+        """As of `Light.why`."""
+        return self._named(lambda: self.light.why(item=item, **options))
+
+    def predict(self, users: Sequence, items: Sequence, **options: Any) -> Answers:
+        """As of `Light.predict`, a record a pair."""
+        with noting() as notes:
+            found = self.light.predict(list(users), list(items), **options)
+        return Answers(scored(found if isinstance(found, tuple) else (found,)), notes)
+
+    def history(self, user: Any) -> Records:
+        """As of `Light.history`."""
+        return self._named(lambda: self.light.history(user)).records
+
+    def counts(self) -> list[int]:
+        """Training rows of each item."""
+        return self.light.popularity()[1:].tolist()
+
+    def categories(self) -> dict[str, list[list[str]]]:
+        """The categories of each item, by the name of the feature."""
+        fields = self.config.get("features", {}).get("items", ())
+        names = [field["name"] for field in fields if field["kind"] in ("categorical", "multi")]
+        if not names:
+            return {}
+        facts = [self.light.facts(item) for item in self.items.values]
+        return {name: [one.get(name, []) for one in facts] for name in names}
+
+    def vectors(self, places: Sequence[int]) -> Any:
+        """Vectors `(m, d)` of the items at positions, None where the model has none."""
+        if self.light.spec["kind"] != "vectors":
+            return None
+        return self.light.model["items"][[place + 1 for place in places]]
+
+    def facts(self) -> dict[str, Any]:
+        """What the artefact is: for people and for `/v1/artefact`."""
+        sizes = {"users": len(self.users), "items": len(self.items), "rows": int(sum(self.counts()))}
+        scale = {"rated": bool(self.light.spec["rated"]), "y_range": self.light.spec["y_range"]}
+        return {"model": self.config["model"]["class"], **sizes, **scale}
+
+    def _named(self, ask: Callable[[], Records]) -> Answers:
+        with noting() as notes:
+            found = ask()
+        names = self._names
+        return Answers([{names.get(key, key): value for key, value in one.items()} for one in found], notes)
+
+
+def scored(columns: Sequence[Sequence[float]]) -> Records:
+    """A record a pair, of its score and, if they are asked for, the ends of its interval."""
+    names = ("score", "low", "high")[: len(columns)]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def open_artefact(folder: str | Path, engine: str = "auto") -> Answerer:
+    """The answerer of an artefact.
+
+    Args:
+        folder: of the artefact.
+        engine: `'light'`, `'torch'`, or `'auto'`: the light runtime where it answers all that can be asked.
+
+    Raises:
+        FileNotFoundError, BundleError: as of `load_artefact`.
+        ValueError: another engine.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+    from collabkit.serve.light import Light
+
+    answerer: Answerer | None = None
+    if engine != "torch":
+        try:
+            light = Light.load(folder)
+            if engine == "light" or answers_all(light):
+                answerer = LightAnswerer(light)
+        except BundleError as error:
+            if engine == "light":
+                raise
+            log.info("torch answers: %s", error)  # which reads the artefact again, and says what is wrong with it
+    if answerer is None:
+        from collabkit.serve.recommender import Recommender
+        from collabkit.serve.web.with_torch import TorchAnswerer
+
+        answerer = TorchAnswerer(Recommender.load(folder))
+    warm(answerer)
+    return answerer
+
+
+def answers_all(light: Light) -> bool:
+    """Whether the light runtime answers histories and contexts as the artefact's model does."""
+    needs = light.spec["needs"]
+    return "context" not in needs and not (light.spec["kind"] == "vectors" and "history" in needs)
+
+
+def warm(answerer: Answerer) -> None:
+    """Have what is computed once, as the prior of the fold-in is, before anybody waits for it."""
+    first = answerer.items.values[0]
+    for ask in (lambda: answerer.default(1), lambda: answerer.questionnaire(1), lambda: answerer.similar(first, 1)):
+        try:
+            ask()
+        except (TypeError, ValueError, NotImplementedError) as error:  # a model that has none says so to those who ask
+            log.debug("not warmed: %s", error)

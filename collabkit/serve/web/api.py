@@ -1,0 +1,191 @@
+"""The routes of the API: from a request to an answer in JSON."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from collabkit.serve.web import asked, openapi
+from collabkit.serve.web.answerer import Answers
+from collabkit.serve.web.asked import Limits, Refused
+from collabkit.serve.web.guard import read_body
+from collabkit.serve.web.holder import Held
+from collabkit.serve.web.service import Service
+
+__all__ = ["Api"]
+
+
+@dataclass(frozen=True)
+class _Query:
+    """The readers of the query strings, by the limits."""
+
+    limits: Limits
+
+    def lists(self) -> dict[str, Callable[[str], Any]]:
+        k, why = asked.whole_text("k", 1, self.limits.k), asked.switch("why")
+        steer = {"diversity": asked.number_text("diversity", 0, 1)}
+        steer["novelty_weight"] = asked.number_text("novelty_weight", -10, 10)
+        return {"k": k, "filter_seen": asked.switch("filter_seen", train="train"), "why": why, **steer}
+
+    def k(self, most: int | None = None) -> dict[str, Callable[[str], Any]]:
+        return {"k": asked.whole_text("k", 1, most or self.limits.k)}
+
+    def items(self) -> dict[str, Callable[[str], Any]]:
+        return {"q": lambda text: text[:200], **self.k(), "offset": asked.whole_text("offset", 0, 10**9)}
+
+
+class Api:
+    """The API on a service.
+
+    Args:
+        service: that answers.
+    """
+
+    def __init__(self, service: Service):
+        self.service, self.limits = service, service.limits
+        self.query = _Query(service.limits)
+        self.document = openapi.document(service)
+
+    def routes(self) -> list[Route]:
+        """The routes of Starlette."""
+        get, post = {"methods": ["GET"]}, {"methods": ["POST"]}
+        return [
+            Route("/v1/recommend", self.recommend, **post),
+            Route("/v1/predict", self.predict, **post),
+            Route("/v1/users/{id:path}/recommendations", self.user_list, **get),
+            Route("/v1/users/{id:path}/history", self.history, **get),
+            Route("/v1/items/{id:path}/similar", self.similar, **get),
+            Route("/v1/items", self.items, **get),
+            Route("/v1/questionnaire", self.questionnaire, **get),
+            Route("/v1/artefact", self.artefact, **get),
+            Route("/health/live", self.live, **get),
+            Route("/health/ready", self.ready, **get),
+            Route("/metrics", self.metrics, **get),
+            Route("/openapi.json", self.openapi, **get),
+        ]
+
+    async def recommend(self, request: Request) -> Response:
+        """Lists of known users, or of somebody new."""
+        held, body = self.service.holder.now, await self._body(request)
+        users, options = asked.read_lists(body, held.ids, self.limits)
+        if users is None:
+            found = await self.service.new_list(held, options)
+            return JSONResponse({"lists": [{"items": _items(held, found)}], "notes": found.notes})
+        answers = await self.service.lists(held, users, options)
+        lists = [_list(held, user, found) for user, found in zip(users, answers, strict=True)]
+        return JSONResponse({"lists": lists, "notes": answers[0].notes})
+
+    async def user_list(self, request: Request) -> Response:
+        """The list of a known user."""
+        held = self.service.holder.now
+        user = held.users.find(held.users.parse(request.path_params["id"]))
+        options = {"k": 10, "filter_seen": True, "why": False, "diversity": 0.0, "novelty_weight": 0.0}
+        options |= asked.take_query(request.query_params, self.query.lists())
+        found = (await self.service.lists(held, [user], options))[0]
+        return JSONResponse({**_list(held, user, found), "notes": found.notes})
+
+    async def history(self, request: Request) -> Response:
+        """What a user is known by."""
+        held = self.service.holder.now
+        user = held.users.find(held.users.parse(request.path_params["id"]))
+        asked.take_query(request.query_params, {})
+        records = await self.service.other(lambda: held.answerer.history(user))
+        items = [{**one, "item": held.items.json(one["item"])} for one in records]
+        return JSONResponse({"user": held.users.json(user), "items": items, "notes": []})
+
+    async def similar(self, request: Request) -> Response:
+        """Items that are like one."""
+        held = self.service.holder.now
+        item = held.items.find(held.items.parse(request.path_params["id"]))
+        k = asked.take_query(request.query_params, self.query.k()).get("k", 10)
+        found = await self.service.other(lambda: held.answerer.similar(item, k))
+        return JSONResponse({"item": held.items.json(item), "items": _items(held, found), "notes": found.notes})
+
+    async def items(self, request: Request) -> Response:
+        """Items by the words of their titles, the best known first."""
+        held = self.service.holder.now
+        given = {"q": "", "k": 10, "offset": 0} | asked.take_query(request.query_params, self.query.items())
+        search = held.catalogue.search
+        found, total = await self.service.other(lambda: search(given["q"], given["k"], given["offset"]))
+        counts, place = held.catalogue.counts, held.items.place
+        items = [{"item": held.items.json(one), "title": held.catalogue.title(one), "events": counts[place[one]],
+                  "labels": held.catalogue.labels(one)} for one in found]  # fmt: skip
+        return JSONResponse({"items": items, "total": total, "notes": []})
+
+    async def questionnaire(self, request: Request) -> Response:
+        """Items to ask somebody new about."""
+        held = self.service.holder.now
+        n = asked.take_query(request.query_params, {"n": asked.whole_text("n", 1, 100)}).get("n", 10)
+        found = await self.service.other(lambda: held.answerer.questionnaire(n))
+        return JSONResponse({"items": _items(held, found), "notes": found.notes})
+
+    async def predict(self, request: Request) -> Response:
+        """Predictions of pairs."""
+        held, body = self.service.holder.now, await self._body(request)
+        users, items, options = asked.read_pairs(body, held.ids, self.limits)
+        for user, item in zip(users, items, strict=True):
+            held.users.find(user), held.items.find(item)
+        found = await self.service.other(lambda: held.answerer.predict(users, items, **options))
+        rows = zip(users, items, found.records, strict=True)
+        pairs = [{"user": held.users.json(u), "item": held.items.json(i), **record} for u, i, record in rows]
+        return JSONResponse({"predictions": pairs, "notes": found.notes})
+
+    async def artefact(self, request: Request) -> Response:
+        """What is served."""
+        asked.take_query(request.query_params, {})
+        return JSONResponse(facts(self.service.holder.now))
+
+    async def live(self, request: Request) -> Response:
+        """The process answers."""
+        return JSONResponse({"live": True})
+
+    async def ready(self, request: Request) -> Response:
+        """Whether to send requests here, and which artefact answers."""
+        holder, draining = self.service.holder, self.service.draining
+        body = {"ready": not draining, "loaded": holder.now.number, "refused": holder.refused}
+        return JSONResponse(body, 503 if draining else 200, {"Retry-After": "1"} if draining else None)
+
+    async def metrics(self, request: Request) -> Response:
+        """What was counted."""
+        return Response(self.service.metrics.text(), headers={"Content-Type": self.service.metrics.content_type})
+
+    async def openapi(self, request: Request) -> Response:
+        """What there is, in the format of OpenAPI."""
+        return JSONResponse(self.document)
+
+    async def _body(self, request: Request) -> dict:
+        if request.query_params:
+            raise Refused(422, "invalid", "this route takes a body and no query string")
+        return asked.read_json(await read_body(request, self.limits.body, self.limits.seconds))
+
+
+def facts(held: Held) -> dict:
+    """What an artefact is, with the figures that were kept at its export."""
+    config = held.answerer.config
+    found = {**held.answerer.facts(), "engine": held.answerer.engine, "loaded": held.number}
+    found |= {"loaded_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(held.since))}
+    return found | {"written_by": config.get("written_by"), "metrics": config.get("metrics") or {}}
+
+
+def _list(held: Held, user: Any, found: Answers) -> dict:
+    return {"user": held.users.json(user), "items": _items(held, found)}
+
+
+def _items(held: Held, found: Answers) -> list[dict]:
+    """Records of items as they stand in an answer. They may be those of another request too, and are not changed."""
+    items = held.items
+    if items.kind is not object:
+        return found.records
+
+    def plain(value: Any) -> Any:
+        return (
+            None if value is None else [items.json(v) for v in value] if isinstance(value, list) else items.json(value)
+        )
+
+    return [{key: plain(v) if key in ("item", "because") else v for key, v in one.items()} for one in found.records]

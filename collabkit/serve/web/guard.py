@@ -1,0 +1,143 @@
+"""What stands before every route: size and time of a body, the token, headers, metrics, and errors as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hmac
+import logging
+import time
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from collabkit.serve.web.asked import Refused
+from collabkit.serve.web.service import Service
+
+__all__ = ["Guard", "read_body", "refusal"]
+
+log = logging.getLogger("collabkit.serve")
+_POLICY = "; ".join([
+    "default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self' data:", "connect-src 'self'",
+    "form-action 'self'", "base-uri 'none'", "frame-ancestors 'none'",
+])  # fmt: skip
+_HEADERS = [
+    (b"content-security-policy", _POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
+_STORED = (b"cache-control", b"no-store")
+_WORDS = {401: "unauthorized", 404: "not_found", 405: "method_not_allowed", 413: "too_large", 415: "unsupported_type"}
+
+
+class Guard:
+    """ASGI middleware.
+
+    Args:
+        app: what answers.
+        token: that requests must bring as `Authorization: Bearer`, or in a browser as the password; None for none.
+        service: counts answers; while it ends, connections are closed after theirs.
+    """
+
+    def __init__(self, app, *, token: str | None, service: Service):
+        self.app, self.service = app, service
+        self._token = None if token is None else token.encode()
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started, status, begun, metrics = time.perf_counter(), 500, False, self.service.metrics
+        metrics.in_flight.inc()
+
+        async def sent(message) -> None:
+            nonlocal status, begun
+            if message["type"] == "http.response.start":
+                status, begun = message["status"], True
+                headers = message.setdefault("headers", [])
+                own = {name for name, _ in headers}
+                headers.extend(pair for pair in (*_HEADERS, _STORED) if pair[0] not in own)
+                if self.service.draining:
+                    headers.append((b"connection", b"close"))
+            await send(message)
+
+        try:
+            if self._allowed(scope):
+                await self.app(scope, receive, sent)
+            else:
+                await _denied(scope["path"])(scope, receive, sent)
+        except ClientDisconnect:
+            status = 499
+        except Exception:
+            log.exception("%s %r", scope["method"], scope["path"])
+            if begun:
+                raise
+            await JSONResponse({"error": "internal", "message": "the service failed; its log says why"}, 500)(
+                scope, receive, sent
+            )
+        finally:
+            route = scope.get("route")
+            metrics.in_flight.dec()
+            metrics.observe(getattr(route, "path", "none"), status, time.perf_counter() - started)
+
+    def _allowed(self, scope) -> bool:
+        if self._token is None or scope["path"].startswith("/health/"):
+            return True
+        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        kind, _, value = given.partition(b" ")
+        if kind.lower() == b"basic":
+            try:
+                value = base64.b64decode(value, validate=True).partition(b":")[2]
+            except binascii.Error:
+                value = b""
+        elif kind.lower() != b"bearer":
+            value = b""
+        return hmac.compare_digest(value.strip(), self._token)
+
+
+def _denied(path: str) -> Response:
+    how = "Bearer" if path.startswith("/v1/") else 'Basic realm="collabkit", charset="UTF-8"'
+    body = {"error": "unauthorized", "message": "the service asks for a token: Authorization: Bearer TOKEN"}
+    return JSONResponse(body, 401, {"WWW-Authenticate": how})
+
+
+async def read_body(request: Request, most: int, seconds: float) -> bytes:
+    """The body of a request that says it is JSON.
+
+    Raises:
+        Refused: it is of another type, too large, or too slow.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Refused(415, "unsupported_type", "send the body as Content-Type: application/json")
+    length = request.headers.get("content-length", "0")
+    too_large = Refused(413, "too_large", f"the body has more than {most:,} bytes")
+    if len(length) > 12 or not (length.isascii() and length.isdigit()) or int(length) > most:
+        raise too_large
+
+    async def whole() -> bytes:
+        parts, size = [], 0
+        async for part in request.stream():
+            parts.append(part)
+            size += len(part)
+            if size > most:  # of a body in chunks, which does not say how long it is
+                raise too_large
+        return b"".join(parts)
+
+    try:
+        return await asyncio.wait_for(whole(), seconds)
+    except asyncio.TimeoutError:
+        raise Refused(408, "too_slow", f"the body did not come within {seconds:g} s") from None
+
+
+async def refusal(request: Request, error: Exception) -> Response:
+    """An error as JSON."""
+    if isinstance(error, Refused):
+        headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+        return JSONResponse({"error": error.error, "message": error.message}, error.status, headers)
+    assert isinstance(error, HTTPException)
+    word = _WORDS.get(error.status_code, "refused")
+    return JSONResponse({"error": word, "message": error.detail}, error.status_code, error.headers)

@@ -1,0 +1,96 @@
+"""The artefact that is served: loaded, watched, and replaced as a whole."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from collabkit.serve.web.answerer import Answerer, open_artefact
+from collabkit.serve.web.catalogue import Catalogue
+
+__all__ = ["Held", "Holder"]
+
+log = logging.getLogger("collabkit.serve")
+
+
+class Held:
+    """One artefact: whatever a request needs of it. A request keeps to the one that it began with.
+
+    Args:
+        answerer: that answers.
+        number: of this loading, 1 for the first.
+    """
+
+    def __init__(self, answerer: Answerer, number: int = 1):
+        self.answerer, self.number, self.since = answerer, number, time.time()
+        self.users, self.items = answerer.users, answerer.items
+        self.catalogue = Catalogue(answerer)
+        self.kept: dict = {}  # what pages compute once
+
+    def ids(self, side: str, value):
+        """A JSON value as an id of a side."""
+        return (self.users if side == "user" else self.items).read(value)
+
+
+class Holder:
+    """The artefact of now, and the watch for the next one.
+
+    Args:
+        folder: of the artefact; None where it never changes.
+        load: gives the answerer of a folder.
+        first: what answers, where it is loaded already.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        first: Answerer | None = None,
+        *,
+        load: Callable[[Path], Answerer] = open_artefact,
+    ):
+        self.folder, self._load = folder, load
+        self.told: Callable[[str], None] = lambda _: None  # is told of each new artefact, 'taken' or 'refused'
+        self._looked = None if folder is None else signature(folder)
+        self.now = Held(load(folder) if first is None else first)
+        self.refused: dict | None = None
+
+    async def watch(self, seconds: float) -> None:
+        """Look every so many seconds for a new export, for ever."""
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await self.look()
+            except Exception:
+                log.exception("looking for a new artefact failed")
+
+    async def look(self) -> bool:
+        """Load a new export beside the one that answers and put it in its place; whether that was done."""
+        found = await asyncio.to_thread(signature, self.folder)
+        if found is None or found == self._looked:
+            return False
+        self._looked = found
+        try:
+            new = await asyncio.to_thread(lambda: Held(self._load(self.folder), self.now.number + 1))
+        except Exception as error:  # torn, of a newer version, or no artefact at all: what answers goes on
+            self.refused = {"since": time.time(), "why": str(error)}
+            self.told("refused")
+            log.error("the new artefact is refused, the old one goes on answering: %s", error)
+            return False
+        self.now, self.refused = new, None
+        self.told("taken")
+        log.info("artefact %d is served: %s", new.number, new.answerer.facts())
+        return True
+
+
+def signature(folder: Path) -> tuple | None:
+    """What changes when any file of a folder does; None while it is not there."""
+    try:
+        with os.scandir(folder) as entries:
+            stats = [(entry.name, entry.stat()) for entry in entries]
+    except OSError:
+        return None
+    return tuple(sorted((name, at.st_ino, at.st_size, at.st_mtime_ns) for name, at in stats))

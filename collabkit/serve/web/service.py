@@ -1,0 +1,85 @@
+"""`Service`: the questions of the service and who answers them, free of HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from collabkit.serve.web.answerer import Answers
+from collabkit.serve.web.asked import Limits, Refused
+from collabkit.serve.web.holder import Held, Holder
+from collabkit.serve.web.lanes import Lane
+from collabkit.serve.web.metrics import Metrics
+
+__all__ = ["Service"]
+
+
+class Service:
+    """Answers of the artefact of now.
+
+    Lists of known users wait in one lane, where those that ask alike are answered by one call; all else, which may take
+    longer, waits in another.
+
+    Args:
+        holder: of the artefact.
+        limits: of what a request may ask.
+    """
+
+    def __init__(self, holder: Holder, limits: Limits):
+        self.holder, self.limits, self.metrics = holder, limits, Metrics()
+        self.draining = False
+        options: dict = {"seconds": limits.seconds, "most": limits.in_flight}
+        self._lists = Lane("lists", **options, seen=self.metrics.batches.observe)
+        self._others = Lane("others", **options)
+
+    def close(self) -> None:
+        """Let the threads go."""
+        self._lists.close()
+        self._others.close()
+
+    async def lists(self, held: Held, users: Sequence, options: dict) -> list[Answers]:
+        """The list of each user."""
+        for user in users:
+            held.users.find(user)
+        key = held.number, json.dumps(options, sort_keys=True, default=str)
+        return await self._lists.ask(key, list(users), lambda asked: answer_lists(held, asked, options))
+
+    async def new_list(self, held: Held, options: dict) -> Answers:
+        """The list of somebody new with a history."""
+        return await self.other(lambda: held.answerer.recommend(**options))
+
+    async def other(self, ask: Callable[[], Any]) -> Any:
+        """What `ask` gives, called in the thread for single questions."""
+        return await self._others.ask(None, ask, lambda asks: [attempt(one) for one in asks])
+
+
+def attempt(ask: Callable[[], Any]) -> Any:
+    """What `ask` gives, or the error that a caller is told: of what was asked, where the library says so."""
+    try:
+        return ask()
+    except Refused as error:
+        return error
+    except KeyError as error:
+        return Refused(404, "unknown_id", str(error.args[0] if error.args else error))
+    except (ValueError, TypeError, NotImplementedError) as error:
+        return Refused(422, "invalid", str(error))
+    except Exception as error:
+        return error
+
+
+def answer_lists(held: Held, asked: Sequence[Sequence], options: dict) -> list:
+    """For each request, users, the answers for each of them: by one call where nothing is to be said.
+
+    What is said, and errors, belong to one request: then each is answered alone.
+    """
+    every = list(dict.fromkeys(user for users in asked for user in users))
+    found = attempt(lambda: held.answerer.recommend(every, **options))
+    if len(asked) > 1 and (isinstance(found, Exception) or found.notes):
+        return [answer_lists(held, [users], options)[0] for users in asked]
+    if isinstance(found, Exception):
+        return [found]
+    lists: dict = {user: [] for user in every}
+    for record in found.records:
+        lists[record.pop("user")].append(record)
+    return [[Answers(lists[user], found.notes) for user in users] for users in asked]
