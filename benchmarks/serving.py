@@ -92,10 +92,7 @@ print(json.dumps({{"first": first, "history": told, "each": each, **megabytes}})
 
 
 def light() -> None:
-    """CPU seconds from nothing to the first answer, of a first history, and memory, of an artefact of ALS on ML-1M.
-
-    In fresh processes, interleaved, medians of five; and what the export of what the light runtime needs costs.
-    """
+    """CPU seconds from nothing to the first answer, and memory: ALS on ML-1M, fresh processes, interleaved, medians."""
     dls = CollabDataLoaders.from_df(ratings("1m"), user_name="user", item_name="item", feedback="implicit",
                                     valid_pct=0.1, seed=0)  # fmt: skip
     learn = collab_learner(dls, n_factors=64)
@@ -133,7 +130,8 @@ def light() -> None:
     rows = []
     for name, found in middle.items():
         ratio = middle["Recommender"]["first"] / found["first"]
-        rows.append({"what": name, "first_answer_cpu_seconds": round(found["first"], 3), "times_faster": round(ratio, 1),
+        rows.append({"what": name, "first_answer_cpu_seconds": round(found["first"], 3),
+                     "times_faster": round(ratio, 1),
                      "first_history_seconds": round(found["history"], 4), "ms_a_list": round(1000 * found["each"], 3),
                      "rss_mb": round(found["Rss"], 1), "pss_mb": round(found["Pss"], 1)})  # fmt: skip
     write("light", rows)
