@@ -263,7 +263,9 @@ class Tags(html.parser.HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.names.add(tag)
         self.scripts += [dict(attrs).get("src")] if tag == "script" else []
-        self.handlers += [name for name, value in attrs if name.startswith("on") or "javascript:" in str(value)[:12]]
+        links = ("href", "src", "action", "hx-get")
+        runs = [name for name, value in attrs if name in links and str(value).startswith("javascript:")]
+        self.handlers += [*runs, *(name for name, _ in attrs if name.startswith("on"))]
 
 
 def test_hostile_titles_are_shown_as_text(hostile):
