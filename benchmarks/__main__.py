@@ -37,6 +37,7 @@ BENCHMARKS = {
     "speed_time_to_quality": speed.time_to_quality,
     "recommend": serving.recommend,
     "imports": serving.imports,
+    "light": serving.light,
     "unseen_users": serving.unseen_users,
     "ncf_pick": ranking_quality.ncf_pick,
     "ncf_quality": ranking_quality.ncf_quality,

@@ -93,7 +93,7 @@ def test_everything_comes_back(kind, tmp_path):
     metrics = {"valid_loss": 0.1 + 0.2, "n": np.int64(3), "share": np.float32(0.5)}
     folder = rec.save(tmp_path / "deep" / "model", metrics=metrics)
     assert folder == (tmp_path / "deep" / "model").resolve()
-    assert sorted(os.listdir(folder)) == sorted([*FILES, "config.json"])
+    assert sorted(os.listdir(folder)) == sorted([*FILES, "config.json", "light.safetensors"])
     model, data, config = load_artefact(folder)
     assert type(model) is type(rec.model) and not model.training and model.config() == rec.model.config()
     assert same_weights(model, rec.model)

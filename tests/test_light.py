@@ -24,6 +24,7 @@ from collabkit import (
     CollFilter,
     ContentKNN,
     FactorizationMachine,
+    GRURec,
     HybridKNN,
     Implicit,
     ItemKNN,
@@ -54,7 +55,7 @@ def dataloaders(rated=False, **kwargs):
     return CollabDataLoaders.from_df(table, **{**options, **feedback, "splitter": splits.leave_last_out(), **kwargs})
 
 
-def learner(model, rated=False, n_epoch=4, features=False, data=None, calibrate=False, **options):
+def learner(model, rated=False, n_epoch=2, features=False, data=None, calibrate=False, **options):
     more = {"items": GENRES, "users": PEOPLE} if features else {}
     learn = collab_learner(dataloaders(rated, **more, **(data or {})), model=model, seed=1, **options)
     with learn.no_bar(), learn.no_logging():
@@ -96,6 +97,10 @@ MODELS = {
     "next item": lambda: closed(NextItem(l2=5.0), data={"history": 20}),
 }
 NETWORKS = {
+    "neumf": lambda: learner(NeuMF, n_factors=6, layers=[8]),
+    "neural ratings": lambda: learner(None, rated=True, y_range=(0.5, 5.5), use_nn=True, layers=[8]),
+    "sasrec with its network": lambda: learner(SASRec, n_factors=8, data={"history": 20}),
+    "gru with its network": lambda: learner(GRURec, n_factors=8, data={"history": 20}),
     "factorization machine": lambda: learner(FactorizationMachine, n_factors=6, features=True),
     "cosine towers": lambda: learner(TwoTower, n_factors=6, layers=[8], similarity="cosine", temperature=0.2),
     "sasrec": lambda: learner(SASRec, n_factors=8, data={"history": 20}),
@@ -124,14 +129,17 @@ def made(tmp_path_factory):
             rec = {**MODELS, **NETWORKS}[name]()
             if name in ("dot", "ratings"):
                 rec.calibrate()
-            rec.save(folder)
+            rec.save(folder, onnx="network" in name or name.startswith("neu"))
             found[name] = Recommender.load(folder), Light.load(folder), folder
         return found[name]
 
     return make
 
 
-@pytest.fixture(params=MODELS)
+READ = [*MODELS, "sasrec with its network", "gru with its network"]  # of which histories are answered
+
+
+@pytest.fixture(params=READ)
 def both(request, made):
     return made(request.param)[:2]
 
@@ -182,70 +190,67 @@ def agree(light, table, by=("user",), value="score"):
                 assert close(scores.get(mine["item"], last), mine[value]), (mine, other)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"users": "u3", "k": 5},
-        {"users": ["u7", "u3", "u7"], "k": 1},
-        {"users": "u3", "k": 100},
-        {"users": ["u1", "u2"], "filter_seen": False},
-        {"users": ["u1", "u2"], "filter_seen": "train"},
-        {"users": ["u1", "u2"], "items": [f"i{j:02d}" for j in range(0, 60, 3)]},
-        {"users": ["u1", "u2"], "items": "i05", "filter_seen": False},
-        {"users": ["u1", "u2"], "exclude": ["i01", "i02", "no such"]},
-        {"items": {"u1": ["i01", "i02", "i03"], "u5": ["i04"], "nobody": ["i01"]}, "filter_seen": False},
-        {"users": ["u1", "u2"], "exclude": {"u1": ["i05", "i09"], "u9": "i01"}},
-        {"users": ["u1", "nobody"], "unknown": "default"},
-        {"users": "nobody"},
-        {"users": [7]},
-        {"users": [None]},
-        {"users": "u1", "items": ["no such"]},
-        {"users": "u1", "items": []},
-        {"users": "u1", "k": 0},
-        {"users": "u1", "filter_seen": "valid"},
-    ],
-    ids=str,
-)
-def test_lists_are_those_of_the_recommender(any_of, options):
+OPTIONS = [
+    {},
+    {"users": "u3", "k": 5},
+    {"users": ["u7", "u3", "u7"], "k": 1},
+    {"users": "u3", "k": 100},
+    {"users": ["u1", "u2"], "filter_seen": False},
+    {"users": ["u1", "u2"], "filter_seen": "train"},
+    {"users": ["u1", "u2"], "items": [f"i{j:02d}" for j in range(0, 60, 3)]},
+    {"users": ["u1", "u2"], "items": "i05", "filter_seen": False},
+    {"users": ["u1", "u2"], "exclude": ["i01", "i02", "no such"]},
+    {"items": {"u1": ["i01", "i02", "i03"], "u5": ["i04"], "nobody": ["i01"]}, "filter_seen": False},
+    {"users": ["u1", "u2"], "exclude": {"u1": ["i05", "i09"], "u9": "i01"}},
+    {"users": ["u1", "nobody"], "unknown": "default"},
+    {"users": "nobody"},
+    {"users": [7]},
+    {"users": [None]},
+    {"users": "u1", "items": ["no such"]},
+    {"users": "u1", "items": []},
+    {"users": "u1", "k": 0},
+    {"users": "u1", "filter_seen": "valid"},
+]
+
+
+def test_lists_are_those_of_the_recommender(any_of):
     rec, light = any_of
-    (expected, said), (found, also) = (told(one.recommend, **options) for one in (rec, light))
-    assert said == also
-    if isinstance(expected, type):
-        assert found is expected
-    else:
-        agree(found, expected)
+    for options in OPTIONS:
+        (expected, said), (found, also) = (told(one.recommend, **options) for one in (rec, light))
+        assert said == also, options
+        if isinstance(expected, type):
+            assert found is expected, options
+        else:
+            agree(found, expected)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"novelty_weight": 0.7},
-        {"novelty_weight": -0.5, "items": [f"i{j:02d}" for j in range(30)]},
-        {"half_life": 100.0},
-        {"half_life": "3D", "freshness_weight": 2.0, "novelty_weight": 0.2},
-        {"freshness_weight": 2.0},
-        {"diversity": 0.4},
-        {"diversity": 0.4, "pool": 15, "k": 5, "novelty_weight": 0.1},
-        {"diversity": 2.0},
-    ],
-    ids=str,
-)
-def test_lists_that_lean(both, options):
+LEAN = [
+    {"novelty_weight": 0.7},
+    {"novelty_weight": -0.5, "items": [f"i{j:02d}" for j in range(30)]},
+    {"half_life": 100.0},
+    {"half_life": "3D", "freshness_weight": 2.0, "novelty_weight": 0.2},
+    {"freshness_weight": 2.0},
+    {"diversity": 0.4},
+    {"diversity": 0.4, "pool": 15, "k": 5, "novelty_weight": 0.1},
+    {"diversity": 2.0},
+]
+
+
+def test_lists_that_lean(both):
     rec, light = both
-    options = {"users": ["u1", "u2", "u30" if rec.users.row("u30") else "u3"], **options}
-    (expected, _), (found, _) = (told(one.recommend, **options) for one in (rec, light))
-    if isinstance(expected, type):
-        assert found is expected
-        return
-    mine, other = pd.DataFrame(found), expected
-    if "diversity" in options and rec.model.by_fit:  # equal scores stand in another order
-        both_have = len(mine.merge(other, on=["user", "item"]))
-        assert both_have >= 0.8 * len(other)
-        return
-    assert mine["item"].tolist() == other["item"].tolist() or "half_life" in options or rec.model.by_fit
-    order = ["user", "score"]
-    assert np.allclose(mine.sort_values(order)["score"], other.sort_values(order)["score"], atol=1e-4)
+    for options in LEAN:
+        options = {"users": ["u1", "u2", "u3"], **options}
+        (expected, _), (found, _) = (told(one.recommend, **options) for one in (rec, light))
+        if isinstance(expected, type):
+            assert found is expected, options
+            continue
+        if rec.model.by_fit and "diversity" in options:  # equal scores stand in another order, and so on from there
+            assert len(pd.DataFrame(found).merge(expected, on=["user", "item"])) >= 0.8 * len(expected), options
+            continue
+        if not rec.model.by_fit:
+            assert [row["item"] for row in found] == expected["item"].tolist(), options
+        order = ["user", "score"]
+        assert np.allclose(*(pd.DataFrame(one).sort_values(order)["score"] for one in (found, expected)), atol=1e-4)
 
 
 def test_a_history_is_answered_by_the_same_fold_in(both):
@@ -279,9 +284,9 @@ def test_a_history_is_answered_by_the_same_fold_in(both):
 def test_reasons(both):
     rec, light = both
     history = dict.fromkeys(HISTORY, 4.0) if rec.data.rated else HISTORY
-    for options in ({"users": ["u3", "u8"]}, {"history": history}):
+    for options in ({"users": ["u3"]}, {"history": history}):
         for why in (True, 3):
-            expected, found = (one.recommend(k=4, why=why, **options) for one in (rec, light))
+            expected, found = (one.recommend(k=2, why=why, **options) for one in (rec, light))
             by = ("user",) if "users" in options else ()
             agree(found, expected, by=by)
             same = [mine["because"] == other["because"] for mine, other in zip(found, rows_of(expected), strict=True)]
@@ -333,7 +338,7 @@ def test_default_lists_histories_and_questions(any_of):
     for options in ({}, {"by": "popularity", "n": 4}, {"items": HISTORY, "n": 3}, {"n": 5000}, {"by": "luck"}):
         (expected, _), (found, _) = (told(one.questionnaire, **options) for one in (rec, light))
         if isinstance(expected, type) or isinstance(found, type):
-            assert found is expected or (found is NotImplementedError and rec.model.has_vectors)
+            assert found is expected or (found is NotImplementedError and not rec.model.by_fit)
             continue
         assert [list(row) for row in found] == [list(expected)] * len(expected)
         assert [row["item"] for row in found] == expected["item"].tolist()
@@ -370,12 +375,14 @@ print(*sorted({{name.split(".")[0] for name in sys.modules}}))
 def test_networks_are_refused_in_words(made, tmp_path):
     first, second = made("dot")[0], learner(NeuMF, n_factors=4, layers=[8], n_epoch=1)
     second.save(tmp_path / "network")
-    with pytest.raises(BundleError, match=r"network of NeuMF, .* load it with Recommender"):
+    with pytest.raises(
+        BundleError, match=r"network of NeuMF, .* load it with Recommender.load and save it with onnx=True"
+    ):
         Light.load(tmp_path / "network")
     Pipeline(first, first).recommender.save(tmp_path / "pipeline")
     with pytest.raises(BundleError, match="the scores of Pipeline"):
         Light.load(tmp_path / "pipeline")
-    for name in NETWORKS:
+    for name in set(NETWORKS) - set(READ):
         light = made(name)[1]
         with pytest.raises(NotImplementedError, match="ask Recommender"):
             light.recommend(history=["i01"])

@@ -35,8 +35,11 @@ class GRURec(SequenceModel):
         return {"n_layers": self.n_layers}
 
     def states(self, rows: Tensor, lengths: Tensor) -> Tensor:
-        return self.out(self.drop(self.gru(rows)[0]))
+        return self.out(self.drop(self._read(rows)))
 
     def last_states(self, rows: Tensor, lengths: Tensor) -> Tensor:
-        states = self.gru(rows)[0]
-        return self.out(self.drop(states[torch.arange(len(rows), device=rows.device), lengths - 1]))
+        last = torch.arange(rows.shape[0], device=rows.device), lengths - 1
+        return self.out(self.drop(self._read(rows)[last]))
+
+    def _read(self, rows: Tensor) -> Tensor:
+        return self.gru(rows, rows.new_zeros(self.n_layers, rows.shape[0], rows.shape[2]))[0]

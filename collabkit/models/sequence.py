@@ -92,7 +92,7 @@ class SequenceModel(DotModel):
 
     def last_states(self, rows: Tensor, lengths: Tensor) -> Tensor:
         """Those `(b, d)` after the last events, of histories that have some; a subclass may know a shorter way."""
-        return self.states(rows, lengths)[torch.arange(len(rows), device=rows.device), lengths - 1]
+        return self.states(rows, lengths)[torch.arange(rows.shape[0], device=rows.device), lengths - 1]
 
     def encode(self, history: Runs) -> Tensor:
         """The states `(b, d)` after the last events; of an empty history zeros, so that the biases decide."""

@@ -66,7 +66,7 @@ class Embedding(nn.Embedding):
 
 def lookup(table: Tensor, idx: Tensor) -> Tensor:
     """Rows `(..., d)` of `table` `(n, d)` at `idx` `(...)`; the gradient is dense, and fast for many indices."""
-    few = idx.numel() < 4096 or table.device.type != "cpu"
+    few = not torch.is_grad_enabled() or table.device.type != "cpu" or idx.numel() < 4096
     return F.embedding(idx, table) if few else _Lookup.apply(table, idx)
 
 

@@ -21,7 +21,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -94,7 +94,7 @@ class Artefact(NamedTuple):
 
 def save_artefact(
     folder: str | Path, model: Model, data: Dataset, *, metrics: dict | None = None, light: bool = True,
-    fold: FoldIn | None = None,
+    fold: FoldIn | None = None, extra: Callable[[Path], dict] | None = None,
 ) -> Path:  # fmt: skip
     """Write the artefact, replacing an older one at the same place as the very last step.
 
@@ -105,6 +105,7 @@ def save_artefact(
         metrics: JSON-ready figures to keep with it.
         light: write what `serve.light` answers from, too: vectors, events and ids as plain arrays.
         fold: the fold-in, where the artefact is to hold its prior, so that the first history has none to fit.
+        extra: writes more files of `folder.OWN` into a folder, and gives what config.json is to say of them.
 
     Returns:
         The folder as an absolute path.
@@ -129,7 +130,7 @@ def save_artefact(
     try:
         with beside(folder) as new:
             new.mkdir(parents=True)
-            _write(new, model, data, metrics or {}, light, fold)
+            _write(new, model, data, metrics or {}, light, fold, extra)
             with _swapping(folder):
                 _swap(new, folder)
     except OSError as error:
@@ -226,7 +227,7 @@ def _load(folder: Path, files: dict[str, Path], models: Sequence[type[Model]]) -
 
 
 def _write(
-    folder: Path, model: Model, data: Dataset, metrics: dict, light: bool, fold: FoldIn | None
+    folder: Path, model: Model, data: Dataset, metrics: dict, light: bool, fold: FoldIn | None, extra: Callable | None
 ) -> None:  # fmt: skip
     train, kinds, light_spec = data.train, {}, None
     save_tensors(folder / "model.safetensors", model.state_dict())
@@ -243,6 +244,7 @@ def _write(
     if light:
         arrays, light_spec = light_state(model, data, fold)
         save_tensors(folder / LIGHT, arrays)
+    more = {} if extra is None else extra(folder)
     config = {
         "format": "collabkit",
         "version": FORMAT_VERSION,
@@ -262,6 +264,7 @@ def _write(
         "metrics": metrics,
         "calibration": None if model.calibration is None else to_spec(model.calibration),
         "light": light_spec,
+        **more,
         "sha256": {path.name: _sha256(path) for path in sorted(folder.iterdir())},
     }
     config["sha256"]["config.json"] = _config_digest(config)

@@ -18,7 +18,16 @@ from torch import Tensor
 
 from collabkit.serve.folder import sha256
 
-__all__ = ["DamagedFileError", "beside", "read_table", "read_tensors", "save_tensors", "sha256", "write_tensors"]
+__all__ = [
+    "DamagedFileError",
+    "beside",
+    "digest",
+    "read_table",
+    "read_tensors",
+    "save_tensors",
+    "sha256",
+    "write_tensors",
+]
 
 _DIGEST, _CONTENT = "sha256", "content"
 MOST_ROWS, MOST_BYTES = 1_000_000, 2**25  # of a table, however small its file
@@ -61,7 +70,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], content: Mapping | 
     path.parent.mkdir(parents=True, exist_ok=True)
     with beside(path) as new:
         new.mkdir()  # safetensors leaves a file of its own where it is killed
-        save_tensors(new / path.name, tensors, {_CONTENT: text, _DIGEST: _digest(tensors, text)})
+        save_tensors(new / path.name, tensors, {_CONTENT: text, _DIGEST: digest(tensors, text)})
         _sync(new / path.name)
         os.replace(new / path.name, path)
         _sync(path.parent)
@@ -127,7 +136,7 @@ def read_tensors(path: Path, device="cpu") -> tuple[dict[str, Tensor], dict]:
     try:
         with safe_open(path, "pt") as file:
             metadata, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if metadata.get(_DIGEST) != _digest(tensors, metadata.get(_CONTENT, "")):
+        if metadata.get(_DIGEST) != digest(tensors, metadata.get(_CONTENT, "")):
             raise DamagedFileError(f"{path} is damaged: its content does not match its checksum")
         return {name: value.to(device, copy=True) for name, value in tensors.items()}, json.loads(metadata[_CONTENT])
     except FileNotFoundError:
@@ -150,14 +159,14 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+def digest(tensors: Mapping[str, Tensor], text: str) -> str:
     """SHA-256 of the names, types, shapes and bytes of tensors, and of a text."""
-    digest = hashlib.sha256(text.encode())
+    found = hashlib.sha256(text.encode())
     for name in sorted(tensors):
-        value = tensors[name]
-        digest.update(repr((name, str(value.dtype), tuple(value.shape))).encode())
-        digest.update(value.flatten().view(torch.uint8).numpy().data if value.numel() else b"")
-    return digest.hexdigest()
+        value = tensors[name].detach().cpu().contiguous()
+        found.update(repr((name, str(value.dtype), tuple(value.shape))).encode())
+        found.update(value.flatten().view(torch.uint8).numpy().data if value.numel() else b"")
+    return found.hexdigest()
 
 
 def _sync(path: Path) -> None:

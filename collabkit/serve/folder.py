@@ -21,7 +21,8 @@ __all__ = ["BundleError", "CONFIG", "FEATURES", "FILES", "FORMAT_VERSION", "LIGH
 FORMAT_VERSION = 6
 CONFIG, FEATURES, LIGHT = "config.json", "features.safetensors", "light.safetensors"
 FILES = ("model.safetensors", "users.parquet", "items.parquet", "interactions.parquet")
-OWN = (*FILES, FEATURES, LIGHT, CONFIG)  # all names that may lie in an artefact
+ONNX = ("vectors.onnx", "logits.onnx")
+OWN = (*FILES, FEATURES, LIGHT, *ONNX, CONFIG)  # all names that may lie in an artefact
 TRIES = 100  # to load an artefact that is being replaced
 
 T = TypeVar("T")

@@ -37,7 +37,7 @@ from collabkit.retrieval.index import Index, judged_index
 from collabkit.retrieval.neighbours import check_k, cosines, nearest
 from collabkit.retrieval.ranking import Asked, block_size, top_k
 from collabkit.retrieval.tilt import Tilt
-from collabkit.serve import exchange, hub
+from collabkit.serve import exchange, exports, hub
 from collabkit.serve.artefact import load_artefact, save_artefact
 from collabkit.serve.audience import top_users
 from collabkit.serve.choices import is_one, read_choice
@@ -103,16 +103,28 @@ class Recommender:
         return rec
 
     @reads
-    def save(self, folder: str | Path, *, metrics: dict | None = None, light: bool = True) -> Path:
+    def save(
+        self, folder: str | Path, *, metrics: dict | None = None, light: bool = True, onnx: bool = False
+    ) -> Path:  # fmt: skip
         """Write the artefact; see `serve.save_artefact`.
 
         Args:
             folder, metrics: where, and figures to keep with it.
             light: write what `serve.light.Light` answers from, too, and the prior of the fold-in, which is fitted for
                 it if no history was asked about before.
+            onnx: and the model's network for ONNX Runtime, where it has one that such answers need.
+
+        Raises:
+            ImportError: `onnx` or `onnxruntime` is missing.
         """
         fold = fold_of(self.model, self.data, lambda: self.fold) if light else None
-        return save_artefact(folder, self.model, self.data, metrics=metrics, light=light, fold=fold)
+
+        def network(folder: Path) -> dict:
+            about = exports.export_onnx(self.model, self.data, folder)
+            return {"onnx": about} if about else {}
+
+        more = {"light": light, "fold": fold, "extra": network if onnx else None}
+        return save_artefact(folder, self.model, self.data, metrics=metrics, **more)
 
     @takes_tables
     @reads
@@ -705,6 +717,61 @@ class Recommender:
             >>> ranx.evaluate(ranx.Qrels(rec.to_qrels()), ranx.Run(rec.to_run()), 'ndcg@10')  # doctest: +SKIP
         """
         return exchange.to_qrels(self, on, threshold)
+
+    @reads
+    def to_onnx(self, file: str | Path, what: str = "score", *, k: int = 10) -> Path:
+        """Write the model as an ONNX file, which runs without torch and this library, by ONNX Runtime for one.
+
+        Inputs are named tensors with any number `b` of rows; which of these a model asks for, by what it `needs`,
+        stands in the file: `users` `(b,)` int64 indices; `history` `(b, l)` int64 indices of items, the latest last,
+        filled up at the right, and `lengths` `(b,)`; `context.NAME` `(b,)` codes or `(b, size)` numbers. An index is
+        the row of an id in the files beside it, `NAME.users.parquet` and `NAME.items.parquet`, counted from 1; 0 is
+        unknown.
+
+        The answers are compared with the model's, for questions of several sizes, before anything is written.
+
+        Args:
+            file: where; its folder is made.
+            what: `'score'`: of pairs, `users` (or histories) and `items` `(b,)`, the score `(b,)` that `model.forward`
+                gives. `'topk'`: `items` `(b, k)`, the best first and 0 where fewer are left, and `scores`, -inf there;
+                it also asks for `hidden` `(b, h)`, items that are no answers, filled up with 0. `'encoder'`: `vectors`
+                `(b, d)` of users, whose products with `vectors('items')` are the logits: by histories, or of models
+                with user features by `feature.NAME` `(b, size)`, shares of categories or numbers as `Features.matrix`
+                has them, what `add_users` would give to somebody new. `'vectors'`: likewise of known users. `'logits'`:
+                those of all items, `(b, n_items)`, unknown ones in column 0.
+            k: of `'topk'`.
+
+        Returns:
+            The file. Its meta data have, as JSON under `collabkit`: `what`, `k`, `inputs`, `fields` (categories and
+            scales of features and context), the numbers of users and items, the names of the files of `ids`, the
+            `format`, and a SHA-256 of weights and data as `content`.
+
+        Raises:
+            ImportError: `onnx` or `onnxruntime` is missing: `pip install 'collabkit[onnx]'`.
+            TypeError: a model without a graph (a closed-form one, a pipeline, `TimeSVD`), or without vectors.
+            ValueError: another `what`; `k` out of range; tables of more than 2 GB.
+            RuntimeError: the file's answers would be others than the model's.
+
+        Example:
+            >>> rec.to_onnx('served/lists.onnx', 'topk', k=20)  # doctest: +SKIP
+        """
+        return exports.to_onnx(self.model, self.data, file, what, k)
+
+    @reads
+    def to_torch_export(self, file: str | Path, what: str = "score", *, k: int = 10) -> Path:
+        """Write the model as torch's own exported program (`.pt2`), which runs without this library.
+
+        Arguments, inputs, their order and the check are those of `to_onnx`; the meta data are the extra file
+        `collabkit.json`. `GRURec` is written out event by event, which takes about a second an event of its `length`.
+
+        Raises:
+            TypeError, ValueError, RuntimeError: as of `to_onnx`.
+
+        Example:
+            >>> rec.to_torch_export('served/score.pt2')                             # doctest: +SKIP
+            >>> torch.export.load('served/score.pt2').module()(users, items)       # doctest: +SKIP
+        """
+        return exports.to_torch_export(self.model, self.data, file, what, k)
 
     def to_hub(
         self, repo_id: str, *, private: bool = True, token: str | None = None, commit_message: str | None = None

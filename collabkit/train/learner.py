@@ -272,6 +272,16 @@ class CollabLearner(LeanLearner):
         """What is said of new users when n of their rows become known; see `Recommender.evaluate_fold_in`."""
         return self.recommender.evaluate_fold_in(on, **kwargs)
 
+    @delegates(Recommender.to_onnx)
+    def to_onnx(self, file: str | Path, what: str = "score", **kwargs) -> Path:
+        """Write the model as an ONNX file, which runs without torch; see `Recommender.to_onnx`."""
+        return self.recommender.to_onnx(file, what, **kwargs)
+
+    @delegates(Recommender.to_torch_export)
+    def to_torch_export(self, file: str | Path, what: str = "score", **kwargs) -> Path:
+        """Write the model as torch's exported program; see `Recommender.to_torch_export`."""
+        return self.recommender.to_torch_export(file, what, **kwargs)
+
     def export(self, folder: str | Path = "export") -> Path:
         """Write the artefact (no pickle) that `load_learner` and `Recommender.load` read; see `serve.save_artefact`.
 

@@ -18,8 +18,9 @@ from collabkit.serve.light.events import Events
 from collabkit.serve.light.fold import Fold, fold_of
 from collabkit.serve.light.ids import Ids, plain
 from collabkit.serve.light.ranking import chosen, refuse_nan, tilted, top
-from collabkit.serve.light.scorers import SCORERS, Vectors
-from collabkit.serve.light.why import Shares, of_history, of_row
+from collabkit.serve.light.scorers import SCORERS, Network, Vectors
+from collabkit.serve.light.why import Shares, leave_one_out, of_history, of_row
+from collabkit.serve.onnx_models import OnnxModel
 
 __all__ = ["Engine", "Wanted", "records", "times"]
 
@@ -93,9 +94,10 @@ class Engine:
     Args:
         config: of the artefact.
         arrays: of its files, see `load.load_arrays`.
+        network: what ONNX Runtime answers of the model, if anything: vectors of histories, or logits.
     """
 
-    def __init__(self, config: dict, arrays: Mapping[str, np.ndarray]):
+    def __init__(self, config: dict, arrays: Mapping[str, np.ndarray], network: OnnxModel | None = None):
         self.config, self.arrays, self.spec = config, arrays, config["light"]
         self.users, self.items = (Ids(self.spec[name], part(arrays, name)) for name in ("users", "items"))
         self.events, self.y_range = Events(part(arrays, "events")), self.spec["y_range"]
@@ -104,9 +106,13 @@ class Engine:
         self.model, kind = part(arrays, "model"), self.spec["kind"]
         if kind == "vectors":
             self.scorer = Vectors(self.model["users"], self.model["items"])
+        elif kind == "pairs":
+            self.scorer = Network(network)
         else:
             self.scorer = SCORERS[kind](self.events, self.model["counts"], self.model, self.spec)
         vectors = self.scorer if kind == "vectors" else None
+        reads = network is not None and kind == "vectors" and "history" in self.spec["needs"]
+        self.encoder = network if reads else None
         self.fold = fold_of(part(arrays, "fold"), self.spec.get("fold"), vectors, self.y_range)
 
     @property
@@ -122,8 +128,8 @@ class Engine:
     def _need_fold(self) -> Fold:
         if self.fold is None:
             name = self.config["model"]["class"]
-            network = self.spec["kind"] == "vectors" and (self.spec["folds_in"] or "history" in self.spec["needs"])
-            if not network:
+            reads = self.spec["kind"] == "vectors" and "history" in self.spec["needs"]
+            if not reads and not self.spec["folds_in"]:
                 raise TypeError(f"folding in needs a model with rows for users; those of {name} are computed")
             raise NotImplementedError(f"the light runtime does not look at histories for {name}, as they need torch, "
                                       "or a prior that its artefact lacks: ask Recommender")  # fmt: skip
@@ -144,17 +150,24 @@ class Engine:
 
     def _read(self, history) -> Told:
         """One person's history, of a model that can look at one or fold it in."""
-        fold = self._need_fold() if self.spec["kind"] == "vectors" else None
+        fold = self._need_fold() if self._solves else None
         items, weight = read_history(history, self.items, self.spec, self.arrays["items.having"])
         return Told(items, weight, None if fold is None else fold.rows([(items, weight)])[0])
 
+    @property
+    def _solves(self) -> bool:
+        """Whether a row is solved for from a history, rather than that the model looks at one."""
+        return self.spec["kind"] in ("vectors", "pairs") and self.encoder is None
+
     def _told(self, one: Told):
         """The query of somebody new."""
+        if self.encoder is not None:
+            return self.encoder.vectors(history=[one.items])
         return Lists.of([(one.items, one.weight)]) if one.row is None else one.row[None]
 
     def _scores(self, query, candidates: np.ndarray | None) -> np.ndarray:
         """Logits `(1, c)` of somebody new."""
-        if self.spec["kind"] == "vectors":
+        if self._solves:
             return self.fold.scores(query, candidates)
         return self.scorer.scores(query, candidates)
 
@@ -216,7 +229,6 @@ class Engine:
         if candidates is None:
             own[:, 0] = -np.inf  # the unknown item
         scores = own if wanted.offsets is None else tilted(own, wanted.offsets[_all(candidates)])
-        scores = scores.copy() if scores is own and wanted.offsets is not None else scores
         for j, items in enumerate(hidden):
             scores[j, places(items)] = -np.inf
         if allowed is not None:
@@ -280,7 +292,7 @@ class Engine:
     @cached_property
     def _factors(self) -> np.ndarray | None:
         """The items' factors `(n_items, d)`, of a model that has some."""
-        if self.spec["kind"] != "vectors":
+        if self.spec["kind"] not in ("vectors", "pairs"):
             return None
         return self.model["factors"] if "factors" in self.model else self.model["items"][:, : self.spec["factors"]]
 
@@ -305,14 +317,16 @@ class Engine:
     def _check_why(self, why) -> bool | int:
         if why is None or (isinstance(why, (bool, np.bool_)) and not why):
             return False
-        if self.spec["kind"] == "vectors":
+        if self._solves:
             self._need_fold()
         return True if isinstance(why, (bool, np.bool_)) else whole("why", why)
 
     def _shares(self, user: int, one: Told | None, among: np.ndarray) -> Shares:
         """The shares of past items in the scores of items `among` `(m,)`, of a user or of somebody new."""
-        if self.spec["kind"] != "vectors":
+        if not self._solves:
             items, weight = self.events.latest(user) if one is None else one[:2]
+            if self.encoder is not None:
+                return leave_one_out(self.encoder, self.scorer, user, items, among)
             return of_history(self.scorer, items, weight, among)
         met = self.arrays["items.rows"] > 0
         return of_row(self.fold, user, None if one is None else tuple(one), self.events, met, among)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+NAN = "the model's scores are NaN: its training diverged; train again with a lower learning rate"
+
 __all__ = ["chosen", "refuse_nan", "tilted", "top"]
 
 
@@ -14,25 +16,25 @@ def top(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         >>> top(np.array([[1., 3., 3., 2.]]), 2)[0].tolist()
         [[1, 2]]
     """
-    k = min(k, scores.shape[1])
-    if k < scores.shape[1]:
-        least = -np.partition(-scores, k - 1, axis=1)[:, k - 1 : k]
+    c = scores.shape[1]
+    k = min(k, c)
+    if k < c:
         found = np.empty((len(scores), k), np.int64)
-        for j, (row, edge) in enumerate(zip(scores, least[:, 0], strict=True)):
-            above = np.flatnonzero(row > edge)
-            equal = np.flatnonzero(row == edge)[: k - len(above)]
-            found[j, : len(above)], found[j, len(above) : len(above) + len(equal)] = above, equal
-            if len(above) + len(equal) < k:  # NaN is neither
+        for row, places in zip(scores, found, strict=True):
+            edge = np.partition(row, c - k)[c - k]  # the k-th largest; NaN counts as larger than all
+            there = np.flatnonzero(row >= edge)
+            if len(there) > k:  # some are equal to it
+                equal = np.flatnonzero(row[there] == edge)
+                there = np.delete(there, equal[k - len(there) :])
+            if len(there) < k:
                 raise ValueError(NAN)
+            places[:] = there
     else:
         found = np.broadcast_to(np.arange(k), scores.shape)
-    found = np.sort(found, axis=1)
-    best = np.take_along_axis(scores, found, 1)
+    rows = np.arange(len(scores))[:, None]
+    best = scores[rows, found]
     order = np.argsort(-best, axis=1, kind="stable")
-    return np.take_along_axis(found, order, 1), np.take_along_axis(best, order, 1)
-
-
-NAN = "the model's scores are NaN: its training diverged; train again with a lower learning rate"
+    return found[rows, order], best[rows, order]
 
 
 def refuse_nan(scores: np.ndarray) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 
 from collabkit.serve.light.arrays import Lists
 from collabkit.serve.light.events import Events
+from collabkit.serve.onnx_models import OnnxModel
 
-__all__ = ["SCORERS", "ByUsers", "Linear", "Neighbours", "Next", "Popularity", "Vectors"]
+__all__ = ["SCORERS", "ByUsers", "Linear", "Neighbours", "Network", "Next", "Popularity", "Vectors"]
 
 
 class Vectors:
@@ -33,6 +34,26 @@ class Vectors:
     def scores(self, query: np.ndarray, candidates: np.ndarray | None = None) -> np.ndarray:
         """Logits `(b, c)` of vectors `(b, d)`; `candidates` `(c,)`, None for all items, the unknown one included."""
         return query @ (self.items if candidates is None else self.items[candidates]).T
+
+
+class Network:
+    """The scores of pairs by a network, which ONNX Runtime computes.
+
+    Args:
+        model: gives logits.
+    """
+
+    def __init__(self, model: OnnxModel):
+        self.model = model
+
+    def known(self, users: np.ndarray) -> np.ndarray:
+        """The users themselves."""
+        return users
+
+    def scores(self, query: np.ndarray, candidates: np.ndarray | None = None) -> np.ndarray:
+        """Logits `(b, c)` of users at indices `(b,)`."""
+        found = self.model.logits(query)
+        return found.copy() if candidates is None else found[:, candidates]
 
 
 class Histories:

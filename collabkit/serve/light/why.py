@@ -8,7 +8,7 @@ import numpy as np
 
 from collabkit.serve.light.arrays import Lists
 
-__all__ = ["Shares", "of_history", "of_row", "told"]
+__all__ = ["Shares", "leave_one_out", "of_history", "of_row", "told"]
 
 
 class Shares(NamedTuple):
@@ -26,6 +26,13 @@ def of_history(scorer, items: np.ndarray, weight: np.ndarray | None, among: np.n
         items, weight = scorer.counted(Lists.of([(items, weight)])).row(0)
     method = "additive" if scorer.additive else "leave-one-out"
     return Shares(items, scorer.shares(items, weight, among), None, method)
+
+
+def leave_one_out(encoder, scorer, user: int, items: np.ndarray, among: np.ndarray) -> Shares:
+    """By how much the scores of items `among` `(m,)` fall when one event after the other is taken out of a history."""
+    every = [items, *(np.delete(items, j) for j in range(len(items)))]
+    scores = scorer.scores(encoder.vectors([user] * len(every), history=every), among).astype(np.float64)
+    return Shares(items, scores[:1] - scores[1:], None, "leave-one-out")
 
 
 def of_row(fold, user: int, told: tuple | None, events, met: np.ndarray, among: np.ndarray) -> Shares:

@@ -1,0 +1,294 @@
+"""What of a model goes into a file for another runtime: modules that take plain tensors and give scores or vectors.
+
+Whatever does not depend on the question is computed before, and stands in the file as a table: the rows of items, and
+those of users with their side features.
+"""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from collabkit.data.features import Field
+from collabkit.data.query import Query
+from collabkit.data.runs import Runs
+from collabkit.models.base import Model
+from collabkit.models.feature_rows import FeatureRows
+from collabkit.models.gru_rec import GRURec
+from collabkit.models.sequence import SequenceModel
+from collabkit.models.sides import HistorySide, TableSide
+
+__all__ = ["WHATS", "Graph", "Padded", "check_what", "fields_of", "make_graph", "padded"]
+
+WHATS = {
+    "score": "the score of each user and item, `(b,)`",
+    "topk": "the `k` best items of each user and their scores, `(b, k)`",
+    "encoder": "the vector of each user, `(b, d)`: of models that read histories by the history, of others by features",
+    "vectors": "the vector of each user, `(b, d)`, by what the model needs",
+    "logits": "the logits of all items for each user, `(b, n_items)`",
+}
+
+
+class Padded(NamedTuple):
+    """Histories of unequal length: items `(b, longest)`, anything after the end of a row, and lengths `(b,)`."""
+
+    items: Tensor
+    lengths: Tensor
+
+
+def check_what(model: Model, what: str, k: int) -> None:
+    """Raise, before any work, where `what` cannot be had of a model."""
+    name = type(model).__name__
+    if what not in WHATS:
+        raise ValueError(f"what must be one of {', '.join(map(repr, WHATS))}, got {what!r}")
+    if model.by_fit or model.joined:
+        raise TypeError(f"{name} is no network: it is not exported as a graph. Export the artefact, of which "
+                        "collabkit's own runtime answers")  # fmt: skip
+    if what in ("encoder", "vectors") and not model.has_vectors:
+        raise TypeError(f"the score of {name} is no dot product, so that its users have no vectors: export 'score', "
+                        "'logits' or 'topk'")  # fmt: skip
+    if "history" in model.needs and not _reads_padded(model):
+        raise TypeError(f"{name} reads histories by a function of its own; those that are exported are SequenceModels, "
+                        "which define states of padded histories")  # fmt: skip
+    if what == "topk" and not (isinstance(k, int) and 1 <= k < model.n_items):
+        raise ValueError(f"k must lie between 1 and the number of items, {model.n_items - 1:,}; got {k!r}")
+    if what == "encoder" and _by_features(model):
+        content = [field.name for field in model.user_side.features.features.fields if field.has_encoder]
+        if content:
+            raise TypeError(f"the users' features {content} are texts or pictures, whose own encoders are not exported "
+                            "with the user's: export 'vectors', which takes known users")  # fmt: skip
+
+
+def _reads_padded(model: Model) -> bool:
+    return isinstance(model, SequenceModel) and type(model).encode is SequenceModel.encode
+
+
+def _by_features(model: Model) -> bool:
+    """Whether the encoder takes the features of users, of a model that knows them by id."""
+    return "history" not in model.needs and isinstance(model.user_side, TableSide) and bool(model.user_side.features)
+
+
+class Graph(nn.Module):
+    """A module with named inputs.
+
+    Args:
+        model: a trained one.
+        what: one of `WHATS`.
+        k: of `'topk'`.
+        unrolled: write recurrent layers out step by step, for a compiler that knows none.
+    """
+
+    def __init__(self, model: Model, what: str, k: int, unrolled: bool):
+        super().__init__()
+        self.what, self.k, self.length = what, k, getattr(model, "length", None) or 0
+        self.by_features = what == "encoder" and _by_features(model)
+        every = torch.arange(model.n_items, device=model.device)
+        parts = tuple(part.detach().cpu() for part in model.item_rows(every))
+        self.asked = _UserSide(model, parts, by_features=self.by_features, unrolled=unrolled)
+        self.inputs = [*self.asked.inputs, *{"score": ["items"], "topk": ["hidden"]}.get(what, [])]
+        self.outputs = {"score": ["score"], "topk": ["items", "scores"], "logits": ["logits"]}.get(what, ["vectors"])
+        self.whole = model.has_vectors and what in ("topk", "logits")
+        if self.whole:
+            self.register_buffer("columns", model.item_vectors(every).detach().cpu().T.contiguous())
+        elif what in ("score", "topk", "logits"):
+            self.items = _Tables(parts)
+        self.eval()
+
+    @property
+    def tables(self) -> int:
+        """Bytes of all that stands in it."""
+        return sum(t.numel() * t.element_size() for t in (*self.parameters(), *self.buffers()))
+
+    def forward(self, *inputs: Tensor):
+        given = dict(zip(self.inputs, inputs, strict=True))
+        model = self.asked.model
+        if self.what == "score":
+            rows = self.asked.rows(given)
+            return model.activation(model.interact(rows, self.items(given["items"])))
+        if self.what not in ("topk", "logits"):
+            return self.asked.vectors(given)
+        if self.whole:
+            logits = self.asked.vectors(given) @ self.columns
+        else:
+            rows = tuple(part[:, None] for part in self.asked.rows(given))
+            logits = model.interact(rows, tuple(part[None] for part in self.items.tables))
+        return logits if self.what == "logits" else self._best(logits, given["hidden"])
+
+    def _best(self, logits: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Items `(b, k)`, 0 where fewer are left, and scores, -inf there; `hidden` `(b, h)` is filled up with 0."""
+        hidden = F.pad(hidden, (1, 0))  # the unknown item is hidden from everybody
+        logits = logits.scatter(1, hidden, -torch.inf)
+        best, items = logits.topk(self.k, dim=1)
+        left = best > -torch.inf
+        return items * left, torch.where(left, self.asked.model.activation(best), best)
+
+
+class _Tables(nn.Module):
+    """Rows by index, in parts."""
+
+    def __init__(self, parts):
+        super().__init__()
+        for j, part in enumerate(parts):
+            self.register_buffer(f"part{j}", part.contiguous())
+        self.n = len(parts)
+
+    tables = property(lambda self: tuple(getattr(self, f"part{j}") for j in range(self.n)))
+
+    def forward(self, idx: Tensor) -> tuple[Tensor, ...]:
+        return tuple(F.embedding(idx, part) for part in self.tables)
+
+
+class _UserSide(nn.Module):
+    """The user side of a model: its rows and vectors by named tensors."""
+
+    def __init__(self, model: Model, items: tuple[Tensor, ...], *, by_features: bool, unrolled: bool):
+        super().__init__()
+        self.model, self.by_features, inputs = _stripped(model), by_features, []
+        self.by_index = model.needs == ("users",) and not by_features
+        if self.by_index:
+            self.own = _Tables(model.parts("user"))
+            self.model.user_side, self.model.user_rows = nn.Module(), self.own.forward
+        elif by_features:
+            self.model.user_side.tables = nn.ModuleList()
+            self.model.user_side.features = _Given(model.user_side.features)
+            inputs += self.model.user_side.features.names
+        elif model.user_side.features is not None:
+            self.model.user_side.features = _Constant(model.user_side.features)
+        if "history" in model.needs:
+            _read_padded(self.model, items[0], unrolled)
+        if not by_features and ("users" in model.needs or model.user_side.features is not None):
+            inputs.append("users")
+        inputs += ["history", "lengths"] * ("history" in model.needs)
+        fields = model.context.context.fields if model.context is not None else ()
+        self.inputs = [*inputs, *(f"context.{field.name}" for field in fields), *["time"] * ("time" in model.needs)]
+
+    def rows(self, given: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        return self.model.user_rows(self._query(given))
+
+    def vectors(self, given: dict[str, Tensor]) -> Tensor:
+        return self.model.user_vectors(self._query(given))
+
+    def _query(self, given: dict[str, Tensor]) -> Tensor | Query:
+        if self.by_index:
+            return given["users"]
+        context = {name.partition(".")[2]: part for name, part in given.items() if name.startswith("context.")}
+        history = Padded(given["history"], given["lengths"]) if "history" in given else None
+        rows, some = None, next(iter(given.values()))
+        if self.by_features:
+            rows = self.model.user_side.features.take(given)
+        users = given["users"] if "users" in given else torch.zeros_like(some.reshape(some.shape[0], -1)[:, 0]).long()
+        return Query(users, history, context, rows, time=given.get("time"))
+
+
+def _stripped(model: Model) -> Model:
+    """A copy of a model that shares its tensors, without the tables of items, on the CPU."""
+    on_cpu = model.device.type == "cpu"
+    kept = [*model.parameters(), *model.buffers()] if on_cpu else []  # others are copied from where they are
+    kept += [part for side in model.sides for part in (side.vocab, getattr(side.features, "features", None))]
+    kept += [] if model.context is None else [model.context.context]
+    copy = deepcopy(model, {id(part): part for part in kept if part is not None})
+    copy.item_side.tables, copy.item_side.features = nn.ModuleList(), None
+    return copy.eval() if on_cpu else copy.cpu().eval()
+
+
+class _Constant(FeatureRows):
+    """What the features of ids give, from tables that were computed once."""
+
+    def __init__(self, rows: FeatureRows):
+        nn.Module.__init__(self)
+        self.features, self.joins, self.widths = rows.features, rows.joins, rows.widths
+        every = torch.arange(len(rows.fields[0]), device=rows.cold.device)
+        self.parts = _Tables([part.detach().cpu() for part in rows.field_parts(every)])
+
+    def field_parts(self, idx: Tensor) -> list[Tensor]:
+        return list(self.parts(idx))
+
+
+class _Given(FeatureRows):
+    """What features give that come with the question: numbers, or shares of categories, `(b, size)` a field.
+
+    The row of somebody's own is what is fitted to ids without training rows, as `add_users` has it.
+    """
+
+    def __init__(self, rows: FeatureRows):
+        nn.Module.__init__(self)
+        self.features, self.joins, self.widths = rows.features, rows.joins, rows.widths
+        self.names = [f"feature.{field.name}" for field in rows.features.fields]
+        self.weights = _Tables([torch.cat([*field.weights], dim=1).detach().cpu() for field in rows.fields])
+        self.register_buffer("cold", rows.cold.detach().cpu())
+        self._now: list[Tensor] = []
+
+    def take(self, given: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """Keep the numbers of this question, and give the rows `[(b, d), ...]` of their own."""
+        self._now = [given[name] for name in self.names]
+        numbers = torch.cat(self._now, dim=1)
+        return (numbers @ self.cold[:-1] + self.cold[-1]).split(self.widths, dim=1)
+
+    def field_parts(self, idx: Tensor) -> list[Tensor]:
+        return [numbers @ weight for numbers, weight in zip(self._now, self.weights.tables, strict=True)]
+
+
+def _read_padded(model: SequenceModel, rows: Tensor, unrolled: bool) -> None:
+    """Have the history side of `model` encode `Padded` histories by the items' `rows` `(n_items, d)`."""
+    side = next(module for module in model.user_side.modules() if isinstance(module, HistorySide))
+    model.register_buffer("events", rows)
+    model.register_buffer("places", torch.arange(model.length))
+    if unrolled and isinstance(model, GRURec):
+        model.gru = _Unrolled(model.gru, model.length)
+
+    def encode(history: Padded) -> Tensor:
+        items, lengths = history
+        there = model.places[: items.shape[1]] < lengths[:, None]  # which fails for more than `length` events
+        states = model.last_states(F.embedding(items * there, model.events), lengths.clamp(min=1))
+        return states * (lengths > 0)[:, None]
+
+    side.encode = encode
+
+
+class _Unrolled(nn.Module):
+    """A GRU as a row of `length` steps, whatever stands in those after the end of a history."""
+
+    def __init__(self, gru: nn.GRU, length: int):
+        super().__init__()
+        self.gru, self.length = gru, length
+
+    def forward(self, rows: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+        room = rows.new_zeros(rows.shape[0], self.length, rows.shape[2])
+        steps = torch.cat([rows, room], dim=1)[:, : self.length]
+        for layer in range(self.gru.num_layers):
+            w_in, w_state, b_in, b_state = (getattr(self.gru, f"{name}_l{layer}")
+                                            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))  # fmt: skip
+            given, state, states = F.linear(steps, w_in, b_in), start[layer], []
+            for step in given.unbind(1):
+                r, z, new = step.chunk(3, dim=1)
+                r_state, z_state, new_state = F.linear(state, w_state, b_state).chunk(3, dim=1)
+                z, new = torch.sigmoid(z + z_state), torch.tanh(new + torch.sigmoid(r + r_state) * new_state)
+                state = new + z * (state - new)
+                states.append(state)
+            steps = torch.stack(states, dim=1)
+        return steps, start
+
+
+@torch.no_grad()
+def make_graph(model: Model, what: str, k: int, unrolled: bool = False) -> Graph:
+    """The module of `what` of a model; see `check_what` for errors."""
+    check_what(model, what, k)
+    return Graph(model, what, k, unrolled)
+
+
+def fields_of(model: Model) -> Iterator[tuple[str, Field]]:
+    """The fields of users' features and of the context, by the names of their inputs."""
+    if model.user_side.features is not None:
+        yield from ((f"feature.{field.name}", field) for field in model.user_side.features.features.fields)
+    if model.context is not None:
+        yield from ((f"context.{field.name}", field) for field in model.context.context.fields)
+
+
+def padded(history: Runs, length: int) -> Padded:
+    """The last `length` events of histories, in a table of at least one column."""
+    history = history.last(length)
+    items = history.padded()
+    return Padded(F.pad(items, (0, max(0, 1 - items.shape[1]))), history.lengths)
