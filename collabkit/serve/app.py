@@ -83,8 +83,8 @@ class Settings:
             return None
         found = Path(self.token_file).read_text(encoding="utf-8").strip()
         if len(found) < 16 or not found.isascii() or any(mark.isspace() for mark in found):
-            raise ValueError(f"{self.token_file} must hold a token of at least 16 ASCII characters without blanks, e.g. "
-                             "of: openssl rand -hex 32")  # fmt: skip
+            raise ValueError(f"{self.token_file} must hold a token of at least 16 ASCII characters without blanks, "
+                             "e.g. of: openssl rand -hex 32")  # fmt: skip
         return found
 
     def to_environment(self) -> None:
@@ -96,7 +96,7 @@ def create_app(artefact: Any, *, settings: Settings | None = None) -> Starlette:
     """The ASGI application that serves an artefact.
 
     Args:
-        artefact: its folder, or an `Answerer` that is there already, such as `TorchAnswerer(rec)` of `serve.web.with_torch`.
+        artefact: its folder, or an `Answerer` that is there already, as a `TorchAnswerer` on a `Recommender` is.
         settings: of the service; the folder in it plays no part here.
 
     Returns:

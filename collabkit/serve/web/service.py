@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -42,7 +41,7 @@ class Service:
         """The list of each user."""
         for user in users:
             held.users.find(user)
-        key = held.number, json.dumps(options, sort_keys=True, default=str)
+        key = held.number, repr(options)  # a text, as 1 equals True and 0.0 False
         return await self._lists.ask(key, list(users), lambda asked: answer_lists(held, asked, options))
 
     async def new_list(self, held: Held, options: dict) -> Answers:
