@@ -1,4 +1,4 @@
-"""The service with many clients: new artefacts and torn ones, its end, generated requests, and the page in a browser."""
+"""The service with many clients: new artefacts and torn ones, its end, odd requests, and the page in a browser."""
 
 import contextlib
 import os
