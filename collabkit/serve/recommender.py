@@ -38,7 +38,7 @@ from collabkit.retrieval.neighbours import check_k, cosines, nearest
 from collabkit.retrieval.ranking import Asked, block_size, top_k
 from collabkit.retrieval.tilt import Tilt
 from collabkit.serve import exchange, exports, hub
-from collabkit.serve.artefact import load_artefact, save_artefact
+from collabkit.serve.artefact import load_all, save_artefact
 from collabkit.serve.audience import top_users
 from collabkit.serve.choices import is_one, read_choice
 from collabkit.serve.light_state import fold_of
@@ -96,10 +96,10 @@ class Recommender:
             folder: the artefact.
             models: the class of its model, where that is not one of the library's.
         """
-        artefact = load_artefact(folder, models)
+        artefact, fold = load_all(folder, models)
         rec = cls(artefact.model, artefact.data, config=artefact.config)
-        if artefact.fold is not None:
-            rec._kept["fold"] = (rec.model.version(), rec.data, artefact.fold)
+        if fold is not None:
+            rec._kept["fold"] = (rec.model.version(), rec.data, fold)
         return rec
 
     @reads
