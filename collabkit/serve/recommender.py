@@ -39,7 +39,7 @@ from collabkit.retrieval.neighbours import check_k, cosines, nearest
 from collabkit.retrieval.ranking import Asked, block_size, top_k
 from collabkit.retrieval.tilt import Tilt
 from collabkit.serve import exchange, exports, hub, indexed, pgvector
-from collabkit.serve.artefact import load_artefact, save_artefact
+from collabkit.serve.artefact import load_all, save_artefact
 from collabkit.serve.audience import top_users
 from collabkit.serve.choices import is_one, read_choice
 from collabkit.serve.light_state import fold_of
@@ -106,10 +106,10 @@ class Recommender:
         """
         if index != "exact" and index not in indexed.NAMES:
             raise ValueError(f"index must be 'exact', 'auto' or 'faiss', got {index!r}")
-        artefact = load_artefact(folder, models)
+        artefact, fold = load_all(folder, models)
         found = cls(artefact.model, artefact.data, config=artefact.config)
-        if artefact.fold is not None:
-            found._kept["fold"] = (found.model.version(), found.data, artefact.fold)
+        if fold is not None:
+            found._kept["fold"] = (found.model.version(), found.data, fold)
         if index != "exact":
             found._take_index(Path(folder).expanduser().resolve(), index)
         return found
