@@ -53,6 +53,7 @@ __all__ = ["save_artefact", "load_artefact", "Artefact", "BundleError", "FORMAT_
 FORMAT_VERSION = 5
 FILES = ("model.safetensors", "users.parquet", "items.parquet", "interactions.parquet")
 FEATURES = "features.safetensors"
+INDEX_FILES = ("index.json", "index.faiss")  # which `serve.indexed` writes and checks
 _TRIES = 100  # to load an artefact that is being replaced
 
 # Formats 1 and 2: the tables were the model's, not its sides'.
@@ -161,7 +162,7 @@ def check_target(folder: Path) -> None:
         if left == 0:
             raise FileExistsError(f"{folder} exists and is no collabkit artefact; choose another folder or remove it")
         time.sleep(0.01)  # another writer may just have moved it away
-    own = {*FILES, FEATURES, "config.json", "index.json", "index.faiss"}
+    own = {*FILES, FEATURES, "config.json", *INDEX_FILES}
     names = []
     with suppress(FileNotFoundError):
         names = os.listdir(folder) if folder.is_dir() else []

@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from collabkit.serve.artefact import FEATURES, FILES
+from collabkit.serve.artefact import FEATURES, FILES, INDEX_FILES
 
 if TYPE_CHECKING:
     from collabkit.serve.recommender import Recommender
@@ -52,6 +52,6 @@ def upload(recommender: "Recommender", repo_id: str, *, private: bool, token: st
 
 def download(repo_id: str, *, revision: str | None, token: str | None) -> Path:
     """The folder to which the artefact of a repository was downloaded."""
-    wanted = [*FILES, FEATURES, "config.json"]
+    wanted = [*FILES, FEATURES, "config.json", *INDEX_FILES]
     hub = _hub()
     return Path(hub.snapshot_download(repo_id, revision=revision, token=token, allow_patterns=wanted))

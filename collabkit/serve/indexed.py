@@ -16,15 +16,15 @@ from collabkit.models.base import Model, answering
 from collabkit.retrieval.faiss_index import FaissIndex
 from collabkit.retrieval.index import Index, judged_index
 from collabkit.retrieval.pick_index import Picked, pick_index
+from collabkit.serve.artefact import INDEX_FILES
 from collabkit.serve.files import beside
 
 if TYPE_CHECKING:
     from collabkit.serve.recommender import Recommender
 
-__all__ = ["INDEX_FILES", "NAMES", "Search", "pick", "stored", "write_index"]
+__all__ = ["NAMES", "Search", "pick", "stored", "write_index"]
 
 NAMES = ("auto", "faiss")
-INDEX_FILES = ("index.json", "index.faiss")
 FORMAT = 1
 
 
