@@ -150,7 +150,7 @@ async def _running(service: Service, watch: float) -> AsyncIterator[None]:
 
 
 def end_in_order(service: Service, seconds: float = DRAIN) -> None:
-    """At SIGTERM have the service say that it ends, and connections closed after their answers, before the server stops.
+    """At SIGTERM have the service say that it ends, and connections closed after their answers, before it stops.
 
     First it goes on taking connections, for who has not heard of it yet, but for a port that somebody else holds and
     the next process serves. Then it takes none, and answers those that it has. Then the server does what it does at
