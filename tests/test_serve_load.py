@@ -1,4 +1,4 @@
-"""The service with many clients: new artefacts and torn ones, its end, odd requests, and the page in a browser."""
+"""The service with many clients: new and torn artefacts, its end, generated requests, the page in a browser."""
 
 import contextlib
 import os
@@ -156,12 +156,12 @@ def test_the_page_in_a_browser(folders):
             assert hosts == {base.split("/")[2]} and not [text for text in said if "422" not in text], said
             assert tab.context.cookies() == []
         tab.goto(f"{base}/")
-        tab.fill("#q", "film 7")
-        tab.wait_for_function("document.querySelectorAll('#results .title').length === 1")
+        tab.fill("#q", "film 17")
+        sync.expect(tab.locator("#results .title")).to_have_count(1)
         tab.goto(f"{base}/questions")
         before = tab.inner_text("#list h2")
         tab.locator(".answers label", has_text="5").first.click()
-        tab.wait_for_function("document.querySelector('#list h2').innerText.startsWith('After 1')")
+        sync.expect(tab.locator("#list h2")).to_have_text("After 1 answer")
         assert "nothing is known" in before
         tab.keyboard.press("Tab")
         assert tab.evaluate("document.activeElement.tagName") != "BODY"

@@ -150,20 +150,32 @@ async def _running(service: Service, watch: float) -> AsyncIterator[None]:
 
 
 def end_in_order(service: Service, seconds: float = DRAIN) -> None:
-    """At SIGTERM have the service say that it ends, and connections closed after their answers, before the port is.
+    """At SIGTERM have the service say that it ends, and connections closed after their answers, before it stops.
 
-    What the server does at the signal it does so many seconds later; at a second signal at once. Where no server waits
-    for the signal nothing is changed.
+    First it goes on taking connections, for who has not heard of it yet, but for a port that somebody else holds and
+    the next process serves. Then it takes none, and answers those that it has. Then the server does what it does at
+    the signal; at a second one at once. Where no server waits for the signal nothing is changed.
     """
     server, loop = signal.getsignal(signal.SIGTERM), asyncio.get_running_loop()
     if threading.current_thread() is not threading.main_thread() or not callable(server):
         return
+    uvicorn = getattr(server, "__self__", None)
+    handed = getattr(getattr(uvicorn, "config", None), "fd", None) is not None
+
+    def close() -> None:
+        for port in getattr(uvicorn, "servers", ()):
+            port.close()
+
+    def begin(number, frame) -> None:
+        until = 0.0 if handed else seconds
+        loop.call_later(until, close)
+        loop.call_later(until + seconds, server, number, frame)
 
     def end(number, frame) -> None:
         if service.draining:
             server(number, frame)
             return
         service.draining = True
-        loop.call_soon_threadsafe(loop.call_later, seconds, server, number, frame)
+        loop.call_soon_threadsafe(begin, number, frame)
 
     signal.signal(signal.SIGTERM, end)

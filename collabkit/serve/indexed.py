@@ -16,7 +16,6 @@ from collabkit.models.base import Model, answering
 from collabkit.retrieval.faiss_index import FaissIndex
 from collabkit.retrieval.index import Index, judged_index
 from collabkit.retrieval.pick_index import Picked, pick_index
-from collabkit.serve.artefact import INDEX_FILES
 from collabkit.serve.files import beside
 from collabkit.serve.folder import INDEX
 

@@ -29,7 +29,7 @@ class Service:
         self.holder, self.limits, self.metrics = holder, limits, Metrics()
         self.draining = False
         options: dict = {"seconds": limits.seconds, "most": limits.in_flight}
-        self._lists = Lane("lists", **options, seen=self.metrics.batches.observe)
+        self._lists = Lane("lists", **options, seen=self.metrics.batches.observe, here=True)
         self._others = Lane("others", **options)
 
     def close(self) -> None:
