@@ -13,6 +13,7 @@ __all__ = ["level_cold_items"]
 
 SHARE = 0.2  # of the items with training rows that are foretold for it
 MOST_ITEMS, MOST_USERS, LEAST = 5_000, 2_000, 20
+SOME = 64  # users, and items, whose scores show whether the score is linear
 
 
 @torch.no_grad()
@@ -49,29 +50,34 @@ def level_cold_items(model: Model, data: Dataset, seed: int = 0) -> None:
         own, other = (
             model.item_rows(Query(items.to(model.device), rows=rows)) for rows in (side.read(items), foretold)
         )
-        scores, guesses = (_scores(model, asked, rows) for rows in (own, other))
-        effects = _effects(model, asked, own)
-    if not torch.allclose(guesses - scores, effects @ (_flat(other) - _flat(own)).T, rtol=1e-2, atol=1e-3):
-        return  # the score is not linear in the row
+        effects, level = _effects(model, asked, own)
+        scores, guesses = (level + effects @ _flat(rows).T for rows in (own, other))
+        some = tuple(part[:SOME] for part in asked)
+        for rows, found in ((own, scores), (other, guesses)):
+            few = tuple(part[:SOME] for part in rows)
+            if not torch.allclose(_scores(model, some, few), found[:SOME, :SOME], rtol=1e-2, atol=1e-3):
+                return  # the score is not linear in the row
     met = data.known.of(users)
     column = torch.full((data.n_items,), -1)
     column[items] = torch.arange(len(items))
     there = column[met.values] >= 0
     for part in (scores, guesses):
         part[met.rows[there].to(part.device), column[met.values[there]].to(part.device)] = -torch.inf
-    shift = (scores.double().logsumexp(1) - guesses.double().logsumexp(1)).nan_to_num(0.0, 0.0, 0.0)
-    side.features.cold[-1] += _row_for(effects.double(), shift).to(side.features.cold)
+    shift = (scores.logsumexp(1) - guesses.logsumexp(1)).nan_to_num(0.0, 0.0, 0.0)
+    side.features.cold[-1] += _row_for(effects.double(), shift.double()).to(side.features.cold)
 
 
 def _foretold(model: Model, data: Dataset, side: Side, items: Tensor) -> list[Tensor]:
     """The rows `[(m, d), ...]` of `items` `(m,)`, foretold from the other items."""
-    kept, others = side.features.cold.clone(), torch.ones(data.n_items, dtype=torch.bool)
+    kept = side.features.cold.clone(), side.features.rarity.clone()
+    others = torch.ones(data.n_items, dtype=torch.bool)
     others[items] = False
     try:
         fit_cold_head(model, data.train.take(others[data.train.item_idx].numpy()), side)
         return list(side.features.cold_rows(items))
     finally:
-        side.features.cold.copy_(kept)
+        side.features.cold.copy_(kept[0])
+        side.features.rarity.copy_(kept[1])
 
 
 def _scores(model: Model, asked: tuple[Tensor, ...], rows: tuple[Tensor, ...]) -> Tensor:
@@ -79,12 +85,16 @@ def _scores(model: Model, asked: tuple[Tensor, ...], rows: tuple[Tensor, ...]) -
     return model.interact(tuple(part[:, None] for part in asked), tuple(part[None] for part in rows)).float()
 
 
-def _effects(model: Model, asked: tuple[Tensor, ...], rows: tuple[Tensor, ...]) -> Tensor:
-    """What one more in each number of an item's row adds to its logits `(b, d)`, if the logits are linear in it."""
+def _effects(model: Model, asked: tuple[Tensor, ...], rows: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """What one more in each number of an item's row adds to its logits `(b, d)`, if the logits are linear in it.
+
+    And the logits `(b, 1)` of a row of zeros.
+    """
     first, widths = _flat(rows)[:1], [part.shape[1] for part in rows]
     steps = torch.cat([first, first + torch.eye(first.shape[1], device=first.device)])
     scores = _scores(model, asked, steps.split(widths, dim=1))
-    return scores[:, 1:] - scores[:, :1]
+    effects = scores[:, 1:] - scores[:, :1]
+    return effects, scores[:, :1] - effects @ first.T
 
 
 def _flat(rows: tuple[Tensor, ...]) -> Tensor:

@@ -175,7 +175,7 @@ def _picked(rows: _Centred, targets: list[Tensor]) -> list[float]:
     pull, found = rows.back(asked), None
     errors = [{torch.inf: _expected(float(part.square().sum()), 1.0, rows.n)} for part in few]
     for penalty in PENALTIES:
-        found = _solved(rows, pull, torch.full((asked.shape[1],), penalty), found)
+        found = _solved(rows, pull, torch.full((asked.shape[1],), penalty), found, close=10 * CLOSE)
         *left, fitted = (rows @ found).split(widths, dim=1)
         freedom = 1 + float((probes * fitted).sum()) / PROBES
         for part, fit, mine in zip(few, left, errors, strict=True):
@@ -185,7 +185,7 @@ def _picked(rows: _Centred, targets: list[Tensor]) -> list[float]:
     return [min(mine, key=mine.get) for mine in errors]
 
 
-def _solved(rows: _Centred, pull: Tensor, penalty: Tensor, start: Tensor | None = None) -> Tensor:
+def _solved(rows: _Centred, pull: Tensor, penalty: Tensor, start: Tensor | None = None, close=CLOSE) -> Tensor:
     """The slopes `(p, d)` of equations with right sides `pull` `(p, d)` and penalties `(d,)`, by conjugate gradients.
 
     Each column takes its own steps; the residual is scaled by the diagonal (Jacobi).
@@ -197,7 +197,7 @@ def _solved(rows: _Centred, pull: Tensor, penalty: Tensor, start: Tensor | None 
     residual = pull - times(slope) if start is not None else pull.clone()
     step = scale * residual
     size = (residual * step).sum(0)
-    enough = CLOSE**2 * (pull * scale * pull).sum(0)
+    enough = close**2 * (pull * scale * pull).sum(0)
     for _ in range(STEPS):
         if bool((size <= enough).all()):
             break

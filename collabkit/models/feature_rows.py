@@ -181,7 +181,8 @@ class FieldRows(nn.Module):
             each, at = idx.unique(return_inverse=True)
             return lookup(self.encoder(self._contents(each)).to(weight.dtype) @ weight, at)
         if self.field.is_bag and not few:  # all rows once, not some of them many times
-            return lookup(self._all_rows(weight), idx)
+            every = idx.shape == (len(self),) and bool((idx == torch.arange(len(self), device=idx.device)).all())
+            return self._all_rows(weight) if every else lookup(self._all_rows(weight), idx)
         return self.mean_of(idx.reshape(-1), weight).reshape(*idx.shape, weight.shape[1])
 
     def mean_of(self, idx: Tensor, weight: Tensor) -> Tensor:
