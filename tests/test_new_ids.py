@@ -495,3 +495,32 @@ def test_a_splitter_is_called_first():
 
     with pytest.raises(TypeError, match=r"splitter=cold_items makes a splitter: call it, splitter=cold_items\(\)"):
         make_dls(splitter=cold_items)
+
+
+@pytest.mark.parametrize("ask", ["fit", "lr_find", "validate", "get_preds", "save", "export", "update", "dls"])
+def test_a_learner_goes_on_with_what_its_recommender_took_in_on_its_own(ask, tmp_path):
+    """The model has another size then: an optimiser or batches of the old one would write beyond the tables."""
+    dls = make_dls(items=FILMS)
+    learn = silence(collab_learner(dls, 4, y_range=Y_RANGE, seed=0, path=tmp_path))
+    learn.fit(1, 1e-2)
+    history = synthetic().ratings.head(5)[["title", "rating"]].assign(user=98_765)
+    learn.recommender.fold_in(history)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if ask == "fit":
+            learn.fit(1, 1e-2)
+        elif ask == "lr_find":
+            learn.lr_find(num_it=10, show_plot=False)
+        elif ask == "save":
+            learn.load(learn.save("weights").stem)
+        elif ask == "export":
+            learn.export(tmp_path / "artefact")
+        elif ask == "update":
+            learn.update(synthetic().ratings.tail(3)[["user", "title", "rating"]].assign(user=98_766))
+        elif ask == "dls":
+            assert learn.dls.data.n_users == learn.model.user_side.n
+        else:
+            getattr(learn, ask)()
+        assert len(learn.recommend(98_765, k=3)) == 3
+        learn.fit(1, 1e-2)
+        assert len(learn.recommend(98_765, k=3)) == 3

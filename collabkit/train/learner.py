@@ -183,12 +183,37 @@ class CollabLearner(LeanLearner):
         """The `Recommender` on this learner's model and data."""
         if as_model(self.model) is None:
             raise TypeError(f"this needs one of collabkit's models, got {type(self.model).__name__}")
+        dls = self.dls
         if self._recommender is None or self._recommender.model is not self.model:
-            self._recommender = Recommender(self.model, self.dls.data)
-        elif self._recommender.data is not self._given:  # it took ids in on its own
-            self._extended(self._recommender)
-        self._recommender.data = self._given = self.dls.data
+            self._recommender = Recommender(self.model, dls.data)
+        self._recommender.data = self._given = dls.data
         return self._recommender
+
+    @property
+    def dls(self) -> CollabDataLoaders:
+        """The dataloaders, with the ids that the recommender took in on its own."""
+        self._take_over()
+        return self._dls
+
+    @dls.setter
+    def dls(self, dls) -> None:
+        self._dls = dls
+
+    @property
+    def opt(self):
+        """The optimiser, of the tables as they are; None before the first fit, and after new ids."""
+        self._take_over()
+        return self._opt
+
+    @opt.setter
+    def opt(self, opt) -> None:
+        self._opt = opt
+
+    def _take_over(self) -> None:
+        """Go on with the data of the recommender where it took ids in on its own: the tables have other sizes then."""
+        mine = self._recommender
+        if mine is not None and mine.model is self.model and mine.data is not self._given:
+            self._extended(mine)
 
     @delegates(Recommender.predict)
     def predict(self, users, items, **kwargs) -> float | np.ndarray | tuple:
@@ -242,8 +267,8 @@ class CollabLearner(LeanLearner):
 
     def _extended(self, recommender: Recommender) -> "CollabLearner":
         """Take over the data of the recommender after it took new ids in."""
-        self.dls, self._given = self.dls.with_data(recommender.data), recommender.data
-        self.opt = None  # it holds the tables as they were
+        self._dls, self._given = self._dls.with_data(recommender.data), recommender.data
+        self._opt = None  # it holds the tables as they were
         return self
 
     def similar_items(self, item, k: int = 10, *, by: str = "vectors") -> pd.DataFrame:
