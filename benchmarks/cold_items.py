@@ -114,12 +114,12 @@ def as_written(dls: CollabDataLoaders):
 
 
 def cold_ranking(names=("beauty", "sports", "ml-1m"), networks: bool = True, seeds=SEEDS) -> None:
-    """A tenth of the items held out entirely, order ignored: Recall and NDCG @20 (ML-1M @10) among these and all unseen.
+    """A tenth of the items held out entirely: Recall and NDCG @20 (ML-1M @10) among these and among all unseen.
 
-    `x chance` is Recall by that of a random order among the held-out items. `HybridKNN, as foretold` has the similarities of
-    new items as they are foretold, `HybridKNN` those whose weight is learned. `collab_learner(dls)` is what somebody writes
-    without settings, `fit_one_cycle(3)`; the recipe is that of `cold_items` (12 epochs on ML-1M, 6 on the others). Models
-    and seeds that are not in the table have not been run.
+    `x chance` is Recall by that of a random order among the held-out items. `HybridKNN, as foretold` has similarities
+    of new items as they are foretold, `HybridKNN` those whose weight is learned. `collab_learner(dls)` is what somebody
+    writes without settings, `fit_one_cycle(3)`; the recipe is that of `cold_items` (12 epochs on ML-1M, 6 on the
+    others). Models and seeds that are not in the table have not been run.
     """
     rows = []
     for name in names:
