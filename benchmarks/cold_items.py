@@ -114,12 +114,12 @@ def as_written(dls: CollabDataLoaders):
 
 
 def cold_ranking(names=("beauty", "sports", "ml-1m"), networks: bool = True, seeds=SEEDS) -> None:
-    """A tenth of the items held out entirely, order ignored: Recall@20 and NDCG@20 (ML-1M: @10) among these and all.
+    """A tenth of the items held out entirely: Recall and NDCG @20 (ML-1M @10) among these and among all unseen.
 
-    `x chance` is Recall by that of a random order among the held-out items. `HybridKNN, as foretold` has the
-    similarities of new items as they are foretold, `HybridKNN` those whose weight is learned on items held out of the
-    training part. The recipe is `features.cold_items`' (12 epochs on ML-1M, 6 on the others); `collab_learner(dls)` is
-    what somebody writes without settings, `fit_one_cycle(3)`.
+    `x chance` is Recall by that of a random order among the held-out items. `HybridKNN, as foretold` has similarities
+    of new items as they are foretold, `HybridKNN` those whose weight is learned. `collab_learner(dls)` is what somebody
+    writes without settings, `fit_one_cycle(3)`; the recipe is that of `cold_items` (12 epochs on ML-1M, 6 on the
+    others). Models and seeds that are not in the table have not been run.
     """
     rows = []
     for name in names:
@@ -157,8 +157,7 @@ def _figures(model, k: int) -> dict:
 def cold_mix(names=("beauty", "sports"), seeds=SEEDS) -> None:
     """All events of a tenth of the items and a tenth of the others' held out: Recall@20 of both among all unseen items.
 
-    `cold_weight` is the factor for similarities of new items, None the one that is learned. What it was chosen by: new
-    items are found more often, and the others hardly less.
+    `cold_weight` is the factor for similarities of new items.
     """
     rows = []
     for name in names:
@@ -170,8 +169,8 @@ def cold_mix(names=("beauty", "sports"), seeds=SEEDS) -> None:
             for weight in (1.0, None, 2.0):
                 table = HybridKNN(cold_weight=weight).fit(dls).evaluate(k=K, metrics="Recall", by="cold", n_boot=1)
                 value = table["value"].xs(table.index[0][1], level=1)
-                row = {"data": name, "seed": seed, "cold_weight": weight, "warm": value["warm"]}
-                rows.append({**row, "cold": value["cold item"]})
+                row = {"data": name, "seed": seed, "cold_weight": weight or "learned", "warm": float(value["warm"])}
+                rows.append({**row, "cold": float(value["cold item"])})
                 print(rows[-1], flush=True)
     write("cold_mix", [{**row, "warm": round(row["warm"], 4), "cold": round(row["cold"], 4)} for row in rows])
 
@@ -183,7 +182,14 @@ def content_warm(seeds=SEEDS) -> None:
         dls = loaders("beauty", splits.random_split(0.1, seed=seed))
         for model in (ItemKNN(), HybridKNN()):
             table = model.fit(dls).evaluate(k=K, metrics=["Recall", "NDCG"], n_boot=1)["value"].round(4)
-            rows.append({"seed": seed, "model": type(model).__name__, "Recall": table.iloc[0], "NDCG": table.iloc[1]})
+            rows.append(
+                {
+                    "seed": seed,
+                    "model": type(model).__name__,
+                    "Recall": float(table.iloc[0]),
+                    "NDCG": float(table.iloc[1]),
+                }
+            )
     write("content_warm", rows)
 
 
