@@ -61,7 +61,7 @@ def test_five_epochs_beat_popularity_and_neighbours(seed):
 def test_it_is_said_and_can_be_named_otherwise():
     dls = loaders()
     learn = silence(collab_learner(dls, n_factors=8))
-    with pytest.warns(CollabWarning, match=r"begins at 5 sweeps of least squares \(reg=.*start='random'"):
+    with pytest.warns(CollabWarning, match=r"begins at 12 sweeps of least squares \(reg=.*start='random'"):
         learn.fit(1)
     before = [p.clone() for p in learn.model.parameters()]
     with warnings.catch_warnings():

@@ -323,9 +323,9 @@ def collab_learner(
 ) -> CollabLearner:  # fmt: skip
     """A learner for ratings or for implicit feedback, with fastai's signature and defaults.
 
-    Of implicit feedback the dot-product model begins at a few sweeps of least squares, as five epochs from random rows
+    Of implicit feedback the dot-product model begins at what `fit_als()` gives, as five epochs from random rows
     with fastai's learning rate and batches of 64 get no further than popularity: on ML-latest-small, a random fifth
-    held out, three seeds, NDCG@10 is .330 after `fit_one_cycle(5)` with nothing named (.171 from random rows), .171 by
+    held out, three seeds, NDCG@10 is .333 after `fit_one_cycle(5)` with nothing named (.171 from random rows), .171 by
     popularity, .306 by `ItemKNN`, and .339 by `learn.fit_als()`, which is quicker and still what to do first. See
     docs/decisions/0018-counts-and-defaults.md for other data.
 
@@ -347,7 +347,7 @@ def collab_learner(
         model: another model: a class, e.g. `TwoTower`, or one that is made already.
         seed: of the initial weights and of training; default the dataloaders' seed.
         wd_on: `'factors'`: weight decay spares biases; `'all'`: it touches every table, as in fastai.
-        start: where the first fit by gradient begins: `'als'`, at the rows that five sweeps of least squares give, or
+        start: where the first fit by gradient begins: `'als'`, at the rows that `fit_als()` gives, or
             `'random'`. Default `'als'` for a new dot-product model of implicit feedback without side features, where
             neither `loss_func` nor `init_std` is named.
         **kwargs: options of the model (`ps`, `embed_p`, `init_std`, `sparse`, `similarity`, ...), and fastai's
