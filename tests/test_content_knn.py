@@ -17,7 +17,9 @@ def dataloaders(n=N, numbers=False, seed=0):
     """Items with tags, and perhaps a vector, of which the last five have no events."""
     rng = np.random.default_rng(seed)
     tags = [[f"t{t}" for t in set((rng.zipf(1.4, rng.integers(0, 6)) % 12).tolist())] for _ in range(n)]
-    items = pd.DataFrame({"item": [f"i{j:02}" for j in range(n)], "tags": tags, "vector": list(rng.normal(size=(n, 3)))})
+    items = pd.DataFrame(
+        {"item": [f"i{j:02}" for j in range(n)], "tags": tags, "vector": list(rng.normal(size=(n, 3)))}
+    )
     events = pd.DataFrame({"user": rng.integers(0, 20, 400), "item": items["item"][rng.integers(0, n - 5, 400)].values})
     extra = pd.DataFrame({"user": [0] * 5, "item": items["item"].tail(5)})
     kinds = {"tags": "multi", **({"vector": "dense"} if numbers else {})}
@@ -70,7 +72,10 @@ def test_neighbours_are_those_of_dense_products(weighting, numbers):
         if not (numbers or weighting is None):
             want = want[want > 1e-9]
         got = np.sort(values.numpy())[::-1]
-        assert np.allclose(got, want[np.abs(want) > 1e-9][: len(got)], atol=1e-5) and len(got) >= (np.abs(want) > 1e-6).sum()
+        assert (
+            np.allclose(got, want[np.abs(want) > 1e-9][: len(got)], atol=1e-5)
+            and len(got) >= (np.abs(want) > 1e-6).sum()
+        )
         assert np.allclose(similarity[item, columns.numpy()], values, atol=1e-5)
 
 
