@@ -1,7 +1,7 @@
 # Every target sets up .venv by itself; a second run starts at once.
 #   make demo   train on the offline sample and show what was learned     make test   all checks, as CI runs them
 #   make docs   build the site into site/                                 make bench  benchmarks (see benchmarks/README.md)
-#   make test-slow, test-cuda, test-oldest, test-newest, test-wheel   what takes long; a GPU; the ends of the range of versions; the wheel
+#   make test-slow, test-serve, test-cuda, test-oldest, test-newest, test-wheel   what takes long; a GPU; the ends of the range of versions; the wheel
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -13,7 +13,7 @@ export COLLABKIT_DATA ?= $(abspath ../shared/data)
 endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow test-cuda test-oldest test-newest test-wheel setup lint unit doctest notebooks docs bench clean
+.PHONY: demo test test-slow test-cuda test-serve test-oldest test-newest test-wheel setup lint unit doctest notebooks docs bench clean
 
 demo: setup
 	$(BIN)/collabkit demo --out $(OUT) $(if $(DATA),--data $(DATA))
@@ -33,6 +33,13 @@ test-slow: setup
 # Every model, and what a GPU could break beside, trained on one; `make test` trains on the CPU wherever it runs.
 test-cuda: setup
 	$(BIN)/python -m pytest --cuda tests/test_cuda.py tests/test_contract.py tests/contributed
+
+# The service under load, new artefacts and ends under 32 clients, generated bad requests, and the page in Chromium, if any.
+test-serve: export OMP_NUM_THREADS := 1
+test-serve: setup
+	$(BIN)/python -m pip install -c constraints.txt -e '.[service-checks]'
+	$(BIN)/python -m pytest --slow tests/test_serve.py tests/test_serve_load.py
+	$(BIN)/python -m benchmarks.service --seconds 60
 
 # The oldest versions that setup.cfg allows, and the newest that there are, each in an environment of its own.
 test-oldest test-newest: export OMP_NUM_THREADS := 1

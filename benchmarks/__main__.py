@@ -40,6 +40,7 @@ BENCHMARKS = {
     "indexes": indexes.indexes,
     "recommend": serving.recommend,
     "imports": serving.imports,
+    "light": serving.light,
     "unseen_users": serving.unseen_users,
     "ncf_pick": ranking_quality.ncf_pick,
     "ncf_quality": ranking_quality.ncf_quality,

@@ -1,14 +1,21 @@
-"""Recommendations for all users of ML-1M against the bare matrix product, import times, and users held out entirely."""
+"""Recommendations for all users of ML-1M against the bare matrix product, import times, and users held out entirely.
+
+And the light runtime against `Recommender`: from nothing to the first answer.
+"""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import tempfile
+import time
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from collabkit import CollabDataLoaders
+from collabkit import CollabDataLoaders, collab_learner
 from collabkit.retrieval.ranking import block_size
 from collabkit.train.recipes import QUALITY_1M, QUALITY_100K
 
@@ -64,6 +71,70 @@ def imports() -> None:
 
 def _start(code: str) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+# Prints CPU seconds, from the start of the process, and megabytes, all of its own and its share of what it maps.
+_FIRST = """
+import json, time
+from collabkit.serve{module} import {cls}
+made = {cls}.load({folder!r})
+answers = [made.recommend(user) for user in [{user!r}]]
+first = time.process_time()
+made.recommend(history={history!r})
+told = time.process_time() - first
+for user in {users!r}:
+    made.recommend(user)
+each = (time.process_time() - first - told) / len({users!r})
+sizes = dict(line.split(":") for line in open("/proc/self/smaps_rollup").read().splitlines()[1:])
+megabytes = {{name: int(sizes[name].split()[0]) / 1024 for name in ("Rss", "Pss")}}
+print(json.dumps({{"first": first, "history": told, "each": each, **megabytes}}))
+"""
+
+
+def light() -> None:
+    """CPU seconds from nothing to the first answer, and memory: ALS on ML-1M, fresh processes, interleaved, medians."""
+    dls = CollabDataLoaders.from_df(ratings("1m"), user_name="user", item_name="item", feedback="implicit",
+                                    valid_pct=0.1, seed=0)  # fmt: skip
+    learn = collab_learner(dls, n_factors=64)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_als(3)
+    rec, costs = learn.recommender, []
+    with tempfile.TemporaryDirectory() as folder:
+        steps = {"export without": lambda: rec.save(folder + "/plain", light=False), "prior": lambda: rec.fold.solver,
+                 "export": lambda: rec.save(folder + "/model")}  # fmt: skip
+        for name, step in steps.items():
+            start = time.process_time()
+            step()
+            costs.append({"what": name, "cpu_seconds": round(time.process_time() - start, 2)})
+        for row, name in zip((costs[0], costs[2]), ("plain", "model"), strict=True):
+            row["megabytes"] = round(sum(p.stat().st_size for p in Path(folder, name).iterdir()) / 1e6, 1)
+        write("light_export", costs)
+        asked = {
+            "folder": folder + "/model",
+            "user": rec.users[5],
+            "users": rec.users[1:201],
+            "history": rec.items[1:6],
+        }
+        codes = {"Light": _FIRST.format(module=".light", cls="Light", **asked),
+                 "Recommender": _FIRST.format(module="", cls="Recommender", **asked)}  # fmt: skip
+        runs = {name: [] for name in codes}
+        for _ in range(5):
+            for name, code in codes.items():
+                run = subprocess.run(
+                    [sys.executable, "-c", code], check=True, timeout=300, capture_output=True, text=True
+                )
+                runs[name].append(json.loads(run.stdout))
+    middle = {
+        name: {key: float(np.median([run[key] for run in done])) for key in done[0]} for name, done in runs.items()
+    }
+    rows = []
+    for name, found in middle.items():
+        ratio = middle["Recommender"]["first"] / found["first"]
+        rows.append({"what": name, "first_answer_cpu_seconds": round(found["first"], 3),
+                     "times_faster": round(ratio, 1),
+                     "first_history_seconds": round(found["history"], 4), "ms_a_list": round(1000 * found["each"], 3),
+                     "rss_mb": round(found["Rss"], 1), "pss_mb": round(found["Pss"], 1)})  # fmt: skip
+    write("light", rows)
 
 
 def unseen_users() -> None:

@@ -30,7 +30,7 @@ _NAMES = {
     "models": [*_PAIRS, *_ORDERED, *_CLOSED],
     "evaluate.candidates": ["SampledCandidates"],
     "evaluate.compare": ["compare"],
-    "serve": ["Recommender", "BundleError"],
+    "serve": ["Recommender", "Light", "BundleError"],
     "interpret": ["CollabInterpretation", "QuestionnaireWidget"],
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names}
@@ -91,7 +91,7 @@ if TYPE_CHECKING:  # what a type checker reads in the place of `__getattr__`
         Pipeline as Pipeline,
         TimeSVD as TimeSVD,
     )
-    from collabkit.serve import Recommender as Recommender, BundleError as BundleError
+    from collabkit.serve import Recommender as Recommender, Light as Light, BundleError as BundleError
     from collabkit.train import recipes as recipes
     from collabkit.train import sampling as sampling
     from collabkit.train.backtest import backtest as backtest

@@ -34,7 +34,7 @@ TASKS = {
     "FactorizationMachine TimeSVD SASRec GRURec AveragedHistory YouTubeNet Pipeline",
     "Evaluation": "compare backtest SampledCandidates HitRate NDCG",
     "Closed forms": "Popularity ItemKNN ContentKNN HybridKNN EASE NextItem",
-    "Recommending and serving": "Recommender Query QuestionnaireWidget BundleError",
+    "Recommending and serving": "Recommender Light Query QuestionnaireWidget BundleError",
     "Interpretation": "CollabInterpretation",
 }
 

@@ -18,7 +18,7 @@ LAYERS = {
     "retrieval": "exact top k and ranks, `Tilt`, `Diversity`, the `Index` protocol, nearest neighbours",
     "coldstart": "default rows, rows by features, new ids, `fold_in/`, the questionnaire",
     "evaluate": "metrics, `RankingTask`, candidates, tables with intervals and baselines, `compare`, `audit`",
-    "serve": "the artefact, and `Recommender`, which answers by external ids",
+    "serve": "the artefact; `Recommender`, which answers by ids; `light/`, by NumPy alone; `web/`, over HTTP",
     LINE: "",
     "train": "`Loader` and its batches, `sampling/`, dataloaders, the loop, optimisers, callbacks, learner, `backtest`",
     "interpret": "`CollabInterpretation`, what features contribute, plots, the questionnaire as a form",

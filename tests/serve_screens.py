@@ -1,4 +1,4 @@
-"""Pictures of the page in a headless browser, for people to look at: `python tests/serve_screens.py ARTEFACT FOLDER`."""
+"""Pictures of the page in a headless browser, to look at: `python tests/serve_screens.py ARTEFACT FOLDER`."""
 
 import contextlib
 import shutil

@@ -63,6 +63,7 @@ def test_demo(tmp_path):
     for plot in ("losses.png", "pca_map.png", "item_bias.png"):
         assert (tmp_path / "out" / plot).stat().st_size > 10_000
     assert (tmp_path / "out" / "artefact" / "config.json").is_file()
+    assert printed.rstrip().endswith("collabkit serve out/artefact")
 
 
 def test_demo_names_a_folder_that_is_no_movielens(tmp_path):

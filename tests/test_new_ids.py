@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import Y_RANGE, make_dls, silence, synthetic
 
-from collabkit import CollabDataLoaders, Recommender, collab_learner, load_learner
+from collabkit import Recommender, collab_learner, load_learner
 from collabkit.coldstart.histories import read_histories
 from collabkit.data.notices import CollabWarning
 from collabkit.models import GMF, NCF, CollFilter, NeuMF, TwoTower
@@ -334,11 +334,6 @@ def test_models_that_take_no_features():
         collab_learner(dls, use_nn=True, feature_szs={"genre": 3}, y_range=Y_RANGE)
     with pytest.raises(ValueError, match="rows for tables of"):
         CollFilter(5, 7, features=dls.features)
-    clicks = CollabDataLoaders.from_df(
-        synthetic().ratings, user_name="user", item_name="title", feedback="implicit", items=FILMS, seed=1
-    )
-    with pytest.raises(TypeError, match="factors are solved for without side features"):
-        silence(collab_learner(clicks, n_factors=4)).fit_als(1)
 
 
 # --- whole or not at all, and nothing stale --------------------------------------------------------------------------

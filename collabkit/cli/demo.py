@@ -49,8 +49,9 @@ def run_demo(data: Path | None, out: Path, *, seed: int = 42) -> CollabLearner:
     _say_biases_and_neighbours(learn)
     _say_ranking(source.ratings, seed)
     _say_newcomers(source, recipe, seed)
-    _write(learn, out)
-    print(f"\nDone in {time.perf_counter() - started:.0f} s.")
+    folder = _write(learn, out)
+    print(f"\nDone in {time.perf_counter() - started:.0f} s. To look at it, and to serve it:")
+    print(f"  collabkit serve {folder}")
     return learn
 
 
@@ -130,7 +131,7 @@ def _say_newcomers(source: RatingsData, recipe: Recipe, seed: int) -> None:
     print_table(lists, "What two people get after three answers")
 
 
-def _write(learn: CollabLearner, out: Path) -> None:
+def _write(learn: CollabLearner, out: Path) -> Path:
     print_heading("Files")
     out.mkdir(parents=True, exist_ok=True)
     interp = CollabInterpretation.from_learner(learn)
@@ -145,3 +146,4 @@ def _write(learn: CollabLearner, out: Path) -> None:
     folder = learn.export((out / "artefact").resolve())
     user = learn.dls.train.dataset.users[1]
     print(f"  {out / folder.name}/  (try: collabkit recommend {out / folder.name} --user {user})")
+    return out / folder.name

@@ -53,6 +53,7 @@ def in_days(name: str, span) -> float:
         ValueError: it is none of these, or not positive.
 
     Example:
+        >>> import pandas as pd
         >>> in_days('window', 7), in_days('window', '36h'), in_days('window', pd.Timedelta(weeks=1))
         (7.0, 1.5, 7.0)
     """

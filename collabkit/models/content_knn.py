@@ -33,10 +33,10 @@ class ContentKNN(ItemKNN):
         features: the items' `Features`; default those of the dataloaders or the learner that it is fitted to.
         k: neighbours an item; None for all, which ranks by the similarity to the mean of the user's items.
         weighting: what sharing a category counts. `'tfidf'`: the cosine of rows in which rare categories count for
-            more, by `ln((n + 1) / (n_c + 1)) + 1`. `'bm25'`: the product of rows that the inverse document frequency weighs
-            and in which each of many categories counts for less (Robertson and Zaragoza, "The probabilistic relevance
-            framework: BM25 and beyond", 2009). None: the cosine of the shares of categories less their mean, in which
-            all categories count alike.
+            more, by `ln((n + 1) / (n_c + 1)) + 1`. `'bm25'`: the product of rows that the inverse document frequency
+            weighs and in which each of many categories counts for less (Robertson and Zaragoza, "The probabilistic
+            relevance framework: BM25 and beyond", 2009). None: the cosine of the shares of categories less their mean,
+            in which all categories count alike.
 
     Raises:
         ValueError: `k` < 1, another `weighting`; in `fit`, no item features.

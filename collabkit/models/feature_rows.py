@@ -195,9 +195,8 @@ class FieldRows(nn.Module):
         """The field's part `(..., width)` for `idx` `(...)`."""
         few = self.field.is_bag and idx.numel() * 4 < len(self)
         if few and len(self.weights) > 1 and idx.numel() < self.field.size:  # so large a table is not copied
-            return torch.cat([self.mean_of(idx.reshape(-1), w) for w in self.weights], dim=1).view(
-                *idx.shape, self.width
-            )
+            parts = [self.mean_of(idx.reshape(-1), weight) for weight in self.weights]
+            return torch.cat(parts, dim=1).view(*idx.shape, self.width)
         weight = torch.cat([*self.weights], dim=1) if len(self.weights) > 1 else self.weights[0]
         if self.encoder is not None and self.training:
             each, at = idx.unique(return_inverse=True)
@@ -315,7 +314,7 @@ class _AllRows(torch.autograd.Function):
     """
 
     @staticmethod
-    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
+    @torch.amp.custom_fwd(device_type="cpu")
     def forward(ctx, weight: Tensor, by_row: Runs, by_code: Runs) -> Tensor:
         ctx.by_code = by_code
         return _sums(by_row, weight)

@@ -65,17 +65,16 @@ def pick_index(
         except (TooSlowError, ValueError) as error:
             rows.append({"index": kind, "note": str(error)})
             continue
-        spent = time.perf_counter() - start
-        row = {"index": kind, **_effort(index, queries, k, hidden, true, min_recall)}
-        row |= {**_times(index, queries, k, hidden, batch), "build_seconds": round(spent, 2)}
+        row = {"index": kind, "build_seconds": round(time.perf_counter() - start, 2)}
+        row |= _effort(index, queries, k, hidden, true, min_recall) | _times(index, queries, k, hidden, batch)
         rows.append({**row, "note": "" if row["recall"] >= min_recall else f"finds less than {min_recall:g}"})
     report = pd.DataFrame(rows).set_index("index")
     chosen, why = _choice(report, min_recall, exact)
     report.attrs = {"chosen": chosen, "why": why, "n_items": len(vectors) - 1, "d": vectors.shape[1], "k": k,
                     "n_queries": len(queries), "batch": batch, "min_recall": min_recall,
                     "threads": torch.get_num_threads()}  # fmt: skip
-    row = report.loc[chosen]
-    return Picked(built.get(chosen), chosen, int(row["effort"]), float(row["recall"]), report)
+    effort, recall = report.loc[chosen, ["effort", "recall"]]
+    return Picked(built.get(chosen), chosen, int(effort), float(recall), report)
 
 
 def _effort(index: FaissIndex, queries: Tensor, k: int, hidden, true: Tensor, min_recall: float) -> dict:

@@ -83,8 +83,8 @@ class Settings:
             return None
         found = Path(self.token_file).read_text(encoding="utf-8").strip()
         if len(found) < 16 or not found.isascii() or any(mark.isspace() for mark in found):
-            raise ValueError(f"{self.token_file} must hold a token of at least 16 ASCII characters without blanks, e.g. "
-                             "of: openssl rand -hex 32")  # fmt: skip
+            raise ValueError(f"{self.token_file} must hold a token of at least 16 ASCII characters without blanks, "
+                             "e.g. of: openssl rand -hex 32")  # fmt: skip
         return found
 
     def to_environment(self) -> None:
@@ -96,7 +96,7 @@ def create_app(artefact: Any, *, settings: Settings | None = None) -> Starlette:
     """The ASGI application that serves an artefact.
 
     Args:
-        artefact: its folder, or an `Answerer` that is there already, such as `TorchAnswerer(rec)` of `serve.web.with_torch`.
+        artefact: its folder, or an `Answerer` that is there already, as a `TorchAnswerer` on a `Recommender` is.
         settings: of the service; the folder in it plays no part here.
 
     Returns:
@@ -150,20 +150,32 @@ async def _running(service: Service, watch: float) -> AsyncIterator[None]:
 
 
 def end_in_order(service: Service, seconds: float = DRAIN) -> None:
-    """At SIGTERM have the service say that it ends, and connections closed after their answers, before the port is.
+    """At SIGTERM have the service say that it ends, and connections closed after their answers, before it stops.
 
-    What the server does at the signal it does so many seconds later; at a second signal at once. Where no server waits
-    for the signal nothing is changed.
+    First it goes on taking connections, for who has not heard of it yet, but for a port that somebody else holds and
+    the next process serves. Then it takes none, and answers those that it has. Then the server does what it does at
+    the signal; at a second one at once. Where no server waits for the signal nothing is changed.
     """
     server, loop = signal.getsignal(signal.SIGTERM), asyncio.get_running_loop()
     if threading.current_thread() is not threading.main_thread() or not callable(server):
         return
+    uvicorn = getattr(server, "__self__", None)
+    handed = getattr(getattr(uvicorn, "config", None), "fd", None) is not None
+
+    def close() -> None:
+        for port in getattr(uvicorn, "servers", ()):
+            port.close()
+
+    def begin(number, frame) -> None:
+        until = 0.0 if handed else seconds
+        loop.call_later(until, close)
+        loop.call_later(until + seconds, server, number, frame)
 
     def end(number, frame) -> None:
         if service.draining:
             server(number, frame)
             return
         service.draining = True
-        loop.call_soon_threadsafe(loop.call_later, seconds, server, number, frame)
+        loop.call_soon_threadsafe(begin, number, frame)
 
     signal.signal(signal.SIGTERM, end)

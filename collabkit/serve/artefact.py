@@ -64,7 +64,7 @@ from collabkit.serve.folder import config_digest as _config_digest
 from collabkit.serve.folder import sha256 as _sha256
 from collabkit.serve.light_state import light_state, read_fold
 
-__all__ = ["save_artefact", "load_artefact", "Artefact", "BundleError", "FORMAT_VERSION"]
+__all__ = ["save_artefact", "load_all", "load_artefact", "Artefact", "BundleError", "FORMAT_VERSION"]
 
 
 # Formats 1 and 2: the tables were the model's, not its sides'.
@@ -84,13 +84,11 @@ class Artefact(NamedTuple):
         model: in evaluation mode on the CPU.
         data: its training, validation and folded-in interactions and features.
         config: the content of config.json.
-        fold: the fold-in with the prior that was saved, if one was.
     """
 
     model: Model
     data: Dataset
     config: dict
-    fold: FoldIn | None = None
 
 
 def save_artefact(
@@ -189,11 +187,16 @@ def load_artefact(folder: str | Path, models: Sequence[type[Model]] = ()) -> Art
         FileNotFoundError: there is no such folder.
         BundleError: it is damaged, written by a newer version, of an unknown model, or no artefact at all.
     """
+    return load_all(folder, models)[0]
+
+
+def load_all(folder: str | Path, models: Sequence[type[Model]] = ()) -> tuple[Artefact, FoldIn | None]:
+    """`load_artefact`, and the fold-in with the prior that was saved, if one was."""
     folder = Path(folder).expanduser().resolve()
     return whole_folder(folder, lambda at, files: _load(at, files, models))
 
 
-def _load(folder: Path, files: dict[str, Path], models: Sequence[type[Model]]) -> Artefact:
+def _load(folder: Path, files: dict[str, Path], models: Sequence[type[Model]]) -> tuple[Artefact, FoldIn | None]:
     config = read_config(folder, files)
     given = [models] if isinstance(models, type) else models
     specs, known = config.get("features", {}), {cls.__name__: cls for cls in (*MODELS, *given)}
@@ -224,7 +227,7 @@ def _load(folder: Path, files: dict[str, Path], models: Sequence[type[Model]]) -
     except Exception as error:
         raise BundleError(f"artefact {folder} cannot be read: {type(error).__name__}: {error}") from error
     model.name_rows(data.users, data.items)
-    return Artefact(model.eval(), data, config, fold)
+    return Artefact(model.eval(), data, config), fold
 
 
 def _write(

@@ -38,8 +38,8 @@ from collabkit.retrieval.index import Index
 from collabkit.retrieval.neighbours import check_k, cosines, nearest
 from collabkit.retrieval.ranking import Asked, block_size, top_k
 from collabkit.retrieval.tilt import Tilt
-from collabkit.serve import exchange, exports, hub, indexed
-from collabkit.serve.artefact import load_artefact, save_artefact
+from collabkit.serve import exchange, exports, hub, indexed, pgvector
+from collabkit.serve.artefact import load_all, save_artefact
 from collabkit.serve.audience import top_users
 from collabkit.serve.choices import is_one, read_choice
 from collabkit.serve.light_state import fold_of
@@ -106,10 +106,10 @@ class Recommender:
         """
         if index != "exact" and index not in indexed.NAMES:
             raise ValueError(f"index must be 'exact', 'auto' or 'faiss', got {index!r}")
-        artefact = load_artefact(folder, models)
+        artefact, fold = load_all(folder, models)
         found = cls(artefact.model, artefact.data, config=artefact.config)
-        if artefact.fold is not None:
-            found._kept["fold"] = (found.model.version(), found.data, artefact.fold)
+        if fold is not None:
+            found._kept["fold"] = (found.model.version(), found.data, fold)
         if index != "exact":
             found._take_index(Path(folder).expanduser().resolve(), index)
         return found
@@ -856,6 +856,55 @@ class Recommender:
             >>> torch.export.load('served/score.pt2').module()(users, items)       # doctest: +SKIP
         """
         return exports.to_torch_export(self.model, self.data, file, what, k)
+
+    @reads
+    def to_pgvector(
+        self, dsn: str, schema: str = "rec", *, index: bool = True, k: int = 10, min_recall: float = 0.95,
+        n_queries: int = 100, seed: int = 0,
+    ) -> dict:  # fmt: skip
+        """Put the vectors into Postgres, with a function `recommend(user_id, k, filter_seen)` that answers by pgvector.
+
+        Tables `items`, `users` and `seen`, and `facts` of the model, are filled by COPY under other names and renamed
+        at the end of one transaction: readers see the old model, then the new one. Scores are those of `recommend`.
+        What the user has seen is left out of the search (`hnsw.iterative_scan`), and a list that it leaves short is
+        searched exactly. Users' vectors are those of now. Privileges on replaced tables have to be granted again (or by
+        `alter default privileges`).
+
+        Args:
+            dsn: of psycopg, e.g. `'postgresql://me@host/shop'`.
+            schema: where; made if it is not there. Tables of these names that it did not write are never replaced.
+            index: make an HNSW index of vectors of equal lengths, with the least `hnsw.ef_search` that finds enough.
+                Where none does it is dropped. False: exact search.
+            k, min_recall, n_queries, seed: the recall of the exact top `k` of so many users that is enough.
+
+        Returns:
+            `index` (`'hnsw'` or `'exact'`), `effort` (`ef_search`), `recall`, and the sizes, as in the table `facts`.
+
+        Raises:
+            ImportError: psycopg or pgvector is missing: `pip install 'collabkit[postgres]'`.
+            TypeError: the model's score is no dot product; ids that are neither whole numbers, texts nor UUIDs.
+            FileExistsError: the schema has tables of somebody else by these names.
+            RuntimeError: the server has no pgvector.
+
+        Example:
+            >>> rec.to_pgvector('postgresql://me@host/shop')                   # doctest: +SKIP
+            >>> # select * from rec.recommend('ann', 10)
+        """
+        options = {"index": index, "k": whole("k", k), "min_recall": min_recall, "n_queries": n_queries, "seed": seed}
+        return pgvector.write(self, dsn, schema, **options)
+
+    @classmethod
+    def from_pgvector(cls, dsn: str, schema: str = "rec") -> "Recommender":
+        """The recommender on the vectors that `to_pgvector` wrote: a dot product of users and items, and what was seen.
+
+        Args:
+            dsn, schema: as of `to_pgvector`.
+
+        Raises:
+            ImportError: as of `to_pgvector`.
+            ValueError: there is no such schema, or one of a newer version.
+        """
+        return cls(*pgvector.read(dsn, schema))
 
     def to_hub(
         self, repo_id: str, *, private: bool = True, token: str | None = None, commit_message: str | None = None

@@ -126,8 +126,8 @@ class LightAnswerer:
     def _named(self, ask: Callable[[], Records]) -> Answers:
         with noting() as notes:
             found = ask()
-        names = self._names
-        return Answers([{names.get(key, key): value for key, value in one.items()} for one in found], notes)
+        keys = [self._names.get(key, key) for key in found[0]] if found else []
+        return Answers([dict(zip(keys, one.values(), strict=True)) for one in found], notes)
 
 
 def scored(columns: Sequence[Sequence[float]]) -> Records:

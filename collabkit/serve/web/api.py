@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -19,6 +20,21 @@ from collabkit.serve.web.holder import Held
 from collabkit.serve.web.service import Service
 
 __all__ = ["Api"]
+
+
+class _Id(Convertor):
+    """An id in an address: of any characters, slashes and line ends too."""
+
+    regex = r"[\s\S]*"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("id", _Id())
 
 
 @dataclass(frozen=True)
@@ -58,9 +74,9 @@ class Api:
         return [
             Route("/v1/recommend", self.recommend, **post),
             Route("/v1/predict", self.predict, **post),
-            Route("/v1/users/{id:path}/recommendations", self.user_list, **get),
-            Route("/v1/users/{id:path}/history", self.history, **get),
-            Route("/v1/items/{id:path}/similar", self.similar, **get),
+            Route("/v1/users/{id:id}/recommendations", self.user_list, **get),
+            Route("/v1/users/{id:id}/history", self.history, **get),
+            Route("/v1/items/{id:id}/similar", self.similar, **get),
             Route("/v1/items", self.items, **get),
             Route("/v1/questionnaire", self.questionnaire, **get),
             Route("/v1/artefact", self.artefact, **get),
@@ -183,9 +199,9 @@ def _items(held: Held, found: Answers) -> list[dict]:
     if items.kind is not object:
         return found.records
 
-    def plain(value: Any) -> Any:
-        return (
-            None if value is None else [items.json(v) for v in value] if isinstance(value, list) else items.json(value)
-        )
+    def shown(value: Any) -> Any:
+        if isinstance(value, list):
+            return [items.json(one) for one in value]
+        return None if value is None else items.json(value)
 
-    return [{key: plain(v) if key in ("item", "because") else v for key, v in one.items()} for one in found.records]
+    return [{key: shown(v) if key in ("item", "because") else v for key, v in one.items()} for one in found.records]

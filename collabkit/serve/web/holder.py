@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from collabkit.serve.folder import CONFIG, BundleError, read_config, sha256, whole_folder
 from collabkit.serve.web.answerer import Answerer, open_artefact
 from collabkit.serve.web.catalogue import Catalogue
 
@@ -67,6 +68,10 @@ class Holder:
             except Exception:
                 log.exception("looking for a new artefact failed")
 
+    def _next(self) -> Held:
+        check_whole(self.folder)
+        return Held(self._load(self.folder), self.now.number + 1)
+
     async def look(self) -> bool:
         """Load a new export beside the one that answers and put it in its place; whether that was done."""
         found = await asyncio.to_thread(signature, self.folder)
@@ -74,7 +79,7 @@ class Holder:
             return False
         self._looked = found
         try:
-            new = await asyncio.to_thread(lambda: Held(self._load(self.folder), self.now.number + 1))
+            new = await asyncio.to_thread(self._next)
         except Exception as error:  # torn, of a newer version, or no artefact at all: what answers goes on
             self.refused = {"since": time.time(), "why": str(error)}
             self.told("refused")
@@ -84,6 +89,21 @@ class Holder:
         self.told("taken")
         log.info("artefact %d is served: %s", new.number, new.answerer.facts())
         return True
+
+
+def check_whole(folder: Path) -> None:
+    """Refuse an artefact of which any file is not as it was written, those too that its answerer does not read.
+
+    Raises:
+        BundleError: one is missing or has changed.
+    """
+
+    def check(at: Path, files: dict[str, Path]) -> None:
+        for name, digest in read_config(at, files)["sha256"].items():
+            if name != CONFIG and (name not in files or sha256(files[name]) != digest):
+                raise BundleError(f"artefact {at} is damaged: {name} is not as it was written; export it again")
+
+    whole_folder(folder, check)
 
 
 def signature(folder: Path) -> tuple | None:

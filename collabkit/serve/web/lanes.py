@@ -16,6 +16,7 @@ __all__ = ["Lane"]
 
 
 LOOK = 256  # requests that are passed over in the search for those that ask alike
+SHORT = 0.01  # seconds: what a switch to another thread and back costs when many ask
 
 
 @dataclass(eq=False)
@@ -42,15 +43,24 @@ class Lane:
         most: requests that wait, at most.
         batch: requests that are answered by one call, at most.
         seen: is told how many were answered together.
+        here: whether short answers may be made without the thread, as all of a lane take about as long.
     """
 
     def __init__(
-        self, name: str, *, seconds: float, most: int, batch: int = 64, seen: Callable[[int], None] | None = None
+        self,
+        name: str,
+        *,
+        seconds: float,
+        most: int,
+        batch: int = 64,
+        seen: Callable[[int], None] | None = None,
+        here: bool = False,
     ):
         self.seconds, self.most, self.batch, self._seen = seconds, most, batch, seen
         self._queue: deque[_Waiting] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._runs: asyncio.Task | None = None
+        self._here, self._each = here, float("inf")  # seconds that an answer took of late
 
     async def ask(self, key: Hashable, asked: Any, answer: Callable[[Sequence[Any]], Sequence[Any]]) -> Any:
         """The answer to `asked`.
@@ -92,7 +102,7 @@ class Lane:
                     self._seen(len(chosen))
                 try:
                     asked = [one.asked for one in chosen]
-                    answers = await loop.run_in_executor(self._thread, chosen[0].answer, asked)
+                    answers = await self._answered(loop, chosen[0].answer, asked)
                     answers = list(zip(chosen, answers, strict=True))
                 except Exception as error:  # what goes wrong is the answer of those who asked, not of those who wait
                     answers = [(one, error) for one in chosen]
@@ -101,6 +111,19 @@ class Lane:
                         one.done.set_result(found)
         finally:
             self._runs = None
+
+    async def _answered(self, loop, answer, asked: list) -> Sequence[Any]:
+        """The answers, from the thread; or at once where that takes no longer than a loop may stand still."""
+        began = time.perf_counter()
+        if self._here and self._each * len(asked) < SHORT:
+            await asyncio.sleep(0)  # whoever comes now is in the next batch
+            began = time.perf_counter()
+            found = answer(asked)
+        else:
+            found = await loop.run_in_executor(self._thread, answer, asked)
+        each = (time.perf_counter() - began) / len(asked)
+        self._each = each if self._each == float("inf") else 0.8 * self._each + 0.2 * each
+        return found
 
     def _next(self) -> list[_Waiting]:
         """Those who are answered next: the first who still waits, and those who ask alike."""

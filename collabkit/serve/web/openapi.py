@@ -30,14 +30,14 @@ def document(service: Service) -> dict:
     """The document; the types of ids are those of the artefact."""
     held, limits = service.holder.now, service.limits
     user, item = (_JSON.get(ids.kind, {"type": "string"}) for ids in (held.users, held.items))
-    listed = _object({"item": item, "rank": {"type": "integer"}, "score": {"type": "number"},
-                      "probability": {"type": "number"}, "because": _ID_OR_NONE}, ["item", "rank", "score"])  # fmt: skip
+    listed = {"item": item, "rank": {"type": "integer"}, "score": {"type": "number"}, "because": _ID_OR_NONE}
+    listed = _object({**listed, "probability": {"type": "number"}}, ["item", "rank", "score"])
     k, switch = _param("k", _whole(1, limits.k)), {"type": "boolean"}
     steering = {"diversity": _number(0, 1), "novelty_weight": _number(-10, 10)}
     seen = {"enum": [True, False, "train"]}
-    options = {"k": _whole(1, limits.k), "items": _array(item, 1, limits.items), "exclude": _array(item, 0, limits.items),
-               "filter_seen": seen, "context": {"type": "object", "additionalProperties": _ONE},
-               "why": {"oneOf": [switch, _whole(1, 10)]}, **steering}  # fmt: skip
+    options = {"k": _whole(1, limits.k), "items": _array(item, 1, limits.items)}
+    options |= {"exclude": _array(item, 0, limits.items), "filter_seen": seen, **steering}
+    options |= {"context": {"type": "object", "additionalProperties": _ONE}, "why": {"oneOf": [switch, _whole(1, 10)]}}
     told = _object({"item": item, "rating": {"type": ["number", "null"]}}, ["item"])
     history = {"oneOf": [_array(item, 1, limits.history, True), _array(told, 1, limits.history)]}
     many = {"users": _array(user, 1, limits.users), **options}

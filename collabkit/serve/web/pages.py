@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
@@ -76,7 +76,9 @@ class Pages:
     async def home(self, request: Request, held: Held) -> Response:
         """A search, the best known items first."""
         params = request.query_params
-        q, offset = params.get("q", "")[:200], asked.whole_text("offset", 0, 10**9)(params.get("offset") or "0")
+        q = params.get("q", "")[:200]
+        q = q if q.isprintable() else one_line(q)
+        offset = asked.whole_text("offset", 0, 10**9)(params.get("offset") or "0")
         found, total = await self.service.other(lambda: held.catalogue.search(q, ROWS, offset))
         most = max(1, max(held.catalogue.counts, default=1))
         counts = [held.catalogue.counts[held.items.place[item]] for item in found]
@@ -100,9 +102,14 @@ class Pages:
         rows = listed(held, found)
         for one in rows:
             one["why"] = f"why?user={address(held.users.text(user))}&item={one['address']}" if one["because"] else None
-        known = [row(held, one["item"], plain(one.get("rating"))) for one in history[::-1][:HISTORY] if one["item"]]
+        known = [row(held, one["item"], rating(one.get("rating"))) for one in history[::-1][:HISTORY] if one["item"]]
         values = {"k": k, "diversity": diversity, "novelty": novelty, "hide": hide, "kinds": held.catalogue.kinds}
-        values |= {"id": held.users.text(user), "name": one_line(str(user)), "rows": rows, "notes": found.notes}
+        values |= {
+            "id": address(held.users.text(user)),
+            "name": one_line(str(user)),
+            "rows": rows,
+            "notes": found.notes,
+        }
         return self._page(held, "person.html", "", history=known, n_history=len(history), **values)
 
     async def _of_user(self, held: Held, user: Any, options: dict) -> Answers:
@@ -124,7 +131,7 @@ class Pages:
         shares = [one for one in found.records if "share" in one]
         past = [one for one in shares if one["part"] == "history"]
         score = sum(one["share"] for one in shares)
-        most = max((abs(one["share"]) for one in shares), default=0) or 1.0
+        most = max((abs(one["share"]) for one in past), default=0) or 1.0
         names = {"prior": "before anything is known", "rest": "what the events do not explain"}
         rows = [row(held, one["item"], f"{one['share']:+.3f}", one["share"] / most) for one in past[:HISTORY]]
         left = past[HISTORY:]
@@ -148,7 +155,7 @@ class Pages:
         place, catalogue = held.items.place[item], held.catalogue
         facts = [(name, ", ".join(lists[place])) for name, lists in catalogue.categories.items() if lists[place]]
         chart = await self._map_of(held)
-        values = {"title": catalogue.title(item), "shown": held.items.text(item), "facts_of": facts}
+        values = {"title": catalogue.title(item), "shown": shown(held.items.text(item)), "facts_of": facts}
         values |= {"place": catalogue.by_count.index(place) + 1, "events": catalogue.counts[place]}
         values |= {"labels": catalogue.labels(item), "address": address(held.items.text(item))}
         on_map = chart is not None and place in chart.places
@@ -167,10 +174,7 @@ class Pages:
             found = await self._with_reasons(lambda more: self.service.new_list(held, options | more))
         else:
             found = await self.service.other(lambda: held.answerer.default(10))
-        questions = [
-            {"title": held.catalogue.title(item), "labels": held.catalogue.labels(item), "id": held.items.text(item),
-             "answer": answers.get(item, "")} for item in told
-        ]  # fmt: skip
+        questions = [row(held, item) | {"answer": answers.get(item, "")} for item in told]
         values = {"questions": questions, "choices": choices, "n_answers": len(answers), "notes": found.notes}
         return self._page(held, "questions.html", "questions", rows=listed(held, found), **values)
 
@@ -222,16 +226,8 @@ class Pages:
 def row(held: Held, item: Any, number: str | None = None, share: float | None = None) -> dict:
     """An item as templates show it."""
     labels, title = held.catalogue.labels(item), held.catalogue.title(item)
-    where = address(held.items.text(item))
-    return {
-        "title": title,
-        "address": where,
-        "labels": labels,
-        "number": number,
-        "share": share,
-        "because": (),
-        "why": None,
-    }
+    shown = {"title": title, "address": address(held.items.text(item)), "labels": labels}
+    return {**shown, "number": number, "share": share, "because": (), "why": None}
 
 
 def bare(title: str, share: float, most: float) -> dict:
@@ -278,10 +274,24 @@ def plain(value: Any) -> str | None:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if abs(value) < 1 else f"{value:.2f}"
 
 
+def shown(text: str) -> str:
+    """An id as it is shown: where marks in it would not be seen, they are spelt."""
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def rating(value: float | None) -> str | None:
+    """A rating as it was given."""
+    return None if value is None else f"{value:g}"
+
+
 def _find(ids: Any, request: Request, name: str) -> Any:
-    if name not in request.query_params:
+    """The id that an address names, or a form, which has it escaped once more, as its fields hold no NUL."""
+    params = request.query_params
+    if name in params:
+        return ids.find(ids.parse(params[name]))
+    if f"{name}_escaped" not in params:
         raise Refused(422, "invalid", f"the address lacks {name}=")
-    return ids.find(ids.parse(request.query_params[name]))
+    return ids.find(ids.parse(unquote(params[f"{name}_escaped"])))
 
 
 def _choices(held: Held) -> list[tuple[str, str]]:
@@ -304,7 +314,7 @@ def _answers(held: Held, request: Request) -> dict[Any, str]:
         if f"q{j}" in params and params.get(f"r{j}"):
             if params[f"r{j}"] not in values:
                 raise Refused(422, "invalid", f"an answer is one of {', '.join(sorted(values))}")
-            answers[held.items.find(held.items.parse(params[f"q{j}"]))] = params[f"r{j}"]
+            answers[held.items.find(held.items.parse(unquote(params[f"q{j}"])))] = params[f"r{j}"]
     return answers
 
 

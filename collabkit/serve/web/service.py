@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,7 +29,7 @@ class Service:
         self.holder, self.limits, self.metrics = holder, limits, Metrics()
         self.draining = False
         options: dict = {"seconds": limits.seconds, "most": limits.in_flight}
-        self._lists = Lane("lists", **options, seen=self.metrics.batches.observe)
+        self._lists = Lane("lists", **options, seen=self.metrics.batches.observe, here=True)
         self._others = Lane("others", **options)
 
     def close(self) -> None:
@@ -42,7 +41,7 @@ class Service:
         """The list of each user."""
         for user in users:
             held.users.find(user)
-        key = held.number, json.dumps(options, sort_keys=True, default=str)
+        key = held.number, repr(options)  # a text, as 1 equals True and 0.0 False
         return await self._lists.ask(key, list(users), lambda asked: answer_lists(held, asked, options))
 
     async def new_list(self, held: Held, options: dict) -> Answers:
