@@ -21,7 +21,7 @@ _NAMES = {
     "train.fit_metrics": ["HitRate", "NDCG"],
     "data.confidence": ["Confidence"],
     "data.feedback": ["Implicit"],
-    "data.features": ["Features", "Text", "Picture"],
+    "data.features": ["Features", "Bag", "Text", "Picture"],
     "data.vocab": ["Vocab"],
     "data.interactions": ["Interactions"],
     "data.dataset": ["Dataset"],
@@ -56,6 +56,7 @@ if TYPE_CHECKING:  # what a type checker reads in the place of `__getattr__`
     from collabkit.data.features import Features as Features
     from collabkit.data.confidence import Confidence as Confidence
     from collabkit.data.features import Picture as Picture
+    from collabkit.data.features import Bag as Bag
     from collabkit.data.features import Text as Text
     from collabkit.data.feedback import Implicit as Implicit
     from collabkit.data.interactions import Interactions as Interactions

@@ -29,7 +29,7 @@ HEAD = "| Name | What it is |\n|:--|:--|"
 
 # What users call, by task. A name of `collabkit.__all__` that is missing here comes under "More".
 TASKS = {
-    "Data": "CollabDataLoaders Implicit Confidence Dataset Interactions Features Text Picture Vocab CollabWarning",
+    "Data": "CollabDataLoaders Implicit Confidence Dataset Interactions Features Bag Text Picture Vocab CollabWarning",
     "Learner and models": "collab_learner CollabLearner load_learner CollFilter EmbeddingNN NCF GMF NeuMF TwoTower "
     "FactorizationMachine TimeSVD SASRec GRURec AveragedHistory YouTubeNet Pipeline",
     "Evaluation": "compare backtest SampledCandidates HitRate NDCG",

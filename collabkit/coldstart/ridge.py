@@ -24,9 +24,9 @@ class Design:
 
     Example:
         >>> codes = Runs.group([0, 1], [2, 0], 2, width=3, weight=torch.ones(2))
-        >>> Design([codes, torch.ones(2, 1)]) @ torch.eye(4)
+        >>> Design([codes, torch.ones(2, 1)]) @ torch.eye(4, dtype=torch.float64)
         tensor([[0., 0., 1., 1.],
-                [1., 0., 0., 1.]])
+                [1., 0., 0., 1.]], dtype=torch.float64)
     """
 
     def __init__(self, blocks: Sequence[Runs | Tensor]):

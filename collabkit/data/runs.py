@@ -175,10 +175,15 @@ class Runs:
         weight = torch.ones(len(self.values), device=self.start.device) if weight is None else weight
         return torch.sparse_csr_tensor(self.start, self.values, weight, (len(self), self.width), check_invariants=False)
 
-    def shares(self, width: int) -> Tensor:
-        """The dense `(n, width)` float32 matrix of the shares that the values have in their rows."""
+    def parts(self, weight: Tensor) -> Tensor:
+        """Numbers `(m,)` of the values as parts of their row's sum."""
+        total = weight.new_zeros(len(self)).index_add(0, self.rows, weight)
+        return weight / total[self.rows]
+
+    def shares(self, width: int, weight: Tensor | None = None) -> Tensor:
+        """The dense `(n, width)` float32 matrix of the shares that the values have in their rows, or of `weight`."""
         found = torch.zeros(len(self), width, device=self.start.device)
-        share = 1.0 / self.lengths[self.rows].float()
+        share = 1.0 / self.lengths[self.rows].float() if weight is None else weight
         return found.index_put_((self.rows, self.values), share, accumulate=True)
 
     def to(self, device) -> Runs:

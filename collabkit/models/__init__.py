@@ -3,11 +3,12 @@
 from collabkit.models.averaged_history import AveragedHistory
 from collabkit.models.base import DotModel, Model
 from collabkit.models.collab_filter import CollFilter
+from collabkit.models.content_knn import ContentKNN
 from collabkit.models.ease import EASE
 from collabkit.models.factorization_machine import FactorizationMachine
 from collabkit.models.gru_rec import GRURec
 from collabkit.models.hybrid_knn import HybridKNN
-from collabkit.models.knn import ContentKNN, ItemKNN
+from collabkit.models.knn import ItemKNN
 from collabkit.models.mlp import NCF, EmbeddingNN
 from collabkit.models.neumf import GMF, NeuMF
 from collabkit.models.next_item import NextItem

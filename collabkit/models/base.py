@@ -16,6 +16,7 @@ from collabkit.data.notices import say
 from collabkit.data.query import Query, check_needs
 from collabkit.data.vocab import Vocab
 from collabkit.models.context_rows import ContextRows
+from collabkit.models.feature_rows import tie_shared
 from collabkit.models.scorers import DotScorer, ItemTable, PairScorer, Scorer, parse_memory
 from collabkit.models.sides import Side
 from collabkit.models.sparse_dot import row_dots
@@ -105,6 +106,7 @@ class Model(nn.Module):
     def load_state_dict(self, *args, **kwargs):
         """torch's `load_state_dict`; the model counts as trained."""
         found = super().load_state_dict(*args, **kwargs)
+        tie_shared(side.features for side in self.sides)  # assigned tensors are each their own
         self.trained = True
         return found
 
@@ -137,6 +139,7 @@ class Model(nn.Module):
         for side, given, joins in zip(self.sides, features[:2], (by_user, self.joins), strict=True):
             if given is not None:
                 side.add_features(given, joins=joins, id_dropout=id_dropout, **options)
+        tie_shared(side.features for side in self.sides)
         if features.context is not None:
             self.context = ContextRows(features.context, self.user_side.row_widths, joins=by_user, **options)
             self.needs = check_needs(dict.fromkeys([*self.needs, "context"]))

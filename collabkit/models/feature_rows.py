@@ -1,6 +1,6 @@
 """`FeatureRows`: what side features give to the rows of a side's tables: a part that is added, or put beside them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -14,7 +14,7 @@ from collabkit.data.features.encoders import encode_blocks
 from collabkit.data.runs import Runs
 from collabkit.models.table import init_rows, lookup
 
-__all__ = ["FeatureRows", "FieldRows", "combined", "put_together"]
+__all__ = ["FeatureRows", "FieldRows", "combined", "put_together", "tie_shared"]
 
 _SHOWN: ContextVar[tuple] = ContextVar("collabkit_shown", default=(None, None))
 
@@ -121,6 +121,24 @@ class FeatureRows(nn.Module):
         return TrainedEncoder(found[name].field, found[name].encoder)
 
 
+def tie_shared(sides: Iterable[FeatureRows | None]) -> None:
+    """Have fields that share their values (`Bag(share=)`) hold one table of factors; biases stay apart.
+
+    Raises:
+        ValueError: their tables are of different widths.
+    """
+    first: dict[str, FieldRows] = {}
+    for field in (field for rows in sides if rows is not None for field in rows.fields):
+        share = field.field.options.get("share")
+        if share is None or first.setdefault(share, field) is field:
+            continue
+        shapes = [tuple(one.weights[0].shape) for one in (first[share], field)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"features that share {share!r} need tables of one shape, got {shapes[0]} and "
+                             f"{shapes[1]}: a model gives users and items the same width, or leave share= out")  # fmt: skip
+        field.weights[0] = first[share].weights[0]
+
+
 def combined(fields: list[Tensor], joins: str, widths: list[int]) -> tuple[Tensor, ...]:
     """What all fields give, of what each does `(..., d)`: one part side by side, or sums of those widths."""
     if joins == "concat":
@@ -151,6 +169,9 @@ class FieldRows(nn.Module):
         self.field, self.width = field, sum(widths)
         self.weights = nn.ParameterList(init_rows(field.size, width, init_std, field.is_bag) for width in widths)
         self.encoder = field.by_kind.encoder(field) if field.has_encoder else None
+        self.attention = nn.Parameter(torch.zeros(field.size)) if field.by_kind.has_attention(field) else None
+        weights = field.by_kind.code_weights(field)
+        self.register_buffer("code_weights", weights, persistent=False)
         self.set_rows(rows)
 
     def set_rows(self, rows: Runs | Tensor) -> None:
@@ -180,7 +201,7 @@ class FieldRows(nn.Module):
         if self.encoder is not None and self.training:
             each, at = idx.unique(return_inverse=True)
             return lookup(self.encoder(self._contents(each)).to(weight.dtype) @ weight, at)
-        if self.field.is_bag and not few:  # all rows once, not some of them many times
+        if self.field.is_bag and not few and self.attention is None:  # all rows once, not some of them many times
             every = idx.shape == (len(self),) and bool((idx == torch.arange(len(self), device=idx.device)).all())
             return self._all_rows(weight) if every else lookup(self._all_rows(weight), idx)
         return self.mean_of(idx.reshape(-1), weight).reshape(*idx.shape, weight.shape[1])
@@ -190,16 +211,34 @@ class FieldRows(nn.Module):
         if not self.field.is_bag:
             return self.numbers(idx).to(weight.dtype) @ weight
         codes = self._contents(idx)
-        return F.embedding_bag(codes.values, weight, codes.start[:-1], mode="mean")
+        share = self.shares(codes)
+        if share is None:
+            return F.embedding_bag(codes.values, weight, codes.start[:-1], mode="mean")
+        return _sums(Runs(codes.start, codes.values, self.field.size, share), weight)
+
+    def shares(self, codes: Runs) -> Tensor | None:
+        """What each code counts `(m,)` in the mean of its row; None where all count alike."""
+        counting = self.counting()
+        return None if counting is None else codes.parts(counting[codes.values])
+
+    def counting(self) -> Tensor | None:
+        """What each code counts `(size,)`, of which rows take shares: exponentials, by attention; None: all alike."""
+        if self.attention is None:
+            return self.code_weights
+        return (self.attention - self.attention.detach().max()).clamp(min=-60).exp()  # no row's sum is 0
 
     def weighted(self, idx: Tensor, rarity: Tensor) -> Runs | Tensor:
         """For ids `idx` `(m,)`: codes weighted by their `rarity` `(size,)`, in rows of length 1, or their numbers."""
         if not self.field.is_bag:
             return self.numbers(idx)
         codes = self._contents(idx)
-        weight = rarity[codes.values]
+        weight = self.rare(rarity)[codes.values]
         length = weight.new_zeros(len(codes)).index_add_(0, codes.rows, weight.square()).sqrt()
         return Runs(codes.start, codes.values, self.field.size, weight / length[codes.rows])
+
+    def rare(self, rarity: Tensor) -> Tensor:
+        """What each code counts `(size,)` where rows are foretold: its `rarity`, by what attention has learned."""
+        return rarity if self.attention is None else rarity * self.counting().detach()
 
     def having(self, idx: Tensor) -> Tensor | None:
         """How many of the ids `idx` `(m,)` have each code `(size,)`; None where there are numbers."""
@@ -251,10 +290,11 @@ class FieldRows(nn.Module):
 
     def _all_rows(self, weight: Tensor) -> Tensor:
         if weight.device.type != "cpu" or weight.dtype != torch.float32:
-            return F.embedding_bag(self.codes, weight, self.start[:-1], mode="mean")
+            return self.mean_of(torch.arange(len(self), device=weight.device), weight)
         if self._by_code is None:
             rows = Runs(self.start, self.codes, self.field.size)
-            share = (1.0 / rows.lengths.float())[rows.rows]
+            share = self.shares(rows)
+            share = (1.0 / rows.lengths.float())[rows.rows] if share is None else share
             rows = Runs(rows.start, rows.values, rows.width, share)
             self._by_code = rows, rows.transposed()
         return _AllRows.apply(weight, *self._by_code)

@@ -33,24 +33,28 @@ def events_matrix(train: Interactions) -> scipy.sparse.csr_matrix:
     return scipy.sparse.csr_matrix((values, *index), shape=(train.n_users, train.n_items))
 
 
-def gram_blocks(matrix: scipy.sparse.csr_matrix) -> Iterator[tuple[int, scipy.sparse.csr_matrix]]:
-    """`(first, block)`: the rows of `matrix.T @ matrix` from `first` on, of `matrix` `(n_users, n_items)`."""
+def gram_blocks(matrix: scipy.sparse.csr_matrix, other=None) -> Iterator[tuple[int, scipy.sparse.csr_matrix]]:
+    """`(first, block)`: the rows of `matrix.T @ other` from `first` on, of matrices `(n_users, n_items)`.
+
+    `other` is the matrix itself by default.
+    """
+    other = matrix if other is None else other
     by_item = matrix.T.tocsr()
-    lengths = np.diff(matrix.indptr)
+    lengths = np.diff(other.indptr)
     owner = np.repeat(np.arange(by_item.shape[0]), np.diff(by_item.indptr))
     work = np.bincount(owner, lengths[by_item.indices], by_item.shape[0]).cumsum()
     first = 0
     while first < len(work):
         done = work[first - 1] if first else 0
         stop = max(first + 1, int(np.searchsorted(work, done + PRODUCTS, side="right")))
-        yield first, by_item[first:stop] @ matrix
+        yield first, by_item[first:stop] @ other
         first = stop
 
 
 def best_of_rows(block: scipy.sparse.csr_matrix, first: int, k: int) -> tuple[list[int], np.ndarray, np.ndarray]:
     """Of each row of a block, whose rows begin at `first`, the `k` largest entries but that of the row itself.
 
-    All entries are above 0, and a row's own is the largest, as those of cosines are.
+    All entries are above 0, as those of cosines of counts are.
 
     Returns:
         How many each row has `(b,)`, and their columns and values `(m,)`. A row's columns ascend; of equal values the

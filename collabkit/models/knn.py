@@ -1,4 +1,4 @@
-"""`ItemKNN` and `ContentKNN`: an item's score is how near it is to what the user has."""
+"""`ItemKNN`: an item's score is how near it is to what the user has."""
 
 import numpy as np
 import torch
@@ -9,9 +9,9 @@ from collabkit.data.dataset import Dataset
 from collabkit.data.features import Features
 from collabkit.data.runs import Runs
 from collabkit.models.closed_form import ClosedForm
-from collabkit.models.gram import Neighbours, best_of_rows, events_matrix, gram_blocks, largest
+from collabkit.models.gram import Neighbours, best_of_rows, events_matrix, gram_blocks
 
-__all__ = ["ItemKNN", "ContentKNN"]
+__all__ = ["ItemKNN", "features_for"]
 
 ENTRIES = 2**22  # of neighbours' lists that are read at once
 
@@ -99,41 +99,6 @@ class ItemKNN(ClosedForm):
         return found
 
 
-class ContentKNN(ItemKNN):
-    """Scores an item by how similar its features are to those of the user's items: what new items can be ranked by.
-
-    As `ItemKNN`, with the cosine of two items' features (shares of categories, standardised numbers, vectors, less
-    their mean) in the place of that of their users. Items without training rows have neighbours, but are none.
-
-    Args:
-        features: the items' `Features`; default those of the dataloaders or the learner that it is fitted to.
-        k: neighbours an item; None for all, which ranks by the similarity to the mean of the user's items.
-
-    Raises:
-        ValueError: `k` < 1; in `fit`, no item features.
-    """
-
-    name = "content kNN"
-
-    def __init__(self, features: Features | None = None, k: int | None = 100):
-        super().__init__(1 if k is None else k)
-        self.all, self.given = k is None, features
-
-    def config(self) -> dict:
-        return {"k": None if self.all else self.k}
-
-    def _fit(self, data: Dataset) -> None:
-        features = features_for(data, self.given, "ContentKNN")
-        similarity, warm = _Cosines(features), (self.counts > 0).nonzero().squeeze(1)
-        self.k, found = len(warm) if self.all else self.k, Neighbours()
-        for rows in torch.arange(data.n_items).split(max(1, 2**23 // max(len(warm), 1))):
-            cosines = similarity(rows, warm)
-            cosines[rows[:, None] == warm] = -torch.inf  # no item is its own neighbour
-            counts, columns, values = largest(cosines, self.k)
-            found.add(counts, warm.numpy()[columns], values)
-        self._keep(found.runs())
-
-
 def features_for(data: Dataset, given: Features | None, model: str) -> Features:
     """The items' features that were given to a model, else those of the data."""
     features = data.features.items if given is None else given
@@ -142,29 +107,3 @@ def features_for(data: Dataset, given: Features | None, model: str) -> Features:
     if len(features) != data.n_items:
         raise ValueError(f"features of {len(features)} items for {data.n_items} items: they belong to others")
     return features
-
-
-class _Cosines:
-    """Cosines of items' features less their mean, which are never made dense: `(a - m)'(b - m)` term by term."""
-
-    def __init__(self, features: Features):
-        self.sparse, self.dense = features.sparse_matrix()
-        given = features.given.numpy()
-        mean = np.asarray(self.sparse[given].mean(0)).ravel(), self.dense[given].mean(0)
-        self.along = self.sparse @ mean[0] + self.dense @ mean[1]  # (n,), a'm
-        self.square = mean[0] @ mean[0] + mean[1] @ mean[1]  # m'm
-        own = np.asarray(self.sparse.multiply(self.sparse).sum(1)).ravel() + (self.dense**2).sum(1)
-        size = np.sqrt(np.maximum(own - 2 * self.along + self.square, 0))
-        self.scale = np.where(size > 1e-6, 1 / np.maximum(size, 1e-6), 0)  # a row that is the mean is like nothing
-
-    def __call__(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """`(b, c)` float32 of items `(b,)` and `(c,)`."""
-        rows, columns = rows.numpy(), columns.numpy()
-        found = (self.sparse[rows] @ self.sparse[columns].T).toarray()
-        if self.dense.shape[1]:
-            found += self.dense[rows] @ self.dense[columns].T
-        found -= self.along[rows][:, None] - self.square
-        found -= self.along[columns]
-        found *= self.scale[rows][:, None]
-        found *= self.scale[columns]
-        return torch.from_numpy(found)

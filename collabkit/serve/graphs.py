@@ -219,13 +219,32 @@ class _Given(FeatureRows):
         self.names = [f"feature.{field.name}" for field in rows.features.fields]
         self.weights = _Tables([torch.cat([*field.weights], dim=1).detach().cpu() for field in rows.fields])
         self.register_buffer("cold", rows.cold.detach().cpu())
+        rarities = rows.rarity.split([field.field.size for field in rows.fields])
+        pairs = zip(rows.fields, rarities, strict=True)
+        self.rare = _Tables([field.rare(rarity).detach().cpu() for field, rarity in pairs])
+        counting = [field.counting() for field in rows.fields]
+        self.counting = _Tables([torch.zeros(0) if part is None else part.detach().cpu() for part in counting])
+        self.bags, self.fitted = [field.field.is_bag for field in rows.fields], bool(rows.rarity.any())
         self._now: list[Tensor] = []
 
     def take(self, given: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """Keep the numbers of this question, and give the rows `[(b, d), ...]` of their own."""
-        self._now = [given[name] for name in self.names]
-        numbers = torch.cat(self._now, dim=1)
-        return (numbers @ self.cold[:-1] + self.cold[-1]).split(self.widths, dim=1)
+        self._now, foretold = [], []
+        for name, is_bag, rare, counting in zip(
+            self.names, self.bags, self.rare.tables, self.counting.tables, strict=True
+        ):
+            numbers = weighted = given[name]
+            if len(counting):
+                numbers = (numbers > 0) * counting
+                numbers = numbers / numbers.sum(1, keepdim=True)
+            if is_bag and self.fitted:
+                weighted = F.normalize((weighted > 0) * rare, dim=1)
+            self._now.append(numbers)
+            foretold.append(weighted)
+        rows = torch.cat(foretold, dim=1) @ self.cold[:-1] + self.cold[-1]
+        if self.fitted and self.joins == "sum":
+            rows = rows - sum(self.field_parts(None))
+        return rows.split(self.widths, dim=1)
 
     def field_parts(self, idx: Tensor) -> list[Tensor]:
         return [numbers @ weight for numbers, weight in zip(self._now, self.weights.tables, strict=True)]

@@ -83,6 +83,12 @@ class Field:
         tuples = ("categories", "columns", "edges", "means")
         return cls(**{name: tuple(value) if name in tuples else value for name, value in spec.items()})
 
+    def shares(self, codes: Runs) -> Tensor:
+        """What each code counts `(m,)` float32 in the mean of its row, before a model has learned other weights."""
+        weight = self.by_kind.code_weights(self)
+        weight = torch.ones(self.size) if weight is None else weight
+        return codes.parts(weight.to(codes.values.device)[codes.values])
+
     @property
     def size(self) -> int:
         """Rows of the field's weights: one a category and code 0, or one a number."""
@@ -147,6 +153,14 @@ class Kind:
     def fits(self, field: Field, contents: Runs) -> bool:
         """Whether `contents` are such as `encode` makes and `encoder` takes."""
         raise NotImplementedError
+
+    def code_weights(self, field: Field) -> Tensor | None:
+        """What each code counts `(size,)` in the mean of an id's codes; None where all count alike."""
+        return None
+
+    def has_attention(self, field: Field) -> bool:
+        """Whether a model learns what each code counts."""
+        return False
 
     def parts(self, field: Field, content, grid: int) -> tuple[pd.DataFrame, list]:
         """What a content consists of: a row a part, and where each is, as `without` of the encoder takes it.

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from collabkit.data.features.bags import one_vocabulary
 from collabkit.data.features.fields import Field, SaysNothing, bag, encode_field, one_hot_lists
 from collabkit.data.features.sources import check_columns, check_table, feature_sources, refuse_repeated, row_indices
 from collabkit.data.frames import Table, takes_tables
@@ -64,8 +65,8 @@ class Features:
                 brings its own ids.
             vocab: the ids. Rows of ids it does not know are left out (counted); ids without a row count as missing.
             columns: which columns: a list of names, or a dict from names to kinds (`'categorical'`, `'multi'`,
-                `'numeric'`, `'binned'`, `'dense'`, `'text'`, `'image'`; None to infer it, which takes nothing for text
-                or an image), to a kind with options (`Text(encoder='bag')`, `Picture(size=64)`), to a list of 0/1
+                `'numeric'`, `'binned'`, `'dense'`, `'bag'`, `'text'`, `'image'`; None to infer it, which takes nothing
+                for a bag, text or an image), to a kind with options (`Bag(weights='idf')`, `Text(encoder='bag')`), to a list of 0/1
                 columns that together are one multi-valued field, or to `(ids, matrix)` of dense vectors made elsewhere.
                 A binned number counts by the
                 twentieth of the training ids it lies in, which suits models that add parts up. Default all columns,
@@ -166,7 +167,8 @@ class Features:
             if not field.is_bag:
                 parts.append(rows[idx])
                 continue
-            parts.append(rows.of(idx).shares(field.size))
+            codes = rows.of(idx)
+            parts.append(codes.shares(field.size, field.shares(codes)))
         return torch.cat(parts, dim=1)
 
     def sparse_matrix(self):
@@ -181,8 +183,7 @@ class Features:
         bags, numbers = [], [np.zeros((len(self), 0), np.float32)]
         for field, rows in zip(self.fields, self.rows, strict=True):
             if field.is_bag:
-                share = (1.0 / rows.lengths[rows.rows].float()).numpy()
-                parts = (share, rows.values.numpy(), rows.start.numpy())
+                parts = (field.shares(rows).numpy(), rows.values.numpy(), rows.start.numpy())
                 bags.append(scipy.sparse.csr_matrix(parts, shape=(len(self), field.size)))
             else:
                 numbers.append(rows.numpy())
@@ -257,7 +258,24 @@ class SideFeatures(NamedTuple):
                 continue
             trained = train.counts(side) > 0
             sides.append(Features.from_df(df, train.vocab(side), columns, trained=trained).warn())
-        return cls(*sides, train.contexts)
+        return cls(*_shared(sides), train.contexts)
+
+
+def _shared(sides: Sequence[Features | None]) -> list[Features | None]:
+    """The sides with one vocabulary for all bags that share their values."""
+    places: dict[str, list[tuple[int, int]]] = {}
+    for side, features in enumerate(sides):
+        for j, field in enumerate(() if features is None else features.fields):
+            if share := field.options.get("share"):
+                places.setdefault(share, []).append((side, j))
+    sides = list(sides)
+    for where in places.values():
+        found = one_vocabulary([sides[side].fields[j] for side, j in where])
+        for (side, j), (field, codes) in zip(where, found, strict=True):
+            fields, rows = list(sides[side].fields), list(sides[side].rows)
+            fields[j], rows[j] = field, Runs(rows[j].start, codes[rows[j].values])
+            sides[side] = replace(sides[side], fields=tuple(fields), rows=tuple(rows))
+    return sides
 
 
 def _place(field: Field, encoded: Runs | Tensor, idx: np.ndarray, n: int) -> Runs | Tensor:

@@ -105,7 +105,7 @@ class LightAnswerer:
     def categories(self) -> dict[str, list[list[str]]]:
         """The categories of each item, by the name of the feature."""
         fields = self.config.get("features", {}).get("items", ())
-        names = [field["name"] for field in fields if field["kind"] in ("categorical", "multi")]
+        names = [field["name"] for field in fields if field["kind"] in ("categorical", "multi", "bag")]
         if not names:
             return {}
         facts = [self.light.facts(item) for item in self.items.values]

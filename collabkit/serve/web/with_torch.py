@@ -81,7 +81,7 @@ class TorchAnswerer:
             return {}
         found = {}
         for field, rows in zip(features.fields, features.rows, strict=True):
-            if field.kind in ("categorical", "multi"):
+            if field.kind in ("categorical", "multi", "bag"):
                 names = field.value_names
                 found[field.name] = [[names[code] for code in run.tolist() if code] for run in rows][1:]
         return found

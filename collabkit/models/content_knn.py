@@ -1,0 +1,117 @@
+"""`ContentKNN`: an item's score is how near what is known of it is to what is known of the user's items."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from collabkit.data.dataset import Dataset
+from collabkit.data.features import Features
+from collabkit.models.gram import Neighbours, best_of_rows, gram_blocks, largest
+from collabkit.models.hybrid_knn import tfidf
+from collabkit.models.knn import ItemKNN, features_for
+
+if TYPE_CHECKING:
+    import scipy.sparse
+
+__all__ = ["ContentKNN"]
+
+WEIGHTINGS = ("tfidf", "bm25", None)
+K1, B = 1.2, 0.75  # of BM25, as usual
+CELLS = 2**23  # similarities at once where they are dense
+
+
+class ContentKNN(ItemKNN):
+    """Scores an item by how similar its features are to those of the user's items: what new items can be ranked by.
+
+    As `ItemKNN`, with the similarity of two items' features in the place of that of their users. Items without training
+    rows have neighbours, but are none. Categories stay sparse, however many there are.
+
+    Args:
+        features: the items' `Features`; default those of the dataloaders or the learner that it is fitted to.
+        k: neighbours an item; None for all, which ranks by the similarity to the mean of the user's items.
+        weighting: what sharing a category counts. `'tfidf'`: the cosine of rows in which rare categories count for
+            more, by `ln((n + 1) / (n_c + 1)) + 1`. `'bm25'`: the product of rows that the inverse document frequency
+            weighs and in which each of many categories counts for less (Robertson and Zaragoza, "The probabilistic
+            relevance framework: BM25 and beyond", 2009). None: the cosine of the shares of categories less their mean,
+            in which all categories count alike.
+
+    Raises:
+        ValueError: `k` < 1, another `weighting`; in `fit`, no item features.
+
+    Example:
+        >>> import pandas as pd
+        >>> from collabkit import CollabDataLoaders
+        >>> events = pd.DataFrame({'user': [1, 1, 2, 2], 'item': ['a', 'b', 'b', 'c']})
+        >>> items = pd.DataFrame({'item': ['a', 'b', 'c'], 'tags': ['x|y', 'x', 'y|x|z']})
+        >>> dls = CollabDataLoaders.from_df(events, feedback='implicit', items=items, item_features={'tags': 'multi'},
+        ...                                 valid_pct=0)
+        >>> ContentKNN().fit(dls).similar_items('a')['item'].tolist()
+        ['c', 'b']
+    """
+
+    name = "content kNN"
+
+    def __init__(self, features: Features | None = None, k: int | None = 100, weighting: str | None = "bm25"):
+        if weighting not in WEIGHTINGS:
+            raise ValueError(f"weighting must be one of {', '.join(map(repr, WEIGHTINGS))}, got {weighting!r}")
+        super().__init__(1 if k is None else k)
+        self.all, self.given, self.weighting = k is None, features, weighting
+
+    def config(self) -> dict:
+        return {"k": None if self.all else self.k, "weighting": self.weighting}
+
+    def _fit(self, data: Dataset) -> None:
+        features = features_for(data, self.given, "ContentKNN")
+        warm, found = self.counts > 0, Neighbours()
+        self.k = int(warm.sum()) if self.all else self.k
+        bags, left, right = _factors(features, self.weighting, (warm & features.given).numpy())
+        met = bags.multiply(warm.numpy()[:, None]).tocsr()
+        met.eliminate_zeros()
+        if not left.shape[1]:
+            for first, block in gram_blocks(bags.T.tocsr(), met.T.tocsr()):
+                found.add(*best_of_rows(block, first, self.k))
+        size = max(1, CELLS // data.n_items)
+        for first in range(0, data.n_items if left.shape[1] else 0, size):
+            rows = slice(first, first + size)
+            similarity = torch.from_numpy((bags[rows] @ met.T).toarray() + left[rows] @ right.T)
+            similarity[:, ~warm] = -torch.inf
+            similarity.diagonal(first).fill_(-torch.inf)  # no item is its own neighbour
+            found.add(*largest(similarity, self.k))
+        self._keep(found.runs())
+
+
+def _factors(features: Features, weighting: str | None, met: np.ndarray) -> tuple:
+    """Sparse `S` `(n, p)` and dense `L`, `R` `(n, q)`, float32: the similarities of all items are `S S' + L R'`."""
+    given = features.given.numpy()
+    bags, numbers = tfidf(features, met) if weighting == "tfidf" else features.sparse_matrix()
+    if weighting == "bm25":
+        bags = _bm25(bags, [field.size for field in features.fields if field.is_bag], met)
+    if weighting is not None and numbers.shape[1]:
+        numbers = (numbers - numbers[given].mean(0)) * given[:, None]
+        numbers /= max(float(np.sqrt(np.square(numbers[given]).sum(1).mean())), 1e-9)
+    own, left, right = np.asarray(bags.multiply(bags).sum(1)).ravel() + np.square(numbers).sum(1), numbers, numbers
+    if weighting is None:  # less their mean m, which would fill the matrix: (a - m)'(b - m) term by term
+        mean = np.asarray(bags[given].mean(0)).ravel(), numbers[given].mean(0)
+        along, square = bags @ mean[0] + numbers @ mean[1], mean[0] @ mean[0] + mean[1] @ mean[1]
+        own, one = own - 2 * along + square, np.ones_like(along)
+        left, right = np.c_[numbers, -along, one], np.c_[numbers, one, square - along]
+    scale = np.ones(len(features)) if weighting == "bm25" else 1 / np.sqrt(np.maximum(own, 1e-12))
+    scale[own < 1e-12] = 0  # a row that is the mean, or empty, is like nothing
+    scaled = bags.multiply(scale[:, None]).tocsr().astype(np.float32)
+    scaled.eliminate_zeros()
+    return scaled, *(np.float32(part * scale[:, None]) for part in (left, right))
+
+
+def _bm25(bags: scipy.sparse.csr_matrix, sizes: list[int], met: np.ndarray) -> scipy.sparse.csr_matrix:
+    """Categories by BM25 `(n, p)`; "(none)", the first of each field's, has no weight."""
+    bags = bags.copy()
+    bags.data[:] = 1.0
+    n, having = met.sum(), np.asarray(bags[met].sum(0)).ravel()
+    weight = np.log1p((n - having + 0.5) / (having + 0.5))
+    weight[np.cumsum([0, *sizes])[:-1]] = 0
+    length = np.asarray(bags.sum(1)).ravel()
+    damped = (K1 + 1) / (1 + K1 * (1 - B + B * length / max(float(length[met].mean()), 1e-9)))
+    return bags.multiply(damped[:, None]).multiply(weight).tocsr()
