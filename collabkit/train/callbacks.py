@@ -66,10 +66,14 @@ class LeanRecorder(Recorder):
 
     def after_train(self):
         """As fastai; the losses of the epoch come to the CPU, as fastai's are, but all at once: no step waits."""
+        self.after_fit()
+        super().after_train()
+
+    def after_fit(self):
+        """Likewise after a fit that was cancelled within an epoch, as `lr_find` does."""
         new = next((i for i, loss in enumerate(self.losses) if not loss.is_cpu), len(self.losses))
         if new < len(self.losses):
             self.losses[new:] = torch.stack(list(self.losses[new:])).cpu().unbind()
-        super().after_train()
 
 
 class _LeanSmoothLoss(AvgSmoothLoss):

@@ -39,7 +39,9 @@ class GraphSide(TableSide):
         if isinstance(query, Query) and query.rows is not None:
             return query.rows
         idx = query if isinstance(query, Tensor) else query.users
-        return (F.embedding(idx, self.propagated(self.name)), *(table(idx) for table in self.tables[1:]))
+        rows = self.propagated(self.name)
+        idx = idx.to(rows.device)
+        return (F.embedding(idx, rows), *(table(idx) for table in self.tables[1:]))
 
     def read(self, idx):
         with torch.no_grad():
