@@ -611,6 +611,6 @@ def test_dataloaders_of_loaders_alone_are_enough_for_a_learner():
     )
     dls = CollabDataLoaders.from_df(df, feedback="implicit", seed=0, bs=16)
     wide = CollabDataLoaders(dls.train.new(n_neg=2), dls.valid.new(n_neg=2), path=dls.path, device=dls.device)
-    learn = collab_learner(wide, 4, seed=0)
+    learn = collab_learner(wide, 4, loss_func="bce", seed=0)
     learn.fit(1)
     assert len(learn.recommend(df["user"][0], k=2)) == 2 and "CollabDataLoaders" in repr(wide)
