@@ -62,6 +62,7 @@ BENCHMARKS = {
     "cold_users": features.cold_users,
     "planted_content": content.planted_content,
     "content_steps": content.content_steps,
+    "tags_cost": content.tags_cost,
     "cold_ranking": cold_items.cold_ranking,
     "cold_mix": cold_items.cold_mix,
     "content_warm": cold_items.content_warm,

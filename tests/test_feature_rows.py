@@ -183,6 +183,7 @@ def test_conjugate_gradients_find_what_the_spectrum_does(monkeypatch):
     design, X, targets, weight = tagged()
     found = ridge(design, targets, weight)
     monkeypatch.setattr(ridges, "EXACT", 1000)
+    monkeypatch.setattr(ridges, "PENALTIES", ridges.PENALTIES[::2])  # of which they try each other one
     for (slope, level), (want, height) in zip(found, ridge(Design([X]), targets, weight), strict=True):
         error = (X @ slope + level - X @ want - height).norm() / (X @ want - (X @ want).mean(0)).norm().clamp(min=1)
         assert error < 0.05
@@ -270,6 +271,15 @@ def test_many_columns_are_foretold_from_like_few(exact, monkeypatch):
     total = tagged.item_side.features.cold_rows(cold)[0] + tagged.item_side.features(cold)[0]
     want = torch.tensor([centre[k] for k in df["kind"].tail(10)])
     assert ((total - want).norm(dim=1) < 0.5).all()
+
+
+def test_penalties_are_picked_on_some_of_many_rows(monkeypatch):
+    design, X, targets, weight = tagged(n=3000)
+    want = ridge(design, targets, weight)
+    monkeypatch.setattr(ridges, "PICKED_ON", 1000)
+    for (slope, level), (other, height) in zip(ridge(design, targets, weight)[:2], want[:2], strict=True):
+        got, full = (X @ one + mean for one, mean in ((slope, level), (other, height)))
+        assert np.corrcoef(got.flatten(), full.flatten())[0, 1] > 0.95
 
 
 def test_rows_of_artefacts_without_rarity_are_foretold_as_they_were():

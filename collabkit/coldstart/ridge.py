@@ -12,6 +12,7 @@ __all__ = ["Design", "ridge"]
 EXACT = 512  # rows or columns up to which the spectrum of the features is computed
 PENALTIES = tuple(10.0 ** (exponent / 2) for exponent in range(10, -5, -1))  # 1e5 to 1e-2, beside an infinite one
 STEPS, CLOSE = 100, 1e-3  # of conjugate gradients at most, and the share of the residual at which they end
+PICKED_ON = 10_000  # rows: the best penalty is a ratio of noise to effects, which does not depend on their number
 PROBES = 8  # random directions that errors and degrees of freedom are estimated from
 WORSE = 1.02  # times the least error: where smaller penalties are no longer tried
 
@@ -32,6 +33,7 @@ class Design:
     def __init__(self, blocks: Sequence[Runs | Tensor]):
         widths = [block.width if isinstance(block, Runs) else block.shape[1] for block in blocks]
         self.widths, self.shape = widths, (len(blocks[0]), sum(widths))
+        self.given = blocks
         self.dtype = torch.float64 if min(self.shape) <= EXACT else torch.float32
         self.blocks = [self._pair(block) for block in blocks]
 
@@ -43,6 +45,10 @@ class Design:
         block = block.to("cpu")
         back = block.transposed()
         return tuple(runs.matrix(runs.weight.to(self.dtype)) for runs in (block, back))
+
+    def of(self, rows: Tensor) -> "Design":
+        """The features of `rows` `(m,)`."""
+        return Design([block.of(rows) if isinstance(block, Runs) else block[rows] for block in self.given])
 
     def __matmul__(self, right: Tensor) -> Tensor:
         parts = zip(self.blocks, right.split(self.widths), strict=True)
@@ -153,7 +159,9 @@ def _spectrum(products: Tensor) -> tuple[Tensor, Tensor]:
 def _by_gradients(rows: _Centred, targets: list[Tensor]) -> list[Tensor]:
     """The slopes by conjugate gradients, with penalties that are picked on random directions of the targets."""
     pull = [rows.back(target) for target in targets]
-    penalties = _picked(rows, targets)
+    some = torch.randperm(rows.n, generator=torch.Generator().manual_seed(0))[:PICKED_ON]
+    few = _Centred(rows.design.of(some), rows.weight[some]) if len(some) < rows.n else rows
+    penalties = _picked(few, targets if few is rows else [target[some] for target in targets])
     told = [j for j, penalty in enumerate(penalties) if penalty < torch.inf]
     slopes = [torch.zeros_like(part) for part in pull]
     if told:
@@ -174,7 +182,7 @@ def _picked(rows: _Centred, targets: list[Tensor]) -> list[float]:
     widths = [*(part.shape[1] for part in few), PROBES]
     pull, found = rows.back(asked), None
     errors = [{torch.inf: _expected(float(part.square().sum()), 1.0, rows.n)} for part in few]
-    for penalty in PENALTIES:
+    for penalty in PENALTIES[::2]:  # each costs a solution, and the errors between them differ little
         found = _solved(rows, pull, torch.full((asked.shape[1],), penalty), found, close=10 * CLOSE)
         *left, fitted = (rows @ found).split(widths, dim=1)
         freedom = 1 + float((probes * fitted).sum()) / PROBES

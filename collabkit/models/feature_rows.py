@@ -134,8 +134,8 @@ def tie_shared(sides: Iterable[FeatureRows | None]) -> None:
             continue
         shapes = [tuple(one.weights[0].shape) for one in (first[share], field)]
         if shapes[0] != shapes[1]:
-            raise ValueError(f"features that share {share!r} need tables of one shape, got {shapes[0]}, {shapes[1]}: "
-                             "a model gives users and items the same width, or leave share= out")  # fmt: skip
+            what = f"features that share {share!r} need tables of one shape, got {shapes[0]} and {shapes[1]}"
+            raise ValueError(f"{what}: take a model that gives both the same width, or leave share= out")
         field.weights[0] = first[share].weights[0]
 
 

@@ -66,11 +66,11 @@ class Features:
             vocab: the ids. Rows of ids it does not know are left out (counted); ids without a row count as missing.
             columns: which columns: a list of names, or a dict from names to kinds (`'categorical'`, `'multi'`,
                 `'numeric'`, `'binned'`, `'dense'`, `'bag'`, `'text'`, `'image'`; None to infer it, which takes nothing
-                for a bag, text or an image), to a kind with options (`Bag(weights='idf')`, `Text(encoder='bag')`), to
-                a list of 0/1 columns that together are one multi-valued field, or to `(ids, matrix)` of dense vectors
+                for a bag, text or an image), to a kind with options (`Bag(weights='idf')`, `Text(encoder='bag')`), to a
+                list of 0/1 columns that together are one multi-valued field, or to `(ids, matrix)` of dense vectors
                 made elsewhere. A binned number counts by the twentieth of the training ids it lies in, which suits
-                models that add parts up. Default all columns, kinds inferred, less those that tell no two ids apart or
-                every two (counted).
+                models that add parts up. Default all columns,
+                kinds inferred, less those that tell no two ids apart or every two (counted).
             trained: `(n,)` bool, the ids with training rows: they alone fix categories, means and scales. Default all.
 
         Raises:
