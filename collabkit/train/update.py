@@ -18,15 +18,15 @@ STEPS = 100  # of a warm training, in whole passes over the rows
 
 def update(learn, events: pd.DataFrame, users=None, items=None, *, lr: float = 1e-2) -> None:
     """Take new events into a learner's model and data; see `CollabLearner.update`."""
-    learn.dls.check_of()
-    recommender = learn.recommender
+    recommender, dls = learn.recommender, learn.dls
+    dls.check_of()
     done = recommender._update(events, users, items)
     model, data = learn.model, done.data
-    if data is learn.dls.data:
+    if data is dls.data:
         return
-    learn.dls = learn.dls.of(data).asking(model.needs)
-    learn.opt, recommender.data = None, learn.dls.data  # whose rows may stand in another order
-    learn._given = recommender.data
+    dls = dls.of(data).asking(model.needs)
+    recommender.data = learn._given = dls.data  # whose rows may stand in another order
+    learn.dls, learn.opt = dls, None
     have = done.users[:0]
     if len(done.untrained):
         rows = {"item": done.untrained}
