@@ -11,7 +11,7 @@ from torch import Tensor
 from collabkit.data.runs import Runs
 from collabkit.retrieval.ranking import block_size, top_k
 
-__all__ = ["EFFORTS", "FaissIndex", "TooSlowError"]
+__all__ = ["EFFORTS", "FaissIndex", "TooSlowError", "of_equal_length"]
 
 EFFORTS = {  # by kind, what is tried for enough recall, least first: cells looked at, or candidates kept in the graph
     "flat": (0,),
@@ -70,9 +70,7 @@ class FaissIndex:
         rows, library = self.vectors[1:].numpy(), self.faiss
         n, d = rows.shape
         if self.equal:
-            length = np.linalg.norm(rows, axis=1).astype(np.float64)
-            rest = np.sqrt(np.maximum(length.max() ** 2 - length**2, 0)).astype(np.float32)
-            rows = np.ascontiguousarray(np.concatenate([rows, rest[:, None]], axis=1))
+            rows = of_equal_length(rows)
         if self.kind == "flat":
             index = library.IndexFlatIP(d)
         elif self.kind == "ivf":
@@ -175,6 +173,18 @@ class FaissIndex:
         except RuntimeError as error:
             raise ValueError(f"the index is damaged: {error}") from error
         return cls(vectors, kind, effort, built=built)
+
+
+def of_equal_length(vectors: np.ndarray) -> np.ndarray:
+    """Vectors `(n, d)` with one more number, which makes all of one length: `(n, d + 1)` float32.
+
+    Example:
+        >>> of_equal_length(np.array([[3., 4.], [0., 4.]])).tolist()
+        [[3.0, 4.0, 0.0], [0.0, 4.0, 3.0]]
+    """
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    rest = np.sqrt(np.maximum(lengths.max(initial=0) ** 2 - lengths**2, 0))
+    return np.concatenate([vectors, rest[:, None]], axis=1, dtype=np.float32)
 
 
 def faiss() -> ModuleType:

@@ -64,7 +64,7 @@ from collabkit.serve.folder import config_digest as _config_digest
 from collabkit.serve.folder import sha256 as _sha256
 from collabkit.serve.light_state import light_state, read_fold
 
-__all__ = ["save_artefact", "load_all", "load_artefact", "Artefact", "BundleError", "FORMAT_VERSION"]
+__all__ = ["save_artefact", "load_all", "load_artefact", "write_vocab", "Artefact", "BundleError", "FORMAT_VERSION"]
 
 
 # Formats 1 and 2: the tables were the model's, not its sides'.
@@ -241,7 +241,7 @@ def _write(
         states = {f"{name}.{key}": v for name, side in features.items() for key, v in side.state().items()}
         save_tensors(folder / FEATURES, states)
     for name, vocab in (("users", train.users), ("items", train.items)):
-        kinds[name] = _write_vocab(folder / f"{name}.parquet", vocab)
+        kinds[name] = write_vocab(folder / f"{name}.parquet", vocab)
     parts = enumerate((*data.parts, data.disliked))
     frames = [_part_frame(part, number, train) for number, part in parts if part is not None]
     pd.concat(frames, ignore_index=True).to_parquet(folder / "interactions.parquet", index=False)
@@ -356,7 +356,7 @@ def _new_name(name: str) -> str:
     return name
 
 
-def _write_vocab(path: Path, vocab: Vocab) -> str:
+def write_vocab(path: Path, vocab: Vocab) -> str:
     """Write the ids and return how they are to be read: 'plain', 'uuid' (stored as text), 'arrow', or as a dtype."""
     ids = vocab.ids
     if not vocab.storable:

@@ -21,14 +21,13 @@ from collabkit.data.dataset import Dataset
 from collabkit.data.query import Query
 from collabkit.models.base import Model, answering, say_untrained
 from collabkit.models.sequence import SequenceModel
-from collabkit.serve.artefact import _write_vocab as write_vocab
+from collabkit.serve.artefact import write_vocab
 from collabkit.serve.files import beside, digest
 from collabkit.serve.graphs import WHATS, Graph, check_what, fields_of, make_graph, padded
-from collabkit.serve.onnx_models import read_meta
+from collabkit.serve.onnx_models import FORMAT, META, read_meta
 
 __all__ = ["export_onnx", "to_onnx", "to_torch_export"]
 
-FORMAT = 1  # of the meta data
 MOST = 2_000_000_000  # bytes of an ONNX file, whose format cannot count further
 CLOSE = 1e-5  # how far a file's answers may be from the model's, as a share of the largest, at least of 1
 ASKED = 24  # questions by which a file is checked
@@ -47,7 +46,7 @@ def to_onnx(model: Model, data: Dataset, file, what: str, k: int, *, ids: bool =
         raise ValueError(f"the tables have {graph.tables:,} bytes, more than an ONNX file holds ({MOST:,}); export the "
                          "artefact, or to_torch_export")  # fmt: skip
     proto = onnx.load_from_string(_onnx_bytes(graph, _example(model, data, graph)))
-    onnx.helper.set_model_props(proto, {"collabkit": json.dumps(meta)})
+    onnx.helper.set_model_props(proto, {META: json.dumps(meta)})
     onnx.checker.check_model(proto)
     whole = proto.SerializeToString()
     session = runtime.InferenceSession(whole, providers=["CPUExecutionProvider"])

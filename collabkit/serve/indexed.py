@@ -12,11 +12,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from collabkit.data.runs import Runs
 from collabkit.models.base import Model, answering
 from collabkit.retrieval.faiss_index import FaissIndex
 from collabkit.retrieval.index import Index, judged_index
 from collabkit.retrieval.pick_index import Picked, pick_index
-from collabkit.serve.files import beside
+from collabkit.serve.files import beside, digest
 from collabkit.serve.folder import INDEX
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Search:
         """
         vectors = item_vectors(recommender.model)
         if self.judged is None or self.vectors.shape != vectors.shape or not torch.equal(self.vectors, vectors):
-            queries, hidden = asked(recommender, self.n_queries, self.seed)
+            queries, hidden = asked(recommender, drawn(recommender, self.n_queries, self.seed))
             self.judged = judged_index(self.make, vectors, queries, self.k, hidden, self.min_recall)
             self.vectors = vectors
         return self.judged
@@ -67,13 +68,18 @@ def item_vectors(model: Model) -> Tensor:
         return model.item_vectors(torch.arange(model.n_items, device=model.device)).float().cpu()
 
 
-@torch.no_grad()
-def asked(recommender: "Recommender", n: int, seed: int | None) -> tuple[Tensor, object]:
-    """The vectors of `n` users as of now, and what is hidden from each."""
+def drawn(recommender: "Recommender", n: int, seed: int | None) -> Tensor:
+    """The indices of `n` users, ascending, drawn by a seed; None: the first ones."""
     users = torch.arange(1, len(recommender.users))
-    if seed is not None:
-        users = users[torch.randperm(len(users), generator=torch.Generator().manual_seed(seed))[:n].sort().values]
-    users, model = users[:n], recommender.model
+    if seed is None:
+        return users[:n]
+    return users[torch.randperm(len(users), generator=torch.Generator().manual_seed(seed))[:n].sort().values]
+
+
+@torch.no_grad()
+def asked(recommender: "Recommender", users: Tensor) -> tuple[Tensor, Runs]:
+    """The vectors of users at indices as of now, and what is hidden from each."""
+    model = recommender.model
     with answering(model):
         queries = model.user_vectors(recommender.query(users).to(model.device)).float().cpu()
     return queries, recommender.data.seen.of(users)
@@ -83,7 +89,7 @@ def pick(recommender: "Recommender", name: str, **options) -> tuple[Search | Non
     """What `use_index(name)` searches with, None for exact search; and how it was found."""
     n_queries = options.pop("n_queries")
     vectors = item_vectors(recommender.model)
-    queries, hidden = asked(recommender, n_queries, 0)
+    queries, hidden = asked(recommender, drawn(recommender, n_queries, 0))
     picked = pick_index(vectors, queries, hidden, exact=name == "auto", **options)
     return _search(picked, vectors, options["k"], options["min_recall"], n_queries), picked
 
@@ -102,7 +108,8 @@ def write_index(folder: Path, picked: Picked, vectors: Tensor) -> None:
     content = None if picked.index is None else picked.index.to_bytes()
     table = picked.report.reset_index()
     told = {"format": FORMAT, "kind": picked.kind, "effort": picked.effort, "recall": picked.recall,
-            "vectors": _digest(vectors), "sha256": None if content is None else hashlib.sha256(content).hexdigest(),
+            "vectors": digest({"items": vectors}, ""),
+            "sha256": None if content is None else hashlib.sha256(content).hexdigest(),
             "report": json.loads(table.to_json(orient="records")), "about": picked.report.attrs}  # fmt: skip
     for name, data in zip(reversed(INDEX), (content, json.dumps(told, indent=2).encode()), strict=True):
         if data is None:
@@ -128,7 +135,8 @@ def stored(folder: Path, recommender: "Recommender", *, exact: bool) -> tuple[Se
     except ValueError as error:
         raise ValueError(f"{folder / INDEX[0]} is damaged ({error}): remove it, and measure again") from error
     vectors = item_vectors(recommender.model)
-    if told.get("format") != FORMAT or told["vectors"] != _digest(vectors) or (told["kind"] == "exact" and not exact):
+    mine = told.get("format") == FORMAT and told["vectors"] == digest({"items": vectors}, "")
+    if not mine or (told["kind"] == "exact" and not exact):
         return None
     report, about = pd.DataFrame(told["report"]).set_index("index"), told["about"]
     report.attrs = about
@@ -138,13 +146,7 @@ def stored(folder: Path, recommender: "Recommender", *, exact: bool) -> tuple[Se
     if content is not None and hashlib.sha256(content).hexdigest() != told["sha256"]:
         raise ValueError(f"{folder / INDEX[1]} does not match its checksum: remove it, and measure again")
     index = FaissIndex.from_bytes(vectors, told["kind"], told["effort"], content)
-    queries, hidden = asked(recommender, 100, 1)
+    queries, hidden = asked(recommender, drawn(recommender, 100, 1))
     judged_index(lambda _: index, vectors, queries, about["k"], hidden, about["min_recall"] - 0.05)  # fewer users
     picked = Picked(index, told["kind"], told["effort"], told["recall"], report)
     return _search(picked, vectors, about["k"], about["min_recall"], about["n_queries"]), picked
-
-
-def _digest(vectors: Tensor) -> str:
-    found = hashlib.sha256(repr(tuple(vectors.shape)).encode())
-    found.update(vectors.contiguous().numpy().data)
-    return found.hexdigest()

@@ -25,8 +25,10 @@ from collabkit.data.dataset import Dataset
 from collabkit.data.vocab import Vocab
 from collabkit.models import CollFilter
 from collabkit.models.base import say_untrained
+from collabkit.retrieval.faiss_index import of_equal_length
+from collabkit.retrieval.index import ExactIndex
 from collabkit.serve import exchange
-from collabkit.serve.indexed import asked, item_vectors
+from collabkit.serve.indexed import asked, drawn, item_vectors
 
 if TYPE_CHECKING:
     from collabkit.serve.recommender import Recommender
@@ -89,7 +91,7 @@ def write(recommender: "Recommender", dsn: str, schema: str, *, index: bool, k: 
     with _connected(dsn) as (connection, sql, extension):
         names = _names(sql, schema, extension, kinds)
         _claim(connection, sql, names, schema)
-        _fill(connection, sql, names, kinds, recommender, users, _equal(items))
+        _fill(connection, sql, names, kinds, recommender, users, of_equal_length(items))
         options = {"n_items": len(items), "score": _score(recommender.model.y_range)}
         options["most"] = max(20_000, 4 * int(recommender.data.seen.lengths.max()))
         told = _measured(connection, sql, names, options, recommender, index, k, min_recall, n_queries, seed)
@@ -178,13 +180,6 @@ def _kind(vocab: Vocab) -> str:
     return "text"
 
 
-def _equal(vectors: np.ndarray) -> np.ndarray:
-    """Vectors `(n, d)` with one more number, which makes all of one length."""
-    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
-    rest = np.sqrt(np.maximum(lengths.max(initial=0) ** 2 - lengths**2, 0))
-    return np.concatenate([vectors, rest[:, None].astype(np.float32)], axis=1)
-
-
 def _names(sql, schema: str, extension: str, kinds: dict) -> dict:
     if not isinstance(schema, str) or not schema or "\0" in schema:
         raise ValueError(f"schema must be a name, got {schema!r}")
@@ -250,8 +245,9 @@ def _score(y_range) -> str:
 def _measured(connection, sql, names: dict, options: dict, recommender: "Recommender", index: bool, k: int,
               min_recall: float, n_queries: int, seed: int) -> dict:  # fmt: skip
     """The recall of the least effort that finds enough; without an index where none does."""
-    queries, hidden = asked(recommender, n_queries, seed)
-    ids = recommender.users.ids[_places(recommender, n_queries, seed) - 1].tolist()
+    users = drawn(recommender, n_queries, seed)
+    queries, hidden = asked(recommender, users)
+    ids = recommender.users.ids[users.numpy() - 1].tolist()
     true = _true_scores(recommender, queries, hidden, k)
     recall = 1.0
     if index:
@@ -267,16 +263,8 @@ def _measured(connection, sql, names: dict, options: dict, recommender: "Recomme
     return {**told, "tried": round(recall, 4)} if index else told
 
 
-def _places(recommender: "Recommender", n: int, seed: int) -> np.ndarray:
-    """The indices of the users that `asked` draws."""
-    users = torch.arange(1, len(recommender.users))
-    return users[torch.randperm(len(users), generator=torch.Generator().manual_seed(seed))[:n].sort().values].numpy()
-
-
 def _true_scores(recommender: "Recommender", queries, hidden, k: int) -> list[np.ndarray]:
     """The scores of the exact lists of users, the best first."""
-    from collabkit.retrieval.index import ExactIndex
-
     items, logits = ExactIndex(item_vectors(recommender.model)).search(queries, k, hidden)
     scores = recommender.model.activation(logits)
     return [row[there].numpy() for row, there in zip(scores, items > 0, strict=True)]

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from collabkit.data.dataset import Dataset
-from collabkit.data.runs import Runs
 
 __all__ = ["LeastSquares"]
 
@@ -68,18 +67,13 @@ class LeastSquares:
     def _equations(self, user: int) -> tuple[Tensor, Tensor]:
         """The matrix `(d, d)` on the left of a user's equations, and the terms `(m, d)` of the sum on the right."""
         train, weight = self.data.train, self.options["unobserved_weight"]
-        rows = _run(train.by_user, user)
+        rows = train.by_user.of(slice(user, user + 1)).values
         q = self.Q[train.item_idx[rows]]
         c = torch.ones(len(q), dtype=torch.float64) if train.weight is None else train.weight[rows].double()
         gain = c if train.count is None else c - weight
         matrix, n = (gain[:, None] * q).T @ q + self.gram, float(c.sum())
         if self.data.disliked is not None:
-            low = self.Q[_run(self.data.disliked.pairs, user)]
+            low = self.Q[self.data.disliked.pairs.of(slice(user, user + 1)).values]
             matrix, n = matrix + low.T @ low, n + len(low)
         penalty = self.options["reg"] * (n + weight * (len(self.Q) - 1)) ** self.options["nu"]
         return matrix + penalty * torch.eye(len(matrix), dtype=torch.float64), c[:, None] * q
-
-
-def _run(runs: Runs, row: int) -> Tensor:
-    """The values of a row."""
-    return runs.values[int(runs.start[row]) : int(runs.start[row + 1])]
