@@ -51,7 +51,7 @@ def _asked(dsn, users, k, schema="rec", filter_seen=True, force=()):
 
 
 def _same(found, wanted):
-    pd.testing.assert_frameof_equal_length(found, wanted[found.columns.tolist()], check_dtype=False, atol=1e-5, rtol=1e-5)
+    pd.testing.assert_frame_equal(found, wanted[found.columns.tolist()], check_dtype=False, atol=1e-5, rtol=1e-5)
 
 
 def test_notebook_faiss_and_postgres_give_the_same_lists(dsn, tower):
@@ -193,10 +193,10 @@ def test_what_cannot_be_is_refused_in_words(dsn, tower, monkeypatch):
         Recommender.from_pgvector(dsn)
 
 
-def test_the_lengths_of_vectors_in_the_graph_areof_equal_length():
+def test_the_lengths_of_vectors_in_the_graph_are_equal():
     from collabkit.retrieval.faiss_index import of_equal_length
 
     vectors = np.random.default_rng(0).normal(size=(50, 7)).astype(np.float32)
     found = of_equal_length(vectors)
     assert np.allclose(np.linalg.norm(found, axis=1), np.linalg.norm(vectors, axis=1).max(), rtol=1e-6)
-    assert np.arrayof_equal_length(found[:, :7], vectors)
+    assert np.array_equal(found[:, :7], vectors)

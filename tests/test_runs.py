@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collabkit.data.runs import Runs, sorted_unique
+from collabkit.data.runs import Runs
+from collabkit.data.unique import sorted_unique
 
 WIDTH = 6
 lists = st.lists(st.lists(st.integers(0, WIDTH - 1), max_size=5), max_size=5)  # rows of values, repeated ones too

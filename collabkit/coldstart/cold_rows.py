@@ -1,9 +1,11 @@
 """What new ids get from their features: the rows of the trained ids, regressed on theirs."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from collabkit.coldstart.ridge import Design, ridge
+from collabkit.data.features.fields import rarity
 from collabkit.data.interactions import Interactions
 from collabkit.models.base import Model, evaluating
 from collabkit.models.feature_rows import FeatureRows
@@ -43,11 +45,12 @@ def fit_cold_head(model: Model, train: Interactions, side: Side, centre: list[Te
 
 
 def _rarity(rows: FeatureRows, among: Tensor) -> Tensor:
-    """Inverse document frequencies `(p,)` of all columns that are categories, `ln((n + 1) / (n_c + 1)) + 1`; else 1."""
+    """The `fields.rarity` `(p,)` of all columns that are categories, else 1."""
     found = []
     for field in rows.fields:
         having = field.having(among)
-        found.append(torch.ones(field.field.size) if having is None else ((len(among) + 1) / (having + 1)).log() + 1)
+        one = np.ones(field.field.size) if having is None else rarity(len(among), having.cpu().numpy())
+        found.append(torch.from_numpy(one).float())
     return torch.cat(found)
 
 

@@ -17,7 +17,8 @@ from collabkit.data.confidence import Confidence
 from collabkit.data.features.context import Context
 from collabkit.data.frames import Table, read_source, takes_tables
 from collabkit.data.notices import MissingError, say
-from collabkit.data.runs import Runs, sorted_unique
+from collabkit.data.runs import Runs
+from collabkit.data.unique import sorted_unique
 from collabkit.data.vocab import Vocab
 
 __all__ = [

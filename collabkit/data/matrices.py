@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from collabkit.data.notices import say
-from collabkit.data.runs import sorted_unique
+from collabkit.data.unique import sorted_unique
 from collabkit.data.vocab import Vocab, check_ids
 
 __all__ = ["MatrixIds", "matrix_table"]

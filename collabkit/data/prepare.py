@@ -13,9 +13,9 @@ from collabkit.data.features import Context, SideFeatures
 from collabkit.data.feedback import Implicit, check_threshold, disliked_events, positive_rows, rated_rows
 from collabkit.data.interactions import Columns, Interactions
 from collabkit.data.notices import say
-from collabkit.data.runs import sorted_unique
 from collabkit.data.splits import Split, Splitter
 from collabkit.data.tables import name_columns
+from collabkit.data.unique import sorted_unique
 from collabkit.data.vocab import Vocab
 from collabkit.data.weights import check_weight_column, weighted
 

@@ -12,7 +12,9 @@ import torch
 from scipy.sparse import coo_array
 from torch import Tensor
 
-__all__ = ["Runs", "sorted_unique"]
+from collabkit.data.unique import sorted_unique
+
+__all__ = ["Runs"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,12 +192,6 @@ class Runs:
         """The same on `device`."""
         weight = None if self.weight is None else self.weight.to(device)
         return Runs(self.start.to(device), self.values.to(device), self.width, weight)
-
-
-def sorted_unique(values: np.ndarray) -> np.ndarray:
-    """`numpy.unique` of `(n,)`, which from NumPy 2.3 on hashes whole numbers first and takes fifteen times as long."""
-    values = np.sort(values)
-    return values[np.append(True, values[1:] != values[:-1])] if len(values) else values
 
 
 def _stable_order(rows: Tensor, n: int) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from collabkit.data.checks import at_least
 from collabkit.data.interactions import SIDES, Interactions
-from collabkit.data.runs import sorted_unique
+from collabkit.data.unique import sorted_unique
 from collabkit.evaluate.task import default_threshold
 
 __all__ = ["audit", "chance_level"]

@@ -15,7 +15,7 @@ from collabkit.data.checks import check_seed, whole
 from collabkit.data.dataset import Dataset
 from collabkit.data.meaning import Intervals, Probabilities, from_spec, to_spec
 from collabkit.data.notices import CollabWarning, say
-from collabkit.data.runs import sorted_unique
+from collabkit.data.unique import sorted_unique
 from collabkit.evaluate.candidates import SampledCandidates
 from collabkit.evaluate.tables import predict_ratings
 from collabkit.evaluate.task import RankingTask, held_out

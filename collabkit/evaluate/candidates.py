@@ -12,7 +12,8 @@ from torch import Tensor
 from collabkit.data.checks import whole
 from collabkit.data.interactions import Columns, Interactions
 from collabkit.data.notices import CollabWarning, say
-from collabkit.data.runs import Runs, sorted_unique
+from collabkit.data.runs import Runs
+from collabkit.data.unique import sorted_unique
 from collabkit.models.scorers import refuse_nan
 from collabkit.retrieval.tilt import tilted
 

@@ -17,7 +17,8 @@ from collabkit.data.frames import takes_tables
 from collabkit.data.interactions import Interactions
 from collabkit.data.notices import say
 from collabkit.data.query import Query
-from collabkit.data.runs import Runs, sorted_unique
+from collabkit.data.runs import Runs
+from collabkit.data.unique import sorted_unique
 from collabkit.evaluate import metrics
 from collabkit.evaluate.candidates import Lists, SampledCandidates, given_items, given_pairs
 from collabkit.evaluate.lists import LIST_METRICS, ItemFacts

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 
 from collabkit.data.dataset import Dataset
 from collabkit.data.features import Features
+from collabkit.data.features.weighting import bm25, centred, tfidf
 from collabkit.models.gram import Neighbours, best_of_rows, gram_blocks, largest
-from collabkit.models.hybrid_knn import tfidf
 from collabkit.models.knn import ItemKNN, features_for
-
-if TYPE_CHECKING:
-    import scipy.sparse
 
 __all__ = ["ContentKNN"]
 
 WEIGHTINGS = ("tfidf", "bm25", None)
-K1, B = 1.2, 0.75  # of BM25, as usual
 CELLS = 2**23  # similarities at once where they are dense
 
 
@@ -86,12 +80,11 @@ class ContentKNN(ItemKNN):
 def _factors(features: Features, weighting: str | None, met: np.ndarray) -> tuple:
     """Sparse `S` `(n, p)` and dense `L`, `R` `(n, q)`, float32: the similarities of all items are `S S' + L R'`."""
     given = features.given.numpy()
-    bags, numbers = tfidf(features, met) if weighting == "tfidf" else features.sparse_matrix()
-    if weighting == "bm25":
-        bags = _bm25(bags, [field.size for field in features.fields if field.is_bag], met)
-    if weighting is not None and numbers.shape[1]:
-        numbers = (numbers - numbers[given].mean(0)) * given[:, None]
-        numbers /= max(float(np.sqrt(np.square(numbers[given]).sum(1).mean())), 1e-9)
+    if weighting is None:
+        bags, numbers = features.sparse_matrix()
+    else:
+        bags, numbers = (tfidf if weighting == "tfidf" else bm25)(features, met)
+        numbers = centred(numbers, given)
     own, left, right = np.asarray(bags.multiply(bags).sum(1)).ravel() + np.square(numbers).sum(1), numbers, numbers
     if weighting is None:  # less their mean m, which would fill the matrix: (a - m)'(b - m) term by term
         mean = np.asarray(bags[given].mean(0)).ravel(), numbers[given].mean(0)
@@ -103,15 +96,3 @@ def _factors(features: Features, weighting: str | None, met: np.ndarray) -> tupl
     scaled = bags.multiply(scale[:, None]).tocsr().astype(np.float32)
     scaled.eliminate_zeros()
     return scaled, *(np.float32(part * scale[:, None]) for part in (left, right))
-
-
-def _bm25(bags: scipy.sparse.csr_matrix, sizes: list[int], met: np.ndarray) -> scipy.sparse.csr_matrix:
-    """Categories by BM25 `(n, p)`; "(none)", the first of each field's, has no weight."""
-    bags = bags.copy()
-    bags.data[:] = 1.0
-    n, having = met.sum(), np.asarray(bags[met].sum(0)).ravel()
-    weight = np.log1p((n - having + 0.5) / (having + 0.5))
-    weight[np.cumsum([0, *sizes])[:-1]] = 0
-    length = np.asarray(bags.sum(1)).ravel()
-    damped = (K1 + 1) / (1 + K1 * (1 - B + B * length / max(float(length[met].mean()), 1e-9)))
-    return bags.multiply(damped[:, None]).multiply(weight).tocsr()

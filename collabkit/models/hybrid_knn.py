@@ -11,6 +11,7 @@ import torch
 from collabkit.data.checks import finite
 from collabkit.data.dataset import Dataset
 from collabkit.data.features import Features
+from collabkit.data.features.weighting import tfidf
 from collabkit.data.interactions import Interactions
 from collabkit.data.runs import Runs
 from collabkit.models.cold_weight import learned_cold_weight
@@ -20,7 +21,7 @@ from collabkit.models.knn import ItemKNN, features_for
 if TYPE_CHECKING:
     import scipy.sparse
 
-__all__ = ["HybridKNN", "tfidf"]
+__all__ = ["HybridKNN"]
 
 MAX_COLUMNS = 10_000  # of the features: the regression takes their square of memory, and their number times the items'
 CELLS = 2**23  # similarities at once
@@ -149,19 +150,3 @@ def _design(features: Features, met: np.ndarray) -> scipy.sparse.csr_matrix:
     size = np.sqrt(np.square(numbers).sum(1).mean()) if numbers.size else 1.0
     parts = [bags, numbers / max(float(size), 1e-9), np.ones((len(features), 1))]
     return scipy.sparse.hstack([scipy.sparse.csr_matrix(part) for part in parts], format="csr", dtype=np.float32)
-
-
-def tfidf(features: Features, met: np.ndarray) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
-    """Categories by tf-idf `(n, p)`, rows of length 1, and the numbers `(n, q)`; `met` `(n,)` are the ids that count.
-
-    The weight of a category is `log((m + 1) / (m_c + 1)) + 1`, m_c of m ids having it; "(none)" has none.
-    """
-    bags, numbers = features.sparse_matrix()
-    none = np.cumsum([0, *(field.size for field in features.fields if field.is_bag)])[:-1]
-    bags.data[:] = 1.0
-    having = np.asarray(bags[met].sum(0)).ravel()
-    weight = np.log((met.sum() + 1) / (having + 1)) + 1
-    weight[none] = 0
-    bags = bags.multiply(weight).tocsr()
-    length = np.sqrt(np.asarray(bags.multiply(bags).sum(1)).ravel())
-    return bags.multiply(1 / np.maximum(length, 1e-9)[:, None]).tocsr(), numbers

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from collabkit.data.dataset import Dataset
+from collabkit.data.features.weighting import centred, tfidf
 from collabkit.models.base import Model
-from collabkit.models.hybrid_knn import tfidf
 
 __all__ = ["ContentCosines"]
 
@@ -55,9 +55,8 @@ class ContentCosines:
         self.sparse, numbers = tfidf(replace(features, fields=fields, rows=kept), features.given.numpy())
         every = torch.arange(data.n_items)
         seen = [encoders[name].numbers(every.to(model.device)).float().cpu() for name in learned]
-        self.dense, self.given = torch.cat([torch.from_numpy(numbers), *seen], dim=1), features.given
-        self.dense = (self.dense - self.dense[self.given].mean(0)) * self.given[:, None]
-        self.dense /= self.dense[self.given].square().sum(1).mean().sqrt().clamp(min=1e-9)
+        self.given, numbers = features.given, torch.cat([torch.from_numpy(numbers), *seen], dim=1).numpy()
+        self.dense = torch.from_numpy(centred(numbers, self.given.numpy()))
         length = np.asarray(self.sparse.multiply(self.sparse).sum(1)).ravel() + self.dense.square().sum(1).numpy()
         scale = np.where(self.given.numpy(), 1 / np.sqrt(np.maximum(length, 1e-12)), 0).astype(np.float32)
         self.sparse = self.sparse.multiply(scale[:, None]).tocsr()

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from collabkit.data.checks import whole_within
-from collabkit.data.features.fields import Categories, Field, SaysNothing, bag
+from collabkit.data.features.fields import Categories, Field, SaysNothing, bag, rarity
 from collabkit.data.runs import Runs
+from collabkit.data.unique import sorted_unique
 
 __all__ = ["Bag", "one_vocabulary"]
 
@@ -69,8 +70,8 @@ class Bag(Categories):
         names = texts if self.buckets is None else _bucket_names(texts, self.buckets)
         field = Field(name, "bag", tuple(names), columns=tuple(columns), options=options, maker=self)
         if self.weights == "idf":
-            codes = self.encode(field, values)[0].values.bincount(minlength=field.size).double()
-            options["idf"] = (((len(rows) + 1) / (codes + 1)).log() + 1).float().tolist()
+            having = self.encode(field, values)[0].values.bincount(minlength=field.size)
+            options["idf"] = rarity(len(rows), having.numpy()).astype(np.float32).tolist()
         return field
 
     def encode(self, field: Field, values: pd.Series) -> tuple[Runs, int, list[str]]:
@@ -80,8 +81,8 @@ class Bag(Categories):
         lists = self._lists(field.name, values)
         lengths = np.array([len(row) for row in lists], dtype=np.int64)
         codes = np.array([_code(text, buckets) for row in lists for text in row], dtype=np.int64)
-        pairs = np.unique(np.stack([np.repeat(np.arange(len(lists)), lengths), codes]), axis=1)
-        return bag(*pairs, len(lists)), int((lengths == 0).sum()), []
+        pairs = sorted_unique(np.repeat(np.arange(len(lists)), lengths) * (buckets + 1) + codes)
+        return bag(*np.divmod(pairs, buckets + 1), len(lists)), int((lengths == 0).sum()), []
 
     def code_weights(self, field: Field) -> Tensor | None:
         return torch.tensor(field.options["idf"]) if "idf" in field.options else None

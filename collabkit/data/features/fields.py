@@ -21,6 +21,16 @@ _ISO = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?$")
 FEW = 20  # whole numbers of at most so many values are categories, fastai's rule in `cont_cat_split`
 
 
+def rarity(n: int, having: np.ndarray) -> np.ndarray:
+    """Inverse document frequencies `ln((n + 1) / (n_c + 1)) + 1` of categories that `having` `(p,)` of `n` ids have.
+
+    Example:
+        >>> rarity(3, np.array([3, 0])).round(2).tolist()
+        [1.0, 2.39]
+    """
+    return np.log((n + 1) / (having + 1)) + 1
+
+
 @dataclass(frozen=True)
 class Field:
     """One column of side information, as the training ids fix it.

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from collabkit.data.notices import say
+from collabkit.data.unique import sorted_unique
 from collabkit.serve.light.ids import Ids, finite_number, plain
 
 __all__ = ["Choice", "confidences", "is_one", "read_choice", "read_history"]
@@ -36,7 +37,7 @@ def read_choice(given, what: str, effect: str, users: Ids | None, items: Ids) ->
             items.encode(values, unknown="raise")
         if unknown := int((idx == 0).sum()):
             say(f"{unknown:,} of {len(idx):,} ids in {what}= are unknown to the model and left out")
-        return Choice(np.unique(idx[idx > 0]))
+        return Choice(sorted_unique(idx[idx > 0]))
     if users is None:
         raise ValueError(f"{what}= is by user, but nobody who is asked has an id: give {what}= as item ids")
     rows = users.encode(given)
@@ -45,7 +46,9 @@ def read_choice(given, what: str, effect: str, users: Ids | None, items: Ids) ->
     known = sum(int((ids > 0).sum()) for row, ids in zip(rows, lists, strict=True) if row > 0)
     if unknown := n_pairs - known:
         say(f"{unknown:,} of {n_pairs:,} pairs in {what}= name unknown ids; they {effect} nothing")
-    return Choice(by_user={int(row): np.unique(ids[ids > 0]) for row, ids in zip(rows, lists, strict=True) if row > 0})
+    return Choice(
+        by_user={int(row): sorted_unique(ids[ids > 0]) for row, ids in zip(rows, lists, strict=True) if row > 0}
+    )
 
 
 def read_history(history, items: Ids, spec: Mapping, having: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

@@ -12,6 +12,7 @@ import numpy as np
 from collabkit.data.checks import finite, in_days, whole
 from collabkit.data.meaning import Probabilities, from_spec
 from collabkit.data.notices import say
+from collabkit.data.unique import sorted_unique
 from collabkit.serve.light.arrays import Lists, part
 from collabkit.serve.light.asked import Choice, is_one, read_choice, read_history
 from collabkit.serve.light.events import Events
@@ -76,7 +77,7 @@ class Wanted:
         """The items that can be in a list, ascending; None for all."""
         if self.allow.by_user is not None:
             own = [self.allow.by_user[row] for row in rows.tolist() if row in self.allow.by_user]
-            found = np.unique(np.concatenate([np.zeros(0, np.int64), *own]))
+            found = sorted_unique(np.concatenate([np.zeros(0, np.int64), *own]))
         elif self.allow.items is None and self.deny.items is None:
             return None
         else:
@@ -176,7 +177,7 @@ class Engine:
         if self.spec["kind"] == "vectors":
             return np.einsum("nd,nd->n", self.scorer.users[rows], self.scorer.items[items])
         found = np.empty(len(rows), np.float32)
-        for user in np.unique(rows):
+        for user in sorted_unique(rows):
             mine = rows == user
             found[mine] = self.scorer.scores(self.scorer.known(np.array([user])))[0][items[mine]]
         return found

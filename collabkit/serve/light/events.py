@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from collabkit.data.unique import sorted_unique
+
 __all__ = ["Events"]
 
 TRAIN, VALID, FOLDED = range(3)
@@ -61,7 +63,7 @@ class Events:
 
     def n_known(self, users: np.ndarray) -> np.ndarray:
         """How many different items each of `users` `(m,)` was trained on, folded in by, or dislikes."""
-        return np.array([len(np.unique(self.seen(int(user), "train"))) for user in users], dtype=np.int64)
+        return np.array([len(sorted_unique(self.seen(int(user), "train"))) for user in users], dtype=np.int64)
 
     def told(self, user: int) -> dict[str, np.ndarray]:
         """The columns of what is known of a user: `items`, and `rating` or `count`, and `time`, where there are any."""

@@ -10,6 +10,7 @@ from collabkit.coldstart.questions import BY, most_telling
 from collabkit.data.checks import whole
 from collabkit.data.meaning import Intervals
 from collabkit.data.notices import noting, say
+from collabkit.data.unique import sorted_unique
 from collabkit.serve.light.asked import is_one
 from collabkit.serve.light.engine import Engine, Wanted, records, times
 from collabkit.serve.light.load import load_arrays
@@ -86,7 +87,7 @@ class Light(Engine):
             one = self._read(history)
             wanted = wanted.limited(items, exclude, None, self.items)
             query = self._told(one)
-            found, logits = self._lists(wanted, np.zeros(1, np.int64), query, np.unique(one.items))
+            found, logits = self._lists(wanted, np.zeros(1, np.int64), query, sorted_unique(one.items))
             because = self._because(found, n_why, lambda j, among: self._shares(0, one, among))
             return self._records(found, logits, wanted.k, {}, because)
         wanted = wanted.limited(items, exclude, self.users, self.items)
