@@ -64,7 +64,7 @@ class Settings:
 
         Raises:
             FileNotFoundError: there is no such folder.
-        ValueError: another engine.
+            ValueError: another engine.
         """
         folder = Path(artefact).expanduser().resolve()
         if not folder.is_dir() and not folder.with_name(f".{folder.name}.previous").is_dir():

@@ -14,7 +14,7 @@ from collabkit.serve.web.ids import Ids
 if TYPE_CHECKING:
     from collabkit.serve.light import Light
 
-__all__ = ["ENGINES", "Answerer", "Answers", "LightAnswerer", "open_artefact"]
+__all__ = ["ENGINES", "Answerer", "Answers", "Asking", "LightAnswerer", "open_artefact"]
 
 ENGINES = ("auto", "light", "torch")
 
@@ -53,7 +53,54 @@ class Answerer(Protocol):
     def facts(self) -> dict[str, Any]: ...
 
 
-class LightAnswerer:
+class Asking:
+    """The questions for which whoever answers, `who`, has methods of the same names; `_records` makes records of it."""
+
+    who: Any
+
+    def recommend(self, users: Sequence | None = None, **options: Any) -> Answers:
+        """Lists; arguments as of `Recommender.recommend`."""
+        return self._answers(lambda: self.who.recommend(users, **options))
+
+    def similar(self, item: Any, k: int) -> Answers:
+        """As of `Recommender.similar_items`."""
+        return self._answers(lambda: self.who.similar_items(item, k))
+
+    def default(self, k: int) -> Answers:
+        """As of `Recommender.default_list`."""
+        return self._answers(lambda: self.who.default_list(k))
+
+    def questionnaire(self, n: int) -> Answers:
+        """As of `Recommender.questionnaire`."""
+        return self._answers(lambda: self.who.questionnaire(n))
+
+    def why(self, item: Any, **options: Any) -> Answers:
+        """As of `Recommender.why`."""
+        return self._answers(lambda: self.who.why(item=item, **options))
+
+    def history(self, user: Any) -> Records:
+        """As of `Recommender.history`."""
+        return self._answers(lambda: self.who.history(user)).records
+
+    def predict(self, users: Sequence, items: Sequence, **options: Any) -> Answers:
+        """As of `Recommender.predict`, a record a pair: the score and, if asked for, the ends of its interval."""
+        with noting() as notes:
+            found = self.who.predict(list(users), list(items), **options)
+        columns = found if isinstance(found, tuple) else (found,)
+        columns = [part if isinstance(part, list) else part.tolist() for part in columns]
+        names = ("score", "low", "high")[: len(columns)]
+        return Answers([dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)], notes)
+
+    def _answers(self, ask: Callable[[], Any]) -> Answers:
+        with noting() as notes:
+            found = ask()
+        return Answers(self._records(found), notes)
+
+    def _records(self, found: Any) -> Records:
+        raise NotImplementedError
+
+
+class LightAnswerer(Asking):
     """The light runtime as the service asks it.
 
     Args:
@@ -63,44 +110,14 @@ class LightAnswerer:
     engine = "light"
 
     def __init__(self, light: Light):
-        self.light, self.config = light, light.config
+        self.who, self.config = light, light.config
         columns = light.config["columns"]
         self._names = {light.users.name: "user", light.items.name: "item", columns.get("rating"): "rating"}
         self.users, self.items = Ids("user", light.users), Ids("item", light.items)
 
-    def recommend(self, users: Sequence | None = None, **options: Any) -> Answers:
-        """Lists; arguments as of `Light.recommend`."""
-        return self._named(lambda: self.light.recommend(users, **options))
-
-    def similar(self, item: Any, k: int) -> Answers:
-        """As of `Light.similar_items`."""
-        return self._named(lambda: self.light.similar_items(item, k))
-
-    def default(self, k: int) -> Answers:
-        """As of `Light.default_list`."""
-        return self._named(lambda: self.light.default_list(k))
-
-    def questionnaire(self, n: int) -> Answers:
-        """As of `Light.questionnaire`."""
-        return self._named(lambda: self.light.questionnaire(n))
-
-    def why(self, item: Any, **options: Any) -> Answers:
-        """As of `Light.why`."""
-        return self._named(lambda: self.light.why(item=item, **options))
-
-    def predict(self, users: Sequence, items: Sequence, **options: Any) -> Answers:
-        """As of `Light.predict`, a record a pair."""
-        with noting() as notes:
-            found = self.light.predict(list(users), list(items), **options)
-        return Answers(scored(found if isinstance(found, tuple) else (found,)), notes)
-
-    def history(self, user: Any) -> Records:
-        """As of `Light.history`."""
-        return self._named(lambda: self.light.history(user)).records
-
     def counts(self) -> list[int]:
         """Training rows of each item."""
-        return self.light.popularity()[1:].tolist()
+        return self.who.popularity()[1:].tolist()
 
     def categories(self) -> dict[str, list[list[str]]]:
         """The categories of each item, by the name of the feature."""
@@ -108,32 +125,24 @@ class LightAnswerer:
         names = [field["name"] for field in fields if field["kind"] in ("categorical", "multi", "bag")]
         if not names:
             return {}
-        facts = [self.light.facts(item) for item in self.items.values]
+        facts = [self.who.facts(item) for item in self.items.values]
         return {name: [one.get(name, []) for one in facts] for name in names}
 
     def vectors(self, places: Sequence[int]) -> Any:
         """Vectors `(m, d)` of the items at positions, None where the model has none."""
-        if self.light.spec["kind"] != "vectors":
+        if self.who.spec["kind"] != "vectors":
             return None
-        return self.light.model["items"][[place + 1 for place in places]]
+        return self.who.model["items"][[place + 1 for place in places]]
 
     def facts(self) -> dict[str, Any]:
         """What the artefact is: for people and for `/v1/artefact`."""
         sizes = {"users": len(self.users), "items": len(self.items), "rows": int(sum(self.counts()))}
-        scale = {"rated": bool(self.light.spec["rated"]), "y_range": self.light.spec["y_range"]}
+        scale = {"rated": bool(self.who.spec["rated"]), "y_range": self.who.spec["y_range"]}
         return {"model": self.config["model"]["class"], **sizes, **scale}
 
-    def _named(self, ask: Callable[[], Records]) -> Answers:
-        with noting() as notes:
-            found = ask()
+    def _records(self, found: Records) -> Records:
         keys = [self._names.get(key, key) for key in found[0]] if found else []
-        return Answers([dict(zip(keys, one.values(), strict=True)) for one in found], notes)
-
-
-def scored(columns: Sequence[Sequence[float]]) -> Records:
-    """A record a pair, of its score and, if they are asked for, the ends of its interval."""
-    names = ("score", "low", "high")[: len(columns)]
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        return [dict(zip(keys, one.values(), strict=True)) for one in found]
 
 
 def open_artefact(folder: str | Path, engine: str = "auto") -> Answerer:
