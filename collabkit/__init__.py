@@ -5,9 +5,10 @@ This is the table of contents. Names are imported when first used, so that `impo
 """
 
 import sys
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.machinery import ModuleSpec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
@@ -104,11 +105,25 @@ if TYPE_CHECKING:  # what a type checker reads in the place of `__getattr__`
     )
 
 
+def lazily(package: str, where: Mapping[str, str]) -> Callable[[str], Any]:
+    """The `__getattr__` of a package whose names are imported when they are first used, each from its module in it."""
+
+    def find(name: str) -> Any:
+        if name not in where:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}; it has {', '.join(where)}")
+        value = getattr(import_module(f"{package}.{where[name]}"), name)
+        setattr(sys.modules[package], name, value)  # the next look-up does not come here
+        return value
+
+    return find
+
+
+_find = lazily(__name__, _WHERE)
+
+
 def __getattr__(name: str):
     if name in _WHERE:
-        value = getattr(import_module(f"collabkit.{_WHERE[name]}"), name)
-        globals()[name] = value  # the next look-up does not come here
-        return value
+        return _find(name)
     if name in _MODULES:
         return import_module(f"collabkit.{_MODULES[name]}")
     raise AttributeError(f"module 'collabkit' has no attribute {name!r}; it has {', '.join(__all__)}")

@@ -14,9 +14,9 @@ from fastai.tabular.all import *
 
 import collabkit.train.learner
 from collabkit import (
-    EASE, GMF, NCF, NDCG, AveragedHistory, BundleError, CollFilter, CollabDataLoaders, CollabInterpretation,
+    EASE, GMF, NCF, NDCG, AveragedHistory, Bag, BundleError, CollFilter, CollabDataLoaders, CollabInterpretation,
     CollabLearner, CollabWarning, Confidence, ContentKNN, Dataset, EmbeddingNN, FactorizationMachine, Features, GRURec,
-    HitRate, HybridKNN, Implicit, Interactions, ItemKNN, NeuMF, NextItem, Picture, Popularity, Query,
+    HitRate, HybridKNN, Implicit, Interactions, ItemKNN, Light, NeuMF, NextItem, Picture, Popularity, Query,
     QuestionnaireWidget, Recommender, SASRec, SampledCandidates, Text, TimeSVD, TwoTower, Vocab, YouTubeNet, backtest,
     collab_learner, compare, datasets, filters, recipes, splits,
 )  # fmt: skip

@@ -3,8 +3,9 @@
 Names are imported when they are first used, so that `serve.light` and what stands on it load no torch.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from collabkit import lazily
 
 if TYPE_CHECKING:
     from collabkit.serve.artefact import load_artefact as load_artefact
@@ -22,10 +23,4 @@ _WHERE = {
 }
 __all__ = ["Recommender", "load_artefact", "save_artefact", "BundleError", "Light"]
 
-
-def __getattr__(name: str):
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
-    globals()[name] = value  # the next look-up does not come here
-    return value
+__getattr__ = lazily(__name__, _WHERE)
