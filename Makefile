@@ -37,7 +37,7 @@ test-cuda: setup
 # The service under load, new artefacts and ends under 32 clients, generated bad requests, and the page in Chromium, if any.
 test-serve: export OMP_NUM_THREADS := 1
 test-serve: setup
-	$(BIN)/python -m pip install -c constraints.txt -e '.[service-checks]'
+	$(BIN)/python -m pip install --no-compile -c constraints.txt -e '.[service-checks]'
 	$(BIN)/python -m pytest --slow tests/test_serve.py tests/test_serve_load.py
 	$(BIN)/python -m benchmarks.service --seconds 60
 
@@ -60,7 +60,7 @@ test-newest:
 test-wheel: WHEEL := $(abspath .venv-wheel)
 test-wheel:
 	$(PYTHON) -m venv $(WHEEL)
-	$(WHEEL)/bin/python -m pip install -c constraints.txt torch
+	$(WHEEL)/bin/python -m pip install --no-compile -c constraints.txt torch
 	$(WHEEL)/bin/python -m pip freeze | grep '^torch==' > $(WHEEL)/keep.txt
 	$(WHEEL)/bin/python -m pip wheel --no-deps --wheel-dir $(WHEEL)/dist .
 	$(WHEEL)/bin/python -m pip install -c $(WHEEL)/keep.txt $(WHEEL)/dist/*.whl
@@ -76,9 +76,9 @@ setup: .venv/ready
 	@echo "[1/3] making .venv with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv .venv
 	@echo "[2/3] installing torch (large, once)"
-	@$(BIN)/python -m pip install -c constraints.txt torch
+	@$(BIN)/python -m pip install --no-compile -c constraints.txt torch
 	@echo "[3/3] installing collabkit and its tools"
-	@$(BIN)/python -m pip install -c constraints.txt -e '.[dev,docs]'
+	@$(BIN)/python -m pip install --no-compile -c constraints.txt -e '.[dev,docs]'
 	@touch $@
 
 lint: setup

@@ -79,7 +79,7 @@ def movielens_dir() -> Path:
 
 
 def pytest_addoption(parser):
-    parser.addoption("--rounds", type=int, default=150, help="tables that tests/test_fuzz.py makes")
+    parser.addoption("--rounds", type=int, default=75, help="tables that tests/test_fuzz.py makes")
     parser.addoption("--slow", action="store_true", help="run the tests marked slow too: minutes each")
     parser.addoption("--cuda", action="store_true", help="train on the GPU, and run the tests marked cuda too")
 

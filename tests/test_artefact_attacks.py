@@ -259,7 +259,7 @@ while True:
 def test_killed_exports_leave_nothing_behind(tmp_path):
     folder, rng = tmp_path / "model", random.Random(0)
     trained().recommender.save(folder)
-    for _ in range(3):
+    for _ in range(2):
         code = EXPORTING.format(tests=str(Path(__file__).parent), folder=str(folder))
         killed(code, rng.uniform(0.01, 0.1))
         Recommender.load(folder)

@@ -227,7 +227,8 @@ def ncf():
 
 
 @pytest.mark.parametrize(
-    ("baseline", "hit_rate", "ndcg"), [(Popularity(), 0.4533, 0.2542), (EASE(1320), 0.7194, 0.4494)]
+    ("baseline", "hit_rate", "ndcg"),
+    [(Popularity(), 0.4533, 0.2542), pytest.param(EASE(1320), 0.7194, 0.4494, marks=pytest.mark.slow)],
 )
 def test_published_figures_of_the_ncf_protocol(ncf, baseline, hit_rate, ndcg):
     parts, given = ncf

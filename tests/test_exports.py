@@ -265,35 +265,40 @@ def test_ratings_are_on_their_scale(tmp_path):
         )
 
 
-@pytest.mark.parametrize("name", ["CollFilter", "NeuMF", "AveragedHistory"])
-def test_a_program_of_torch_alone_gives_the_models_scores(made, tmp_path, name):
-    learn = made(name)
-    asked = _asked(learn)
-    file = learn.to_torch_export(tmp_path / "score.pt2")
+def test_a_program_of_torch_alone_gives_the_models_scores(made, tmp_path):
+    """In a process where collabkit cannot be imported."""
+    learners = {name: made(name) for name in ("CollFilter", "NeuMF", "AveragedHistory")}
+    asked = {name: _asked(learn) for name, learn in learners.items()}
+    for name, learn in learners.items():
+        learn.to_torch_export(tmp_path / f"{name}.pt2")
     code = """
         import json, sys, warnings
         warnings.simplefilter('ignore')
         sys.modules['collabkit'] = None
         import torch
-        extra = {'collabkit.json': ''}
-        program = torch.export.load(sys.argv[2], extra_files=extra).module()
-        asked, meta = json.loads(sys.argv[1]), json.loads(extra['collabkit.json'])
-        lengths = [len(run) for run in asked['history']]
-        longest = max(lengths)
-        given = {'users': torch.tensor(asked['users']), 'items': torch.tensor(asked['items']),
-                 'history': torch.tensor([run + [0] * (longest - len(run)) for run in asked['history']]),
-                 'lengths': torch.tensor(lengths)}
-        tensors = [given[name] for name in meta['inputs']]
-        found = [program(*tensors).tolist(), program(*(part[:1] for part in tensors)).tolist()]
-        print(json.dumps(found))
+
+        def scores(file, asked):
+            extra = {'collabkit.json': ''}
+            program = torch.export.load(file, extra_files=extra).module()
+            lengths = [len(run) for run in asked['history']]
+            longest = max(lengths)
+            given = {'users': torch.tensor(asked['users']), 'items': torch.tensor(asked['items']),
+                     'history': torch.tensor([run + [0] * (longest - len(run)) for run in asked['history']]),
+                     'lengths': torch.tensor(lengths)}
+            tensors = [given[name] for name in json.loads(extra['collabkit.json'])['inputs']]
+            return [program(*tensors).tolist(), program(*(part[:1] for part in tensors)).tolist()]
+
+        print(json.dumps({name: scores(name + '.pt2', asked) for name, asked in json.loads(sys.argv[1]).items()}))
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), json.dumps(asked), str(file)],
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), json.dumps(asked)], cwd=tmp_path,
                           capture_output=True, text=True, timeout=120)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    several, one = json.loads(done.stdout.splitlines()[-1])
-    with torch.no_grad():
-        wanted = learn.model.eval()(_query(learn, asked), torch.tensor(asked["items"])).numpy()
-    assert np.abs(np.array(several) - wanted).max() < 1e-5 and abs(one[0] - wanted[0]) < 1e-5
+    found = json.loads(done.stdout.splitlines()[-1])
+    for name, learn in learners.items():
+        several, one = found[name]
+        with torch.no_grad():
+            wanted = learn.model.eval()(_query(learn, asked[name]), torch.tensor(asked[name]["items"])).numpy()
+        assert np.abs(np.array(several) - wanted).max() < 1e-5 and abs(one[0] - wanted[0]) < 1e-5, name
 
 
 def test_the_moment_of_a_rating_goes_to_torch_but_not_to_onnx(tmp_path):

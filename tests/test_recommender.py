@@ -236,19 +236,20 @@ def test_blocks_under_a_memory_bound_give_the_same_answer(rec, monkeypatch):
             return logits
 
     monkeypatch.setattr(recommender, "Asked", Watched)
-    n_users, n_items = len(rec.users) - 1, len(rec.items) - 1
-    whole = rec.recommend(k=6)
+    users, n_items = rec.users.ids[:40], len(rec.items) - 1
+    n_users = len(users)
+    whole = rec.recommend(users, k=6)
     assert blocks == [(n_users, n_items)]
     for bound in (1000, "20KB", 100_000):
         blocks.clear()
-        pd.testing.assert_frame_equal(rec.recommend(k=6, max_memory=bound), whole, rtol=1e-5)
+        pd.testing.assert_frame_equal(rec.recommend(users, k=6, max_memory=bound), whole, rtol=1e-5)
         n_bytes = {"20KB": 20_000}.get(bound, bound)
         largest = max(rows for rows, _ in blocks)
         assert len(blocks) > 1 and sum(rows for rows, _ in blocks) == n_users
         assert largest == 1 or 4 * largest * n_items <= n_bytes / 3  # a score, its copy and the work space of topk
         assert len(blocks) == -(-n_users // largest)
     blocks.clear()
-    rec.recommend(k=6, items=[rec.items[j] for j in range(1, 11)], filter_seen=False)
+    rec.recommend(users, k=6, items=[rec.items[j] for j in range(1, 11)], filter_seen=False)
     assert blocks == [(n_users, 10)]  # items that are not allowed are not scored
 
 

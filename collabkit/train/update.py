@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 import pandas as pd
 import torch
@@ -13,7 +14,7 @@ from collabkit.train.loader import Loader
 
 __all__ = ["update", "train_rows"]
 
-STEPS = 100  # of a warm training, in whole passes over the rows
+STEPS = 100  # of a warm training
 
 
 def update(learn, events: pd.DataFrame, users=None, items=None, *, lr: float = 1e-2) -> None:
@@ -42,8 +43,9 @@ def update(learn, events: pd.DataFrame, users=None, items=None, *, lr: float = 1
 def train_rows(learn, rows: dict[str, Tensor], *, lr: float = 1e-2, n_steps: int = STEPS) -> None:
     """Train some rows of the tables by the learner's loss and batches; every other weight stays as it is, to the bit.
 
-    A pass is over all training rows, so that positives meet as many negatives as in the training; there are as many
-    passes as make some `n_steps` batches, at least one. The steps are Adam's, whose rate falls linearly to zero.
+    The batches are drawn from all training rows, so that positives meet as many negatives as in the training: whole
+    passes that make some `n_steps` batches, or `n_steps` batches of one longer pass. The steps are Adam's, whose rate
+    falls linearly to zero.
 
     Args:
         learn: its model changes.
@@ -53,7 +55,8 @@ def train_rows(learn, rows: dict[str, Tensor], *, lr: float = 1e-2, n_steps: int
     model, loader = learn.model, learn.dls.train
     model_rows = [(table.weight, rows[side.name]) for side in model.sides if side.name in rows for table in side.tables]
     n_passes = max(1, round(n_steps / max(1, len(loader))))
-    total, own = n_passes * len(loader), [p[at.to(p.device)].detach().clone() for p, at in model_rows]
+    total = n_passes * len(loader) if len(loader) < n_steps else n_steps
+    own = [p[at.to(p.device)].detach().clone() for p, at in model_rows]
     optimiser = torch.optim.Adam(own, lr=lr)
     loader = loader.new()
     with (
@@ -62,7 +65,7 @@ def train_rows(learn, rows: dict[str, Tensor], *, lr: float = 1e-2, n_steps: int
         torch.enable_grad(),
         learn.recipe.paused(),
     ):
-        for step, batch in enumerate(_batches(loader, n_passes)):
+        for step, batch in enumerate(islice(_batches(loader, n_passes), total)):
             n_inp = loader.n_inp
             loss = learn.loss_func(model(*batch[:n_inp]), *batch[n_inp:])
             gradients = torch.autograd.grad(loss, [p for p, _ in model_rows], allow_unused=True)
