@@ -16,7 +16,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from collabkit import datasets
+from collabkit import (
+    EASE,
+    CollabDataLoaders,
+    ItemKNN,
+    NextItem,
+    Popularity,
+    TwoTower,
+    collab_learner,
+    datasets,
+)
+from collabkit.data.splits import leave_last_out
 from collabkit.datasets import download, grouplens, movielens, movielens_folds, read_interactions, synthetic
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -125,7 +135,7 @@ def test_synthetic_has_a_realistic_shape(made):
     assert activity.min() >= 20 and 30 < activity.median() < 55 and 300 < activity.max() <= 640
     popularity = ratings.groupby("item").size().sort_values(ascending=False)
     assert 0.3 < popularity.iloc[:80].sum() / len(ratings) < 0.6  # a long tail: a tenth of the items
-    assert popularity.max() > 10 * popularity.median()
+    assert popularity.max() > 6 * popularity.median()
     assert ratings["timestamp"].is_monotonic_increasing
     assert ratings["timestamp"].between(pd.Timestamp("2015").timestamp(), pd.Timestamp("2020").timestamp()).all()
     assert (ratings.groupby("user")["timestamp"].diff().dropna() > 0).all()  # strictly, so "the last one" is defined
@@ -148,9 +158,27 @@ def test_synthetic_rewards_a_dot_product_model_but_not_beyond_the_truth(seed):
     of_bias = rmse((rating - base)[test])
     of_factors = rmse(rating[test] - base[test] - (p[user[test]] * q[item[test]]).sum(1))
     of_truth = rmse((rating - data.truth.expected)[test])
-    assert 1.0 < of_mean < 1.2 and 0.9 < of_bias < 1.0 and 0.65 < of_truth < 0.72
+    assert 1.0 < of_mean < 1.2 and 0.8 < of_bias < 0.95 and 0.65 < of_truth < 0.72
     assert of_truth * 1.08 < of_factors < of_bias * 0.93
     assert of_bias < 0.93 * of_mean
+
+
+def test_synthetic_puts_models_in_the_order_of_movielens(made):
+    """NDCG@10 by that of popularity; on ML-100k: 1.45, 1.69, 1.76, 1.45 and 2.64, where popularity has .044."""
+    names = {"user_name": "user", "item_name": "title", "time_name": "timestamp", "feedback": "implicit", "seed": 0}
+    side = {"items": made.items, "item_features": {"genres": "multi"}, "splitter": leave_last_out()}
+    dls = CollabDataLoaders.from_df(made.ratings, **names, **side)
+    als, towers = collab_learner(dls, n_factors=16), collab_learner(dls, model=TwoTower, n_factors=32)
+    for learn, fit in ((als, lambda: als.fit_als(reg=0.02)), (towers, lambda: towers.fit_one_cycle(3, 1e-2))):
+        with learn.no_bar(), learn.no_logging():
+            fit()
+    ordered = CollabDataLoaders.from_df(made.ratings, **names, splitter=leave_last_out(), history=50)
+    models = [ItemKNN().fit(dls), EASE().fit(dls), als, towers, NextItem().fit(ordered)]
+    found = np.array([model.evaluate(k=10, metrics=["NDCG"], n_boot=1)["value"].item() for model in models])
+    popular = Popularity().fit(dls).evaluate(k=10, metrics=["NDCG"], n_boot=1)["value"].item()
+    assert 0.04 < popular < 0.075
+    low, high = np.array([(1.2, 1.6), (1.5, 1.9), (1.5, 2.0), (1.3, 1.8), (2.2, 3.0)]).T
+    assert ((low < found / popular) & (found / popular < high)).all(), found / popular
 
 
 def test_truth_is_what_the_ratings_were_made_from(made):

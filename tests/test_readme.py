@@ -7,7 +7,8 @@ import matplotlib.pyplot as plt
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_there_are_blocks():
@@ -15,7 +16,13 @@ def test_there_are_blocks():
 
 
 def test_no_placeholder_is_left():
-    assert not re.findall(r"@\w+@|TODO|XXX", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert not re.findall(r"@\w+@|TODO|XXX", README)
+
+
+def shown(after: str, row: str) -> list[float]:
+    """The figures of a row of the printed table that follows a line of the README."""
+    text = README[README.index(after) :]
+    return [float(word) for word in re.search(rf"^.*\b{row}  +([\d. -]+)$", text, flags=re.MULTILINE)[1].split()]
 
 
 @pytest.mark.parametrize("block", range(len(BLOCKS)))
@@ -24,18 +31,17 @@ def test_block_runs(block, tmp_path, monkeypatch):
     scope = {}
     exec(compile(BLOCKS[block], f"README block {block}", "exec"), scope)
     plt.close("all")
-    if "bpr" in scope:
-        table = scope["compare"]([scope["learn"], scope["Popularity"]()], metrics=["NDCG"])
-        assert (table["value"] > 0.05).all() and scope["dls"].feedback == "implicit"
-    elif "weeks" in scope:
-        plain, novel = (scope["shown"][w]["value"] for w in (0, 1))
-        assert novel["Novelty@10"] > plain["Novelty@10"] and novel["NDCG@10"] < plain["NDCG@10"]
-        assert scope["weeks"].loc["mean"].loc["HitRate@10", "value"].gt(0.2).all()
-    elif "shallow" in scope:
-        assert scope["shallow"].evaluate(n_boot=1).loc["HitRate@10", "value"] > 0.05
-    elif "film" in scope:
-        assert len(scope["learn"].dls.classes["title"]) == scope["data"].ratings["title"].nunique() + 2
-        assert scope["learn"].evaluate(n_boot=1).loc["RMSE", "value"] < 0.85
-    elif "learn" in scope:
-        assert 0.79 < scope["learn"].evaluate(n_boot=1).loc["RMSE", "value"] < 0.85
+    if "table" in scope:
+        found = scope["table"].loc["RMSE", ["value", "low", "high", "user+item bias"]].tolist()
+        assert shown("table.loc", "RMSE") == pytest.approx(found, abs=0.01)
+        assert found[0] < 0.96 * found[3]
+        assert scope["table"].loc["NDCG@10", "diff_low"] > 0  # ahead of popularity in the first table that one sees
         assert (tmp_path / "my-recommender" / "config.json").is_file()
+    elif "events" in scope:
+        table = scope["compare"]([scope["learn"], scope["Popularity"]()], metrics=["NDCG"])["value"]
+        assert shown("compare([", "CollFilter")[0] == pytest.approx(table.iloc[0], abs=0.01)
+        assert table.iloc[0] > 1.5 * table.iloc[1]
+
+
+def test_it_is_short():
+    assert len(README.splitlines()) < 150

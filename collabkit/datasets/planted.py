@@ -16,7 +16,10 @@ _YEARS = 5.0
 _DRIFT = -0.06  # stars a year: people get a little stricter, as in the Netflix Prize data
 _MEAN = 3.5
 _USER_BIAS_SD, _ITEM_BIAS_SD, _TASTE_SD = 0.42, 0.42, 0.76
-_SELECTION = 0.5  # how much people choose what they will like, in log-odds per standard deviation of taste
+# Set so that popularity, neighbours, linear models, factors and what came last stand to each other as on MovieLens.
+_SELECTION = 1.6  # how much people choose what they will like, in log-odds per standard deviation of taste
+_POPULARITY = 1.0, 15.0  # popularity falls with this power of the rank plus this number
+_PHASE_SD = 0.06  # how far an event strays from its place in a round through the tastes, in rounds
 _CELLS = 4_000_000  # (user, item) pairs held in memory at once
 
 
@@ -28,8 +31,11 @@ def synthetic(
 
     Ratings come from a biased dot product (see `Truth`) with a slow time drift. The first four factors are tied to
     genres and year ("dark", "pace", "wonder", "modern") and to the age and occupation of users. Popularity has a long
-    tail, activity is log-normal with a minimum, people tend to watch what they like, the mean is about 3.5, and no
-    (user, item) pair occurs twice. An item that nobody chose has no rating. Rows are in order of time.
+    tail, activity is log-normal with a minimum, people tend to watch what they like and go through phases, so that
+    what comes next is like what came last. The mean is about 3.5, and no (user, item) pair occurs twice. An item that
+    nobody chose has no rating. Rows are in order of time. With each user's last event left out and asked for among
+    all items, the NDCG@10 of `ItemKNN`, `EASE`, `fit_als` and `NextItem` is that of `Popularity` about 1.4, 1.7, 1.7
+    and 2.6 times, as on ML-100k.
     The defaults take 0.15 s; the time grows with `n_users * n_items`, about 20 million a second.
 
     Args:
@@ -132,7 +138,8 @@ def _plant(user_taste: np.ndarray, item_axes: np.ndarray, n_factors: int, rng: n
     names = (*AXES, *(f"taste_{j}" for j in range(len(AXES) + 1, n_factors + 1)))[:n_factors]
     biases = {"user_bias": rng.normal(0.0, _USER_BIAS_SD, n_users), "item_bias": item_bias}
     factors = {"user_factors": user * scale, "item_factors": item * scale, "factor_names": names}
-    return biases | factors, -1.1 * np.log(rank + 10.0)
+    power, offset = _POPULARITY
+    return biases | factors, -power * np.log(rank + offset)
 
 
 def _activity(n_users: int, n_ratings: int, least: int, most: int, rng: np.random.Generator) -> np.ndarray:
@@ -159,7 +166,9 @@ def _choose(
     """Rows of the users and of the items that they watched, grouped by user, in the order of watching.
 
     Gumbel top-k (Kool et al. 2019, "Stochastic Beams and Where to Find Them", section 2.3) draws without replacement
-    with probability proportional to popularity times exp(selection * taste): no pair twice, no loop over users.
+    with probability proportional to popularity times exp(selection * taste): no pair twice, no loop over users. The
+    order is that of the directions of the items in the plane of the first two factors, seen from a direction of the
+    user's own: a round through the tastes.
     """
     user, item = planted["user_factors"], planted["item_factors"]
     n_users, n_items = len(user), len(item)
@@ -171,7 +180,13 @@ def _choose(
         keys += rng.gumbel(size=keys.shape)
         ranked = np.argsort(-keys, axis=1)
         chosen.append(ranked[np.arange(n_items) < counts[part, None]])
-    return np.repeat(np.arange(n_users), counts), np.concatenate(chosen)
+    user_rows, item_rows = np.repeat(np.arange(n_users), counts), np.concatenate(chosen)
+    x, y = (item[:, min(j, item.shape[1] - 1)] for j in (0, 1))
+    direction = np.arctan2(y / max(y.std(), 1e-9), x / max(x.std(), 1e-9)) / (2 * np.pi)  # in rounds
+    start, way = rng.random(n_users), rng.choice((-1, 1), n_users)
+    place = (way[user_rows] * direction[item_rows] - start[user_rows]) % 1 + rng.normal(0, _PHASE_SD, len(item_rows))
+    order = np.lexsort((place, user_rows))
+    return user_rows, item_rows[order]
 
 
 def _timestamps(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
