@@ -51,15 +51,15 @@ def dataloaders(rated=False, **kwargs):
     table = planted(rated)
     table["plays"] = 1.0 + np.arange(len(table)) % 7
     feedback = {"rating_name": "rating"} if rated else {"feedback": "implicit"}
-    options = {"user_name": "user", "item_name": "item", "time_name": "time", "seed": 0, "bs": 64}
+    options = {"user_name": "user", "item_name": "item", "time_name": "time", "seed": 0, "bs": 256}
     return CollabDataLoaders.from_df(table, **{**options, **feedback, "splitter": splits.leave_last_out(), **kwargs})
 
 
-def learner(model, rated=False, n_epoch=2, features=False, data=None, calibrate=False, **options):
+def learner(model, rated=False, features=False, data=None, **options):
     more = {"items": GENRES, "users": PEOPLE} if features else {}
     learn = collab_learner(dataloaders(rated, **more, **(data or {})), model=model, seed=1, **options)
     with learn.no_bar(), learn.no_logging():
-        learn.fit_one_cycle(n_epoch, 2e-2)
+        learn.fit_one_cycle(1, 5e-2)
     return learn.recommender
 
 
@@ -271,8 +271,8 @@ def test_a_history_is_answered_by_the_same_fold_in(both):
         histories += [{HISTORY[0]: 3, HISTORY[1]: 1, HISTORY[2]: 0}, {HISTORY[0]: 3, HISTORY[1]: None}]
     else:
         histories += [{HISTORY[0]: 3}, HISTORY[0]]
-    for history in histories:
-        for more in ({}, {"filter_seen": False, "k": 4}, {"exclude": ["i00"]}):
+    for j, history in enumerate(histories):
+        for more in ({}, {"filter_seen": False, "k": 4}, {"exclude": ["i00"]})[: 1 if j else None]:
             (expected, said), (found, also) = (told(one.recommend, history=history, **more) for one in (rec, light))
             assert said == also, history
             if isinstance(expected, type):
@@ -291,7 +291,7 @@ def test_reasons(both):
             agree(found, expected, by=by)
             same = [mine["because"] == other["because"] for mine, other in zip(found, rows_of(expected), strict=True)]
             assert np.mean(same) > 0.5  # shares may be equal
-            for mine in found:
+            for mine in found if why is True else ():
                 whose = {"user": mine["user"]} if "users" in options else {"history": options["history"]}
                 table, rows = rec.why(item=mine["item"], **whose), light.why(item=mine["item"], **whose)
                 assert list(rows[0]) == list(table)
@@ -373,7 +373,7 @@ print(*sorted({{name.split(".")[0] for name in sys.modules}}))
 
 
 def test_networks_are_refused_in_words(made, tmp_path):
-    first, second = made("dot")[0], learner(NeuMF, n_factors=4, layers=[8], n_epoch=1)
+    first, second = made("dot")[0], learner(NeuMF, n_factors=4, layers=[8])
     second.save(tmp_path / "network")
     with pytest.raises(
         BundleError, match=r"network of NeuMF, .* load it with Recommender.load and save it with onnx=True"
