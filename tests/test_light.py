@@ -266,8 +266,16 @@ def test_a_history_is_answered_by_the_same_fold_in(both):
     ]
     if rated:
         histories = [dict(zip(one, (5.0, 4.0, 1.0, 3.5, 2.0) * 9, strict=False)) for one in histories]
-        histories += [{HISTORY[0]: 9.0}, {HISTORY[0]: "good"}, {HISTORY[0]: None, HISTORY[1]: 4}, HISTORY]
+        histories += [
+            {HISTORY[0]: 9.0},
+            {HISTORY[0]: 1e300},
+            {HISTORY[0]: -(10**400)},
+            {HISTORY[0]: "good"},
+            {HISTORY[0]: None, HISTORY[1]: 4},
+            HISTORY,
+        ]
     elif rec.data.train.confidence is not None:
+        histories += [{HISTORY[0]: 1e39}, {HISTORY[0]: float("inf")}]
         histories += [{HISTORY[0]: 3, HISTORY[1]: 1, HISTORY[2]: 0}, {HISTORY[0]: 3, HISTORY[1]: None}]
     else:
         histories += [{HISTORY[0]: 3}, HISTORY[0]]

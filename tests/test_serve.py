@@ -4,6 +4,7 @@ import asyncio
 import base64
 import html
 import html.parser
+import itertools
 import re
 import shutil
 import signal
@@ -18,6 +19,7 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
+from bad_requests import Bad, Generator, ask_app, fault
 from starlette.testclient import TestClient
 
 from collabkit import CollabDataLoaders, Recommender, collab_learner
@@ -160,7 +162,7 @@ def assert_same(answer, expected):
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 BODIES = [
-    b"", b"[]", b"null", b"7", b'"x"', b"{", b"\xff\xfe", b'{"users": [1], "k": NaN}', b'{"users": [1], "k": 1e999}',
+    b"", b"[]", b'{"users": [1], "exclude": ["\xed\xa0\x80"]}', '{"users": [1]}'.encode("utf-16"), b"null", b"7", b'"x"', b"{", b"\xff\xfe", b'{"users": [1], "k": NaN}', b'{"users": [1], "k": 1e999}',
     b'{"users": [1], "k": Infinity}', b'{"users": [1], "k": 2.0}', b'{"users": [1], "k": 0}',
     b'{"users": [1], "k": -1}', b'{"users": [1], "k": 100000000}',
     b'{"users": [1], "k": true}', b'{"users": [1], "k": "3"}', b'{"users": []}',
@@ -222,6 +224,18 @@ def test_other_refusals(client):
     for body in ({"pairs": []}, {"pairs": [{"user": 1}]}, {"pairs": [{"user": 99, "item": "Film 1 Bleu"}]},
                  {"pairs": [{"user": 1, "item": "Film 1 Bleu"}], "interval": 0.9}, {}):  # fmt: skip
         assert post("/v1/predict", json=body).status_code in (404, 422)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_generated_bad_requests(rated):
+    app = create_app(rated)
+
+    async def run():
+        for bad in itertools.islice(Generator(7), 300):
+            assert fault(bad, *await ask_app(app, bad)) is None, bad
+        return await ask_app(app, Bad("GET", "/v1/users/1/recommendations"))
+
+    assert asyncio.run(run())[0] == 200
 
 
 def test_what_goes_wrong_inside_is_not_told(rated, caplog):
@@ -324,7 +338,8 @@ def test_ids_are_read_by_their_type():
 
 
 def test_titles_are_one_line_and_found_without_accents():
-    assert one_line("a\r\n\u202eb") == "a b" and one_line("\x00") == "(no title)" and one_line("é ü") == "é ü"
+    assert one_line("a\r\n\u202eb") == "a b" and one_line("é ü") == "é ü"
+    assert one_line("\x00") == one_line("") == one_line("  ") == "(no title)"
     assert folded("ÉTÉ Straße") == "ete strasse"
 
 

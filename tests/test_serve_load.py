@@ -9,11 +9,12 @@ import subprocess
 import sys
 import threading
 import time
+from urllib.parse import quote
 
 import httpx
 import pytest
 from serve_screens import WIDTHS, browser_path, open_browser, pages, served
-from test_serve import artefact
+from test_serve import HOSTILE, artefact
 
 from collabkit import Recommender
 from collabkit.serve.web.answerer import open_artefact
@@ -165,3 +166,31 @@ def test_the_page_in_a_browser(folders):
         assert "nothing is known" in before
         tab.keyboard.press("Tab")
         assert tab.evaluate("document.activeElement.tagName") != "BODY"
+
+
+@pytest.mark.skipif(browser_path() is None, reason="no real data: no browser")
+def test_hostile_titles_run_nothing_in_a_browser(tmp_path):
+    sync = pytest.importorskip("playwright.sync_api", reason="no real data: no playwright")
+    folder = artefact(tmp_path / "a", [*HOSTILE, "ann"], HOSTILE)
+    with (
+        served(folder) as base,
+        sync.sync_playwright() as playwright,
+        contextlib.closing(open_browser(playwright)) as browser,
+    ):
+        tab, ran = browser.new_page(), []
+        tab.on("dialog", lambda dialog: (ran.append(dialog.message), dialog.dismiss()))
+        tab.on("pageerror", lambda error: ran.append(str(error)))
+        tab.on("console", lambda said: ran.append(said.text) if "Content Security" in said.text else None)
+        texts = [quote(title, safe="") for title in HOSTILE]
+        pages = [
+            "",
+            "questions",
+            "map",
+            "about",
+            *(f"{page}={one}" for one in texts for page in ("?q", "item?id", "person?id")),
+        ]
+        for page in pages:
+            tab.goto(f"{base}/{page}")
+            for link in tab.locator("main a").all()[:3]:
+                link.hover()
+        assert ran == [] and tab.context.cookies() == []

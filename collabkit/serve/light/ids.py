@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 import datetime
 import decimal
-import math
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
@@ -16,6 +15,7 @@ from collabkit.data.notices import MissingError, near_match
 
 __all__ = ["Ids", "plain"]
 
+LARGEST = float(np.finfo(np.float32).max)
 READ = {
     "datetime": datetime.datetime.fromisoformat,
     "timedelta": lambda text: datetime.timedelta(microseconds=int(text)),
@@ -176,5 +176,5 @@ def _some(values: list, n: int | None = None) -> str:
 
 
 def finite_number(value) -> bool:
-    """Whether a value is a number, and finite."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a value is a number, and finite in float32."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST

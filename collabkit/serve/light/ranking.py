@@ -71,7 +71,7 @@ def chosen(scores: np.ndarray, unit: np.ndarray, weight: float, k: int) -> np.nd
     if not there.any():
         return np.arange(k)
     low = scores[there].min()
-    left = (1 - weight) * (scores - low) / max(scores[0] - low, np.finfo(np.float32).tiny)
+    left = (1 - weight) * (np.where(there, scores, low) - low) / max(scores[0] - low, np.finfo(np.float32).tiny)
     left = np.where(there, left, -np.inf)
     order, nearest = [], None
     for _ in range(k):
