@@ -152,7 +152,7 @@ class Generator:
         """A page of what is not there."""
         text = quote(self.text(), safe="")
         page = self.r.choice(["person?id={}", "item?id={}", "why?user={}&item={}", "map?id=1&id_escaped={}x", "person",
-                              "person?id=1&k={}", "person?id=1&diversity={}", "?offset={}", "why?user=1&item={}",
+                              "person?id=1&k={}", "person?id=1&diversity=x{}", "?offset={}", "why?user=1&item={}",
                               "questions?q1={}&r1=5", "item?id_escaped=%25%25{}"])  # fmt: skip
         if page.startswith("map"):  # which shows what it can
             page = "item?x={}"
@@ -263,7 +263,7 @@ def main(n: int) -> None:
                     async with gate:
                         answer = await ask_socket(port, bad)
                     if wrong := fault(bad, *answer) if answer[0] else None:
-                        raise SystemExit(f"{wrong}: {str(bad)[:400]} {answer[1][:400]!r}")
+                        raise AssertionError(f"{wrong}: {str(bad)[:400]} {answer[1][:400]!r}")
                     found[answer[0]] += 1
 
                 await asyncio.gather(*(one(bad) for bad in itertools.islice(Generator(0), n)))

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -13,7 +14,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from serve_screens import WIDTHS, browser_path, open_browser, pages, served
+from serve_screens import WIDTHS, browser_path, open_browser, pages, served, started
 from test_serve import HOSTILE, artefact
 
 from collabkit import Recommender
@@ -123,6 +124,39 @@ def test_ends_under_load_lose_nothing(folders):
             process.kill()
             process.wait()
     assert clients.answers > 600 and clients.wrong == [] and clients.lost == []
+
+
+def test_killed_at_any_moment_the_same_answers_come_again(folders, tmp_path):
+    folder, over, last = tmp_path / "served", threading.Event(), []
+    recs, expected, moments = [Recommender.load(one) for one in folders], lists_of(folders), random.Random(0)
+    recs[0].save(folder)
+
+    def save():
+        while not over.is_set():
+            last.append(len(last) % 2)
+            recs[last[-1]].save(folder)
+            over.wait(0.3)
+
+    writer = threading.Thread(target=save)
+    writer.start()
+    try:
+        answers = 0
+        for _ in range(6):
+            process, base = started(folder, "--watch")
+            with Clients(base, expected) as clients:
+                time.sleep(moments.uniform(0.5, 3))
+                process.kill()
+                process.wait()
+            assert clients.wrong == []
+            answers += clients.answers
+    finally:
+        over.set()
+        writer.join()
+    assert answers > 300 and len(last) > 10
+    with served(folder) as base:
+        for user, (now,) in lists_of([folders[last[-1]]]).items():
+            found = httpx.get(f"{base}/v1/users/{user}/recommendations?k=5").json()
+            assert [one["item"] for one in found["items"]] == now
 
 
 def test_generated_requests_are_answered_or_refused(folders, tmp_path):
