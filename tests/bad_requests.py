@@ -228,6 +228,9 @@ async def ask_socket(port: int, bad: Bad) -> tuple[int, bytes, dict]:
 
 def fault(bad: Bad, status: int, body: bytes, headers: dict) -> str | None:
     """What is wrong with an answer to a bad request, or None."""
+    size = sum(map(len, bad.body)) if isinstance(bad.body, list) else len(bad.body)
+    if status == 0 and size > 1 << 20:  # the service closes while the body still comes
+        return None
     if not 400 <= status < 500:
         return f"status {status}"
     if b"Traceback" in body or b'File "' in body or b"site-packages" in body:
@@ -262,7 +265,7 @@ def main(n: int) -> None:
                 async def one(bad):
                     async with gate:
                         answer = await ask_socket(port, bad)
-                    if wrong := fault(bad, *answer) if answer[0] else None:
+                    if wrong := fault(bad, *answer):
                         raise AssertionError(f"{wrong}: {str(bad)[:400]} {answer[1][:400]!r}")
                     found[answer[0]] += 1
 
@@ -271,7 +274,8 @@ def main(n: int) -> None:
 
             found = asyncio.run(run())
             whole = asyncio.run(ask_socket(port, Bad("GET", "/v1/users/1/recommendations")))[0]
-    print(f"{n:,} bad requests in {time.perf_counter() - began:.0f} s: {dict(sorted(found.items()))}; then {whole}")
+    said = f"{n:,} bad requests in {time.perf_counter() - began:.0f} s, 0 where too large a one was cut off"
+    print(f"{said}: {dict(sorted(found.items()))}; a good one then: {whole}")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,9 @@ from collabkit import (
     Recommender,
     SASRec,
     TwoTower,
+    YouTubeNet,
     collab_learner,
+    load_learner,
     splits,
 )
 from collabkit.serve.light import Light
@@ -101,6 +103,7 @@ NETWORKS = {
     "neural ratings": lambda: learner(None, rated=True, y_range=(0.5, 5.5), use_nn=True, layers=[8]),
     "sasrec with its network": lambda: learner(SASRec, n_factors=8, data={"history": 20}),
     "gru with its network": lambda: learner(GRURec, n_factors=8, data={"history": 20}),
+    "youtube with its network": lambda: learner(YouTubeNet, n_factors=8, layers=[8], data={"history": 20}),
     "factorization machine": lambda: learner(FactorizationMachine, n_factors=6, features=True),
     "cosine towers": lambda: learner(TwoTower, n_factors=6, layers=[8], similarity="cosine", temperature=0.2),
     "sasrec": lambda: learner(SASRec, n_factors=8, data={"history": 20}),
@@ -136,7 +139,12 @@ def made(tmp_path_factory):
     return make
 
 
-READ = [*MODELS, "sasrec with its network", "gru with its network"]  # of which histories are answered
+READ = [
+    *MODELS,
+    "sasrec with its network",
+    "gru with its network",
+    "youtube with its network",
+]  # of which histories are answered
 
 
 @pytest.fixture(params=READ)
@@ -435,6 +443,7 @@ def test_the_prior_is_in_the_artefact(made, monkeypatch):
         for module in ("events.EventSolver", "ratings.RatingSolver"):
             monkeypatch.setattr(f"collabkit.coldstart.fold_in.{module}.__init__", lambda *_, **__: 1 / 0)
         stored = fresh.recommend(history=history, why=True)
+        assert load_learner(folder).recommend(history=history, why=True).equals(stored)
         monkeypatch.undo()
         fresh._kept.clear()
         assert fresh.recommend(history=history, why=True).equals(stored)  # fitted anew
@@ -533,3 +542,12 @@ def test_an_artefact_of_an_older_format(made, tmp_path):
     assert Recommender.load(tmp_path / "old").recommend("u1").equals(rec.recommend("u1"))
     with pytest.raises(BundleError, match="older version"):
         Light.load(tmp_path / "old")
+
+
+def test_the_service_takes_it_where_it_answers_all(made):
+    from collabkit.serve.web.answerer import answers_all
+
+    for name in ("dot", "towers", "ease", "sasrec with its network", "youtube with its network"):
+        assert answers_all(made(name)[1]), name
+    for name in ("sasrec", "neumf"):  # whose histories torch answers
+        assert not answers_all(made(name)[1]), name

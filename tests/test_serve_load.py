@@ -159,6 +159,7 @@ def test_killed_at_any_moment_the_same_answers_come_again(folders, tmp_path):
             assert [one["item"] for one in found["items"]] == now
 
 
+@pytest.mark.timeout(3600)
 def test_generated_requests_are_answered_or_refused(folders, tmp_path):
     pytest.importorskip("schemathesis", reason="no real data: no schemathesis")
     most = os.environ.get("COLLABKIT_EXAMPLES", "100")

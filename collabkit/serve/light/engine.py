@@ -157,6 +157,11 @@ class Engine:
         return Told(items, weight, None if fold is None else fold.rows([(items, weight)])[0])
 
     @property
+    def reads_histories(self) -> bool:
+        """Whether lists can be asked for by a history."""
+        return not self._solves or self.fold is not None
+
+    @property
     def _solves(self) -> bool:
         """Whether a row is solved for from a history, rather than that the model looks at one."""
         return self.spec["kind"] in ("vectors", "pairs") and self.encoder is None

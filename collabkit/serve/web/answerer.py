@@ -186,7 +186,8 @@ def open_artefact(folder: str | Path, engine: str = "auto") -> Answerer:
 def answers_all(light: Light) -> bool:
     """Whether the light runtime answers histories and contexts as the artefact's model does."""
     needs = light.spec["needs"]
-    return "context" not in needs and not (light.spec["kind"] == "vectors" and "history" in needs)
+    histories = "history" in needs or light.spec["folds_in"]
+    return "context" not in needs and (light.reads_histories or not histories)
 
 
 def warm(answerer: Answerer) -> None:
