@@ -39,7 +39,8 @@ test-serve: export OMP_NUM_THREADS := 1
 test-serve: setup
 	$(BIN)/python -m pip install --no-compile -c constraints.txt -e '.[service-checks]'
 	$(BIN)/python -m pytest --slow tests/test_serve.py tests/test_serve_load.py
-	$(BIN)/python -m benchmarks.service --seconds 60
+	$(BIN)/python tests/bad_requests.py 10000
+	$(BIN)/python -m benchmarks service
 
 # The oldest versions that setup.cfg allows, and the newest that there are, each in an environment of its own.
 test-oldest test-newest: export OMP_NUM_THREADS := 1

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import httpx
 
+from .common import write
+
 BARE = """
 import sys, uvicorn
 from starlette.applications import Starlette
@@ -122,6 +124,12 @@ def memory(pid: int) -> float:
     return (sizes["Private_Clean"] + sizes["Private_Dirty"]) / 1024
 
 
+def cpu(pid: int) -> float:
+    """Seconds of the processor that a process took so far."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def measure(artefact: Path, seconds: float, rounds: int) -> dict:
     """The figures by name."""
     port, other = free_port(), free_port()
@@ -132,32 +140,54 @@ def measure(artefact: Path, seconds: float, rounds: int) -> dict:
         with httpx.Client(base_url=address) as client:
             serial = {user: client.get(path(user)).json() for user in users}
         body = json.dumps(serial[users[0]])
-        with running(["-c", BARE, other, body], other) as (bare, _):
+        with running(["-c", BARE, other, body], other) as (bare, beside):
             found: dict[str, list] = {"service": [], "bare": []}
+            each: dict[str, list] = {"service": [], "bare": []}
             for _ in range(rounds):
-                for name, where in (("service", address), ("bare", bare)):
-                    found[name].append(asyncio.run(Client(where, None).run(users, 32, seconds / 10)))
+                for name, where, pid in (("service", address, process.pid), ("bare", bare, beside.pid)):
+                    client, before = Client(where, None), cpu(pid)
+                    found[name].append(asyncio.run(client.run(users, 32, seconds / 10)))
+                    each[name].append((cpu(pid) - before) / len(client.seconds))
+            lines = httpx.get(f"{address}/metrics").text.splitlines()
+            batches = [float(line.split()[1]) for name in ("sum", "count") for line in lines
+                       if line.startswith(f"collabkit_batch_requests_{name}")]  # fmt: skip
         tail = Client(address, serial)
         asyncio.run(tail.run(users, 32, seconds / 6))
         before = memory(process.pid)
-        crowd = Client(address, serial)
-        rate = asyncio.run(crowd.run(users, 1000, seconds))
-        after = memory(process.pid)
+        crowd, rates, sizes = Client(address, serial), [], []
+        for _ in range(4):  # of these connections are new each time, and the memory is that of so many
+            rates.append(asyncio.run(crowd.run(users, 1000, seconds / 4)))
+            sizes.append(memory(process.pid))
     p99 = sorted(tail.seconds)[int(0.99 * len(tail.seconds))]
     return {
         "items": len(open_artefact(artefact).items),
         "service a second": round(statistics.median(found["service"])),
         "bare a second": round(statistics.median(found["bare"])),
         "share of bare": round(statistics.median(a / b for a, b in zip(*found.values(), strict=True)), 3),
+        "service CPU us a request": round(1e6 * statistics.median(each["service"])),
+        "bare CPU us a request": round(1e6 * statistics.median(each["bare"])),
+        "share of bare by CPU": round(statistics.median(b / a for a, b in zip(*each.values(), strict=True)), 3),
+        "answered together at 32": round(batches[0] / batches[1], 1),
         "p99 ms at 32": round(1000 * p99, 1),
         "wrong at 32": tail.wrong,
         "answers at 1000": len(crowd.seconds),
-        "a second at 1000": round(rate),
-        "statuses at 1000": dict(sorted(crowd.statuses.items())),
+        "a second at 1000": round(statistics.median(rates)),
+        "statuses at 1000": " ".join(f"{status}: {n:,}" for status, n in sorted(crowd.statuses.items())),
         "wrong at 1000": crowd.wrong,
         "MB before": round(before, 1),
-        "MB after": round(after, 1),
+        "MB at each quarter": " ".join(f"{size:.1f}" for size in sizes),
     }
+
+
+def service() -> None:
+    """The service of ALS (d=64) at 3.7k items: its throughput and tail at 32 connections, and 1,000 of them for 60 s.
+
+    Beside it, in turns, a bare Starlette route that answers a fixed JSON of that size; generated events, seed 0. Each
+    answer is compared with the serial one. One process a service, one thread, two cores that others used too.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(generated(Path(folder) / "artefact"), 60.0, 9)
+    write("service", [{"what": name, "value": str(value)} for name, value in found.items()])
 
 
 def main() -> None:
@@ -170,7 +200,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         artefact = given.artefact or generated(Path(folder) / "artefact")
         for name, value in measure(artefact, given.seconds, given.rounds).items():
-            print(f"{name:>20}: {value}")
+            print(f"{name:>24}: {value}")
 
 
 def generated(folder: Path) -> Path:

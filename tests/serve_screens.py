@@ -24,22 +24,29 @@ def browser_path() -> str | None:
 @contextlib.contextmanager
 def served(folder: Path, *options: str):
     """The address of a service of the artefact in a process of its own."""
+    process, base = started(folder, *options)
+    try:
+        yield base
+    finally:
+        process.terminate()
+        process.wait(40)
+
+
+def started(folder: Path, *options: str, log: int = subprocess.DEVNULL) -> tuple[subprocess.Popen, str]:
+    """The process of a service that is ready, and its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "collabkit.cli", "serve", str(folder), "--port", str(port), *options]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(600):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=5)
-                break
-            assert process.poll() is None, "the service ended"
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(40)
+    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True)
+    for _ in range(600):
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=5)
+            return process, f"http://127.0.0.1:{port}"
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        time.sleep(0.1)
+    process.kill()
+    raise AssertionError("the service is not ready after a minute")
 
 
 def pages(folder: Path) -> dict[str, str]:

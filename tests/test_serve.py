@@ -4,6 +4,7 @@ import asyncio
 import base64
 import html
 import html.parser
+import itertools
 import re
 import shutil
 import signal
@@ -18,6 +19,8 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
+from bad_requests import Bad, Generator, ask_app, fault
+from serve_screens import started
 from starlette.testclient import TestClient
 
 from collabkit import CollabDataLoaders, Recommender, collab_learner
@@ -176,6 +179,7 @@ BODIES = [
     b'{"users": [1], "why": 11}', b'{"users": [1], "why": "yes"}', b'{"users": [1], "diversity": 2}',
     b'{"users": [1], "context": []}', b'{"users": [1], "context": {"hour": [1]}}',
     b'{"users": [1], "context": {"x": 1}}', b'{"users": [1], "odd": 1}',
+    b'{"users": [1], "exclude": ["\xed\xa0\x80"]}', '{"users": [1]}'.encode("utf-16"),
     b'{"users": [1], "users": [2]}', b'{"users": [1], "items": ["\\ud800"]}',
     b"[" * 100_000, b'{"a":' * 100_000, b'{"users": ' + b"[" * 40 + b"]" * 40 + b"}",
     b'{"users": [' + b"9" * 10_000 + b"]}", b'{"users": [1], "k": ' + b"1" * 400 + b"}",
@@ -222,6 +226,18 @@ def test_other_refusals(client):
     for body in ({"pairs": []}, {"pairs": [{"user": 1}]}, {"pairs": [{"user": 99, "item": "Film 1 Bleu"}]},
                  {"pairs": [{"user": 1, "item": "Film 1 Bleu"}], "interval": 0.9}, {}):  # fmt: skip
         assert post("/v1/predict", json=body).status_code in (404, 422)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_generated_bad_requests(rated):
+    app = create_app(rated)
+
+    async def run():
+        for bad in itertools.islice(Generator(7), 300):
+            assert fault(bad, *await ask_app(app, bad)) is None, bad
+        return await ask_app(app, Bad("GET", "/v1/users/1/recommendations"))
+
+    assert asyncio.run(run())[0] == 200
 
 
 def test_what_goes_wrong_inside_is_not_told(rated, caplog):
@@ -324,7 +340,8 @@ def test_ids_are_read_by_their_type():
 
 
 def test_titles_are_one_line_and_found_without_accents():
-    assert one_line("a\r\n\u202eb") == "a b" and one_line("\x00") == "(no title)" and one_line("é ü") == "é ü"
+    assert one_line("a\r\n\u202eb") == "a b" and one_line("é ü") == "é ü"
+    assert one_line("\x00") == one_line("") == one_line("  ") == "(no title)"
     assert folded("ÉTÉ Straße") == "ete strasse"
 
 
@@ -455,21 +472,16 @@ def test_a_request_keeps_to_the_artefact_it_began_with(rated, hostile):
     )
 
 
-def test_a_process_serves_and_ends_in_order(rated, tmp_path):
-    port = 20000 + time.monotonic_ns() % 20000
-    base = f"http://127.0.0.1:{port}"
-    words = [sys.executable, "-m", "collabkit.cli", "serve", str(rated), "--port", str(port), "--watch"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def test_a_process_is_killed_serves_again_and_ends_in_order(rated):
+    process, base = started(rated, "--watch", log=subprocess.PIPE)
     try:
-        for _ in range(300):
-            try:
-                assert httpx.get(f"{base}/health/ready").json()["ready"] is True
-                break
-            except httpx.TransportError:
-                assert process.poll() is None, process.stdout.read()
-                time.sleep(0.1)
         with httpx.Client(base_url=base) as client, ThreadPoolExecutor(4) as pool:
             serial = [client.get(f"/v1/users/{user}/recommendations").json() for user in range(1, 21)]
+            asked = [pool.submit(httpx.get, f"{base}/v1/users/{1 + j % 20}/recommendations") for j in range(40)]
+            asked[7].result()
+            process.kill()
+        process, base = started(rated, "--watch", log=subprocess.PIPE)
+        with httpx.Client(base_url=base) as client, ThreadPoolExecutor(4) as pool:
             asked = [pool.submit(client.get, f"/v1/users/{1 + j % 20}/recommendations") for j in range(200)]
             for one, expected in zip(asked, serial * 10, strict=True):
                 assert_same(one.result().json(), expected)

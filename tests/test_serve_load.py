@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -9,11 +10,12 @@ import subprocess
 import sys
 import threading
 import time
+from urllib.parse import quote
 
 import httpx
 import pytest
-from serve_screens import WIDTHS, browser_path, open_browser, pages, served
-from test_serve import artefact
+from serve_screens import WIDTHS, browser_path, open_browser, pages, served, started
+from test_serve import HOSTILE, artefact
 
 from collabkit import Recommender
 from collabkit.serve.web.answerer import open_artefact
@@ -124,6 +126,40 @@ def test_ends_under_load_lose_nothing(folders):
     assert clients.answers > 600 and clients.wrong == [] and clients.lost == []
 
 
+def test_killed_at_any_moment_the_same_answers_come_again(folders, tmp_path):
+    folder, over, last = tmp_path / "served", threading.Event(), []
+    recs, expected, moments = [Recommender.load(one) for one in folders], lists_of(folders), random.Random(0)
+    recs[0].save(folder)
+
+    def save():
+        while not over.is_set():
+            last.append(len(last) % 2)
+            recs[last[-1]].save(folder)
+            over.wait(0.3)
+
+    writer = threading.Thread(target=save)
+    writer.start()
+    try:
+        answers = 0
+        for _ in range(6):
+            process, base = started(folder, "--watch")
+            with Clients(base, expected) as clients:
+                time.sleep(moments.uniform(0.5, 3))
+                process.kill()
+                process.wait()
+            assert clients.wrong == []
+            answers += clients.answers
+    finally:
+        over.set()
+        writer.join()
+    assert answers > 300 and len(last) > 10
+    with served(folder) as base:
+        for user, (now,) in lists_of([folders[last[-1]]]).items():
+            found = httpx.get(f"{base}/v1/users/{user}/recommendations?k=5").json()
+            assert [one["item"] for one in found["items"]] == now
+
+
+@pytest.mark.timeout(3600)
 def test_generated_requests_are_answered_or_refused(folders, tmp_path):
     pytest.importorskip("schemathesis", reason="no real data: no schemathesis")
     most = os.environ.get("COLLABKIT_EXAMPLES", "100")
@@ -165,3 +201,31 @@ def test_the_page_in_a_browser(folders):
         assert "nothing is known" in before
         tab.keyboard.press("Tab")
         assert tab.evaluate("document.activeElement.tagName") != "BODY"
+
+
+@pytest.mark.skipif(browser_path() is None, reason="no real data: no browser")
+def test_hostile_titles_run_nothing_in_a_browser(tmp_path):
+    sync = pytest.importorskip("playwright.sync_api", reason="no real data: no playwright")
+    folder = artefact(tmp_path / "a", [*HOSTILE, "ann"], HOSTILE)
+    with (
+        served(folder) as base,
+        sync.sync_playwright() as playwright,
+        contextlib.closing(open_browser(playwright)) as browser,
+    ):
+        tab, ran = browser.new_page(), []
+        tab.on("dialog", lambda dialog: (ran.append(dialog.message), dialog.dismiss()))
+        tab.on("pageerror", lambda error: ran.append(str(error)))
+        tab.on("console", lambda said: ran.append(said.text) if "Content Security" in said.text else None)
+        texts = [quote(title, safe="") for title in HOSTILE]
+        pages = [
+            "",
+            "questions",
+            "map",
+            "about",
+            *(f"{page}={one}" for one in texts for page in ("?q", "item?id", "person?id")),
+        ]
+        for page in pages:
+            tab.goto(f"{base}/{page}")
+            for link in tab.locator("main a").all()[:3]:
+                link.hover()
+        assert ran == [] and tab.context.cookies() == []

@@ -1,5 +1,6 @@
 """The `collabkit` command: demo, train, recommend, similar, evaluate, serve."""
 
+import os
 import sys
 import warnings
 from dataclasses import replace
@@ -160,6 +161,7 @@ def serve(
     fd: Annotated[int | None, typer.Option(help="A socket that listens already, as of systemd.", min=0)] = None,
 ) -> None:
     """Serve an artefact over HTTP, and a page to look at it."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of NumPy: products this small are slower by several threads
     from collabkit.serve.app import Settings
     from collabkit.serve.web.server import run
 

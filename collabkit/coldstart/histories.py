@@ -226,8 +226,8 @@ def _one_history(history, data: Dataset, rated: bool) -> _Told:
         return told._replace(ratings=torch.ones(len(named), dtype=torch.float64))
     if not rated and not counted:
         return told
-    numbers = (int, float, np.number)
-    if odd := [item for item, value in named.items() if not (isinstance(value, numbers) and np.isfinite(value))]:
+    numbers, most = (int, float, np.number), torch.finfo(torch.float32).max  # NaN is not within it either
+    if odd := [item for item, value in named.items() if not (isinstance(value, numbers) and abs(value) <= most)]:
         what = "counts" if counted else "ratings"
         raise ValueError(f"the history's {what} must be finite numbers; that of {odd[0]!r} is {named[odd[0]]!r}")
     return told._replace(ratings=torch.tensor([float(rating) for rating in named.values()]))

@@ -16,12 +16,11 @@ from typing import Any
 
 try:
     from starlette.applications import Starlette
-    from starlette.exceptions import HTTPException
 
     from collabkit.serve.web.answerer import ENGINES, open_artefact
     from collabkit.serve.web.api import Api
-    from collabkit.serve.web.asked import Limits, Refused
-    from collabkit.serve.web.guard import Guard, refusal
+    from collabkit.serve.web.asked import Limits
+    from collabkit.serve.web.guard import Guard
     from collabkit.serve.web.holder import Holder
     from collabkit.serve.web.pages import Pages
     from collabkit.serve.web.service import Service
@@ -119,15 +118,20 @@ def create_app(artefact: Any, *, settings: Settings | None = None) -> Starlette:
     service = Service(holder, settings.limits)
     holder.told = service.metrics.artefact
     routes = [*Api(service).routes(), *Pages(service).routes()]
-    app = Starlette(
-        routes=routes,
-        lifespan=lambda _: _running(service, settings.watch if folder else 0.0),
-        exception_handlers={Refused: refusal, HTTPException: refusal},
-    )
+    app = _Guarded(routes=routes, lifespan=lambda _: _running(service, settings.watch if folder else 0.0))
     app.router.redirect_slashes = False
-    app.state.service = service
-    app.add_middleware(Guard, token=token, service=service)
+    app.state.service, app.state.token = service, token
     return app
+
+
+class _Guarded(Starlette):
+    """Starlette with `Guard` in the place of its own two layers, which make answers of errors."""
+
+    def build_middleware_stack(self):
+        app = Guard(self.router, token=self.state.token, service=self.state.service)
+        for cls, args, kwargs in reversed(self.user_middleware):
+            app = cls(app, *args, **kwargs)
+        return app
 
 
 def from_environment() -> Starlette:

@@ -108,11 +108,15 @@ class Recommender:
             raise ValueError(f"index must be 'exact', 'auto' or 'faiss', got {index!r}")
         artefact, fold = load_all(folder, models)
         found = cls(artefact.model, artefact.data, config=artefact.config)
-        if fold is not None:
-            found._kept["fold"] = (found.model.version(), found.data, fold)
+        found.keep_fold(fold)
         if index != "exact":
             found._take_index(Path(folder).expanduser().resolve(), index)
         return found
+
+    def keep_fold(self, fold: FoldIn | None) -> None:
+        """Fold in by the prior that an artefact had, if it had one, until a weight or the data changes."""
+        if fold is not None:
+            self._kept["fold"] = (self.model.version(), self.data, fold)
 
     def _take_index(self, folder: Path, name: str) -> None:
         """Search with the index that a folder has, or measure, and store what was found."""

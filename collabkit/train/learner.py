@@ -16,7 +16,8 @@ from collabkit.data.frames import Table
 from collabkit.data.notices import say
 from collabkit.data.prepare import say_unstorable
 from collabkit.models.base import Model, as_model, check_y_range, probe
-from collabkit.serve import Recommender, load_artefact
+from collabkit.serve import Recommender
+from collabkit.serve.artefact import load_all
 from collabkit.train.als_defaults import pick_als
 from collabkit.train.callbacks import AlternatingLeastSquares
 from collabkit.train.choose import N_FACTORS, check_ratings, choose_loss, choose_start, other_model, rating_model
@@ -407,9 +408,12 @@ def load_learner(
     Raises:
         FileNotFoundError, BundleError: see `serve.load_artefact`.
     """
-    model, data, _ = load_artefact(folder, models)
+    (model, data, _), fold = load_all(folder, models)
     word = "explicit" if data.rated else "implicit"
     feedback = read_feedback(word, n_neg=n_neg, negatives=negatives, by_user=by_user)
     options = {"path": path, "seed": 0, "bs": bs, "val_bs": val_bs, "device": device}
     dls = CollabDataLoaders.from_dataset(data, feedback=feedback, **options)
-    return CollabLearner(dls, model.to(dls.device), choose_loss(dls, loss_func, model), **kwargs)
+    learn = CollabLearner(dls, model.to(dls.device), choose_loss(dls, loss_func, model), **kwargs)
+    if model.device.type == "cpu":  # where its prior was read to
+        learn.recommender.keep_fold(fold)
+    return learn

@@ -104,6 +104,7 @@ class Engine:
         self.events, self.y_range = Events(part(arrays, "events")), self.spec["y_range"]
         calibration = config.get("calibration")
         self.calibration = None if calibration is None else from_spec(calibration)
+        self.called: Mapping[str, str] = {}  # columns of answers that have another name than in the data
         self.model, kind = part(arrays, "model"), self.spec["kind"]
         if kind == "vectors":
             self.scorer = Vectors(self.model["users"], self.model["items"])
@@ -154,6 +155,11 @@ class Engine:
         fold = self._need_fold() if self._solves else None
         items, weight = read_history(history, self.items, self.spec, self.arrays["items.having"])
         return Told(items, weight, None if fold is None else fold.rows([(items, weight)])[0])
+
+    @property
+    def reads_histories(self) -> bool:
+        """Whether lists can be asked for by a history."""
+        return not self._solves or self.fold is not None
 
     @property
     def _solves(self) -> bool:
@@ -372,7 +378,11 @@ class Engine:
         }
         columns[self.items.name] = self.items.decode(found[left])
         columns["rank"] = left.cumsum(1)[left].tolist()
-        return records(columns | {name: values[left].tolist() for name, values in scores.items()} | dict(more))
+        return self._called(columns | {name: values[left].tolist() for name, values in scores.items()} | dict(more))
+
+    def _called(self, columns: Mapping[str, list]) -> list[dict]:
+        """Rows of columns as dicts, under the names that answers are to have."""
+        return records({self.called.get(name, name): values for name, values in columns.items()})
 
 
 def _places(items: np.ndarray, candidates: np.ndarray | None) -> np.ndarray:
@@ -389,7 +399,8 @@ def _all(candidates: np.ndarray | None):
 
 def records(columns: Mapping[str, list]) -> list[dict]:
     """Rows of columns `(n,)` as dicts."""
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    names = tuple(columns)
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def times(values: np.ndarray, ticks: int) -> list:

@@ -51,8 +51,9 @@ class Events:
         where = self._of(user)
         items = self.items[where]
         items = items if filter_seen is True else items[self.part[where] != VALID]
-        items = np.concatenate([items, self.disliked(user)])
-        return items[items > 0].astype(np.int64)
+        if "disliked" in self.arrays:
+            items = np.concatenate([items, self.disliked(user)])
+        return items[items > 0]
 
     def disliked(self, user: int) -> np.ndarray:
         """The items that are known negatives of a user."""

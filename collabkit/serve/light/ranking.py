@@ -16,25 +16,29 @@ def top(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         >>> top(np.array([[1., 3., 3., 2.]]), 2)[0].tolist()
         [[1, 2]]
     """
-    c = scores.shape[1]
+    b, c = scores.shape
     k = min(k, c)
-    if k < c:
-        found = np.empty((len(scores), k), np.int64)
-        for row, places in zip(scores, found, strict=True):
-            edge = np.partition(row, c - k)[c - k]  # the k-th largest; NaN counts as larger than all
-            there = np.flatnonzero(row >= edge)
-            if len(there) > k:  # some are equal to it
-                equal = np.flatnonzero(row[there] == edge)
-                there = np.delete(there, equal[k - len(there) :])
-            if len(there) < k:
-                raise ValueError(NAN)
-            places[:] = there
-    else:
-        found = np.broadcast_to(np.arange(k), scores.shape)
-    rows = np.arange(len(scores))[:, None]
-    best = scores[rows, found]
-    order = np.argsort(-best, axis=1, kind="stable")
-    return found[rows, order], best[rows, order]
+    rows, places = np.divmod(np.flatnonzero(scores >= _edges(scores, k)[:, None]), c)
+    values = scores[rows, places]
+    order = np.lexsort((-values, rows))  # stable
+    first = np.searchsorted(rows, np.arange(b))[:, None] + np.arange(k)
+    return places[order][first], values[order][first]
+
+
+def _edges(scores: np.ndarray, k: int) -> np.ndarray:
+    """Numbers `(b,)` that at least `k` of each row's scores reach, and few more where `k` is small.
+
+    The k-th largest of the maxima of blocks: a look at each score, where the k-th largest of all would take several.
+    """
+    b, c = scores.shape
+    width = c // (8 * k) if k else 0
+    if width < 2:
+        refuse_nan(scores)
+        return np.partition(scores, c - k, axis=1)[:, c - k] if 0 < k < c else np.full(b, -np.inf, scores.dtype)
+    blocks = c // width
+    maxima = scores[:, : blocks * width].reshape(b, blocks, width).max(axis=2)
+    refuse_nan(maxima), refuse_nan(scores[:, blocks * width :])
+    return np.partition(maxima, blocks - k, axis=1)[:, blocks - k]
 
 
 def refuse_nan(scores: np.ndarray) -> None:
@@ -67,7 +71,7 @@ def chosen(scores: np.ndarray, unit: np.ndarray, weight: float, k: int) -> np.nd
     if not there.any():
         return np.arange(k)
     low = scores[there].min()
-    left = (1 - weight) * (scores - low) / max(scores[0] - low, np.finfo(np.float32).tiny)
+    left = (1 - weight) * (np.where(there, scores, low) - low) / max(scores[0] - low, np.finfo(np.float32).tiny)
     left = np.where(there, left, -np.inf)
     order, nearest = [], None
     for _ in range(k):

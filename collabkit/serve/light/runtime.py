@@ -12,7 +12,7 @@ from collabkit.data.meaning import Intervals
 from collabkit.data.notices import noting, say
 from collabkit.data.unique import sorted_unique
 from collabkit.serve.light.asked import is_one
-from collabkit.serve.light.engine import Engine, Wanted, records, times
+from collabkit.serve.light.engine import Engine, Wanted, times
 from collabkit.serve.light.load import load_arrays
 from collabkit.serve.light.ranking import top
 from collabkit.serve.light.why import told
@@ -157,7 +157,7 @@ class Light(Engine):
             columns[names["time"]] = times(told["time"], names.get("ticks") or 1)
         if "count" in told:
             columns[names["count"]] = told["count"].tolist()
-        return records(columns)
+        return self._called(columns)
 
     def why(self, user=None, item=None, *, history=None, by: str = "history", context=None) -> list[dict]:
         """What each past item adds to the score of an item; as of `Recommender.why`.
@@ -180,7 +180,7 @@ class Light(Engine):
         rows, _ = told(self._shares(int(row[0]), one, idx), float(score[0]), self.y_range)
         names = [None if i is None else self.items.decode([i])[0] for i, _, _ in rows]
         parts, shares = [what for _, what, _ in rows], [share for _, _, share in rows]
-        return records({self.items.name: names, "part": parts, "share": shares})
+        return self._called({self.items.name: names, "part": parts, "share": shares})
 
     def questionnaire(self, n: int = 10, *, by: str = "information", items=None) -> list[dict]:
         """Items to ask a new user about; as of `Recommender.questionnaire`."""
@@ -197,7 +197,7 @@ class Light(Engine):
         known = (having[idx] / np.float32(self.spec["users_with_rows"])).astype(np.float32)
         chosen, worth, spread = most_telling(slope, known.astype(np.float64), n, noise, by)
         columns = {"known_by": known[chosen].tolist(), "spread": spread.tolist(), "information": worth.tolist()}
-        return records({self.items.name: self.items.decode(idx[chosen]), **columns})
+        return self._called({self.items.name: self.items.decode(idx[chosen]), **columns})
 
     def facts(self, item) -> dict[str, object]:
         """The features of an item by name: categories as a list, a number as a float; what is not known is left out."""

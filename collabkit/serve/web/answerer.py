@@ -111,9 +111,14 @@ class LightAnswerer(Asking):
 
     def __init__(self, light: Light):
         self.who, self.config = light, light.config
-        columns = light.config["columns"]
-        self._names = {light.users.name: "user", light.items.name: "item", columns.get("rating"): "rating"}
+        light.called = {
+            light.users.name: "user",
+            light.items.name: "item",
+            light.config["columns"].get("rating"): "rating",
+        }
         self.users, self.items = Ids("user", light.users), Ids("item", light.items)
+        for own, ids in ((light.users, self.users), (light.items, self.items)):
+            own.hold(ids.values, ids.place)
 
     def counts(self) -> list[int]:
         """Training rows of each item."""
@@ -141,8 +146,7 @@ class LightAnswerer(Asking):
         return {"model": self.config["model"]["class"], **sizes, **scale}
 
     def _records(self, found: Records) -> Records:
-        keys = [self._names.get(key, key) for key in found[0]] if found else []
-        return [dict(zip(keys, one.values(), strict=True)) for one in found]
+        return found
 
 
 def open_artefact(folder: str | Path, engine: str = "auto") -> Answerer:
@@ -182,7 +186,8 @@ def open_artefact(folder: str | Path, engine: str = "auto") -> Answerer:
 def answers_all(light: Light) -> bool:
     """Whether the light runtime answers histories and contexts as the artefact's model does."""
     needs = light.spec["needs"]
-    return "context" not in needs and not (light.spec["kind"] == "vectors" and "history" in needs)
+    histories = "history" in needs or light.spec["folds_in"]
+    return "context" not in needs and (light.reads_histories or not histories)
 
 
 def warm(answerer: Answerer) -> None:

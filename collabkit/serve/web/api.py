@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from starlette.convertors import Convertor, register_url_convertor
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from collabkit.serve.web import asked, openapi
@@ -17,7 +19,8 @@ from collabkit.serve.web.answerer import Answers
 from collabkit.serve.web.asked import Limits, Refused
 from collabkit.serve.web.guard import read_body
 from collabkit.serve.web.holder import Held
-from collabkit.serve.web.service import Service
+from collabkit.serve.web.service import Service, alike
+from collabkit.serve.web.wire import Answering, Json
 
 __all__ = ["Api"]
 
@@ -67,24 +70,25 @@ class Api:
         self.service, self.limits = service, service.limits
         self.query = _Query(service.limits)
         self.document = openapi.document(service)
+        self._options = lru_cache(256)(self._read_options)  # most ask alike
 
     def routes(self) -> list[Route]:
         """The routes of Starlette."""
-        get, post = {"methods": ["GET"]}, {"methods": ["POST"]}
-        return [
-            Route("/v1/recommend", self.recommend, **post),
-            Route("/v1/predict", self.predict, **post),
-            Route("/v1/users/{id:id}/recommendations", self.user_list, **get),
-            Route("/v1/users/{id:id}/history", self.history, **get),
-            Route("/v1/items/{id:id}/similar", self.similar, **get),
-            Route("/v1/items", self.items, **get),
-            Route("/v1/questionnaire", self.questionnaire, **get),
-            Route("/v1/artefact", self.artefact, **get),
-            Route("/health/live", self.live, **get),
-            Route("/health/ready", self.ready, **get),
-            Route("/metrics", self.metrics, **get),
-            Route("/openapi.json", self.openapi, **get),
-        ]
+        routes = {  # the ones that are asked most come first
+            "/v1/users/{id:id}/recommendations": ("GET", self.user_list),
+            "/v1/recommend": ("POST", self.recommend),
+            "/v1/predict": ("POST", self.predict),
+            "/v1/users/{id:id}/history": ("GET", self.history),
+            "/v1/items/{id:id}/similar": ("GET", self.similar),
+            "/v1/items": ("GET", self.items),
+            "/v1/questionnaire": ("GET", self.questionnaire),
+            "/v1/artefact": ("GET", self.artefact),
+            "/health/live": ("GET", self.live),
+            "/health/ready": ("GET", self.ready),
+            "/metrics": ("GET", self.metrics),
+            "/openapi.json": ("GET", self.openapi),
+        }
+        return [Route(path, Answering(ask), methods=[method]) for path, (method, ask) in routes.items()]
 
     async def recommend(self, request: Request) -> Response:
         """Lists of known users, or of somebody new."""
@@ -92,19 +96,23 @@ class Api:
         users, options = asked.read_lists(body, held.ids, self.limits)
         if users is None:
             found = await self.service.new_list(held, options)
-            return JSONResponse({"lists": [{"items": _items(held, found)}], "notes": found.notes})
-        answers = await self.service.lists(held, users, options)
+            return Json({"lists": [{"items": _items(held, found)}], "notes": found.notes})
+        answers = await self.service.lists(held, users, options, alike(options))
         lists = [_list(held, user, found) for user, found in zip(users, answers, strict=True)]
-        return JSONResponse({"lists": lists, "notes": answers[0].notes})
+        return Json({"lists": lists, "notes": answers[0].notes})
 
     async def user_list(self, request: Request) -> Response:
         """The list of a known user."""
         held = self.service.holder.now
         user = held.users.find(held.users.parse(request.path_params["id"]))
+        found = (await self.service.lists(held, [user], *self._options(request.scope["query_string"])))[0]
+        return Json({**_list(held, user, found), "notes": found.notes})
+
+    def _read_options(self, query: bytes) -> tuple[dict, Hashable]:
+        """What a query string asks of a list, and the key of those who ask alike."""
         options = {"k": 10, "filter_seen": True, "why": False, "diversity": 0.0, "novelty_weight": 0.0}
-        options |= asked.take_query(request.query_params, self.query.lists())
-        found = (await self.service.lists(held, [user], options))[0]
-        return JSONResponse({**_list(held, user, found), "notes": found.notes})
+        options |= asked.take_query(QueryParams(query), self.query.lists())
+        return options, alike(options)
 
     async def history(self, request: Request) -> Response:
         """What a user is known by."""
@@ -113,7 +121,7 @@ class Api:
         asked.take_query(request.query_params, {})
         records = await self.service.other(lambda: held.answerer.history(user))
         items = [{**one, "item": held.items.json(one["item"])} for one in records]
-        return JSONResponse({"user": held.users.json(user), "items": items, "notes": []})
+        return Json({"user": held.users.json(user), "items": items, "notes": []})
 
     async def similar(self, request: Request) -> Response:
         """Items that are like one."""
@@ -121,7 +129,7 @@ class Api:
         item = held.items.find(held.items.parse(request.path_params["id"]))
         k = asked.take_query(request.query_params, self.query.k()).get("k", 10)
         found = await self.service.other(lambda: held.answerer.similar(item, k))
-        return JSONResponse({"item": held.items.json(item), "items": _items(held, found), "notes": found.notes})
+        return Json({"item": held.items.json(item), "items": _items(held, found), "notes": found.notes})
 
     async def items(self, request: Request) -> Response:
         """Items by the words of their titles, the best known first."""
@@ -132,14 +140,14 @@ class Api:
         counts, place = held.catalogue.counts, held.items.place
         items = [{"item": held.items.json(one), "title": held.catalogue.title(one), "events": counts[place[one]],
                   "labels": held.catalogue.labels(one)} for one in found]  # fmt: skip
-        return JSONResponse({"items": items, "total": total, "notes": []})
+        return Json({"items": items, "total": total, "notes": []})
 
     async def questionnaire(self, request: Request) -> Response:
         """Items to ask somebody new about."""
         held = self.service.holder.now
         n = asked.take_query(request.query_params, {"n": asked.whole_text("n", 1, 100)}).get("n", 10)
         found = await self.service.other(lambda: held.answerer.questionnaire(n))
-        return JSONResponse({"items": _items(held, found), "notes": found.notes})
+        return Json({"items": _items(held, found), "notes": found.notes})
 
     async def predict(self, request: Request) -> Response:
         """Predictions of pairs."""
@@ -150,22 +158,22 @@ class Api:
         found = await self.service.other(lambda: held.answerer.predict(users, items, **options))
         rows = zip(users, items, found.records, strict=True)
         pairs = [{"user": held.users.json(u), "item": held.items.json(i), **record} for u, i, record in rows]
-        return JSONResponse({"predictions": pairs, "notes": found.notes})
+        return Json({"predictions": pairs, "notes": found.notes})
 
     async def artefact(self, request: Request) -> Response:
         """What is served."""
         asked.take_query(request.query_params, {})
-        return JSONResponse(facts(self.service.holder.now))
+        return Json(facts(self.service.holder.now))
 
     async def live(self, request: Request) -> Response:
         """The process answers."""
-        return JSONResponse({"live": True})
+        return Json({"live": True})
 
     async def ready(self, request: Request) -> Response:
         """Whether to send requests here, and which artefact answers."""
         holder, draining = self.service.holder, self.service.draining
         body = {"ready": not draining, "loaded": holder.now.number, "refused": holder.refused}
-        return JSONResponse(body, 503 if draining else 200, {"Retry-After": "1"} if draining else None)
+        return Json(body, 503 if draining else 200, {"Retry-After": "1"} if draining else None)
 
     async def metrics(self, request: Request) -> Response:
         """What was counted."""
@@ -173,7 +181,7 @@ class Api:
 
     async def openapi(self, request: Request) -> Response:
         """What there is, in the format of OpenAPI."""
-        return JSONResponse(self.document)
+        return Json(self.document)
 
     async def _body(self, request: Request) -> dict:
         if request.query_params:

@@ -14,8 +14,9 @@ __all__ = [
     "switch", "take_query", "whole_text",
 ]  # fmt: skip
 
+LONGEST = 800  # characters of a message
 DEPTH = 16  # of objects and lists within each other
-_WHOLE = re.compile(r"-?[0-9]{1,18}", re.ASCII)  # `str.isdigit` takes '²' too
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}", re.ASCII)  # `str.isdigit` takes '²' too
 _STEERING = ("diversity", "novelty_weight")
 _LISTS = ("users", "history", "k", "items", "exclude", "filter_seen", "context", "why", *_STEERING)
 
@@ -31,6 +32,7 @@ class Refused(Exception):
     """
 
     def __init__(self, status: int, error: str, message: str, retry_after: int | None = None):
+        message = message if len(message) <= LONGEST else f"{message[:LONGEST]}..."
         super().__init__(message)
         self.status, self.error, self.message, self.retry_after = status, error, message, retry_after
 
@@ -64,7 +66,8 @@ def read_json(body: bytes) -> dict:
         Refused: it is none of this.
     """
     try:
-        found = json.loads(body, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_once)
+        text = body.decode()  # as UTF-8 alone: `json` guesses others, and takes half pairs of surrogates
+        found = json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_once)
         if b"\\u" in body:
             json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except RecursionError:
@@ -192,7 +195,7 @@ def number_text(name: str, low: float, high: float) -> Callable[[str], float]:
     """A reader of decimal numbers in texts."""
 
     def read(text: str) -> float:
-        if not re.fullmatch(r"-?[0-9]{1,9}(\.[0-9]{0,12})?", text, re.ASCII):
+        if not re.fullmatch(r"-?(0|[1-9][0-9]{0,8})(\.[0-9]{0,12})?", text, re.ASCII):
             raise Refused(422, "invalid", f"{name} must be a number from {low:g} to {high:g}, got {_short(text)}")
         return number(name, float(text), low, high)
 

@@ -80,7 +80,7 @@ def one_line(text: str) -> str:
         >>> one_line('A\\r\\nB\\x00')
         'A B'
     """
-    if text.isprintable():
-        return text
+    if text.isprintable() and not text.isspace():
+        return text or "(no title)"
     kept = (" " if unicodedata.category(mark) in ("Cc", "Cf", "Zl", "Zp") else mark for mark in text)
     return " ".join("".join(kept).split()) or "(no title)"

@@ -11,12 +11,13 @@ import time
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from collabkit.serve.web.asked import Refused
 from collabkit.serve.web.service import Service
+from collabkit.serve.web.wire import Json
 
-__all__ = ["Guard", "read_body", "refusal"]
+__all__ = ["Guard", "read_body"]
 
 log = logging.getLogger("collabkit.serve")
 _POLICY = "; ".join([
@@ -29,12 +30,12 @@ _HEADERS = [
     (b"referrer-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
-_STORED = (b"cache-control", b"no-store")
+_FRESH = [*_HEADERS, (b"cache-control", b"no-store")]
 _WORDS = {401: "unauthorized", 404: "not_found", 405: "method_not_allowed", 413: "too_large", 415: "unsupported_type"}
 
 
 class Guard:
-    """ASGI middleware.
+    """ASGI middleware, the only one: it stands for those of Starlette that make answers of errors.
 
     Args:
         app: what answers.
@@ -57,9 +58,9 @@ class Guard:
             nonlocal status, begun
             if message["type"] == "http.response.start":
                 status, begun = message["status"], True
-                headers = message.setdefault("headers", [])
-                own = {name for name, _ in headers}
-                headers.extend(pair for pair in (*_HEADERS, _STORED) if pair[0] not in own)
+                headers = message["headers"]
+                stored = any(name == b"cache-control" for name, _ in headers)
+                headers.extend(_HEADERS if stored else _FRESH)
                 if self.service.draining:
                     headers.append((b"connection", b"close"))
             await send(message)
@@ -71,13 +72,13 @@ class Guard:
                 await _denied(scope["path"])(scope, receive, sent)
         except ClientDisconnect:
             status = 499
-        except Exception:
-            log.exception("%s %r", scope["method"], scope["path"])
+        except Exception as error:
+            known = isinstance(error, (Refused, HTTPException))
+            if not known:
+                log.exception("%s %r", scope["method"], scope["path"])
             if begun:
                 raise
-            await JSONResponse({"error": "internal", "message": "the service failed; its log says why"}, 500)(
-                scope, receive, sent
-            )
+            await (refusal(error) if known else _failed())(scope, receive, sent)
         finally:
             route = scope.get("route")
             metrics.in_flight.dec()
@@ -98,10 +99,14 @@ class Guard:
         return hmac.compare_digest(value.strip(), self._token)
 
 
+def _failed() -> Response:
+    return Json({"error": "internal", "message": "the service failed; its log says why"}, 500)
+
+
 def _denied(path: str) -> Response:
     how = "Bearer" if path.startswith("/v1/") else 'Basic realm="collabkit", charset="UTF-8"'
     body = {"error": "unauthorized", "message": "the service asks for a token: Authorization: Bearer TOKEN"}
-    return JSONResponse(body, 401, {"WWW-Authenticate": how})
+    return Json(body, 401, {"WWW-Authenticate": how})
 
 
 async def read_body(request: Request, most: int, seconds: float) -> bytes:
@@ -133,11 +138,10 @@ async def read_body(request: Request, most: int, seconds: float) -> bytes:
         raise Refused(408, "too_slow", f"the body did not come within {seconds:g} s") from None
 
 
-async def refusal(request: Request, error: Exception) -> Response:
+def refusal(error: Refused | HTTPException) -> Response:
     """An error as JSON."""
     if isinstance(error, Refused):
         headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
-        return JSONResponse({"error": error.error, "message": error.message}, error.status, headers)
-    assert isinstance(error, HTTPException)
+        return Json({"error": error.error, "message": error.message}, error.status, headers)
     word = _WORDS.get(error.status_code, "refused")
-    return JSONResponse({"error": word, "message": error.detail}, error.status_code, error.headers)
+    return Json({"error": word, "message": error.detail}, error.status_code, error.headers)

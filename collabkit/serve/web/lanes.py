@@ -17,6 +17,8 @@ __all__ = ["Lane"]
 
 LOOK = 256  # requests that are passed over in the search for those that ask alike
 SHORT = 0.01  # seconds: what a switch to another thread and back costs when many ask
+# Seconds: who asks is waited for, a pause at a time, while somebody comes in each, if of late they came that quickly.
+QUICK, PAUSE, GATHER = 0.002, 0.001, 0.005
 
 
 @dataclass(eq=False)
@@ -33,8 +35,9 @@ class _Waiting:
 class Lane:
     """A queue with one thread that answers.
 
-    While the thread answers, requests gather; then those with the key of the first are answered by one call. The queue
-    is bounded by time, not by a small number: who has waited for `seconds` is told to come again, and so is who comes
+    While the thread answers, requests gather; then those with the key of the first are answered by one call, which
+    costs little more than one answer; where they come quickly, some milliseconds are waited for that. The queue is
+    bounded by time, not by a small number: who has waited for `seconds` is told to come again, and so is who comes
     while somebody else has waited that long.
 
     Args:
@@ -60,7 +63,8 @@ class Lane:
         self._queue: deque[_Waiting] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._runs: asyncio.Task | None = None
-        self._here, self._each = here, float("inf")  # seconds that an answer took of late
+        self._here, self._each = here, float("inf")  # seconds of the processor that an answer took of late
+        self._last, self._pace = 0.0, 1.0  # when the last request came, and seconds from one to the next of late
 
     async def ask(self, key: Hashable, asked: Any, answer: Callable[[Sequence[Any]], Sequence[Any]]) -> Any:
         """The answer to `asked`.
@@ -77,6 +81,8 @@ class Lane:
             raise self._busy()
         one = _Waiting(key, asked, answer, asyncio.get_running_loop().create_future())
         self._queue.append(one)
+        self._pace += 0.1 * (min(one.since - self._last, 1.0) - self._pace)
+        self._last = one.since
         if self._runs is None:
             self._runs = asyncio.create_task(self._run())
         timer = one.done.get_loop().call_later(self.seconds, _give_up, one.done)
@@ -97,6 +103,7 @@ class Lane:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         try:
+            await self._gathered()
             while chosen := self._next():
                 if self._seen is not None:
                     self._seen(len(chosen))
@@ -109,19 +116,25 @@ class Lane:
                 for one, found in answers:
                     if not one.done.done():
                         one.done.set_result(found)
+                await self._gathered()
         finally:
             self._runs = None
 
+    async def _gathered(self) -> None:
+        """Wait for those who come now."""
+        await asyncio.sleep(0)
+        known, until = 0, time.monotonic() + GATHER
+        while self._pace < QUICK and known < len(self._queue) < self.batch and time.monotonic() < until:
+            known = len(self._queue)
+            await asyncio.sleep(PAUSE)
+
     async def _answered(self, loop, answer, asked: list) -> Sequence[Any]:
         """The answers, from the thread; or at once where that takes no longer than a loop may stand still."""
-        began = time.perf_counter()
         if self._here and self._each * len(asked) < SHORT:
-            await asyncio.sleep(0)  # whoever comes now is in the next batch
-            began = time.perf_counter()
-            found = answer(asked)
+            found, seconds = _timed(answer, asked)
         else:
-            found = await loop.run_in_executor(self._thread, answer, asked)
-        each = (time.perf_counter() - began) / len(asked)
+            found, seconds = await loop.run_in_executor(self._thread, _timed, answer, asked)
+        each = seconds / len(asked)
         self._each = each if self._each == float("inf") else 0.8 * self._each + 0.2 * each
         return found
 
@@ -148,6 +161,12 @@ class Lane:
 
     def _busy(self) -> Refused:
         return Refused(503, "busy", f"no answer within {self.seconds:g} s; come again", retry_after=1)
+
+
+def _timed(answer: Callable, asked: list) -> tuple[Sequence[Any], float]:
+    """Answers, and the seconds of the processor that they took: what it did for others meanwhile does not count."""
+    began = time.thread_time()
+    return answer(asked), time.thread_time() - began
 
 
 _LATE = object()

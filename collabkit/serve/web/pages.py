@@ -21,7 +21,8 @@ from collabkit.serve.web.answerer import Answers
 from collabkit.serve.web.asked import Refused
 from collabkit.serve.web.catalogue import one_line
 from collabkit.serve.web.holder import Held
-from collabkit.serve.web.service import Service
+from collabkit.serve.web.service import Service, alike
+from collabkit.serve.web.wire import Answering
 
 __all__ = ["Pages"]
 
@@ -48,7 +49,7 @@ class Pages:
         """The routes of Starlette."""
         pages = {"/": self.home, "/person": self.person, "/why": self.why, "/item": self.item,
                  "/questions": self.questions, "/map": self.map, "/about": self.about}  # fmt: skip
-        routes = [Route(path, self._safe(page), methods=["GET"]) for path, page in pages.items()]
+        routes = [Route(path, Answering(self._safe(page)), methods=["GET"]) for path, page in pages.items()]
         static = StaticFiles(directory=str(files("collabkit.serve.web") / "static"))
         return [*routes, Mount("/static", static)]
 
@@ -113,7 +114,7 @@ class Pages:
         return self._page(held, "person.html", "", history=known, n_history=len(history), **values)
 
     async def _of_user(self, held: Held, user: Any, options: dict) -> Answers:
-        return (await self.service.lists(held, [user], options))[0]
+        return (await self.service.lists(held, [user], options, alike(options)))[0]
 
     async def _with_reasons(self, ask: Callable) -> Answers:
         """Lists with what speaks for each item, or without where nothing can tell."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import Any
 
 from collabkit.serve.web.answerer import Answers
@@ -11,7 +12,7 @@ from collabkit.serve.web.holder import Held, Holder
 from collabkit.serve.web.lanes import Lane
 from collabkit.serve.web.metrics import Metrics
 
-__all__ = ["Service"]
+__all__ = ["Service", "alike"]
 
 
 class Service:
@@ -37,12 +38,18 @@ class Service:
         self._lists.close()
         self._others.close()
 
-    async def lists(self, held: Held, users: Sequence, options: dict) -> list[Answers]:
-        """The list of each user."""
+    async def lists(self, held: Held, users: Sequence, options: dict, key: Hashable) -> list[Answers]:
+        """The list of each user.
+
+        Args:
+            held: the artefact.
+            users: known ids.
+            options: of `recommend`.
+            key: of these options, see `alike`.
+        """
         for user in users:
             held.users.find(user)
-        key = held.number, repr(options)  # a text, as 1 equals True and 0.0 False
-        return await self._lists.ask(key, list(users), lambda asked: answer_lists(held, asked, options))
+        return await self._lists.ask((held.number, key), users, partial(answer_lists, held, options=options))
 
     async def new_list(self, held: Held, options: dict) -> Answers:
         """The list of somebody new with a history."""
@@ -51,6 +58,11 @@ class Service:
     async def other(self, ask: Callable[[], Any]) -> Any:
         """What `ask` gives, called in the thread for single questions."""
         return await self._others.ask(None, ask, lambda asks: [attempt(one) for one in asks])
+
+
+def alike(options: dict) -> Hashable:
+    """A key that is equal for those who ask alike: a text, as 1 equals True and 0.0 False."""
+    return repr(options)
 
 
 def attempt(ask: Callable[[], Any]) -> Any:
