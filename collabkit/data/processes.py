@@ -6,6 +6,7 @@ of them. Whatever counts users or rows may then do its own share: `processes()` 
 come by the same calls in the same order.
 """
 
+import atexit
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -277,6 +278,7 @@ def joined(timeout: float = 600.0) -> Iterator[Processes]:
 
 def _meet(rank: int, size: int, timeout: float) -> None:
     """torch's process group: once a process, as a second one would want the same port again."""
+    atexit.register(_part)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
         dist.init_process_group(backend, rank=rank, world_size=size, timeout=timedelta(seconds=timeout))
@@ -285,6 +287,11 @@ def _meet(rank: int, size: int, timeout: float) -> None:
             f"process {rank} of {size} did not meet the others within {timeout:g} seconds: start as many as "
             f"WORLD_SIZE says, by torchrun (torch said: {str(error).splitlines()[0][:200]})"
         ) from error
+
+
+def _part() -> None:
+    with suppress(Exception):
+        dist.destroy_process_group()
 
 
 def _store():
