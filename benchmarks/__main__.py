@@ -27,6 +27,7 @@ from . import (
     sequences,
     service,
     serving,
+    several_processes,
     speed,
     update,
     versions,
@@ -84,6 +85,9 @@ BENCHMARKS = {
     "diversity": diversity.diversity,
     "diversity_speed": diversity.diversity_speed,
     "shares": diversity.shares,
+    "processes_equal": several_processes.processes_equal,
+    "processes_speed": several_processes.processes_speed,
+    "processes_end": several_processes.processes_end,
     "versions": versions.versions,
 }
 

@@ -71,11 +71,19 @@ def train(
     y_range: Annotated[tuple[float, float] | None, typer.Option(help=_ENDS)] = None,
     context: Annotated[list[str] | None, typer.Option(help=_CONTEXT)] = None,
     seed: Seed = 42,
+    nproc: Annotated[int, typer.Option(help="Processes that share each batch; --bs is that of all.", min=1)] = 1,
 ) -> None:
     """Train a rating model on a file and write the artefact.
 
     Options of the training that are not given come from the recipe for the number of ratings.
     """
+    from collabkit.data.processes import launched
+
+    if nproc > 1 and launched()[1] == 1:
+        from collabkit.cli.several import run_again
+
+        run_again(nproc)
+        return
     from collabkit.cli.console import print_evaluation
     from collabkit.cli.demo import fit_on_console
     from collabkit.data.tables import name_columns, with_dates
@@ -89,16 +97,21 @@ def train(
     df = with_dates(df, time)
     columns = name_columns(df, user, item, rating, time, rated=True)
     user, item, rating = columns.user, columns.item, columns.rating
-    print(f"columns: user {user!r}, item {item!r}, rating {rating!r}")
+    first = launched()[0] == 0
+    speak = print if first else _say_nothing
+    speak(f"columns: user {user!r}, item {item!r}, rating {rating!r}")
     names = {"user_name": user, "item_name": item, "rating_name": rating, "time_name": time}
     named = (text.partition(":") for text in context or ())
     names["context_features"] = {column: kind or None for column, _, kind in named}
     splitter = _splitter(split, valid_pct, seed)
     dls = collabkit.CollabDataLoaders.from_df(df, **names, seed=seed, splitter=splitter, bs=recipe.bs)
-    print(f"{dls.train.dataset}\n{recipe}")
+    speak(f"{dls.train.dataset}\n{recipe}")
     learn = fit_on_console(dls, recipe, y_range)
-    print_evaluation(learn.evaluate())
-    print(f"artefact written to {learn.export(out.resolve())}")
+    with learn.distrib_ctx():
+        table, folder = learn.evaluate(), learn.export(out.resolve())
+    if first:
+        print_evaluation(table)
+    speak(f"artefact written to {folder}")
 
 
 @app.command()
@@ -173,13 +186,18 @@ def serve(
 
 def main() -> None:
     """Entry point of the `collabkit` command: errors end in one line and exit status 2, without a traceback."""
-    warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
+    first = os.environ.get("RANK", "0") == "0"  # of several processes, which all have the same to say
+    warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr) if first else None
     try:
         app()
     except (ValueError, KeyError, TypeError, OSError) as error:
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         print(f"collabkit: {text}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def _say_nothing(*_) -> None:
+    """What the processes but the first print."""
 
 
 def _splitter(split: str, share: float, seed: int):

@@ -66,7 +66,7 @@ def fit_on_console(dls, recipe: Recipe, y_range: tuple[float, float] | None = No
         margin = 0.1 * (high - low) or 0.5
         y_range = low - margin, high + margin
     learn = collab_learner(dls, n_factors=recipe.n_factors, y_range=y_range, cbs=cbs)
-    with learn.no_bar(), learn.no_logging():
+    with learn.distrib_ctx(), learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(recipe.n_epoch, recipe.lr, wd=recipe.wd)
     return learn
 

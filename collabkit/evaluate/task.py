@@ -16,6 +16,7 @@ from collabkit.data.dataset import Dataset
 from collabkit.data.frames import takes_tables
 from collabkit.data.interactions import Interactions
 from collabkit.data.notices import say
+from collabkit.data.processes import digest, processes
 from collabkit.data.query import Query
 from collabkit.data.runs import Runs
 from collabkit.data.unique import sorted_unique
@@ -220,8 +221,21 @@ class RankingTask:
         rerank = diversity and diversity.ranker(lambda: item_likeness(model, self.data, diversity.by))
         if rerank is not None:
             options |= {"rerank": rerank, "list_k": min(max(ks), len(candidates))}
-        ranks, lists = rank_pairs(source, self.users, self.items, block=block, **options)
+        ranks, lists = self._by_users(
+            lambda at: rank_pairs(source, self.users[at], self.items[at], block=block, **options)
+        )
         return Ranked(ranks, self.groups, self.n_candidates, None if lists is None else lists.numpy())
+
+    def _by_users(self, rank: Callable[[slice], tuple[np.ndarray, Tensor | None]]) -> tuple[np.ndarray, Tensor | None]:
+        """What `rank` gives of all pairs; of several processes each asks for its share of the users."""
+        team = processes()
+        if team.alone:
+            return rank(slice(None))
+        team.same({"pairs": f"{len(self.users):,} ({digest([self.users, self.items])})"}, "rows to evaluate")
+        at = slice(*np.searchsorted(self.groups, team.part(len(self.unique))).tolist())
+        ranks, lists = team.each(lambda: rank(at), "the ranks of its users")
+        found = team.gather(torch.from_numpy(ranks), "the ranks of users").numpy()
+        return found, None if lists is None else team.gather(lists, "the lists of users")
 
     def asker(self, model: Model) -> Callable[[Tensor], Tensor | Query]:
         """A function from users to what a model is asked: what was known at the moment of evaluation."""

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from collabkit.data.dataset import Dataset
+from collabkit.data.processes import processes
 from collabkit.models.base import Model
 from collabkit.models.sides import table_sides
 
@@ -81,7 +82,7 @@ class EmbeddingNN(Model):
             p, q = self.emb_drop(p.expand(*shape, -1)), self.emb_drop(q.expand(*shape, -1))
         x = pair_layer(self.layers[0][0], p, q)  # (..., layers[0])
         shape = x.shape[:-1]
-        if self.training and self._config["use_bn"] and shape.numel() == 1:
+        if self.training and self._config["use_bn"] and shape.numel() == 1 and processes().alone:
             raise ValueError("batch normalisation cannot train on a batch of one row; use a larger bs, or use_bn=False")
         x = x.reshape(-1, x.shape[-1])  # BatchNorm1d wants (n, features)
         for layer in (*self.layers[0][1:], *self.layers[1:]):

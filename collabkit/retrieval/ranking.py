@@ -164,6 +164,8 @@ def rank_pairs(
             ranks[pairs] = _ranks(logits, row, column, k).cpu()
         else:
             ranks[pairs] = _moved(_count(logits, row, logits[row, column]), logits, row, column, *shown).cpu()
+    if list_k and not lists:
+        lists = [torch.zeros(0, list_k, dtype=torch.int64)]
     return ranks.numpy(), torch.cat(lists) if lists else None
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from collabkit.data.interactions import Interactions
+from collabkit.data.processes import Processes, processes
 from collabkit.data.runs import Runs
 
 __all__ = ["ALSSolver"]
@@ -169,7 +170,10 @@ class ALSSolver:
                 return (scores - 1).square().sum()
             return (block.gain * scores.square() - block.pull * (2 * scores - 1)).sum()
 
-        total += sum(_each(observed, _blocks(self._by_user.runs, P.shape[1]), P.device))
+        team = processes()
+        bounds = _shares(self._by_user.runs, P.shape[1], team)
+        own = _each(observed, _blocks(bounds[team.rank : team.rank + 2], P), P.device)
+        total += team.sum(torch.stack(own).sum() if own else total.new_zeros(()), "the objective")
         for penalty, table in ((self._user_penalty, P), (self._item_penalty, Q)):
             total += (penalty * table.square().sum(1)).double().sum()
         return float(total)
@@ -187,14 +191,17 @@ class ALSSolver:
         for of, table in (solved, fixed):
             _clear_empty(of.runs, table)  # answers for unknown ids that stood there must not weigh in the Gram matrix
         gram = self.unobserved_weight * (Y.T @ Y)  # (d, d)
+        team = Processes() if rows is not None else processes()  # some rows are few: each process solves for them
         if rows is not None:
             whole, side, penalty, X = X, side.take(rows), penalty[rows], X[rows]
+        bounds = _shares(side.runs, X.shape[1], team)
 
         def solve(start: int, stop: int) -> None:
             events = self._block(side, start, stop, X.dtype)
             _conjugate_gradients(events, penalty[start:stop, None].to(X.dtype), gram, X[start:stop], Y, self.n_cg)
 
-        _each(solve, _blocks(side.runs, X.shape[1]), X.device)
+        _each(solve, _blocks(bounds[team.rank : team.rank + 2], X), X.device)
+        team.fill(X, bounds, "solved rows")
         if rows is not None:
             whole[rows] = X
 
@@ -255,10 +262,16 @@ class _Observed(NamedTuple):
         return _Block(events, self.gain[at].to(dtype), self.pull[at].to(dtype))
 
 
-def _blocks(side: Runs, d: int) -> list[tuple[int, int]]:
-    """`(start, stop)` of the blocks of rows that are worked on together, when vectors have `d` numbers."""
-    size = max(1, (_CPU_BLOCK if side.start.device.type == "cpu" else _DEVICE_BLOCK) // d)
-    return [(first, min(first + size, len(side))) for first in range(0, len(side), size)]
+def _shares(side: Runs, d: int, team: Processes) -> list[int]:
+    """Where each process's rows of a side begin: so that a step of all of them costs each the same."""
+    return team.bounds(side.lengths + d) if not team.alone else [0, len(side)]
+
+
+def _blocks(bounds: list[int], table: Tensor) -> list[tuple[int, int]]:
+    """`(start, stop)` of the blocks of the rows in `bounds` that are worked on together, of a table `(n, d)`."""
+    (first, last), d = bounds, table.shape[1]
+    size = max(1, (_CPU_BLOCK if table.device.type == "cpu" else _DEVICE_BLOCK) // d)
+    return [(start, min(start + size, last)) for start in range(first, last, size)]
 
 
 def _clear_empty(side: Runs, table: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from collabkit.data.query import Query
 from collabkit.data.runs import Runs
 from collabkit.train.sampling import AllItems, InBatchNegatives
 
-__all__ = ["Batch", "Rated", "Ranked", "ByUser", "Windows", "Pointwise"]
+__all__ = ["Batch", "Rated", "Ranked", "ByUser", "Windows", "Pointwise", "on_device"]
 
 HISTORY = 100  # items that a training query looks back at most
 DRAWS = 2**23  # negatives drawn at once
@@ -26,6 +26,13 @@ class Batch(tuple):
         batch = super().__new__(cls, [*unnamed, *(part for part in parts.values() if part is not None)])
         batch.__dict__.update(parts)
         return batch
+
+
+def on_device(batch, device) -> tuple:
+    """A batch whose parts are on `device`; their names stay."""
+    if not isinstance(batch, Batch) or not vars(batch):
+        return tuple(part.to(device) for part in batch)
+    return Batch(**{name: part if part is None else part.to(device) for name, part in vars(batch).items()})
 
 
 class _Rows:

@@ -10,10 +10,11 @@ from fastcore.foundation import L
 from torch import Tensor
 
 from collabkit.data.notices import say
+from collabkit.data.processes import processes
 from collabkit.models.base import as_model
 from collabkit.serve.files import DamagedFileError, read_tensors, write_tensors
 
-__all__ = ["Checkpoint", "load_checkpoint", "pack", "save_checkpoint", "unpack"]
+__all__ = ["Checkpoint", "load_checkpoint", "pack", "plan_of", "save_checkpoint", "unpack"]
 
 KEPT = 2  # checkpoints: the newest, and the one before should that be damaged
 
@@ -45,7 +46,7 @@ class Checkpoint(Callback):
         if hasattr(self.learn, "lr_finder") or hasattr(self.learn, "gather_preds"):
             return
         self.where = Path(self.learn.path) / self.folder
-        self.plan = _plan(self.learn)
+        self.plan = plan_of(self.learn)
         files = sorted(self.where.glob("epoch_*.safetensors"), reverse=True)
         if files and not self.resume:
             raise FileExistsError(
@@ -81,6 +82,9 @@ class Checkpoint(Callback):
         }
         if getattr(self.learn, "scaler", None) is not None:
             state["scaler"] = self.learn.scaler.state_dict()
+        processes().once(lambda: self._write(state), "a checkpoint")
+
+    def _write(self, state: dict) -> None:
         tensors: dict[str, Tensor] = {}
         packed = pack(state, tensors)
         name = f"epoch_{state['epoch']:05d}.safetensors"
@@ -110,7 +114,7 @@ class Checkpoint(Callback):
             learn.scaler.load_state_dict(state["scaler"])
 
 
-def _plan(learn) -> dict:
+def plan_of(learn) -> dict:
     """What a training must have in common with the one that goes on: JSON-ready, by name."""
     data, model, bs = getattr(learn.dls, "data", None), learn.model, getattr(learn.dls.train, "bs", None)
     plan = {"epochs": learn.n_epoch, "seed": learn.seed, "batch size": bs, "model": type(model).__name__}

@@ -24,6 +24,7 @@ from collabkit.data.interactions import Interactions
 from collabkit.data.matrices import MatrixIds
 from collabkit.data.notices import CollabWarning
 from collabkit.data.prepare import prepare, say_duplicates, table_columns
+from collabkit.data.processes import own_device
 from collabkit.data.splits import no_split, random_split
 from collabkit.data.tables import with_dates
 from collabkit.data.vocab import Vocab
@@ -241,7 +242,7 @@ class CollabDataLoaders(DataLoaders):
         if val_bs is None:  # where negatives are shared, a validation batch has as large a matrix of scores
             val_bs = bs if first.shares_negatives else max(bs, 8192)
         train = Loader(first, bs=bs, shuffle=shuffle, drop_last=drop_last, seed=order)
-        device = default_device() if device is None else torch.device(device)
+        device = (own_device() or default_device()) if device is None else torch.device(device)
         dls = cls(train, Loader(second, bs=val_bs, seed=order), path=path, device=device)
         dls.seed, dls._data, dls.weights = order, data, weights
         options = {"path": path, "seed": order, "bs": bs, "val_bs": val_bs, "shuffle": shuffle, "device": device}

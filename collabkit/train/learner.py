@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from collabkit.data.feedback import read_feedback
 from collabkit.data.frames import Table
 from collabkit.data.notices import say
 from collabkit.data.prepare import say_unstorable
+from collabkit.data.processes import processes
 from collabkit.models.base import Model, as_model, check_y_range, probe
 from collabkit.serve import Recommender
 from collabkit.serve.artefact import load_all
@@ -314,7 +316,8 @@ class CollabLearner(LeanLearner):
 
         A relative `folder` lies under `self.path`.
         """
-        return self.recommender.save(Path(self.path) / folder, metrics=self._metrics_of_fit)
+        save = partial(self.recommender.save, Path(self.path) / folder, metrics=self._metrics_of_fit)
+        return processes().once(save, "the artefact")
 
 
 def collab_learner(

@@ -1,6 +1,6 @@
 """`LeanLearner`: fastai's `Learner` with less work a batch and random numbers of its own."""
 
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -19,12 +19,15 @@ from torch import nn
 from collabkit.coldstart.default_rows import settle_default_rows
 from collabkit.data.checks import check_seed, finite, whole
 from collabkit.data.notices import say
+from collabkit.data.processes import processes
 from collabkit.losses import FlatLoss, RankingLoss
 from collabkit.models.base import as_model
 from collabkit.models.scorers import all_finite
+from collabkit.train.batches import on_device
 from collabkit.train.callbacks import ColdRows, DeviceMixedPrecision, LeanRecorder, LeanScheduler, cosine, piecewise
 from collabkit.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from collabkit.train.dataloaders import CollabDataLoaders
+from collabkit.train.distributed import joint_fit, working_together
 from collabkit.train.fit_metrics import RankingMetric, is_ranking_function
 from collabkit.train.loader import Loader
 from collabkit.train.optim import TableAdamW, TableSparseAdam, feature_weights, undecayed
@@ -109,9 +112,15 @@ class LeanLearner(Learner):
     def one_batch(self, i, b):
         """Train or validate on one batch: the inputs, then the targets if any."""
         self.iter = i
-        device = self._device
-        if b[0].device != device:
-            b = tuple(t.to(device) for t in b)
+        if b[0].device != self._device:
+            b = on_device(b, self._device)
+        if self.training and not processes().alone and hasattr(self, "together"):
+            with self.together.part(b) as own:
+                self._one_batch(own)
+        else:
+            self._one_batch(b)
+
+    def _one_batch(self, b):
         # Weights come last and are for the training loss alone: metrics, too, know only predictions and targets.
         self.xb, self.yb = b[: self._n_inp], b[self._n_inp : None if self.training else self._n_plain]
         self._with_events(self._do_one_batch, "batch", CancelBatchException)
@@ -144,14 +153,41 @@ class LeanLearner(Learner):
         elif resume:
             raise ValueError("resume=True needs checkpoint=, the folder of the checkpoints to go on from")
         self.first_epoch = 0
-        with self._own_generator(), self._own_epochs():
+        with self._own_generator(), self._own_epochs(), joint_fit(self) as more:
             try:
-                super().fit(n_epoch, lr, wd, cbs, reset_opt, start_epoch)
+                super().fit(n_epoch, lr, wd, [*L(cbs), *more], reset_opt, start_epoch)
             except BaseException:  # an interrupted fit leaves a model that can be used too
                 with suppress(Exception):  # what went wrong first is what is to be seen
                     settle_default_rows(self.model, self.dls)
                 raise
             settle_default_rows(self.model, self.dls)
+
+    def distrib_ctx(self, *, timeout: float = 600.0) -> AbstractContextManager["LeanLearner"]:
+        """Within it the processes that a launcher started train, evaluate and export together; without one, no change.
+
+        Start them by `torchrun --nproc-per-node 2 train.py`. All run the same script: they read the same rows, make the
+        same learner, with a seed, and call the same methods. `bs` stays the size of the whole batch, of which each
+        process computes its rows, so that the result is that of one process but for rounding. What a call needs of
+        disks is written by the first process while the others wait. See docs/decisions/0027-several-processes.md.
+
+        Args:
+            timeout: seconds after which a process that does not answer is given up.
+
+        Raises:
+            ProcessesError: the processes have other data, seeds or weights; another one has ended or does not answer.
+
+        Example:
+            >>> from collabkit import CollabDataLoaders, collab_learner, datasets
+            >>> dls = CollabDataLoaders.from_df(datasets.synthetic(n_ratings=2000, seed=1).ratings, seed=0)
+            >>> learn = collab_learner(dls, n_factors=8, y_range=(0, 5.5))
+            >>> with learn.distrib_ctx(), learn.no_bar(), learn.no_logging():
+            ...     learn.fit_one_cycle(1)
+        """
+        return working_together(self, timeout)
+
+    def to_detach(self, b, cpu=True, gather=True):
+        """fastai's, of this process alone: each has all rows that are validated, and fastai would join them."""
+        return super().to_detach(b, cpu, gather=False)
 
     def _end_cleanup(self):
         """fastai's, and the last training loss: its graph would go on holding tables as they were before ids came."""
@@ -290,8 +326,9 @@ class LeanLearner(Learner):
             Its path.
         """
         path = self._checkpoint(file, ".safetensors")
-        if not rank_distrib():
-            save_checkpoint(path, self.model, self.opt if with_opt else None)
+        if not (processes().alone and rank_distrib()):
+            write = partial(save_checkpoint, path, self.model, self.opt if with_opt else None)
+            processes().once(write, f"the file {path.name}")
         return path
 
     def load(self, file, device=None, with_opt: bool = True, strict: bool = True, **kwargs):

@@ -1,0 +1,329 @@
+"""`Processes`: those that work on one problem together, each with a copy of data and model; one alone where none were
+started.
+
+A launcher (torchrun, Ray, a cluster's) starts them and says by the environment which is which; `joined` makes one team
+of them. Whatever counts users or rows may then do its own share: `processes()` says how many there are. They all must
+come by the same calls in the same order.
+"""
+
+import atexit
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from hashlib import blake2b
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+__all__ = ["Processes", "ProcessesError", "digest", "joined", "launched", "own_device", "processes"]
+
+T = TypeVar("T")
+STEP = "collabkit"  # of the keys under which processes leave word of why they ended
+GRACE = 2.0  # seconds that such a word is waited for
+
+
+class ProcessesError(RuntimeError):
+    """The processes cannot go on together: one ended, did not answer in time, or has other data than the rest."""
+
+
+class Processes:
+    """`size` processes, of which this is number `rank`.
+
+    What is exchanged is named by `what`, for the message where a process has gone. Every method is called by all
+    processes; where there is one alone none of them does anything.
+
+    Args:
+        rank, size: this one's number, from 0, and how many there are.
+        timeout: seconds after which a process that does not answer is given up.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, timeout: float = 0.0):
+        self.rank, self.size, self.timeout = rank, size, timeout
+
+    alone = property(lambda self: self.size == 1, doc="Whether there is no other process.")
+    first = property(lambda self: self.rank == 0, doc="Whether this is the one that writes and speaks.")
+
+    def __repr__(self) -> str:
+        return f"process {self.rank} of {self.size}"
+
+    def part(self, n: int) -> tuple[int, int]:
+        """Where this process's share of `n` rows begins and ends.
+
+        Example:
+            >>> [Processes(rank, 3).part(8) for rank in range(3)]
+            [(0, 2), (2, 5), (5, 8)]
+        """
+        return n * self.rank // self.size, n * (self.rank + 1) // self.size
+
+    def bounds(self, cost: Tensor) -> list[int]:
+        """Where the shares of rows begin, and the end, so that each process has about the same `cost` `(n,)` in all.
+
+        Example:
+            >>> Processes(0, 2).bounds(torch.tensor([1., 1., 1., 5.]))
+            [0, 3, 4]
+        """
+        done = cost.double().cumsum(0)
+        aims = torch.arange(1, self.size, device=cost.device) * (float(done[-1]) / self.size if len(done) else 0.0)
+        return [0, *torch.searchsorted(done, aims.to(done)).tolist(), len(cost)]
+
+    def sum(self, tensor: Tensor, what: str) -> Tensor:
+        """`tensor`, in place, with those of all processes added up: the same bits in each."""
+        if not self.alone:
+            with self.reaching(what):
+                dist.all_reduce(tensor)
+        return tensor
+
+    def gather(self, rows: Tensor, what: str) -> Tensor:
+        """The `rows` `(n, ...)` of all processes one below the other, each with an `n` of its own."""
+        return torch.cat(self.gather_parts(rows, what))
+
+    def gather_parts(self, rows: Tensor, what: str) -> list[Tensor]:
+        """Likewise, process by process."""
+        if self.alone:
+            return [rows]
+        with self.reaching(what):
+            n = rows.new_tensor([len(rows)], dtype=torch.int64)
+            counts = [torch.empty_like(n) for _ in range(self.size)]
+            dist.all_gather(counts, n)
+            longest = int(torch.cat(counts).max())
+            if longest == 0:
+                return [rows] * self.size
+            mine = rows.new_zeros(longest, *rows.shape[1:])  # all alike long, as NCCL wants them
+            mine[: len(rows)] = rows
+            found = [torch.empty_like(mine) for _ in range(self.size)]
+            dist.all_gather(found, mine)
+        return [part[: int(count)] for part, count in zip(found, counts, strict=True)]
+
+    def fill(self, table: Tensor, bounds: list[int], what: str) -> None:
+        """Put into each process's `table` `(n, ...)` the rows that the others have made: rank r those from `bounds[r]`
+        to `bounds[r + 1]`."""
+        for source in range(self.size if not self.alone else 0):
+            if bounds[source] < bounds[source + 1]:
+                with self.reaching(what):
+                    dist.broadcast(table[bounds[source] : bounds[source + 1]], source)
+
+    def from_first(self, tensors: list[Tensor], what: str) -> None:
+        """Put the first process's values into the `tensors` of all."""
+        for tensor in tensors if not self.alone else ():
+            with self.reaching(what):
+                dist.broadcast(tensor, 0)
+
+    def objects(self, value: T, what: str) -> list[T]:
+        """The values of all processes, which pickle must be able to hold."""
+        if self.alone:
+            return [value]
+        found: list[Any] = [None] * self.size
+        with self.reaching(what):
+            dist.all_gather_object(found, value)
+        return found
+
+    def same(self, facts: Mapping[str, Any], what: str) -> None:
+        """Raise on every process, unless the `facts`, by name, are the same on all.
+
+        Raises:
+            ProcessesError: says which differ, and what each process has.
+        """
+        found = self.objects(dict(facts), what)
+        odd = [name for name in found[0] if any(other.get(name) != found[0][name] for other in found)]
+        if odd or any(other.keys() != found[0].keys() for other in found):
+            told = "; ".join(f"{name} is {_by_rank([other.get(name) for other in found])}" for name in odd)
+            raise ProcessesError(f"the {self.size} processes do not have the same {what}: {told or 'other things'}. "
+                                 "Each must read the same rows in the same order and be given the same arguments, "
+                                 "seed= among them")  # fmt: skip
+
+    def each(self, function: Callable[[], T], what: str) -> T:
+        """What `function()` gives here; where it fails on one process, that error on all of them."""
+        if self.alone:
+            return function()
+        result, error = None, None
+        try:
+            result = function()
+        except Exception as raised:  # told to the others, then raised
+            error = raised
+        told = self.objects(None if error is None else (type(error), str(error)), what)
+        if error is not None:
+            raise error
+        for rank, failure in enumerate(told):
+            if failure is not None:
+                raise _again(*failure, f"process {rank} of {self.size}, {what}")
+        return result  # type: ignore[return-value]
+
+    def once(self, function: Callable[[], T], what: str) -> T:
+        """What the first process's `function()` gives: it alone calls it, all wait, and an error is raised on all."""
+        if self.alone:
+            return function()
+        result = None
+        with _working(Processes()):  # in it nothing is shared
+            try:
+                result = (function() if self.first else None), None
+            except Exception as raised:  # told to the others, then raised
+                result = None, raised
+        value, error = result
+        told = self.objects((value, None if error is None else (type(error), str(error))), what)[0]
+        if error is not None:
+            raise error
+        if told[1] is not None:
+            raise _again(*told[1], f"process 0 of {self.size}, {what}")
+        return told[0]
+
+    def wait(self, what: str) -> None:
+        """Go on when all have come here."""
+        self.objects(None, what)
+
+    def leave(self, error: BaseException) -> None:
+        """Give the others up: they see at once that this process has gone, and why."""
+        if self.alone:
+            return
+        with suppress(Exception):
+            _store().set(f"{STEP}/{self.rank}", f"{type(error).__name__}: {error}"[:500])
+        with suppress(Exception):
+            dist.destroy_process_group()
+
+    @contextmanager
+    def reaching(self, what: str) -> Iterator[None]:
+        """An error of torch's, within, as one that says what happened."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise ProcessesError(
+                f"process {self.rank} of {self.size} could not exchange {what} with the others: {self._why()}. "
+                "Nothing more can be trained here; with checkpoint=, a folder, start all processes again with "
+                f"resume=True (torch said: {str(error).splitlines()[0][:200]})"
+            ) from error
+
+    def _why(self) -> str:
+        """Why a process has gone, as far as it is known."""
+        deadline = time.monotonic() + GRACE
+        while time.monotonic() < deadline:
+            with suppress(Exception):
+                store = _store()
+                for rank in range(self.size):
+                    if rank != self.rank and store.check([f"{STEP}/{rank}"]):
+                        return f"process {rank} ended with {store.get(f'{STEP}/{rank}').decode()}"
+            time.sleep(0.1)
+        return (f"another one ended without a word (it was killed, or ran out of memory), or did not answer for "
+                f"{self.timeout:g} seconds, or was asked for something else")  # fmt: skip
+
+
+_CURRENT = Processes()
+
+
+def processes() -> Processes:
+    """The processes that work together at the moment: this one alone, unless within `joined`."""
+    return _CURRENT
+
+
+def launched() -> tuple[int, int]:
+    """This process's rank and the number of processes, as a launcher says by the environment; `(0, 1)` without one.
+
+    Raises:
+        ValueError: the environment says one and not the other.
+    """
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    size, rank = os.environ.get("WORLD_SIZE"), os.environ.get("RANK")
+    if int(size or 1) > 1 and rank is None:
+        raise ValueError(f"the environment has WORLD_SIZE={size} and no RANK: start the processes by torchrun")
+    return (int(rank or 0), int(size)) if int(size or 1) > 1 else (0, 1)
+
+
+def own_device() -> torch.device | None:
+    """The GPU of a process that a launcher started, by its number on this machine; None without launcher or GPU.
+
+    Raises:
+        ProcessesError: there are fewer GPUs than processes.
+    """
+    place = os.environ.get("LOCAL_RANK")
+    if launched()[1] == 1 or place is None or not torch.cuda.is_available():
+        return None
+    if int(place) >= torch.cuda.device_count():
+        raise ProcessesError(f"process {place} of this machine has no GPU of its own: there are "
+                             f"{torch.cuda.device_count()}. Start as many processes, or hide the GPUs by "
+                             "CUDA_VISIBLE_DEVICES= to train on the CPU")  # fmt: skip
+    torch.cuda.set_device(int(place))
+    return torch.device("cuda", int(place))
+
+
+@contextmanager
+def joined(timeout: float = 600.0) -> Iterator[Processes]:
+    """Within it all processes that a launcher started work together; one alone where there are no others.
+
+    Args:
+        timeout: seconds after which a process that does not answer is given up.
+
+    Raises:
+        ProcessesError: the others do not come, or one of them has gone.
+    """
+    if not timeout > 0:
+        raise ValueError(f"timeout must be seconds, above 0, got {timeout!r}")
+    rank, size = launched()
+    if size == 1 or not _CURRENT.alone:  # or within another one
+        yield _CURRENT
+        return
+    if not dist.is_initialized():
+        _meet(rank, size, timeout)
+    team = Processes(rank, size, timeout)
+    with _working(team):
+        try:
+            yield team
+            team.wait("that they are done")
+        except BaseException as error:
+            team.leave(error)
+            raise
+
+
+def _meet(rank: int, size: int, timeout: float) -> None:
+    """torch's process group: once a process, as a second one would want the same port again."""
+    atexit.register(_part)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    try:
+        dist.init_process_group(backend, rank=rank, world_size=size, timeout=timedelta(seconds=timeout))
+    except (RuntimeError, ValueError) as error:
+        raise ProcessesError(
+            f"process {rank} of {size} did not meet the others within {timeout:g} seconds: start as many as "
+            f"WORLD_SIZE says, by torchrun (torch said: {str(error).splitlines()[0][:200]})"
+        ) from error
+
+
+def _part() -> None:
+    with suppress(Exception):
+        dist.destroy_process_group()
+
+
+def _store():
+    """Where the processes met, and leave word."""
+    return dist.distributed_c10d._get_default_store()
+
+
+def digest(tensors: list[Tensor]) -> str:
+    """Eight letters that differ where a bit does."""
+    digest = blake2b(digest_size=4)
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _working(team: Processes) -> Iterator[None]:
+    global _CURRENT
+    before, _CURRENT = _CURRENT, team
+    try:
+        yield
+    finally:
+        _CURRENT = before
+
+
+def _by_rank(values: list) -> str:
+    return ", ".join(f"{value!r} on process {rank}" for rank, value in enumerate(values))
+
+
+def _again(kind: type[BaseException], text: str, where: str) -> BaseException:
+    """An error of another process: of the same type, where a text makes one."""
+    try:
+        return kind(f"{text} ({where})")
+    except Exception:
+        return ProcessesError(f"{kind.__name__}: {text} ({where})")
