@@ -23,6 +23,7 @@ from . import (
     quality,
     ranking_quality,
     ranking_speed,
+    scale_lists,
     sequence_speed,
     sequences,
     serving,
@@ -34,6 +35,7 @@ from .common import RESULTS, environment
 
 BENCHMARKS = {
     "pick": quality.pick,
+    "scale_lists": scale_lists.lists_to_parquet,
     "quality": quality.test,
     "speed_training": speed.training,
     "speed_time_to_quality": speed.time_to_quality,

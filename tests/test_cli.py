@@ -171,3 +171,10 @@ def test_a_moment_on_the_command_line(folder):
     run("recommend", "timed", "-u", user, "--context", "device=tv", "--context", "timestamp=1998-03-09", cwd=folder)
     assert "column=value" in run("recommend", "timed", "-u", user, "--context", "device", cwd=folder, ok=False)
     assert "the model knows" in run("recommend", "timed", "-u", user, "--context", "place=sofa", cwd=folder, ok=False)
+
+
+def test_recommend_users_of_a_file_to_a_folder(folder):
+    pd.DataFrame({"user": range(1, 30)}).to_parquet(folder / "users.parquet")
+    printed = run("recommend", "model", "--users", "users.parquet", "-k", 3, "--out", "lists", cwd=folder)
+    lists = pd.read_parquet(folder / "lists")
+    assert "lists written to" in printed and lists["user"].nunique() == 29 and list(lists["rank"][:3]) == [1, 2, 3]

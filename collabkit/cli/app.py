@@ -104,16 +104,29 @@ def train(
 def recommend(
     artefact: Artefact,
     user: Users = None,
+    users: Annotated[
+        Path | None, typer.Option(help="Parquet file or folder with the users, of any number; needs --out.")
+    ] = None,
     k: Top = 10,
-    out: Out = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="This .csv or .parquet file, or a new folder of Parquet parts.")
+    ] = None,
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Keep items the user has rated.")] = False,
     context: Annotated[list[str] | None, typer.Option(help=_MOMENT)] = None,
 ) -> None:
-    """The top items of one, several or all users."""
+    """The top items of one, several or all users; block by block where --out is a folder."""
+    streamed = out is not None and out.suffix == ""
+    if users is not None and (user or not streamed):
+        raise ValueError("--users is a file of many users, whose lists are written to a new folder: give --out FOLDER, "
+                         "and no --user")  # fmt: skip
     rec = collabkit.Recommender.load(artefact)
-    users = None if not user else [_id(rec.users, text) for text in user]
+    chosen = None if not user else [_id(rec.users, text) for text in user]
     moment = None if not context else dict(_moment(text) for text in context)
-    _show(rec.recommend(users, k, filter_seen=not include_seen, context=moment), f"Top {k}", out)
+    if streamed:
+        asked = chosen if users is None else users
+        print(f"lists written to {rec.recommend_to(out, asked, k, filter_seen=not include_seen, context=moment)}")
+        return
+    _show(rec.recommend(chosen, k, filter_seen=not include_seen, context=moment), f"Top {k}", out)
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """`collab_learner` and `CollabLearner`: a fastai `Learner` that recommends, evaluates and exports."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
@@ -17,6 +17,7 @@ from collabkit.data.notices import say
 from collabkit.data.prepare import say_unstorable
 from collabkit.models.base import Model, as_model, check_y_range, probe
 from collabkit.serve import Recommender, load_artefact
+from collabkit.serve.streamed import BLOCK
 from collabkit.train.als_defaults import pick_als
 from collabkit.train.callbacks import AlternatingLeastSquares
 from collabkit.train.choose import N_FACTORS, check_ratings, choose_loss, choose_start, other_model, rating_model
@@ -229,6 +230,16 @@ class CollabLearner(LeanLearner):
     def recommend(self, users=None, k: int = 10, **kwargs) -> pd.DataFrame:
         """The top `k` items of each user, or by `history=` of new ones; see `Recommender.recommend`."""
         return self.recommender.recommend(users, k, **kwargs)
+
+    @delegates(Recommender.recommend, but="history")
+    def recommend_batches(self, users=None, k: int = 10, *, block: int = BLOCK, **kwargs) -> Iterator[pd.DataFrame]:
+        """The lists of any number of users, table by table; see `Recommender.recommend_batches`."""
+        return self.recommender.recommend_batches(users, k, block=block, **kwargs)
+
+    @delegates(Recommender.recommend, but="history")
+    def recommend_to(self, folder: str | Path, users=None, k: int = 10, *, block: int = BLOCK, **kwargs) -> Path:
+        """Write the lists of any number of users to a folder of Parquet; see `Recommender.recommend_to`."""
+        return self.recommender.recommend_to(folder, users, k, block=block, **kwargs)
 
     @delegates(Recommender.why)
     def why(self, user=None, item=None, **kwargs) -> pd.DataFrame:
