@@ -23,7 +23,9 @@ from . import (
     quality,
     ranking_quality,
     ranking_speed,
+    scale_data,
     scale_lists,
+    scale_order,
     sequence_speed,
     sequences,
     serving,
@@ -36,6 +38,8 @@ from .common import RESULTS, environment
 BENCHMARKS = {
     "pick": quality.pick,
     "scale_lists": scale_lists.lists_to_parquet,
+    "scale_data": scale_data.from_files_to_epoch,
+    "scale_order": scale_order.block_order,
     "quality": quality.test,
     "speed_training": speed.training,
     "speed_time_to_quality": speed.time_to_quality,

@@ -178,3 +178,15 @@ def test_recommend_users_of_a_file_to_a_folder(folder):
     printed = run("recommend", "model", "--users", "users.parquet", "-k", 3, "--out", "lists", cwd=folder)
     lists = pd.read_parquet(folder / "lists")
     assert "lists written to" in printed and lists["user"].nunique() == 29 and list(lists["rank"][:3]) == [1, 2, 3]
+
+
+def test_train_on_parts_that_are_larger_than_memory(folder):
+    pytest.importorskip("polars")
+    (folder / "parts").mkdir()
+    ratings = pd.read_parquet(folder / "ratings.parquet")
+    for j, rows in enumerate((ratings[:2000], ratings[2000:])):
+        rows.to_parquet(folder / "parts" / f"{j}.parquet")
+    command = ["train", "parts", "--out", "streamed", "--cache", "cache", "--epochs", 1, "--factors", 4]
+    printed = run(*command, "--bs", 64, "--time", "timestamp", "--split", "time", cwd=folder)
+    assert "RMSE" in printed and "artefact written to" in printed
+    assert len(list((folder / "cache").glob("*/3-order.json"))) == 1

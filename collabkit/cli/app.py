@@ -69,6 +69,9 @@ def train(
     bs: Annotated[int | None, typer.Option(help="Rows a batch.", min=1)] = None,
     y_range: Annotated[tuple[float, float] | None, typer.Option(help=_ENDS)] = None,
     context: Annotated[list[str] | None, typer.Option(help=_CONTEXT)] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for encoded columns: reads Parquet that is larger than memory.")
+    ] = None,
     seed: Seed = 42,
 ) -> None:
     """Train a rating model on a file and write the artefact.
@@ -81,11 +84,17 @@ def train(
     from collabkit.serve.artefact import check_target
     from collabkit.train.recipes import rating_recipe
 
-    df = collabkit.datasets.read_interactions(ratings)
     given = {"n_factors": factors, "n_epoch": epochs, "lr": lr, "wd": wd, "bs": bs}
-    recipe = replace(rating_recipe(len(df)), **{k: v for k, v in given.items() if v is not None})
+    if cache is not None:
+        from collabkit.datasets.parquet import head_of, row_count
+
+        df, n_rows = head_of(ratings), row_count(ratings)
+    else:
+        df = collabkit.datasets.read_interactions(ratings)
+        n_rows = len(df)
+    recipe = replace(rating_recipe(n_rows), **{k: v for k, v in given.items() if v is not None})
     check_target(out.resolve())
-    df = with_dates(df, time)
+    df = df if cache is not None else with_dates(df, time)
     columns = name_columns(df, user, item, rating, time, rated=True)
     user, item, rating = columns.user, columns.item, columns.rating
     print(f"columns: user {user!r}, item {item!r}, rating {rating!r}")
@@ -93,7 +102,11 @@ def train(
     named = (text.partition(":") for text in context or ())
     names["context_features"] = {column: kind or None for column, _, kind in named}
     splitter = _splitter(split, valid_pct, seed)
-    dls = collabkit.CollabDataLoaders.from_df(df, **names, seed=seed, splitter=splitter, bs=recipe.bs)
+    names |= {"seed": seed, "splitter": splitter, "bs": recipe.bs}
+    if cache is None:
+        dls = collabkit.CollabDataLoaders.from_df(df, **names)
+    else:
+        dls = collabkit.CollabDataLoaders.from_parquet(ratings, stream=True, cache=cache, **names)
     print(f"{dls.train.dataset}\n{recipe}")
     learn = fit_on_console(dls, recipe, y_range)
     print_evaluation(learn.evaluate())

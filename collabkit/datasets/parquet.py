@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from collabkit.data.notices import MissingError
 
-__all__ = ["PARQUET", "is_hidden", "parquet_parts", "read_schemas", "stream_column"]
+__all__ = ["PARQUET", "head_of", "is_hidden", "parquet_parts", "read_schemas", "row_count", "stream_column"]
 
 PARQUET = (".parquet", ".pq")
 
@@ -30,7 +31,7 @@ def parquet_parts(path: str | Path) -> list[Path]:
         raise FileNotFoundError(f"no such file or folder: {path} (working directory {Path.cwd()})")
     if path.is_file():
         return [path]
-    files = sorted(file for file in path.rglob("*") if file.is_file() and not is_hidden(file, path))
+    files = sorted(file for file in path.rglob("*") if not (file.is_dir() or is_hidden(file, path)))
     parts = [file for file in files if file.suffix.lower() in PARQUET]
     if not parts:
         raise ValueError(f"{path} holds no Parquet file (it holds {len(files)} files); give the folder of the parts")
@@ -82,3 +83,22 @@ def stream_column(path: str | Path, name: str, rows: int) -> Iterator[pa.Chunked
             raise ValueError(f"the part {part} is damaged ({error}); write it again") from error
     if n:
         yield pa.chunked_array(held)
+
+
+def head_of(path: str | Path, rows: int = 10_000) -> pd.DataFrame:
+    """The first rows of a table in Parquet, by which columns that nobody named are found.
+
+    Raises:
+        ValueError: there are none, or a part is damaged.
+    """
+    parts = parquet_parts(path)
+    read_schemas(parts)
+    for part in parts:
+        for batch in pq.ParquetFile(part).iter_batches(rows):
+            return batch.to_pandas()
+    raise ValueError(f"{path} has no rows in {len(parts)} file(s)")
+
+
+def row_count(path: str | Path) -> int:
+    """How many rows a table in Parquet has, by what its files say."""
+    return sum(pq.read_metadata(part).num_rows for part in parquet_parts(path))
