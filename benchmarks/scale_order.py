@@ -16,19 +16,19 @@ EPOCHS, BS, LR = 3, 4096, 1e-2
 def block_order(seeds=(0, 1, 2)) -> None:
     """BPR, ML-1M in the NCF protocol: the training loss of each epoch, and NDCG@10 among the given negatives.
 
-    The file has a million rows and is read through a buffer of a sixteenth of them, as one of a hundred million would
-    through six million, in blocks of 256 and of 1,024 rows, which are of a few users each.
+    The file has a million rows, sorted by user, and is read through a buffer of a sixteenth of them, in blocks of
+    1,024 rows, of some six users each: all rows of a block at once, or dealt to sixteen passes.
     """
     train, test, negatives = ncf_parts()
     rows = []
     for seed in seeds:
-        for what, block in (("full permutation", 0), ("blocks of 256", 256), ("blocks of 1,024", 1024)):
+        for what, passes in (("full permutation", 0), ("1 pass", 1), ("16 passes", 16)):
             dls = CollabDataLoaders.from_dfs(train, test, feedback="implicit", n_neg=1, bs=BS, seed=seed)
             learn = collab_learner(dls, n_factors=32, loss_func="bpr")
-            plan, n = loader.Loader._plan, len(dls.train.dataset)
+            plan = loader.Loader._plan
             try:
-                if block:
-                    loader.Loader._plan = lambda self, block=block: (_order(self, block, n), self._sizes())
+                if passes:
+                    loader.Loader._plan = lambda self, passes=passes: (_order(self, passes), self._sizes())
                 with learn.no_bar(), learn.no_logging():
                     learn.fit(EPOCHS, LR, wd=0.1)
             finally:
@@ -41,7 +41,7 @@ def block_order(seeds=(0, 1, 2)) -> None:
     write("scale_order", rows)
 
 
-def _order(self, block: int, n: int):
+def _order(self, passes: int):
     if not self.shuffle:
         return torch.arange(self.n)
-    return BlockOrder(self.n, self._seed(self.epoch, 0), block=block, buffer=n // 16)
+    return BlockOrder(self.n, self._seed(self.epoch, 0), passes=passes, buffer=self.n // 16)

@@ -132,7 +132,7 @@ def test_whole_users_and_every_row_once_an_epoch(tmp_path):
     assert torch.equal(users.bincount(minlength=train.n_users), train.counts("user"))
 
 
-@pytest.mark.parametrize("n, block, buffer", [(1, 4, 8), (10, 4, 8), (1000, 7, 50), (1024, 16, 128), (97, 200, 64)])
+@pytest.mark.parametrize("n, block, buffer", [(1, 4, 8), (10, 4, 8), (1000, 8, 50), (1024, 16, 128), (97, 256, 64)])
 def test_block_orders_are_permutations(n, block, buffer):
     order = BlockOrder(n, 3, block=block, buffer=buffer)
     whole = order[0:n]
@@ -143,6 +143,8 @@ def test_block_orders_are_permutations(n, block, buffer):
         assert not torch.equal(BlockOrder(n, 4, block=block, buffer=buffer)[0:n], whole)
         far = (whole.diff().abs() > block).double().mean()
         assert far > 0.7
+        spread = torch.stack([part.double().histc(8, 0, n) for part in whole.chunk(4)])
+        assert (spread > 0.5 * n / 32).all()  # each quarter of the epoch has rows of each part of the file
 
 
 def test_pairs_beyond_32_bits_are_found(tmp_path):

@@ -330,7 +330,8 @@ class CollabLearner(LeanLearner):
 def collab_learner(
     dls: CollabDataLoaders, n_factors: int = N_FACTORS, use_nn: bool = False, emb_szs=None, layers=None,
     config: Mapping | None = None, y_range: tuple[float, float] | None = None, loss_func=None, *, model=None,
-    seed: int | None = None, wd_on: str = "factors", start: str | None = None, **kwargs,
+    seed: int | None = None, wd_on: str = "factors", start: str | None = None, sparse: bool | str | None = None,
+    **kwargs,
 ) -> CollabLearner:  # fmt: skip
     """A learner for ratings or for implicit feedback, with fastai's signature and defaults.
 
@@ -361,7 +362,11 @@ def collab_learner(
         start: where the first fit by gradient begins: `'als'`, at the rows that `fit_als()` gives, or
             `'random'`. Default `'als'` for a new dot-product model of implicit feedback without side features, where
             neither `loss_func` nor `init_std` is named.
-        **kwargs: options of the model (`ps`, `embed_p`, `init_std`, `sparse`, `similarity`, ...), and fastai's
+        sparse: which tables have sparse gradients, so that a training step costs what its batch touches: True, False,
+            or `'auto'`, the default of a new model without `opt_func`: those of at least 100,000 rows. Weight decay,
+            which is decoupled, then reaches a row when a batch does, and no momentum moves the others; see
+            `optim.LazyAdamW`.
+        **kwargs: options of the model (`ps`, `embed_p`, `init_std`, `similarity`, ...), and fastai's
             `Learner` arguments (`metrics`, `cbs`, `lr`, `wd`, `opt_func`, `path`, ...).
 
     Raises:
@@ -381,6 +386,11 @@ def collab_learner(
             model = rating_model(dls, n_factors, use_nn, **given, options=kwargs)
         else:
             model = other_model(dls, model, n_factors, use_nn, **given, options=kwargs)
+    if as_model(model) is not None and (is_new or sparse is not None):
+        usual = "auto" if kwargs.get("opt_func") is None else False  # others may not take such gradients
+        model.set_sparse(usual if sparse is None else sparse)
+    elif sparse is not None:
+        raise ValueError(f"sparse= is for collabkit's models, got {type(model).__name__}")
     start = choose_start(dls, model, start, named or not is_new)
     loss_func = choose_loss(dls, loss_func, model)
     if as_model(model) is not None:
@@ -419,6 +429,8 @@ def load_learner(
         FileNotFoundError, BundleError: see `serve.load_artefact`.
     """
     model, data, _ = load_artefact(folder, models)
+    if not model.sparse and kwargs.get("opt_func") is None:
+        model.set_sparse("auto")
     word = "explicit" if data.rated else "implicit"
     feedback = read_feedback(word, n_neg=n_neg, negatives=negatives, by_user=by_user)
     options = {"path": path, "seed": 0, "bs": bs, "val_bs": val_bs, "device": device}

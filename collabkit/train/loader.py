@@ -25,7 +25,8 @@ class Loader:
     """Batches of rows in an order: every row exactly once an epoch.
 
     An epoch is one permutation, of files that of `BlockOrder`. It depends on `seed` and the number of epochs run so far
-    alone; so do the negatives that are drawn. Without `shuffle` both are always the same, so that validation losses can be compared. No batch has
+    alone; so do the negatives that are drawn. Without `shuffle` both are always the same, so that validation losses can
+    be compared. No batch has
     one row beside larger ones (batch normalisation could not train on it): a single left-over row joins the last full
     batch.
 

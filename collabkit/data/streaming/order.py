@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
@@ -55,7 +56,7 @@ def sort_buckets(cache: Cache, counts: np.ndarray, n_items: int, names: list[str
     raw = {name: cache.open(f"raw.{name}", TYPES[name]) for name in names}
     files = {name: cache.new(name, TYPES[name], int(starts[-1])) for name in names}
     writer, at = _Pairs(cache, int(starts[-1]), n_users, n_items), 0
-    for first, stop in zip(starts[:-1], starts[1:], strict=True):
+    for first, stop in pairwise(starts):
         part = {name: np.asarray(column[first:stop]) for name, column in raw.items()}
         order = np.lexsort((part["time"], part["user"])) if "time" in part else _stable(part["user"])
         part = {name: column[order] for name, column in part.items()}
