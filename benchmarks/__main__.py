@@ -23,6 +23,10 @@ from . import (
     quality,
     ranking_quality,
     ranking_speed,
+    scale_data,
+    scale_lists,
+    scale_order,
+    scale_steps,
     sequence_speed,
     sequences,
     service,
@@ -36,6 +40,10 @@ from .common import RESULTS, environment
 
 BENCHMARKS = {
     "pick": quality.pick,
+    "scale_lists": scale_lists.lists_to_parquet,
+    "scale_data": scale_data.from_files_to_epoch,
+    "scale_order": scale_order.block_order,
+    "scale_steps": scale_steps.steps,
     "quality": quality.test,
     "speed_training": speed.training,
     "speed_time_to_quality": speed.time_to_quality,

@@ -171,3 +171,22 @@ def test_a_moment_on_the_command_line(folder):
     run("recommend", "timed", "-u", user, "--context", "device=tv", "--context", "timestamp=1998-03-09", cwd=folder)
     assert "column=value" in run("recommend", "timed", "-u", user, "--context", "device", cwd=folder, ok=False)
     assert "the model knows" in run("recommend", "timed", "-u", user, "--context", "place=sofa", cwd=folder, ok=False)
+
+
+def test_recommend_users_of_a_file_to_a_folder(folder):
+    pd.DataFrame({"user": range(1, 30)}).to_parquet(folder / "users.parquet")
+    printed = run("recommend", "model", "--users", "users.parquet", "-k", 3, "--out", "lists", cwd=folder)
+    lists = pd.read_parquet(folder / "lists")
+    assert "lists written to" in printed and lists["user"].nunique() == 29 and list(lists["rank"][:3]) == [1, 2, 3]
+
+
+def test_train_on_parts_that_are_larger_than_memory(folder):
+    pytest.importorskip("polars")
+    (folder / "parts").mkdir()
+    ratings = pd.read_parquet(folder / "ratings.parquet")
+    for j, rows in enumerate((ratings[:2000], ratings[2000:])):
+        rows.to_parquet(folder / "parts" / f"{j}.parquet")
+    command = ["train", "parts", "--out", "streamed", "--cache", "cache", "--epochs", 1, "--factors", 4]
+    printed = run(*command, "--bs", 64, "--time", "timestamp", "--split", "time", cwd=folder)
+    assert "RMSE" in printed and "artefact written to" in printed
+    assert len(list((folder / "cache").glob("*/3-order.json"))) == 1

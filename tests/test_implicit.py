@@ -750,11 +750,6 @@ def test_a_class_without_factors_can_be_the_model():
         collab_learner(dls, 12, model=Fixed)
 
 
-def test_sparse_towers_have_no_layers():
-    with pytest.raises(ValueError, match="sparse=True is for tables alone"):
-        TwoTower(4, 4, 8, layers=[8], sparse=True)
-
-
 def test_two_tables_keep_the_first_event_in_time():
     train = pd.DataFrame({"user": [1, 1, 2, 2, 3], "item": [1, 1, 1, 2, 2], "time": [9, 1, 2, 3, 4]})
     valid = pd.DataFrame({"user": [3, 1], "item": [1, 1], "time": [5, 6]})

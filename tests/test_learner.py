@@ -474,10 +474,10 @@ def test_options_reach_the_dot_model():
     [
         ({"config": {"ps": 0.1}}, ValueError, r"config= is for use_nn=True; the dot-product model has no \['ps'\]"),
         ({"config": {"bn_cont": True}, "use_nn": True}, ValueError, "config= has no option bn_cont; it takes ps"),
-        ({"ps": 0.1}, ValueError, "no option ps; it takes init_std, sparse"),
+        ({"ps": 0.1}, ValueError, "no option ps; it takes init_std, id_dropout"),
         ({"layers": [10]}, ValueError, "no option layers"),
         ({"emb_szs": [3, 4]}, ValueError, "no option emb_szs"),
-        ({"use_nn": True, "sparse": True}, ValueError, "no option sparse"),
+        ({"sparse": "always"}, ValueError, "sparse must be True, False or 'auto'"),
         ({"valid_idx": [1]}, TypeError, "valid_idx"),
         ({"n_factor": 10}, TypeError, "n_factor"),
         ({"y_range": (2, 5.5)}, ValueError, r"training ratings lie outside y_range=\(2.*run from 1 to 5"),
@@ -502,15 +502,14 @@ def test_ratings_on_the_ends_of_the_range_are_taken():
     assert collab_learner(make_dls(), y_range=(1, 5)).model.y_range == (1.0, 5.0)
 
 
-def test_sparse_tables_train_with_an_optimiser_that_takes_them():
-    learn = make_learner("dot", sparse=True)
-    learn.fit_one_cycle(8, 2e-2)
-    assert isinstance(learn.opt.opt, torch.optim.SparseAdam)
-    rmse = learn.evaluate(n_boot=5).loc["RMSE"]
-    assert rmse["value"] < 0.99 * rmse["global mean"]
-    with pytest.raises(ValueError, match="SparseAdam, which has no weight decay"):
-        learn.fit_one_cycle(1, 1e-2, wd=0.1)
-    learn.fit_one_cycle(1, 1e-2, wd=0.0)
+@pytest.mark.parametrize("kind", ["dot", "nn"])
+def test_sparse_tables_learn_what_dense_ones_do(kind):
+    sparse, dense = (make_learner(kind, sparse=value) for value in (True, False))
+    for learn in (sparse, dense):
+        learn.fit_one_cycle(5, 2e-2, wd=0.1)
+    assert sparse.model.sparse and not dense.model.sparse
+    first, second = (learn.evaluate(n_boot=5).loc["RMSE"] for learn in (sparse, dense))
+    assert first["value"] < 0.99 * first["global mean"] and abs(first["value"] - second["value"]) < 0.05
 
 
 # --- models written by hand ------------------------------------------------------------------------------------------

@@ -326,8 +326,6 @@ def test_models_that_take_no_features():
     dls = make_dls(items=FILMS)
     with pytest.raises(TypeError, match="Plain takes no side features"):
         collab_learner(dls, model=Plain)
-    with pytest.raises(ValueError, match="sparse=True is for tables alone"):
-        collab_learner(dls, sparse=True, y_range=Y_RANGE)
     with pytest.raises(ValueError, match="id_dropout must lie in"):
         collab_learner(dls, id_dropout=1.0, y_range=Y_RANGE)
     with pytest.raises(ValueError, match="feature_szs names features"):

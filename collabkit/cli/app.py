@@ -70,6 +70,9 @@ def train(
     bs: Annotated[int | None, typer.Option(help="Rows a batch.", min=1)] = None,
     y_range: Annotated[tuple[float, float] | None, typer.Option(help=_ENDS)] = None,
     context: Annotated[list[str] | None, typer.Option(help=_CONTEXT)] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for encoded columns: reads Parquet that is larger than memory.")
+    ] = None,
     seed: Seed = 42,
     nproc: Annotated[int, typer.Option(help="Processes that share each batch; --bs is that of all.", min=1)] = 1,
 ) -> None:
@@ -90,11 +93,17 @@ def train(
     from collabkit.serve.artefact import check_target
     from collabkit.train.recipes import rating_recipe
 
-    df = collabkit.datasets.read_interactions(ratings)
     given = {"n_factors": factors, "n_epoch": epochs, "lr": lr, "wd": wd, "bs": bs}
-    recipe = replace(rating_recipe(len(df)), **{k: v for k, v in given.items() if v is not None})
+    if cache is not None:
+        from collabkit.datasets.parquet import head_of, row_count
+
+        df, n_rows = head_of(ratings), row_count(ratings)
+    else:
+        df = collabkit.datasets.read_interactions(ratings)
+        n_rows = len(df)
+    recipe = replace(rating_recipe(n_rows), **{k: v for k, v in given.items() if v is not None})
     check_target(out.resolve())
-    df = with_dates(df, time)
+    df = df if cache is not None else with_dates(df, time)
     columns = name_columns(df, user, item, rating, time, rated=True)
     user, item, rating = columns.user, columns.item, columns.rating
     first = launched()[0] == 0
@@ -104,7 +113,11 @@ def train(
     named = (text.partition(":") for text in context or ())
     names["context_features"] = {column: kind or None for column, _, kind in named}
     splitter = _splitter(split, valid_pct, seed)
-    dls = collabkit.CollabDataLoaders.from_df(df, **names, seed=seed, splitter=splitter, bs=recipe.bs)
+    names |= {"seed": seed, "splitter": splitter, "bs": recipe.bs}
+    if cache is None:
+        dls = collabkit.CollabDataLoaders.from_df(df, **names)
+    else:
+        dls = collabkit.CollabDataLoaders.from_parquet(ratings, stream=True, cache=cache, **names)
     speak(f"{dls.train.dataset}\n{recipe}")
     learn = fit_on_console(dls, recipe, y_range)
     with learn.distrib_ctx():
@@ -118,16 +131,29 @@ def train(
 def recommend(
     artefact: Artefact,
     user: Users = None,
+    users: Annotated[
+        Path | None, typer.Option(help="Parquet file or folder with the users, of any number; needs --out.")
+    ] = None,
     k: Top = 10,
-    out: Out = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="This .csv or .parquet file, or a new folder of Parquet parts.")
+    ] = None,
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Keep items the user has rated.")] = False,
     context: Annotated[list[str] | None, typer.Option(help=_MOMENT)] = None,
 ) -> None:
-    """The top items of one, several or all users."""
+    """The top items of one, several or all users; block by block where --out is a folder."""
+    streamed = out is not None and out.suffix == ""
+    if users is not None and (user or not streamed):
+        raise ValueError("--users is a file of many users, whose lists are written to a new folder: give --out FOLDER, "
+                         "and no --user")  # fmt: skip
     rec = collabkit.Recommender.load(artefact)
-    users = None if not user else [_id(rec.users, text) for text in user]
+    chosen = None if not user else [_id(rec.users, text) for text in user]
     moment = None if not context else dict(_moment(text) for text in context)
-    _show(rec.recommend(users, k, filter_seen=not include_seen, context=moment), f"Top {k}", out)
+    if streamed:
+        asked = chosen if users is None else users
+        print(f"lists written to {rec.recommend_to(out, asked, k, filter_seen=not include_seen, context=moment)}")
+        return
+    _show(rec.recommend(chosen, k, filter_seen=not include_seen, context=moment), f"Top {k}", out)
 
 
 @app.command()

@@ -15,6 +15,7 @@ from collabkit.data.frames import Source
 from collabkit.data.interactions import Interactions
 from collabkit.data.query import Query
 from collabkit.data.runs import Runs
+from collabkit.data.stored import together
 from collabkit.data.vocab import Vocab
 
 __all__ = ["Dataset"]
@@ -97,6 +98,8 @@ class Dataset:
     @cached_property
     def seen(self) -> Runs:
         """Those, and the items of the validation rows."""
+        if self._whole is not None and self.folded is None and self.disliked is None:
+            return self._whole.pairs
         return self.known if self.valid is None else self.known.union(self.valid.pairs)
 
     def hidden(self, filter_seen: bool | str = True, *, is_valid: bool = False) -> Runs | None:
@@ -141,7 +144,21 @@ class Dataset:
 
     @cached_property
     def _known(self) -> Interactions:
+        if self._whole is not None and self.folded is None:
+            return self._whole
         return self.trained if self.valid is None else joined(*self.parts)
+
+    @property
+    def _whole(self) -> Interactions | None:
+        """The training and validation rows as one table, where it is stored."""
+        return together(self.train, self.valid)
+
+    @property
+    def events(self) -> Interactions:
+        """The training and validation rows."""
+        if self.valid is None:
+            return self.train
+        return self._whole if self._whole is not None else self.train.concat(self.train, self.valid)
 
     def item_ages(self, *, is_valid: bool) -> Tensor:
         """Days `(n_items,)` float64 from each item's first known event to the latest known one.
@@ -280,5 +297,5 @@ def joined(*parts: Interactions | None) -> Interactions:
         return parts[0]
     if parts[0].time is not None:
         parts = [replace(p, time=torch.full((len(p),), LATEST)) if p.time is None else p for p in parts]
-    rows = Interactions.concat(*parts)
+    rows = parts[0].concat(*parts)
     return rows if rows.confidence is None or rows.count is None else rows.with_counts(rows.count, rows.confidence)

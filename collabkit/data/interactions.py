@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -130,6 +131,8 @@ class Interactions:
     contexts: Context | None = None
     count: Tensor | None = None
     confidence: Confidence | None = None
+
+    stored: ClassVar[bool] = False  # whether the columns are mapped files, see `data.stored`
 
     @classmethod
     def from_df(

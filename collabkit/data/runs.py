@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -23,7 +23,7 @@ class Runs:
 
     Args:
         start: `(n + 1,)` int64.
-        values: `(m,)` int64.
+        values: `(m,)` int64; int32 where they are a mapped file, of which no copy as large is made.
         width: the values lie in `0..width - 1`; what takes runs for sets of pairs (`union`, `without`, `find`) and for
             a matrix needs it.
         weight: `(m,)` numbers that go with the values, e.g. ratings, or None.
@@ -62,6 +62,11 @@ class Runs:
         runs.__dict__.update(keys=keys, rows=torch.from_numpy(rows))
         return runs
 
+    @property
+    def mapped(self) -> bool:
+        """Whether the values are a file: too many for arrays as long as they are."""
+        return self.values.dtype == torch.int32
+
     def __len__(self) -> int:
         return len(self.start) - 1
 
@@ -94,7 +99,7 @@ class Runs:
             start = self.start[rows.start : rows.stop + 1]
             part = slice(int(start[0]), int(start[-1]))
             weight = None if self.weight is None else self.weight[part]
-            return Runs(start - start[0], self.values[part], self.width, weight)
+            return Runs(start - start[0], self.values[part].long(), self.width, weight)
         rows = torch.as_tensor(rows, device=self.start.device)
         return self.spans(self.start[rows], self.start[rows + 1])
 
@@ -104,7 +109,7 @@ class Runs:
         start = _starts(lengths)
         owner = torch.repeat_interleave(torch.arange(len(lengths), device=start.device), lengths)
         at = (first - start[:-1])[owner] + torch.arange(len(owner), device=start.device)
-        runs = Runs(start, self.values[at], self.width, None if self.weight is None else self.weight[at])
+        runs = Runs(start, self.values[at].long(), self.width, None if self.weight is None else self.weight[at])
         runs.__dict__["rows"] = owner
         return runs
 
@@ -146,12 +151,33 @@ class Runs:
 
     def find(self, rows, values) -> tuple[np.ndarray, np.ndarray]:
         """For pairs `(m,)`: where each is or would be among these sorted ones, and whether it is there."""
+        if self.mapped:
+            rows, values = torch.as_tensor(rows), torch.as_tensor(values)
+            at = self.start[rows] + self.count_below(rows, values - 1)
+            there = at < self.start[rows + 1]
+            there[there.clone()] = self.values[at[there]] == values[there]
+            return at.numpy(), there.numpy()
         keys = np.asarray(rows) * self.width + np.asarray(values)
         at = np.searchsorted(self.keys, keys)
         there = np.zeros(len(keys), dtype=bool)
         inside = at < len(self.keys)
         there[inside] = self.keys[at[inside]] == keys[inside]
         return at, there
+
+    def count_below(self, rows: Tensor, most: Tensor, key: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
+        """How many `(b, ...)` values of each of the `rows` `(b, ...)` are at most `most` `(b, ...)`, by bisection.
+
+        The values of a row ascend, or what `key` makes of values and their places in `values` does.
+        """
+        first = self.start[rows]
+        low, high = first.clone(), self.start[rows + 1]
+        for _ in range(int((high - low).amax()).bit_length() if low.numel() else 0):
+            middle = (low + high) >> 1
+            at = middle.clamp(max=max(len(self.values) - 1, 0))
+            value = self.values[at] if key is None else key(self.values[at].long(), at)
+            right = (value <= most) & (middle < high)
+            low, high = torch.where(right, middle + 1, low), torch.where(right, high, middle)
+        return low - first
 
     def union(self, *others: Runs) -> Runs:
         """These sorted pairs and those of `others`."""
@@ -169,7 +195,25 @@ class Runs:
 
     def transposed(self) -> Runs:
         """The rows that have each value, ascending."""
+        if self.mapped and self.weight is None:
+            return self._counted()
         return Runs.group(self.values, self.rows, self.width, width=len(self), weight=self.weight)
+
+    def _counted(self) -> Runs:
+        """The same of mapped pairs, by counting, a bounded number of them at once, in four bytes a pair."""
+        n, step, at = len(self.values), 2**22, 0
+        counts = torch.zeros(self.width, dtype=torch.int64)
+        for part in self.values.split(step):
+            counts += torch.bincount(part, minlength=self.width)
+        start = _starts(counts)
+        found, place = torch.empty(n, dtype=torch.int32), start[:-1].clone()
+        for part in self.values.split(step):
+            rows = torch.searchsorted(self.start, torch.arange(at, at + len(part)), right=True) - 1
+            mine = Runs.group(part, rows, self.width)
+            within = torch.arange(len(part)) - mine.start[mine.rows]
+            found[place[mine.rows] + within] = mine.values.int()
+            place, at = place + mine.lengths, at + len(part)
+        return Runs(start, found, len(self))
 
     def matrix(self, weight: Tensor | None = None) -> Tensor:
         """The sparse `(n, width)` matrix with `weight` `(m,)`, default ones, at the pairs."""

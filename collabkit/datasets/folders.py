@@ -9,10 +9,9 @@ import pyarrow.dataset
 import pyarrow.parquet
 
 from .grouplens import movielens, movielens_name
+from .parquet import PARQUET, is_hidden
 
 __all__ = ["read_folder"]
-
-_PARQUET = (".parquet", ".pq")
 
 
 def read_folder(folder: Path, readers: Mapping[str, Callable[[Path], pd.DataFrame]]) -> pd.DataFrame:
@@ -25,12 +24,12 @@ def read_folder(folder: Path, readers: Mapping[str, Callable[[Path], pd.DataFram
     Raises:
         ValueError: no table, files of several kinds, several atomic files, or parts with other columns.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not _is_hidden(path, folder))
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not is_hidden(path, folder))
     by_kind: dict[str, list[Path]] = {}
     for file in files:
         kind = next((s.lower() for s in reversed(file.suffixes) if s.lower() in readers), None)
         if kind is not None:
-            by_kind.setdefault(".parquet" if kind in _PARQUET else kind, []).append(file)
+            by_kind.setdefault(".parquet" if kind in PARQUET else kind, []).append(file)
     if (table := _movielens(folder)) is not None:
         return table
     tables = {kind: found for kind, found in by_kind.items() if kind in (".parquet", ".csv", ".tsv", ".inter")}
@@ -45,10 +44,6 @@ def read_folder(folder: Path, readers: Mapping[str, Callable[[Path], pd.DataFram
             f"{folder} is a folder of {len(parts)} atomic files of interactions ({names}): read one of them"
         )
     return _parquet(folder, parts) if kind == ".parquet" else _separated(parts, readers[kind])
-
-
-def _is_hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
 
 
 def _movielens(folder: Path) -> pd.DataFrame | None:

@@ -20,7 +20,7 @@ __all__ = ["compare"]
 def compare(
     models: Sequence, *, names: Sequence[str] | None = None, k: int | Iterable[int] = 10,
     metrics: Iterable | None = None, candidates=None, on="valid", threshold: float | None = None, n_boot: int = 1000,
-    seed: int = 0, max_memory: int | str = "512MB", filter_seen: bool | str = True,
+    seed: int = 0, max_memory: int | str = "512MB", filter_seen: bool | str = True, n_users: int | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Ranking metrics of several models on the same users, relevant items and candidates.
 
@@ -28,7 +28,8 @@ def compare(
         models: learners, `Recommender`s and baselines; a baseline that is not fitted is fitted on the training part of
             the first model that is.
         names: what to call them; default the class names, numbered where several are alike.
-        k, metrics, candidates, on, threshold, n_boot, seed, max_memory, filter_seen: as of `Recommender.evaluate`.
+        k, metrics, candidates, on, threshold, n_boot, seed, max_memory, filter_seen, n_users: as of
+            `Recommender.evaluate`.
 
     Returns:
         DataFrame with index `(metric, model)` and columns `value`, `low`, `high` (95 %), `difference` (to the first
@@ -45,7 +46,8 @@ def compare(
     metric_names, ks = check_metrics(metrics), check_ks(k)
     given = _with_data(list(models))
     labels = _labels(models, names)
-    task = RankingTask.make(given[0][1], on, candidates=candidates, threshold=threshold, filter_seen=filter_seen)
+    options = {"threshold": threshold, "filter_seen": filter_seen, "n_users": n_users, "seed": seed}
+    task = RankingTask.make(given[0][1], on, candidates=candidates, **options)
     if len(task) == 0:
         raise ValueError("the evaluated rows hold no relevant item of a known user; there is nothing to compare on")
     tables, first = [], None

@@ -35,11 +35,12 @@ def evaluate(
     model: Model, data: Dataset, on="valid", *, k: int | Iterable[int] = 10, metrics: Iterable | None = None,
     candidates=None, by: str | None = None, threshold: float | None = None, n_boot: int = 1000, seed: int = 0,
     max_memory: int | str = "512MB", tilt: Tilt | None = None, diversity: Diversity | None = None,
-    filter_seen: bool | str = True,
+    filter_seen: bool | str = True, n_users: int | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Rating errors and ranking metrics of a model on held-out rows; see `Recommender.evaluate`."""
     test = held_out(data, on)
-    task = RankingTask.make(data, on, candidates=candidates, threshold=threshold, test=test, filter_seen=filter_seen)
+    options = {"threshold": threshold, "test": test, "filter_seen": filter_seen, "n_users": n_users, "seed": seed}
+    task = RankingTask.make(data, on, candidates=candidates, **options)
     common, lean = {"by": by, "n_boot": n_boot, "seed": seed}, {"tilt": tilt, "diversity": diversity}
     with answering(model):
         table = evaluate_ranking(model, task, k=k, metrics=metrics, max_memory=max_memory, **lean, **common)

@@ -22,6 +22,7 @@ from collabkit.data.runs import Runs
 from collabkit.data.unique import sorted_unique
 from collabkit.evaluate import metrics
 from collabkit.evaluate.candidates import Lists, SampledCandidates, given_items, given_pairs
+from collabkit.evaluate.draw import drawn_rows
 from collabkit.evaluate.lists import LIST_METRICS, ItemFacts
 from collabkit.evaluate.references import PopularityRanks
 from collabkit.models.base import Model
@@ -141,6 +142,7 @@ class RankingTask:
     def make(
         cls, data: Dataset, on="valid", *, candidates: SampledCandidates | pd.DataFrame | Iterable | None = None,
         threshold: float | None = None, test: Interactions | None = None, filter_seen: bool | str = True,
+        n_users: int | None = None, seed: int = 0,
     ) -> RankingTask:  # fmt: skip
         """The task that held-out rows set.
 
@@ -157,10 +159,11 @@ class RankingTask:
             filter_seen: which seen items are no candidates, unless the evaluated rows hold them: True: those of the
                 training part and, of a table, of the validation part; `'train'`: those of the training part alone;
                 False: none.
+            n_users, seed: ask so many of the users alone, drawn by `seed`; see `draw.drawn_rows`.
 
         Raises:
             TypeError: `candidates` is something else.
-            ValueError: `threshold` for events without ratings.
+            ValueError: `threshold` for events without ratings; `n_users` < 1.
             ValueError, KeyError: see `candidates.given_items` and `candidates.given_pairs`.
         """
         test = held_out(data, on) if test is None else test
@@ -176,11 +179,13 @@ class RankingTask:
                 "table of the rows that are, e.g. evaluate(on=test[test['rating'] >= 4])"
             )
         threshold = default_threshold(data.train) if threshold is None else finite("threshold", threshold)
-        rows = _relevant_rows(test, threshold)
+        rows, label, drawn = drawn_rows(_relevant_rows(test, threshold), n_users, seed)
         title = {True: "seen items hidden", False: "no items hidden"}.get(filter_seen, "training items hidden")
         title += " but those evaluated" if repeated and filter_seen else ""
         title = title if test.rating is None else f"relevant: {data.columns.rating} >= {threshold:g}; {title}"
         relevant, options = _competitors(candidates, data.train, test, rows.pairs, hidden)
+        options["label"] = " ".join(filter(None, [options.get("label"), label]))
+        title = "; ".join(filter(None, [title, drawn]))
         options |= {"context": _moments(rows), "title": title, "rows": rows, "is_valid": is_valid}
         return cls(data, relevant.rows, relevant.values, hidden, **options)
 

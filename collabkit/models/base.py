@@ -20,6 +20,7 @@ from collabkit.models.feature_rows import tie_shared
 from collabkit.models.scorers import DotScorer, ItemTable, PairScorer, Scorer, parse_memory
 from collabkit.models.sides import Side
 from collabkit.models.sparse_dot import row_dots
+from collabkit.models.table import is_sparse
 
 __all__ = [
     "Model", "DotModel", "answering", "as_model", "check_y_range", "evaluating", "make_for", "option_names", "probe",
@@ -50,7 +51,6 @@ class Model(nn.Module):
     ordered = False  # whether the order of a history tells it something
     joins = "sum"  # how the features' part meets the id's: added to it, or 'concat'
     user_joins: str | None = None  # likewise on the user side alone, where that is another
-    sparse = False  # whether the tables have sparse gradients
     by_fit = False  # whether it is fitted by its own `fit(dls)` rather than by a learner
     joined = False  # whether it is put together from trained models and learns nothing itself
     als: dict | None = None  # the options of the alternating least squares that its tables are the solution of
@@ -143,6 +143,33 @@ class Model(nn.Module):
         if features.context is not None:
             self.context = ContextRows(features.context, self.user_side.row_widths, joins=by_user, **options)
             self.needs = check_needs(dict.fromkeys([*self.needs, "context"]))
+
+    def set_sparse(self, sparse: bool | str = "auto") -> "Model":
+        """Say which tables have sparse gradients: then a training step costs what its batch touches.
+
+        Those of ids and of features with many categories have, not the weights of a network beside them. It is of
+        training alone: answers are the same. Dense steps are quicker for small tables, as they need no sorting.
+
+        Args:
+            sparse: True for all, False for none, `'auto'` for tables of at least `table.SPARSE_ROWS` rows.
+
+        Raises:
+            ValueError: `sparse` is none of the three.
+        """
+        if not isinstance(sparse, bool) and sparse != "auto":
+            raise ValueError(f"sparse must be True, False or 'auto', got {sparse!r}")
+        for side in self.sides:
+            for table in side.tables:
+                table.sparse = is_sparse(sparse, table.num_embeddings)
+            for field in side.features.fields if side.features is not None else ():
+                field.sparse = field.can_be_sparse and is_sparse(sparse, field.field.size)
+        return self
+
+    @property
+    def sparse(self) -> bool:
+        """Whether all tables of ids have sparse gradients."""
+        tables = [table for side in self.sides for table in side.tables]
+        return bool(tables) and all(table.sparse for table in tables)
 
     sides = property(lambda self: (self.user_side, self.item_side), doc="The user side and the item side.")
     users = property(lambda self: self.user_side.vocab, doc="The users' ids, a `Vocab`, where they are known.")
@@ -291,7 +318,8 @@ class Model(nn.Module):
             own = (vectors * self.item_vectors(positives)).sum(-1, keepdim=True)
             return torch.cat([own, vectors @ self.item_vectors(negatives).T], dim=1)
         items = torch.cat([positives[:, None], negatives], dim=1)
-        if self.sparse or items.numel() < self.n_items:  # a few rows of a large table
+        sparse = any(table.sparse for table in self.item_side.tables)
+        if sparse or items.numel() < self.n_items:  # a few rows of a large table
             return torch.einsum("bd,bnd->bn", vectors, self.item_vectors(items))
         return row_dots(vectors, self.item_vectors(torch.arange(self.n_items, device=items.device)), items)
 

@@ -21,8 +21,8 @@ class CollFilter(DotModel):
         n_factors: length d of the factor vectors.
         y_range: `(low, high)` of the ratings, a little wider than the scale, e.g. `(0, 5.5)`; None gives logits.
         init_std: standard deviation of the initial factors and biases.
-        sparse: sparse gradients for the tables, so that a step costs what its batch touches; needs an optimiser
-            that takes them (`torch.optim.SparseAdam`).
+        sparse: sparse gradients for the tables, see `Model.set_sparse`; an optimiser of the caller's must take them
+            (`train.optim.LazyAdamW`, `torch.optim.SparseAdam`).
         features: `(users, items)` side features, each a `Features` or None (`dls.features`).
         id_dropout: with features, see `Model.add_features`.
 
@@ -40,7 +40,7 @@ class CollFilter(DotModel):
         if n_factors < 1:
             raise ValueError(f"n_factors must be at least 1, got {n_factors}")
         super().__init__(*table_sides(n_users, n_items, [n_factors, 1], std=init_std, sparse=sparse), y_range)
-        self.n_factors, self.init_std, self.sparse = n_factors, init_std, sparse
+        self.n_factors, self.init_std = n_factors, init_std
         self.add_features(features, id_dropout, init_std)
 
     u_bias = property(lambda self: self.user_side.tables[1], doc="The users' biases, an embedding `(n_users, 1)`.")

@@ -164,6 +164,8 @@ def _product(block: Runs | Tensor, slope: Tensor) -> Tensor:
 class FieldRows(nn.Module):
     """One field's weights, for parts of `widths` side by side, and the `rows` of its codes or numbers `(n, w)`."""
 
+    sparse = False  # whether its weights have sparse gradients, see `Model.set_sparse`
+
     def __init__(self, field: Field, rows: Runs | Tensor, widths: list[int], init_std: float):
         super().__init__()
         self.field, self.width = field, sum(widths)
@@ -193,6 +195,9 @@ class FieldRows(nn.Module):
 
     def forward(self, idx: Tensor) -> Tensor:
         """The field's part `(..., width)` for `idx` `(...)`."""
+        if self.sparse:
+            parts = [self.mean_of(idx.reshape(-1), weight, sparse=True) for weight in self.weights]
+            return torch.cat(parts, dim=1).view(*idx.shape, self.width)
         few = self.field.is_bag and idx.numel() * 4 < len(self)
         if few and len(self.weights) > 1 and idx.numel() < self.field.size:  # so large a table is not copied
             parts = [self.mean_of(idx.reshape(-1), weight) for weight in self.weights]
@@ -206,15 +211,20 @@ class FieldRows(nn.Module):
             return self._all_rows(weight) if every else lookup(self._all_rows(weight), idx)
         return self.mean_of(idx.reshape(-1), weight).reshape(*idx.shape, weight.shape[1])
 
-    def mean_of(self, idx: Tensor, weight: Tensor) -> Tensor:
+    @property
+    def can_be_sparse(self) -> bool:
+        """Whether a batch touches but the weights of its ids' categories."""
+        return self.field.is_bag and self.attention is None and self.encoder is None
+
+    def mean_of(self, idx: Tensor, weight: Tensor, sparse: bool = False) -> Tensor:
         """For ids `idx` `(m,)`: the mean of their codes' rows of `weight` `(size, d)`, or their numbers by it."""
         if not self.field.is_bag:
             return self.numbers(idx).to(weight.dtype) @ weight
         codes = self._contents(idx)
         share = self.shares(codes)
         if share is None:
-            return F.embedding_bag(codes.values, weight, codes.start[:-1], mode="mean")
-        return _sums(Runs(codes.start, codes.values, self.field.size, share), weight)
+            return F.embedding_bag(codes.values, weight, codes.start[:-1], mode="mean", sparse=sparse)
+        return _sums(Runs(codes.start, codes.values, self.field.size, share), weight, sparse)
 
     def shares(self, codes: Runs) -> Tensor | None:
         """What each code counts `(m,)` in the mean of its row; None where all count alike."""
@@ -326,7 +336,7 @@ class _AllRows(torch.autograd.Function):
         return _sums(ctx.by_code, grad.contiguous()), None, None
 
 
-def _sums(runs: Runs, table: Tensor) -> Tensor:
+def _sums(runs: Runs, table: Tensor, sparse: bool = False) -> Tensor:
     """The weighted sums `(n, d)` of the rows of `table` that runs with weights name."""
-    weight = runs.weight.to(table)
-    return F.embedding_bag(runs.values, table, runs.start[:-1], mode="sum", per_sample_weights=weight)
+    options = {"mode": "sum", "per_sample_weights": runs.weight.to(table), "sparse": sparse}
+    return F.embedding_bag(runs.values, table, runs.start[:-1], **options)

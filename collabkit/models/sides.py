@@ -107,12 +107,10 @@ class TableSide(Side):
             raise ValueError(f"tables need the unknown row and at least one more, got {n} rows of {name}s")
         super().__init__(name, n, widths)
         self.tables = nn.ModuleList(embedding(n, width, std=std, sparse=sparse) for width in self.widths)
-        self.sparse, self.id_dropout = sparse, 0.0
+        self.id_dropout = 0.0
 
     def add_features(self, features: Features, *, joins: str, id_dropout: float, init_std: float, sizes=None) -> None:
         """Take in the side features of the ids; see `Model.add_features`."""
-        if self.sparse:
-            raise ValueError("sparse=True is for tables alone: the weights of features have dense gradients")
         if len(features) != self.n:
             raise ValueError(f"features of {len(features)} rows for tables of {self.n}: they belong to others")
         self.joins, self.id_dropout = joins, float(id_dropout)

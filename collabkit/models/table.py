@@ -11,9 +11,17 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["Embedding", "embedding", "bounded", "filled_later", "init_rows", "lookup", "uninitialised"]
+__all__ = ["Embedding", "embedding", "bounded", "filled_later", "init_rows", "is_sparse", "lookup", "uninitialised"]
+
+# From so many rows on, sparse steps are quicker than dense ones; `benchmarks/results/scale_steps.csv` has the figures.
+SPARSE_ROWS = 100_000
 
 _EMPTY: ContextVar[bool] = ContextVar("collabkit_uninitialised", default=False)
+
+
+def is_sparse(sparse: bool | str, n_rows: int) -> bool:
+    """Whether a table of `n_rows` has sparse gradients, see `Model.set_sparse`."""
+    return sparse if isinstance(sparse, bool) else n_rows >= SPARSE_ROWS
 
 
 @contextmanager

@@ -50,15 +50,13 @@ class TwoTower(Model):
             raise ValueError(f"n_factors and layers must be positive, got {n_factors=} and {layers=}")
         if similarity not in ("dot", "cosine"):
             raise ValueError(f"similarity must be 'dot' or 'cosine', got {similarity!r}")
-        if sparse and layers:
-            raise ValueError(f"sparse=True is for tables alone; a tower with {layers=} has dense gradients too")
         if not temperature > 0:
             raise ValueError(f"temperature must be above 0, got {temperature!r}")
         options = {"std": init_std, "sparse": sparse}
         items = TableSide("item", n_items, [n_factors, 1] if item_bias else [n_factors], **options)
         super().__init__(TableSide("user", n_users, [n_factors], **options), items)
         self.n_factors, self.layers, self.similarity, self.item_bias = n_factors, layers, similarity, item_bias
-        self.temperature, self.init_std, self.sparse = float(temperature), init_std, sparse
+        self.temperature, self.init_std = float(temperature), init_std
         self.u_tower, self.i_tower = (_tower([n_factors, *layers]) for _ in range(2))
         self.add_features(features, id_dropout, init_std)
 

@@ -236,7 +236,9 @@ def _hide(logits: Tensor, users: Tensor, column: Tensor | None, hidden: Runs | N
     if hidden is None or len(users) == 0:
         return logits
     first, width = int(users[0]), logits.shape[1]
-    if column is None and (users.numpy() == np.arange(first, first + len(users))).all():  # a block: a plain slice
+    if (
+        column is None and not hidden.mapped and (users.numpy() == np.arange(first, first + len(users))).all()
+    ):  # a block: a plain slice
         part = slice(*(int(hidden.start[j]) for j in (first, first + len(users))))
         index = hidden.cells[part] - first * width
     else:

@@ -395,6 +395,7 @@ def _read_vocab(path: Path, kind: str, name: str) -> Vocab:
 
 
 def _part_frame(part: Interactions, number: int, train: Interactions) -> pd.DataFrame:
+    part = part.in_memory() if part.stored else part
     columns = {name: getattr(part, name) for name in ("user_idx", "item_idx", "rating", "time", "count")}
     if part.time is None and train.time is not None:  # histories have no times; a column with gaps would become floats
         columns["time"] = torch.zeros_like(part.user_idx)

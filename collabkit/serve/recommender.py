@@ -1,6 +1,7 @@
 """`Recommender`: a trained model with its ids, for recommendations; loads an artefact without fastai."""
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
@@ -19,7 +20,7 @@ from collabkit.coldstart.recent import recent_query
 from collabkit.coldstart.update import Update, update
 from collabkit.data.checks import whole
 from collabkit.data.dataset import Dataset
-from collabkit.data.frames import Table, gives_tables, takes_tables
+from collabkit.data.frames import Table, gives_tables, takes_tables, to_pandas
 from collabkit.data.interactions import Interactions
 from collabkit.data.notices import say
 from collabkit.data.query import Query
@@ -45,6 +46,7 @@ from collabkit.serve.choices import is_one, read_choice
 from collabkit.serve.light_state import fold_of
 from collabkit.serve.lock import ReadWriteLock, reads, writes
 from collabkit.serve.moments import at_moment, in_turn, moment_of
+from collabkit.serve.streamed import BLOCK, check_folder, list_blocks, write_lists
 from collabkit.serve.wanted import Limits, Wanted
 from collabkit.serve.why import Explainer, because_of, check_why, equations, why_history
 
@@ -366,6 +368,58 @@ class Recommender:
         because = (n_why, query, told) if n_why else None
         return self._lists(asked, at, in_turn(query), wanted, because=because)
 
+    def recommend_batches(self, users=None, k: int = 10, *, block: int = BLOCK, **options) -> Iterator[pd.DataFrame]:
+        """The lists of any number of users, one table after the other, each of at most `block` users.
+
+        Args:
+            users: None for all; ids; a table with the users' column; the path of a Parquet file or of a folder of such,
+                with that column or no other; or a reader: an iterator of such tables or arrays of ids, as of
+                `pyarrow.parquet.ParquetFile(...).iter_batches()`.
+            k: as of `recommend`.
+            block: users whose lists are in memory at once, beside the block of scores that `max_memory` bounds.
+            **options: of `recommend`, but `history`.
+
+        Raises:
+            KeyError, TypeError, ValueError: as of `recommend`. Unknown users are found before the first list, but those
+                of an iterator, which is read once.
+
+        Example:
+            >>> for table in rec.recommend_batches('users/', k=20):   # doctest: +SKIP
+            ...     send(table)
+        """
+        self._check_options(options)
+        return list_blocks(self.recommend, users, self.users, block, {"k": k, **options})
+
+    def recommend_to(self, folder: str | Path, users=None, k: int = 10, *, block: int = BLOCK, **options) -> Path:
+        """Write the lists of any number of users to a new folder of Parquet, a part for each block of users.
+
+        The folder is there when it is whole: nothing is left of lists that were interrupted, or did not fit the disk.
+        Read it with `pandas.read_parquet(folder)`, or with whatever else reads Parquet.
+
+        Args:
+            folder: where to, nothing or an empty folder.
+            users, k, block, **options: as of `recommend_batches`.
+
+        Returns:
+            The path of the folder.
+
+        Raises:
+            FileExistsError: there is something at `folder`.
+            OSError: it cannot be written.
+            KeyError, TypeError, ValueError: as of `recommend_batches`.
+
+        Example:
+            >>> rec.recommend_to('lists/', 'users/', k=20)   # doctest: +SKIP
+        """
+        check_folder(folder)
+        return write_lists(folder, map(to_pandas, self.recommend_batches(users, k, block=block, **options)))
+
+    def _check_options(self, options: dict) -> None:
+        """Raise `TypeError` for what is no option of `recommend`, or not one for blocks of users."""
+        known = [name for name in inspect.signature(self.recommend).parameters if name not in ("users", "history")]
+        if odd := sorted(set(options) - set(known)):
+            raise TypeError(f"lists in blocks take no {', '.join(odd)}; there are {', '.join(known)}")
+
     @gives_tables
     @reads
     def history(self, user) -> pd.DataFrame:
@@ -616,7 +670,7 @@ class Recommender:
         self, on="valid", *, k=10, metrics=None, candidates=None, by: str | None = None, threshold: float | None = None,
         filter_seen: bool | str = True, novelty_weight: float = 0.0, half_life=None, freshness_weight: float = 1.0,
         diversity: float = 0.0, diversify_by="vectors", pool: int = 100, n_boot: int = 1000, seed: int = 0,
-        max_memory: int | str = "512MB",
+        max_memory: int | str = "512MB", n_users: int | None = None,
     ) -> pd.DataFrame:  # fmt: skip
         """Rating errors and ranking metrics on held-out rows, with intervals and baselines.
 
@@ -644,8 +698,11 @@ class Recommender:
                 metrics are those of its lists. Items are as old as is known before the evaluated rows: by training, in
                 a final test by the validation part too. Diverse lists are those of the largest `k`, chosen from `pool`
                 or so many.
-            n_boot, seed: bootstrap over users for the 95 % intervals.
+            n_boot, seed: bootstrap over users for the 95 % intervals; the seed is that of `n_users`, too.
             max_memory: as in `recommend`.
+            n_users: rank for so many users alone, drawn by `seed` from those with a relevant row, all of them where
+                there are no more; the metrics' names and the columns' name say it, and the intervals are as wide as
+                so many users make them. Rating errors, which cost little, are of all rows.
 
         Returns:
             DataFrame indexed by metric: `value`, `low`, `high`, the baselines (NaN where one has no such metric), the
@@ -661,7 +718,7 @@ class Recommender:
         """
         options = {"k": k, "metrics": metrics, "candidates": candidates, "by": by, "threshold": threshold}
         lean = {"tilt": Tilt(novelty_weight, half_life, freshness_weight), "filter_seen": filter_seen}
-        common = {"n_boot": n_boot, "seed": seed, "max_memory": max_memory}
+        common = {"n_boot": n_boot, "seed": seed, "max_memory": max_memory, "n_users": n_users}
         lean["diversity"] = Diversity(diversity, diversify_by, pool)
         return evaluate(self.model, self.data, on, **options, **common, **lean)
 

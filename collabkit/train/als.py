@@ -124,6 +124,10 @@ class ALSSolver:
             order = (users * train.n_items + items).argsort()
             pairs = Runs.group(users[order], items[order], train.n_users, width=train.n_items)
             gain, pull, worth = (column[order] for column in columns)
+        if gain is None:
+            return tuple(
+                _Observed.of(runs, None, None, None, None, self.device) for runs in (pairs, pairs.transposed())
+            )
         place = Runs(pairs.start, pairs.values, pairs.width, torch.arange(len(pairs.values))).transposed()
         return tuple(_Observed.of(runs, at, gain, pull, worth, self.device)
                      for runs, at in ((pairs, None), (place, place.weight)))  # fmt: skip

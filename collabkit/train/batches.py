@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from copy import copy
+from dataclasses import replace
 
 import pandas as pd
 import torch
@@ -55,7 +56,8 @@ class _Rows:
 
     def to(self, device) -> None:
         """Move the columns to `device` (None is the CPU)."""
-        self.device, data = torch.device("cpu" if device is None else device), self.data
+        data = self.data
+        self.device = torch.device("cpu" if device is None or data.stored else device)  # files stay where they are
         self.users, self.items = data.user_idx.to(self.device), data.item_idx.to(self.device)
         self.rating = None if data.rating is None else data.rating.to(self.device)
         self.weight = None if data.weight is None else data.weight.to(self.device)
@@ -77,7 +79,7 @@ class _Rows:
 
     def query(self, rows: Tensor) -> Tensor | Query:
         """The query of the users of `rows` `(b,)`, each at the moment of its row."""
-        users = self.users[rows]
+        users = self.users[rows].long()
         if self.needs == ("users",):
             return users
         rows, users, history = rows.cpu(), users.cpu(), None
@@ -115,9 +117,9 @@ class Rated(_Rows):
         if targets and self.weight is not None:  # without ratings they would be taken for the target
             targets.append(self.weight[rows][:, None].split(sizes))
         if self.needs == ("users",):
-            inputs = [torch.stack([self.users[rows], self.items[rows]], 1).split(sizes)]
+            inputs = [torch.stack([self.users[rows], self.items[rows]], 1).long().split(sizes)]
         else:
-            inputs = [map(self.query, rows.split(sizes)), self.items[rows].split(sizes)]
+            inputs = [map(self.query, rows.split(sizes)), self.items[rows].long().split(sizes)]
         yield from zip(*inputs, *targets, strict=True)
 
     def decode(self, batch, max_n: int) -> pd.DataFrame:
@@ -181,19 +183,19 @@ class Ranked(_Rows):
 
     def to(self, device) -> None:
         super().to(device)
-        self.sampler.to(device)
+        self.sampler.to(self.device)
 
     def make(self, rows: Tensor, sizes: list[int], generator: torch.Generator | None) -> Iterator[Batch]:
         """The batches of `rows` `(m,)`, of so many `sizes` each."""
         sampler, n_neg, per_row = self.sampler, self.n_negatives, not self.sampler.shared
         if per_row and len(rows) == len(self):  # in the order of the users: their part of the search stays in the cache
-            drawn = sampler.draw(self.users, n_neg, generator)[rows].split(sizes)
+            drawn = sampler.draw(self.users.long(), n_neg, generator)[rows].split(sizes)
         elif per_row:
-            drawn = sampler.draw(self.users[rows], n_neg, generator).split(sizes)
+            drawn = sampler.draw(self.users[rows].long(), n_neg, generator).split(sizes)
         plain = self.needs == ("users",)
-        queries = self.users[rows].split(sizes) if plain else map(self.query, rows.split(sizes))
+        queries = self.users[rows].long().split(sizes) if plain else map(self.query, rows.split(sizes))
         weights = [None] * len(sizes) if self.weight is None else self.weight[rows].split(sizes)
-        columns = zip(queries, self.items[rows].split(sizes), weights, strict=True)
+        columns = zip(queries, self.items[rows].long().split(sizes), weights, strict=True)
         for j, (query, positives, weight) in enumerate(columns):
             users = query if plain else query.users
             if per_row:
@@ -261,11 +263,11 @@ class ByUser(Ranked):
         return len(self.members)
 
     def to(self, device) -> None:
-        if (self.data.user_idx.diff() < 0).any():
+        if not self.data.stored and (self.data.user_idx.diff() < 0).any():
             raise ValueError("batches of users need the events in their order: pass data.sorted_by_user()")
         super().to(device)
         self.members = self.data.counts("user").nonzero().squeeze(1).to(self.device)  # (n,) users who have events
-        self.rows = Runs.group(self.data.user_idx, torch.arange(len(self.data)), self.data.n_users).to(self.device)
+        self.events = replace(self.data.histories, weight=self.data.weight).to(self.device)
 
     def asking(self, needs: Sequence[str]) -> "ByUser":
         if tuple(needs) != ("users",):
@@ -275,14 +277,13 @@ class ByUser(Ranked):
     def make(self, rows: Tensor, sizes: list[int], generator: torch.Generator | None) -> Iterator[Batch]:
         for chosen in rows.split(sizes):
             users = self.members[chosen]
-            mine = self.rows.of(users)
-            positives = self.items[mine.values]
+            mine = self.events.of(users)
+            positives = mine.values
             negatives = self.sampler.draw(positives, self.n_negatives, generator)
             parts = {"query": users, "positives": positives, "negatives": negatives, "group": mine.rows}
             log_counts = self.sampler.log_expected(negatives, self.n_negatives)
             hits = torch.stack(self.sampler.hits(users, None, negatives))
-            weight = None if self.weight is None else self.weight[mine.values]
-            yield Batch(**parts, log_counts=log_counts, hits=hits, weight=weight)
+            yield Batch(**parts, log_counts=log_counts, hits=hits, weight=mine.weight)
 
     def decode(self, batch, max_n: int, max_negatives: int = 5) -> pd.DataFrame:
         """As of `Ranked`; the negatives of a row are those of the batch, seen ones included."""
@@ -372,8 +373,8 @@ class Windows(Ranked):
             history = self.history.spans(part[:, 0], part[:, 1])
             at = torch.repeat_interleave(part[:, 0] - history.start[:-1], history.lengths)
             at += torch.arange(1, len(at) + 1)  # the events that followed
-            positives = self.history.values[at].to(self.device)
-            users = self.data.user_idx[part[:, 0]]  # rows are in the order of users and times
+            positives = self.history.values[at].long().to(self.device)
+            users = self.data.user_idx[part[:, 0]].long()  # rows are in the order of users and times
             codes = self.data.context if "context" in self.needs else {}
             context = {name: code[at] for name, code in codes.items()}
             query = Query(users, history, context, steps=True).to(self.device)
@@ -423,7 +424,7 @@ class Pointwise(Rated):
 
     def to(self, device) -> None:
         super().to(device)
-        self.ranked.to(device)
+        self.ranked.to(self.device)
 
     def make(self, rows: Tensor, sizes: list[int], generator: torch.Generator | None) -> Iterator[tuple]:
         for user, positive, negatives, _ in self.ranked.make(rows, sizes, generator):

@@ -74,7 +74,7 @@ def choose_loss(dls, loss_func, model=None):
 
 def rating_model(dls, n_factors, use_nn, *, emb_szs, layers, config, y_range, options: dict) -> Model:
     """fastai's choice: `CollFilter`, or `EmbeddingNN` with `use_nn`; what they take is taken out of `options`."""
-    names = ("ps", "embed_p", "use_bn", "bn_final", "init_std", "sparse", "id_dropout", "feature_szs")
+    names = ("ps", "embed_p", "use_bn", "bn_final", "init_std", "id_dropout", "feature_szs")
     if config and not use_nn:
         raise ValueError(f"config= is for use_nn=True; the dot-product model has no {sorted(config)}")
     _only(config or {}, ("ps", "embed_p", "use_bn", "bn_final", "y_range"), "config=")
@@ -88,7 +88,7 @@ def rating_model(dls, n_factors, use_nn, *, emb_szs, layers, config, y_range, op
         layers = [n_factors] if layers is None else layers
         return EmbeddingNN(_emb_szs(dls, emb_szs), layers, y_range=y_range, features=features, **own)
     given = {**own, **({"layers": layers} if layers else {}), **({"emb_szs": emb_szs} if emb_szs else {})}
-    _only(given, ("init_std", "sparse", "id_dropout"), "the dot-product model (use_nn=False)")
+    _only(given, ("init_std", "id_dropout"), "the dot-product model (use_nn=False)")
     return CollFilter(*_table_rows(dls), n_factors, y_range, features=features, **own)
 
 

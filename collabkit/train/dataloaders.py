@@ -32,6 +32,7 @@ from collabkit.data.weights import INVERSE, only_training_weights, weighted
 from collabkit.evaluate.audit import audit
 from collabkit.train.batches import ByUser, Pointwise, Ranked, Rated, Windows
 from collabkit.train.delegates import delegates
+from collabkit.train.from_files import streamed
 from collabkit.train.loader import Loader, auto_bs
 from collabkit.train.sampling import IN_ORDER, KnownNegatives, make_sampler
 
@@ -166,9 +167,37 @@ class CollabDataLoaders(DataLoaders):
 
     @classmethod
     @delegates(from_df.__func__, but="ratings")
-    def from_parquet(cls, file: str | Path, **kwargs) -> CollabDataLoaders:
-        """`from_df` of `pandas.read_parquet(file)`."""
-        return cls.from_df(pd.read_parquet(file), **kwargs)
+    def from_parquet(
+        cls, file: str | Path, *, stream: bool = False, cache: str | Path | None = None, **kwargs
+    ) -> CollabDataLoaders:  # fmt: skip
+        """`from_df` of `pandas.read_parquet(file)`, or of files that are larger than memory.
+
+        With `stream=True` Polars encodes the files, of which no table is made, and the encoded columns are kept in the
+        folder `cache`, sorted by user, from where batches are read. The next call with the same files and options finds
+        them there. Epochs mix blocks of neighbouring rows, see `BlockOrder`. What is done with a model stays the same.
+        A stream differs in this: the rows held out are drawn one by one with the probability `valid_pct`, or by one of
+        `collabkit.splits`, which sees indices in the place of ids; ids, times and ratings are not guessed from odd
+        types; and there are no `weights`, `context_features`, `counts` or `dislikes`.
+
+        Args:
+            file: a Parquet file; with `stream=True` also a folder of its parts.
+            stream: read it so. It needs `pip install 'collabkit[scale]'`.
+            cache: folder of the cache, some 20 bytes a row; by what the files and options are each has its own in it.
+
+        Raises:
+            ImportError: Polars is missing.
+            FileNotFoundError, KeyError, TypeError, ValueError: a part is missing, damaged, or of another schema or type
+                of ids than others; as of `from_df`.
+            OSError: the disk of the cache is full; what was finished is kept.
+        """
+        if not stream:
+            if cache is not None:
+                raise ValueError("cache= is for stream=True, which reads files that are larger than memory")
+            return cls.from_df(pd.read_parquet(file), **kwargs)
+        if cache is None:
+            raise ValueError("stream=True needs cache=, a folder for the encoded columns: some 20 bytes a row")
+        data, feedback, options = streamed(file, cache, kwargs)
+        return cls.from_dataset(data, feedback=feedback, **options)
 
     @classmethod
     @delegates(from_df.__func__, but="ratings")
@@ -232,7 +261,7 @@ class CollabDataLoaders(DataLoaders):
         if feedback is not None:  # negatives are drawn, and histories read, in the order of users and times
             valid = None if data.valid is None else data.valid.sorted_by_user()
             data = replace(data, train=data.train.sorted_by_user(), valid=valid)
-        if feedback is None or feedback.repeats != "keep":  # else they are wanted
+        if (feedback is None or feedback.repeats != "keep") and not data.train.stored:  # else they are wanted, or said
             say_duplicates(data.train, data.valid)
         bs = auto_bs(len(data.train)) if bs is None else whole("bs", bs)
         order = int(torch.randint(2**31, ())) if seed is None else check_seed(seed)
@@ -387,7 +416,7 @@ def _batches(data: Dataset, feedback: Implicit | None) -> tuple[Rated | Ranked, 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CollabWarning)  # said of the training part
         try:
-            second = first if len(valid) == 0 else _sampler(Interactions.concat(train, valid), data, feedback)
+            second = first if len(valid) == 0 else _sampler(data.events, data, feedback)
         except ValueError:  # between both parts everybody has met everything
             second = _sampler(train, data, feedback)
     if feedback.by_user:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 
+import numpy as np
 from fastai.learner import Metric
 
+from collabkit.data.checks import check_seed
 from collabkit.data.dataset import Dataset
 from collabkit.data.interactions import Interactions
 from collabkit.evaluate.candidates import SampledCandidates
+from collabkit.evaluate.draw import users_label
+from collabkit.evaluate.metrics import bootstrap_interval
 from collabkit.evaluate.task import CUT_METRICS, RankingTask, check_ks, metric_name, metric_values
 from collabkit.models.base import as_model, evaluating
 
@@ -37,9 +41,12 @@ class RankingMetric(Metric):
             ratings all are.
         function: of `ranks` `(n,)`, `groups` `(n,)` and `k`, with a value a user; see `collabkit.metrics`. A learner
             makes `RankingMetric(function=mine)` of such a function among its metrics.
+        n_users: rank for so many users alone, as of `learn.evaluate`: the same ones in every epoch. The name says it,
+            and `interval` how much the value says of all users. Where there are no more, it is all of them.
+        seed: of their draw.
 
     Raises:
-        ValueError: `k` < 1.
+        ValueError: `k` or `n_users` < 1.
         TypeError: `candidates` is neither; in validation, the model is not one of collabkit's.
     """
 
@@ -51,12 +58,14 @@ class RankingMetric(Metric):
 
     def __init__(
         self, k: int = 10, candidates: SampledCandidates | None = None, threshold: float | None = None,
-        function: Callable | None = None,
+        function: Callable | None = None, n_users: int | None = None, seed: int = 0,
     ):  # fmt: skip
         if not isinstance(candidates, (SampledCandidates, type(None))):
             raise TypeError(f"candidates must be None or SampledCandidates(99), got {type(candidates).__name__}")
         (self.k,) = check_ks([k])
         self.candidates, self.threshold = candidates, threshold
+        self._users_label = "" if n_users is None else users_label(n_users)
+        self.n_users, self.seed = None if n_users is None else int(n_users), check_seed(seed)
         self.function = CUT_METRICS.get(self.metric) if function is None else function
         if self.function is None:
             raise TypeError("RankingMetric needs a function of ranks, groups and k; or take HitRate(10) and its kin")
@@ -76,8 +85,9 @@ class RankingMetric(Metric):
 
     @property
     def name(self) -> str:
-        """For example `'ndcg@10'`, or `'ndcg@10 (99 negatives)'`."""
-        return f"{self.title}@{self.k}" + (f" {self.candidates.label}" if self.candidates else "")
+        """For example `'ndcg@10'`, `'ndcg@10 (99 negatives)'`, or `'ndcg@10 (10,000 users)'`."""
+        labels = (self.candidates.label if self.candidates else "", self._users_label)
+        return " ".join(filter(None, (f"{self.title}@{self.k}", *labels)))
 
     @property
     def value(self) -> float | None:
@@ -88,14 +98,33 @@ class RankingMetric(Metric):
             if isinstance(self._learn.dl, list):  # a single batch, as in show_results: no part to rank
                 return float("nan")
             self._rank()
+        return float(self._values.mean()) if len(self._answer.ranks) else float("nan")
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % bootstrap interval over users of the `value`; None before a validation."""
+        if self.value is None or self._answer is None:
+            return None
         if len(self._answer.ranks) == 0:
-            return float("nan")
-        return float(metric_values(self.function, self._answer.ranks, self._answer.groups, self.k).mean())
+            return float("nan"), float("nan")
+        values = self._values[:, None]
+        low, high = bootstrap_interval(values, np.ones(len(values)), n_boot=1000, seed=self.seed)
+        return float(low[0]), float(high[0])
+
+    @property
+    def _values(self) -> np.ndarray:
+        """The metric of each user `(n,)`."""
+        return metric_values(self.function, self._answer.ranks, self._answer.groups, self.k)
+
+    @property
+    def _asked(self) -> tuple:
+        """Which question its ranking pass answers."""
+        return self.candidates, self.threshold, self.n_users, self.n_users and self.seed
 
     def _rank(self) -> None:
         """One pass, for this metric and all others of the learner that ask the same of it."""
-        learn, key = self._learn, (self.candidates, self.threshold)
-        alike = [m for m in learn.metrics if isinstance(m, RankingMetric) and (m.candidates, m.threshold) == key]
+        learn = self._learn
+        alike = [m for m in learn.metrics if isinstance(m, RankingMetric) and m._asked == self._asked]
         alike = alike if any(m is self for m in alike) else [*alike, self]
         task = self._find_task(alike)
         with evaluating(learn.model):
@@ -114,6 +143,7 @@ class RankingMetric(Metric):
             if metric._task is not None and metric._task[0] is data and metric._task[1] is rows:
                 return metric._task[2]
         options = {"candidates": self.candidates, "threshold": self.threshold, "test": rows}
+        options |= {"n_users": self.n_users, "seed": self.seed}
         task = RankingTask.make(Dataset(data.train, folded=data.folded), **options)
         for metric in alike:
             metric._task = (data, rows, task)

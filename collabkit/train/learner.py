@@ -1,6 +1,6 @@
 """`collab_learner` and `CollabLearner`: a fastai `Learner` that recommends, evaluates and exports."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from functools import partial
@@ -20,6 +20,7 @@ from collabkit.data.processes import processes
 from collabkit.models.base import Model, as_model, check_y_range, probe
 from collabkit.serve import Recommender
 from collabkit.serve.artefact import load_all
+from collabkit.serve.streamed import BLOCK
 from collabkit.train.als_defaults import pick_als
 from collabkit.train.callbacks import AlternatingLeastSquares
 from collabkit.train.choose import N_FACTORS, check_ratings, choose_loss, choose_start, other_model, rating_model
@@ -233,6 +234,16 @@ class CollabLearner(LeanLearner):
         """The top `k` items of each user, or by `history=` of new ones; see `Recommender.recommend`."""
         return self.recommender.recommend(users, k, **kwargs)
 
+    @delegates(Recommender.recommend, but="history")
+    def recommend_batches(self, users=None, k: int = 10, *, block: int = BLOCK, **kwargs) -> Iterator[pd.DataFrame]:
+        """The lists of any number of users, table by table; see `Recommender.recommend_batches`."""
+        return self.recommender.recommend_batches(users, k, block=block, **kwargs)
+
+    @delegates(Recommender.recommend, but="history")
+    def recommend_to(self, folder: str | Path, users=None, k: int = 10, *, block: int = BLOCK, **kwargs) -> Path:
+        """Write the lists of any number of users to a folder of Parquet; see `Recommender.recommend_to`."""
+        return self.recommender.recommend_to(folder, users, k, block=block, **kwargs)
+
     @delegates(Recommender.why)
     def why(self, user=None, item=None, **kwargs) -> pd.DataFrame:
         """What each past item adds to the score of an item; see `Recommender.why`."""
@@ -323,7 +334,8 @@ class CollabLearner(LeanLearner):
 def collab_learner(
     dls: CollabDataLoaders, n_factors: int = N_FACTORS, use_nn: bool = False, emb_szs=None, layers=None,
     config: Mapping | None = None, y_range: tuple[float, float] | None = None, loss_func=None, *, model=None,
-    seed: int | None = None, wd_on: str = "factors", start: str | None = None, **kwargs,
+    seed: int | None = None, wd_on: str = "factors", start: str | None = None, sparse: bool | str | None = None,
+    **kwargs,
 ) -> CollabLearner:  # fmt: skip
     """A learner for ratings or for implicit feedback, with fastai's signature and defaults.
 
@@ -354,7 +366,11 @@ def collab_learner(
         start: where the first fit by gradient begins: `'als'`, at the rows that `fit_als()` gives, or
             `'random'`. Default `'als'` for a new dot-product model of implicit feedback without side features, where
             neither `loss_func` nor `init_std` is named.
-        **kwargs: options of the model (`ps`, `embed_p`, `init_std`, `sparse`, `similarity`, ...), and fastai's
+        sparse: which tables have sparse gradients, so that a training step costs what its batch touches: True, False,
+            or `'auto'`, the default of a new model without `opt_func`: those of at least 100,000 rows. Weight decay,
+            which is decoupled, then reaches a row when a batch does, and no momentum moves the others; see
+            `optim.LazyAdamW`.
+        **kwargs: options of the model (`ps`, `embed_p`, `init_std`, `similarity`, ...), and fastai's
             `Learner` arguments (`metrics`, `cbs`, `lr`, `wd`, `opt_func`, `path`, ...).
 
     Raises:
@@ -374,6 +390,11 @@ def collab_learner(
             model = rating_model(dls, n_factors, use_nn, **given, options=kwargs)
         else:
             model = other_model(dls, model, n_factors, use_nn, **given, options=kwargs)
+    if as_model(model) is not None and (is_new or sparse is not None):
+        usual = "auto" if kwargs.get("opt_func") is None else False  # others may not take such gradients
+        model.set_sparse(usual if sparse is None else sparse)
+    elif sparse is not None:
+        raise ValueError(f"sparse= is for collabkit's models, got {type(model).__name__}")
     start = choose_start(dls, model, start, named or not is_new)
     loss_func = choose_loss(dls, loss_func, model)
     if as_model(model) is not None:
@@ -412,6 +433,8 @@ def load_learner(
         FileNotFoundError, BundleError: see `serve.load_artefact`.
     """
     (model, data, _), fold = load_all(folder, models)
+    if not model.sparse and kwargs.get("opt_func") is None:
+        model.set_sparse("auto")
     word = "explicit" if data.rated else "implicit"
     feedback = read_feedback(word, n_neg=n_neg, negatives=negatives, by_user=by_user)
     options = {"path": path, "seed": 0, "bs": bs, "val_bs": val_bs, "device": device}

@@ -14,6 +14,7 @@ from torch import Tensor
 from collabkit.data.checks import whole
 from collabkit.data.interactions import Interactions
 from collabkit.train.batches import DRAWS, Pointwise, Ranked, Rated, Windows
+from collabkit.train.block_order import BlockOrder
 
 __all__ = ["Loader", "auto_bs", "show_table"]
 
@@ -23,8 +24,9 @@ CHUNK = 2**20  # rows gathered at once: bounds the copy that an epoch makes of l
 class Loader:
     """Batches of rows in an order: every row exactly once an epoch.
 
-    An epoch is one permutation. It depends on `seed` and the number of epochs run so far alone; so do the negatives
-    that are drawn. Without `shuffle` both are always the same, so that validation losses can be compared. No batch has
+    An epoch is one permutation, of files that of `BlockOrder`. It depends on `seed` and the number of epochs run so far
+    alone; so do the negatives that are drawn. Without `shuffle` both are always the same, so that validation losses can
+    be compared. No batch has
     one row beside larger ones (batch normalisation could not train on it): a single left-over row joins the last full
     batch.
 
@@ -67,9 +69,12 @@ class Loader:
     def __len__(self) -> int:
         return len(self._plan()[1]) if isinstance(self.batches, Windows) else len(self._sizes())
 
-    def _plan(self) -> tuple[Tensor, list[int]]:
+    def _plan(self) -> tuple[Tensor | BlockOrder, list[int]]:
         """The rows of the next epoch in their order, and how many of them make each batch."""
         if not isinstance(self.batches, Windows):
+            mixed = self.shuffle and self._given_order is None and self.n == len(self.dataset)
+            if mixed and self.dataset.stored:  # whole users are no rows of the file
+                return BlockOrder(self.n, self._seed(self.epoch, 0)), self._sizes()
             return self._order(), self._sizes()
         if self._planned is None or self._planned[0] != self.epoch:  # once for the number of batches and for these
             generator = self._generator("cpu", self.epoch) if self.shuffle else None
@@ -103,14 +108,17 @@ class Loader:
 
     def _generator(self, device, epoch: int, stream: int = 0) -> torch.Generator:
         """A generator that depends on the seed, the epoch and what it is for alone."""
-        return torch.Generator(device).manual_seed((self.seed * 1_000_003 + epoch + (stream << 40)) % 2**63)
+        return torch.Generator(device).manual_seed(self._seed(epoch, stream))
+
+    def _seed(self, epoch: int, stream: int) -> int:
+        return (self.seed * 1_000_003 + epoch + (stream << 40)) % 2**63
 
     def __iter__(self):
         plan, epoch = self._plan(), self.epoch
         self.epoch += bool(self.shuffle)
         yield from self._batches(*plan, epoch)
 
-    def _batches(self, order: Tensor, sizes: list[int], epoch: int):
+    def _batches(self, order: Tensor | BlockOrder, sizes: list[int], epoch: int):
         generator = self._generator(self.device, epoch, stream=1)
         at_once = CHUNK if not self.batches.n_negatives else min(CHUNK, DRAWS // self.batches.n_negatives)
         start, per_chunk = 0, max(1, at_once // self.bs)

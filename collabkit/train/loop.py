@@ -30,7 +30,7 @@ from collabkit.train.dataloaders import CollabDataLoaders
 from collabkit.train.distributed import joint_fit, working_together
 from collabkit.train.fit_metrics import RankingMetric, is_ranking_function
 from collabkit.train.loader import Loader
-from collabkit.train.optim import TableAdamW, TableSparseAdam, feature_weights, undecayed
+from collabkit.train.optim import TableAdamW, feature_weights, undecayed
 from collabkit.train.refit import Recipe, recorded
 
 __all__ = ["LeanLearner"]
@@ -66,9 +66,8 @@ class LeanLearner(Learner):
             # A ranking loss is a mean over many more pairs than a row of a table is in: fastai's 1e-5 would swallow
             # the gradients.
             eps = 1e-8 if isinstance(loss_func, RankingLoss) else 1e-5
-            sparse = as_model(model) is not None and model.sparse
             groups = {"spared": undecayed(model, wd_on), "features": feature_weights(model)}
-            opt_func = TableSparseAdam if sparse else partial(TableAdamW, **groups, eps=eps)
+            opt_func = partial(TableAdamW, **groups, eps=eps)
         loss_func = nn.MSELoss() if loss_func is None else loss_func
         if not isinstance(loss_func, (BaseLoss, FlatLoss, RankingLoss)):
             loss_func = FlatLoss(loss_func)

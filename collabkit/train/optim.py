@@ -1,16 +1,17 @@
 """Optimisers for embedding tables behind fastai's interface, and which tables weight decay touches."""
 
+import math
 from collections.abc import Iterable
 from itertools import groupby
 
 import torch
 from fastai.optimizer import OptimWrapper
 from fastcore.foundation import L
-from torch import nn
+from torch import Tensor, nn
 
 from collabkit.models.base import as_model
 
-__all__ = ["TableAdamW", "TableSparseAdam", "decay_groups", "undecayed", "feature_weights"]
+__all__ = ["LazyAdamW", "TableAdamW", "decay_groups", "undecayed", "feature_weights"]
 
 FEATURE_WD = 10.0
 
@@ -53,12 +54,57 @@ def decay_groups(params: Iterable[nn.Parameter], spared: set[int], features: set
     return [{"params": own, "wd_scale": scale, "weight_decay": 0.0} for scale, own in groups.items() if own]
 
 
+class LazyAdamW(torch.optim.AdamW):
+    """torch's AdamW, and of parameters with sparse gradients the same for the rows that a batch touched alone.
+
+    Of those the moments and the weights of other rows stay as they are: a step costs what its batch touches, however
+    many rows there are, as in torch's SparseAdam. Weight decay is decoupled there too, and reaches a row when a batch
+    does: `row *= 1 - lr * wd` before its update, so that what is seldom met decays seldom.
+
+    Example:
+        >>> table = nn.Embedding(5, 2, sparse=True)
+        >>> before = table.weight.detach().clone()
+        >>> table(torch.tensor([1, 3, 3])).sum().backward()
+        >>> _ = LazyAdamW([table.weight], lr=0.1, weight_decay=0.5).step()
+        >>> (table.weight != before).any(1)
+        tensor([False,  True, False,  True, False])
+    """
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """One step for all parameters that have gradients."""
+        every = [(group, p, p.grad) for group in self.param_groups for p in group["params"]]
+        sparse = [(group, p, grad) for group, p, grad in every if grad is not None and grad.is_sparse]
+        for _, p, _ in sparse:
+            p.grad = None  # torch's own step is for the others
+        loss = super().step(closure)
+        for group, p, grad in sparse:
+            p.grad = grad
+            self._step_rows(group, p, grad.coalesce())
+        return loss
+
+    def _step_rows(self, group: dict, p: nn.Parameter, grad: Tensor) -> None:
+        state, (rows,), values = self.state[p], grad.indices(), grad.values().to(p.dtype)
+        if not state:
+            state.update(step=torch.zeros(()), exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
+        state["step"] += 1
+        (beta1, beta2), lr, n = group["betas"], group["lr"], float(state["step"])
+        first = state["exp_avg"].index_select(0, rows).lerp_(values, 1 - beta1)
+        second = state["exp_avg_sq"].index_select(0, rows).mul_(beta2).addcmul_(values, values, value=1 - beta2)
+        state["exp_avg"].index_copy_(0, rows, first)
+        state["exp_avg_sq"].index_copy_(0, rows, second)
+        size = second.sqrt_().div_(math.sqrt(1 - beta2**n)).add_(group["eps"])
+        new = p.index_select(0, rows).mul_(1 - lr * group["weight_decay"])
+        p.index_copy_(0, rows, new.addcdiv_(first, size, value=-lr / (1 - beta1**n)))
+
+
 class TableAdamW(OptimWrapper):
     """torch's fused AdamW behind fastai's optimiser interface, with fastai's betas and epsilon.
 
     Weight decay is decoupled, `p *= 1 - lr * wd` a step, and leaves the parameters in `spared` alone; they share every
     other hyper-parameter with the group they came from. The weights of side features and of context decay
-    `FEATURE_WD` times as fast: each has the data of many ids, and follows what these have in common by chance.
+    `FEATURE_WD` times as fast: each has the data of many ids, and follows what these have in common by chance. Tables
+    with sparse gradients move and decay where a batch touches them, see `LazyAdamW`.
 
     Args:
         params: parameters, or lists of them, one a fastai parameter group.
@@ -72,7 +118,7 @@ class TableAdamW(OptimWrapper):
     ) -> None:
         lists = [list(p) for p in params] if isinstance(params[0], (list, L)) else [list(params)]
         groups = [{**g, "fai_group": i} for i, p in enumerate(lists) for g in decay_groups(p, spared, features)]
-        super().__init__(opt=torch.optim.AdamW(groups, lr=lr, betas=(mom, sqr_mom), eps=eps, fused=True))
+        super().__init__(opt=LazyAdamW(groups, lr=lr, betas=(mom, sqr_mom), eps=eps, fused=True))
         self.set_hyper("wd", wd)
 
     def _groups(self) -> list[list[dict]]:
@@ -108,18 +154,3 @@ class TableAdamW(OptimWrapper):
                 group["betas"] = (value, group["betas"][1]) if k == "mom" else (group["betas"][0], value)
             else:
                 group[k] = value
-
-
-class TableSparseAdam(OptimWrapper):
-    """torch's SparseAdam behind fastai's optimiser interface; it has no weight decay."""
-
-    def __init__(self, params, lr=1e-3, **kwargs) -> None:
-        super().__init__(params, opt=torch.optim.SparseAdam, lr=lr, **kwargs)
-
-    def set_hyper(self, k, v):
-        if k == "wd" and v:
-            raise ValueError(
-                f"sparse=True trains with SparseAdam, which has no weight decay, got wd={v!r}; leave wd= out"
-            )
-        if k != "wd":
-            super().set_hyper(k, v)

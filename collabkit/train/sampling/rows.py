@@ -50,21 +50,27 @@ class PopularityNegatives:
         self.weight = item_weights(train, alpha)  # (n_items,) whole numbers
         end = self.weight.cumsum(0)
         self.total = int(end[-1])
-        users, items, self.start = train.pairs.rows, train.pairs.values, train.pairs.start
-        seen = self.weight[items].cumsum(0)  # of all users, one after the other
-        before = torch.cat([seen.new_zeros(1), seen])
-        own = before[:-1] - before[self.start[users]]  # weight of the user's seen items before this one
-        self.keys = users * self.total + (end - self.weight)[items] - own
-        self.taken = before  # taken[position in keys] - taken[start of the user] is what was skipped
-        self.left = self.total - (before[self.start[1:]] - before[self.start[:-1]])  # (n_users,) unseen weight
-        self.end = end
+        self.start, self.end, self._flat = train.pairs.start, end, bool((self.weight <= 1).all())
+        self._seen = train.pairs if train.pairs.mapped else None  # of a file no array as long is made, but `taken`
+        if self._seen is None:
+            users, items = train.pairs.rows, train.pairs.values
+            before = _before(self.weight[items])
+            own = before[:-1] - before[self.start[users]]  # weight of the user's seen items before this one
+            self.keys = users * self.total + (end - self.weight)[items] - own
+        else:
+            before = None if self._flat else _before_of_parts(self.weight, train.pairs.values)
+            self.keys = end.new_zeros(0)
+        # taken[position in keys] - taken[start of the user] is what was skipped; all weights being 1, their number
+        self.taken = torch.zeros(0, dtype=torch.int64) if before is None else before
+        skipped = self.start if before is None else before[self.start]
+        self.left = self.total - skipped.diff()  # (n_users,) unseen weight
         # Where all weights are 1, a point on the line is a place among the items that can be drawn; the place after
         # the last one, which a user who has seen everything ends at, is the unknown item.
         self.drawable = torch.cat([self.weight.nonzero().squeeze(1), end.new_zeros(1)])
-        self._flat = bool((self.weight <= 1).all())
         self._some_full = bool((self.left == 0).any())
-        full = int(((self.left == 0) & (train.counts("user") > 0)).sum())
-        if full and not (self.left[train.user_idx] > 0).any():
+        there = train.counts("user") > 0
+        full = int(((self.left == 0) & there).sum())
+        if full and not (self.left[there] > 0).any():
             raise ValueError("every user has seen every item: there is nothing to draw negatives from")
         if full:
             say(f"{full:,} users have seen every item: their rows are trained without negatives")
@@ -86,13 +92,24 @@ class PopularityNegatives:
         left = self.left[users]  # (b,)
         point = torch.rand(len(users), n, generator=generator, device=self.device, dtype=torch.float64)
         point = point.mul_(left[:, None]).long()  # uniform in [0, left)
-        key = (users * self.total)[:, None] + point
-        at = torch.searchsorted(self.keys, key.to(self.keys.dtype), right=True)
+        at = self._passed(users, point)
         if self._flat:  # the number of keys passed is the weight skipped
             return self.drawable[point.add_(at).sub_(self.start[users][:, None])]
         point += self.taken[at] - self.taken[self.start[users]][:, None]
         items = torch.searchsorted(self.end, point, right=True)
         return items.masked_fill_((left == 0)[:, None], 0) if self._some_full else items
+
+    def _passed(self, users: Tensor, point: Tensor) -> Tensor:
+        """How many keys `(b, n)` lie before the points `(b, n)` of `users` `(b,)`, those of other users too."""
+        if self._seen is None:
+            key = (users * self.total)[:, None] + point
+            return torch.searchsorted(self.keys, key.to(self.keys.dtype), right=True)
+        first, begin = self.start[users][:, None], self.end - self.weight
+        if self._flat:
+            most, key = point - first, lambda items, at: begin[items] - at
+        else:
+            most, key = point - self.taken[first], lambda items, at: begin[items] - self.taken[at]
+        return first + self._seen.count_below(users[:, None].expand_as(point), most, key)
 
     def log_prob(self, users: Tensor, items: Tensor) -> Tensor:
         """Log-probability `(b, n)` of drawing `items` `(b, n)` for `users` `(b,)`, given that they are unseen."""
@@ -101,6 +118,21 @@ class PopularityNegatives:
     def log_counts(self, users: Tensor, items: Tensor) -> Tensor:
         """Log of how often `(b, n)` each of the `n` drawn items is to be expected in its row; inf: no negative."""
         return (self.log_prob(users, items) + math.log(items.shape[1])).masked_fill(items == 0, torch.inf)
+
+
+def _before(weight: Tensor) -> Tensor:
+    """Sums `(m + 1,)` of the `weight` `(m,)` before each place."""
+    return torch.cat([weight.new_zeros(1), weight.cumsum(0)])
+
+
+def _before_of_parts(weight: Tensor, items: Tensor) -> Tensor:
+    """`_before(weight[items])` of mapped `items` `(m,)`, a bounded number of them at once."""
+    found, at = weight.new_zeros(len(items) + 1), 0
+    for part in items.split(2**22):
+        torch.cumsum(weight[part], 0, out=found[at + 1 : at + 1 + len(part)])
+        found[at + 1 : at + 1 + len(part)] += found[at]
+        at += len(part)
+    return found
 
 
 class UniformNegatives(PopularityNegatives):

@@ -74,10 +74,12 @@ class SharedNegatives:
         if positives is not None:
             rows = torch.cat([torch.arange(len(users), device=users.device), rows])
             found = torch.cat([positives, found])
-        column = torch.full_like(self.log_share, -1, dtype=torch.int64)
-        column[items] = torch.arange(len(items), device=items.device)
-        at = column[found]
-        return rows[at >= 0], at[at >= 0]
+        order = None if bool((items.diff() > 0).all()) else items.argsort()  # a table of all items would be as large
+        ascending = items if order is None else items[order]
+        at = torch.searchsorted(ascending, found).clamp(max=max(len(items) - 1, 0))
+        there = ascending[at] == found if len(items) else torch.zeros_like(found, dtype=torch.bool)
+        at = at[there] if order is None else order[at[there]]
+        return rows[there], at
 
 
 class InBatchNegatives(SharedNegatives):
@@ -108,9 +110,15 @@ class AllItems(SharedNegatives):
     def __init__(self, train: Interactions, *, mask_seen: bool = False, device=None):
         super().__init__(train, 0.0, mask_seen=mask_seen, device=device)
 
+    def to(self, device):
+        """Move the tables to `device` (None is the CPU)."""
+        super().to(device)
+        self.every = self.log_share.isfinite().nonzero().squeeze(1)
+        return self
+
     def draw(self, positives: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
         """All items with a training row, ascending; `n` is not used."""
-        return self.log_share.isfinite().nonzero().squeeze(1)
+        return self.every
 
     def log_expected(self, items: Tensor, n: int) -> Tensor:
         """Every item is there once: 0."""
