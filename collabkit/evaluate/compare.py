@@ -8,8 +8,9 @@ import torch
 
 from collabkit.data.dataset import Dataset
 from collabkit.data.frames import takes_tables
+from collabkit.evaluate.names import read_metrics
 from collabkit.evaluate.tables import interval_columns
-from collabkit.evaluate.task import RankingTask, check_ks, check_metrics
+from collabkit.evaluate.task import RankingTask
 from collabkit.models.base import Model, answering
 from collabkit.models.closed_form import model_and_data
 
@@ -42,7 +43,7 @@ def compare(
     Example:
         >>> compare([learn, Popularity(), EASE()], k=[5, 10], metrics=['NDCG'])  # doctest: +SKIP
     """
-    metric_names, ks = check_metrics(metrics), check_ks(k)
+    metric_names, ks, asked = read_metrics(metrics, k)
     given = _with_data(list(models))
     labels = _labels(models, names)
     task = RankingTask.make(given[0][1], on, candidates=candidates, threshold=threshold, filter_seen=filter_seen)
@@ -52,7 +53,7 @@ def compare(
     for label, (model, _) in zip(labels, given, strict=True):
         with answering(model):
             answer = task.rank(model, metric_names, ks, max_memory)
-        values = answer.measure(metric_names, ks, task.facts)
+        values = answer.measure(metric_names, ks, task.facts, asked)
         first = values if first is None else first
         table = interval_columns(values, first, len(answer.n_candidates), n_boot=n_boot, seed=seed)
         tables.append(table.assign(metric=[task.name(*key) for key in values], model=label))
