@@ -14,7 +14,7 @@ from collabkit.evaluate.task import RankingTask
 from collabkit.models.base import Model, answering
 from collabkit.models.closed_form import model_and_data
 
-__all__ = ["compare"]
+__all__ = ["compare", "model_labels"]
 
 
 @takes_tables
@@ -102,5 +102,12 @@ def _labels(models: Sequence, names: Sequence[str] | None) -> list[str]:
         if len(names) != len(models) or len(set(names)) < len(names):
             raise ValueError(f"names must be {len(models)} different texts, one a model, got {list(names)!r}")
         return list(names)
-    plain = [getattr(model, "name", None) or type(getattr(model, "model", model)).__name__ for model in models]
+    return model_labels(models)
+
+
+def model_labels(models: Sequence, names: Sequence[str | None] | None = None) -> list[str]:
+    """What models are called in tables: by `names`, where there is one, or their own; numbered where some are alike."""
+    given = names or [None] * len(models)
+    own = [getattr(model, "name", None) or type(getattr(model, "model", model)).__name__ for model in models]
+    plain = [name or label for name, label in zip(given, own, strict=True)]
     return [f"{name} {plain[: j + 1].count(name)}" if plain.count(name) > 1 else name for j, name in enumerate(plain)]
