@@ -18,7 +18,7 @@ from collabkit import (
     CollabLearner, CollabWarning, Confidence, ContentKNN, Dataset, EmbeddingNN, FactorizationMachine, Features, GRURec,
     HitRate, HybridKNN, Implicit, Interactions, ItemKNN, Light, NeuMF, NextItem, Picture, Popularity, Query,
     QuestionnaireWidget, Recommender, SASRec, SampledCandidates, Text, TimeSVD, TwoTower, Vocab, YouTubeNet, auto_fit,
-    backtest, collab_learner, compare, cross_validate, datasets, filters, recipes, splits,
+    backtest, collab_learner, compare, cross_validate, datasets, filters, recipes, splits, tune,
 )  # fmt: skip
 
 

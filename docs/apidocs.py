@@ -30,7 +30,7 @@ HEAD = "| Name | What it is |\n|:--|:--|"
 # What users call, by task. A name of `collabkit.__all__` that is missing here comes under "More".
 TASKS = {
     "Data": "CollabDataLoaders Implicit Confidence Dataset Interactions Features Bag Text Picture Vocab CollabWarning",
-    "One call": "auto_fit",
+    "One call": "auto_fit tune",
     "Learner and models": "collab_learner CollabLearner load_learner CollFilter EmbeddingNN NCF GMF NeuMF TwoTower "
     "FactorizationMachine TimeSVD SASRec GRURec AveragedHistory YouTubeNet Pipeline",
     "Evaluation": "compare cross_validate backtest SampledCandidates HitRate NDCG",
