@@ -22,6 +22,7 @@ _NAMES = {
     "train.cross_validation": ["cross_validate"],
     "train.auto": ["auto_fit"],
     "train.tune": ["tune"],
+    "train.track": ["Track"],
     "train.fit_metrics": ["HitRate", "NDCG"],
     "data.confidence": ["Confidence"],
     "data.feedback": ["Implicit"],
@@ -103,6 +104,7 @@ if TYPE_CHECKING:  # what a type checker reads in the place of `__getattr__`
     from collabkit.train.cross_validation import cross_validate as cross_validate
     from collabkit.train.dataloaders import CollabDataLoaders as CollabDataLoaders
     from collabkit.train.fit_metrics import HitRate as HitRate, NDCG as NDCG
+    from collabkit.train.track import Track as Track
     from collabkit.train.tune import tune as tune
     from collabkit.train.learner import (
         collab_learner as collab_learner,
