@@ -1,4 +1,4 @@
-"""The `collabkit` command: demo, train, recommend, similar, evaluate, serve."""
+"""The `collabkit` command: demo, train, auto, tune, update, recommend, similar, evaluate, compare, serve."""
 
 import sys
 import warnings
@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 import collabkit
+from collabkit.cli import search
+from collabkit.cli.runs import Columns, Rows, record, takes
 
 __all__ = ["app", "main"]
 
@@ -51,9 +53,11 @@ def demo(
 
 
 @app.command()
+@takes(rows=Rows)
 def train(
     ratings: Table,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the artefact.")],
+    rows,
     user: Annotated[
         str | None, typer.Option(help="User column; default by its name, else its place, where that is plain.")
     ] = None,
@@ -70,10 +74,12 @@ def train(
     y_range: Annotated[tuple[float, float] | None, typer.Option(help=_ENDS)] = None,
     context: Annotated[list[str] | None, typer.Option(help=_CONTEXT)] = None,
     seed: Seed = 42,
+    model: Annotated[str | None, typer.Option(help="A model's class, e.g. TwoTower, EASE; default CollFilter.")] = None,
 ) -> None:
-    """Train a rating model on a file and write the artefact.
+    """Train a model on a file and write the artefact.
 
-    Options of the training that are not given come from the recipe for the number of ratings.
+    Of ratings, options of the training that are not given come from the recipe for their number; of events
+    (--implicit), CollFilter is solved for by least squares.
     """
     from collabkit.cli.console import print_evaluation
     from collabkit.cli.demo import fit_on_console
@@ -81,8 +87,16 @@ def train(
     from collabkit.serve.artefact import check_target
     from collabkit.train.recipes import rating_recipe
 
-    df = collabkit.datasets.read_interactions(ratings)
     given = {"n_factors": factors, "n_epoch": epochs, "lr": lr, "wd": wd, "bs": bs}
+    if rows != Rows() or model is not None:
+        check_target(out.resolve())
+        columns = Columns(user, item, rating, time, split, valid_pct, context, seed)
+        named = {name: value for name, value in given.items() if value is not None}
+        learn = search.train_implicit(ratings, out, columns, rows, model, named)
+        print(f"artefact written to {learn.export(out.resolve())}")
+        record(out)
+        return
+    df = collabkit.datasets.read_interactions(ratings)
     recipe = replace(rating_recipe(len(df)), **{k: v for k, v in given.items() if v is not None})
     check_target(out.resolve())
     df = with_dates(df, time)
@@ -98,6 +112,7 @@ def train(
     learn = fit_on_console(dls, recipe, y_range)
     print_evaluation(learn.evaluate())
     print(f"artefact written to {learn.export(out.resolve())}")
+    record(out)
 
 
 @app.command()
@@ -167,6 +182,9 @@ def serve(
     token = None if token_file is None else str(token_file.resolve())
     settings = Settings.of(artefact, watch=1.0 if watch else 0.0, engine=engine, token_file=token, **limits)
     run(settings, host=host, port=port, workers=workers, fd=fd)
+
+
+search.add_commands(app)
 
 
 def main() -> None:
