@@ -9,6 +9,7 @@ import pandas as pd
 from . import (
     als_defaults,
     als_speed,
+    auto_fit,
     cold_items,
     content,
     context,
@@ -62,6 +63,7 @@ BENCHMARKS = {
     "lightgcn": lightgcn.lightgcn,
     "als_defaults": als_defaults.als_defaults,
     "gradient_defaults": als_defaults.gradient_defaults,
+    "auto_fit": auto_fit.auto_fit_quality,
     "knn_speed": knn_speed.knn_speed,
     "als_sweep": als_speed.als_sweep,
     "bpr_speed": ranking_speed.bpr_speed,

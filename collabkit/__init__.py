@@ -19,6 +19,10 @@ _NAMES = {
     "train.dataloaders": ["CollabDataLoaders"],
     "train.learner": ["collab_learner", "CollabLearner", "load_learner"],
     "train.backtest": ["backtest"],
+    "train.cross_validation": ["cross_validate"],
+    "train.auto": ["auto_fit"],
+    "train.tune": ["tune"],
+    "train.track": ["Track"],
     "train.fit_metrics": ["HitRate", "NDCG"],
     "data.confidence": ["Confidence"],
     "data.feedback": ["Implicit"],
@@ -95,9 +99,13 @@ if TYPE_CHECKING:  # what a type checker reads in the place of `__getattr__`
     from collabkit.serve import Recommender as Recommender, Light as Light, BundleError as BundleError
     from collabkit.train import recipes as recipes
     from collabkit.train import sampling as sampling
+    from collabkit.train.auto import auto_fit as auto_fit
     from collabkit.train.backtest import backtest as backtest
+    from collabkit.train.cross_validation import cross_validate as cross_validate
     from collabkit.train.dataloaders import CollabDataLoaders as CollabDataLoaders
     from collabkit.train.fit_metrics import HitRate as HitRate, NDCG as NDCG
+    from collabkit.train.track import Track as Track
+    from collabkit.train.tune import tune as tune
     from collabkit.train.learner import (
         collab_learner as collab_learner,
         CollabLearner as CollabLearner,

@@ -30,9 +30,11 @@ HEAD = "| Name | What it is |\n|:--|:--|"
 # What users call, by task. A name of `collabkit.__all__` that is missing here comes under "More".
 TASKS = {
     "Data": "CollabDataLoaders Implicit Confidence Dataset Interactions Features Bag Text Picture Vocab CollabWarning",
+    "One call": "auto_fit tune",
+    "Training": "Track",
     "Learner and models": "collab_learner CollabLearner load_learner CollFilter EmbeddingNN NCF GMF NeuMF TwoTower "
     "FactorizationMachine TimeSVD SASRec GRURec AveragedHistory YouTubeNet Pipeline",
-    "Evaluation": "compare backtest SampledCandidates HitRate NDCG",
+    "Evaluation": "compare cross_validate backtest SampledCandidates HitRate NDCG",
     "Closed forms": "Popularity ItemKNN ContentKNN HybridKNN EASE NextItem",
     "Recommending and serving": "Recommender Light Query QuestionnaireWidget BundleError",
     "Interpretation": "CollabInterpretation",

@@ -36,14 +36,14 @@ def test_values_are_those_of_evaluate_from_one_pass(kind, passes):
     assert passes == [2]  # one an epoch
     shown = dict(zip(learn.recorder.metric_names[1:], learn.recorder.values[-1], strict=False))
     assert list(shown) == [
-        "train_loss", "valid_loss", "hit_rate@10", "ndcg@5", "recall@20", "precision@10", "mrr@10", "map@10",
+        "train_loss", "valid_loss", "HitRate@10", "NDCG@5", "Recall@20", "Precision@10", "MRR@10", "MAP@10",
     ]  # fmt: skip
     learn.validate()
     table = learn.evaluate(k=[5, 10, 20], n_boot=2)["value"]
     for metric in metrics:
         assert metric.value == pytest.approx(table[f"{metric.metric}@{metric.k}"])
         assert 0 < metric.value < 1
-    assert shown["hit_rate@10"] == pytest.approx(metrics[0].value, abs=0.1)  # cold rows are settled after the fit
+    assert shown["HitRate@10"] == pytest.approx(metrics[0].value, abs=0.1)  # cold rows are settled after the fit
 
 
 def test_each_epoch_is_ranked_anew_and_metrics_of_two_learners_do_not_mix():
@@ -59,8 +59,8 @@ def test_each_epoch_is_ranked_anew_and_metrics_of_two_learners_do_not_mix():
 
 def test_callbacks_monitor_them(tmp_path):
     learn = make_learner(metrics=[HitRate(10), NDCG(10)], path=tmp_path)
-    best = SaveModelCallback(monitor="ndcg@10", fname="best")
-    learn.fit(6, 3e-2, cbs=[best, EarlyStoppingCallback(monitor="hit_rate@10", patience=2)])
+    best = SaveModelCallback(monitor="NDCG@10", fname="best")
+    learn.fit(6, 3e-2, cbs=[best, EarlyStoppingCallback(monitor="HitRate@10", patience=2)])
     values = [row[3] for row in learn.recorder.values]
     assert best.best == pytest.approx(max(values)) and len(values) <= 6
     assert (tmp_path / "models" / "best.safetensors").exists()
@@ -71,7 +71,7 @@ def test_sampled_candidates_say_so_and_stay_the_same(passes):
     candidates = SampledCandidates(20, seed=1)
     learn = make_learner(metrics=[HitRate(10, candidates), NDCG(10, candidates), HitRate(10)])
     learn.fit(1, 1e-2)
-    assert learn.recorder.metric_names[3:6] == ["hit_rate@10 (20 negatives)", "ndcg@10 (20 negatives)", "hit_rate@10"]
+    assert learn.recorder.metric_names[3:6] == ["HitRate@10 (20 negatives)", "NDCG@10 (20 negatives)", "HitRate@10"]
     assert passes == [2]
     table = learn.evaluate(candidates=candidates, n_boot=2)["value"]
     values = learn.validate()
@@ -108,7 +108,7 @@ def test_a_plain_function_of_ranks_groups_and_k(passes):
 
     learn = make_learner(metrics=[share, Recall(10), RankingMetric(3, function=metrics.precision), error])
     learn.fit(1, 1e-2)
-    assert passes == [1] and learn.recorder.metric_names[3:7] == ["share@10", "recall@10", "precision@3", "error"]
+    assert passes == [1] and learn.recorder.metric_names[3:7] == ["share@10", "Recall@10", "Precision@3", "error"]
     _, mine, recall, precision, _ = learn.validate()
     assert 0 < mine == pytest.approx(recall)
     assert precision == pytest.approx(learn.evaluate(k=3, n_boot=2).loc["Precision@3", "value"])
@@ -139,10 +139,10 @@ def test_what_is_refused():
             return self.weight.expand(len(x), 1)
 
     learn = LeanLearner(dls, Plain(), metrics=[HitRate(10)])
-    with learn.no_bar(), pytest.raises(TypeError, match="hit_rate@10 needs one of collabkit's models .*got Plain"):
+    with learn.no_bar(), pytest.raises(TypeError, match="HitRate@10 needs one of collabkit's models .*got Plain"):
         learn.validate()
     assert HitRate(10).value is None
     with pytest.raises(TypeError, match="needs a function of ranks, groups and k; or take HitRate"):
         RankingMetric()
     names = {"RankingMetric", "HitRate", "Precision", "Recall", "NDCG", "MAP", "MRR"}
-    assert set(fit_metrics.__all__) == names | {"is_ranking_function"}
+    assert set(fit_metrics.__all__) == names | {"RatingError", "as_metric"}

@@ -1,4 +1,4 @@
-"""The `collabkit` command: demo, train, recommend, similar, evaluate, serve."""
+"""The `collabkit` command: demo, train, auto, tune, update, recommend, similar, evaluate, compare, serve."""
 
 import os
 import sys
@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 import collabkit
+from collabkit.cli import search
+from collabkit.cli.runs import Columns, Rows, record, takes
 
 __all__ = ["app", "main"]
 
@@ -52,9 +54,11 @@ def demo(
 
 
 @app.command()
+@takes(rows=Rows)
 def train(
     ratings: Table,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the artefact.")],
+    rows,
     user: Annotated[
         str | None, typer.Option(help="User column; default by its name, else its place, where that is plain.")
     ] = None,
@@ -75,13 +79,18 @@ def train(
     ] = None,
     seed: Seed = 42,
     nproc: Annotated[int, typer.Option(help="Processes that share each batch; --bs is that of all.", min=1)] = 1,
+    model: Annotated[str | None, typer.Option(help="A model's class, e.g. TwoTower, EASE; default CollFilter.")] = None,
 ) -> None:
-    """Train a rating model on a file and write the artefact.
+    """Train a model on a file and write the artefact.
 
-    Options of the training that are not given come from the recipe for the number of ratings.
+    Of ratings, options of the training that are not given come from the recipe for their number; of events
+    (--implicit), CollFilter is solved for by least squares.
     """
     from collabkit.data.processes import launched
 
+    if (cache is not None or nproc > 1) and (rows != Rows() or model is not None):
+        raise ValueError("--cache and --nproc train CollFilter on ratings; with --implicit, side tables or --model, leave "
+                         "them out or train in Python: CollabDataLoaders.from_parquet(stream=True), learn.distrib_ctx()")  # fmt: skip
     if nproc > 1 and launched()[1] == 1:
         from collabkit.cli.several import run_again
 
@@ -94,6 +103,14 @@ def train(
     from collabkit.train.recipes import rating_recipe
 
     given = {"n_factors": factors, "n_epoch": epochs, "lr": lr, "wd": wd, "bs": bs}
+    if rows != Rows() or model is not None:
+        check_target(out.resolve())
+        columns = Columns(user, item, rating, time, split, valid_pct, context, seed)
+        named = {name: value for name, value in given.items() if value is not None}
+        learn = search.train_implicit(ratings, out, columns, rows, model, named)
+        print(f"artefact written to {learn.export(out.resolve())}")
+        record(out)
+        return
     if cache is not None:
         from collabkit.datasets.parquet import head_of, row_count
 
@@ -124,6 +141,7 @@ def train(
         table, folder = learn.evaluate(), learn.export(out.resolve())
     if first:
         print_evaluation(table)
+        record(out)
     speak(f"artefact written to {folder}")
 
 
@@ -208,6 +226,9 @@ def serve(
     token = None if token_file is None else str(token_file.resolve())
     settings = Settings.of(artefact, watch=1.0 if watch else 0.0, engine=engine, token_file=token, **limits)
     run(settings, host=host, port=port, workers=workers, fd=fd)
+
+
+search.add_commands(app)
 
 
 def main() -> None:

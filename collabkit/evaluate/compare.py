@@ -8,12 +8,13 @@ import torch
 
 from collabkit.data.dataset import Dataset
 from collabkit.data.frames import takes_tables
+from collabkit.evaluate.names import read_metrics
 from collabkit.evaluate.tables import interval_columns
-from collabkit.evaluate.task import RankingTask, check_ks, check_metrics
+from collabkit.evaluate.task import RankingTask
 from collabkit.models.base import Model, answering
 from collabkit.models.closed_form import model_and_data
 
-__all__ = ["compare"]
+__all__ = ["compare", "model_labels"]
 
 
 @takes_tables
@@ -43,7 +44,7 @@ def compare(
     Example:
         >>> compare([learn, Popularity(), EASE()], k=[5, 10], metrics=['NDCG'])  # doctest: +SKIP
     """
-    metric_names, ks = check_metrics(metrics), check_ks(k)
+    metric_names, ks, asked = read_metrics(metrics, k)
     given = _with_data(list(models))
     labels = _labels(models, names)
     options = {"threshold": threshold, "filter_seen": filter_seen, "n_users": n_users, "seed": seed}
@@ -54,7 +55,7 @@ def compare(
     for label, (model, _) in zip(labels, given, strict=True):
         with answering(model):
             answer = task.rank(model, metric_names, ks, max_memory)
-        values = answer.measure(metric_names, ks, task.facts)
+        values = answer.measure(metric_names, ks, task.facts, asked)
         first = values if first is None else first
         table = interval_columns(values, first, len(answer.n_candidates), n_boot=n_boot, seed=seed)
         tables.append(table.assign(metric=[task.name(*key) for key in values], model=label))
@@ -103,5 +104,12 @@ def _labels(models: Sequence, names: Sequence[str] | None) -> list[str]:
         if len(names) != len(models) or len(set(names)) < len(names):
             raise ValueError(f"names must be {len(models)} different texts, one a model, got {list(names)!r}")
         return list(names)
-    plain = [getattr(model, "name", None) or type(getattr(model, "model", model)).__name__ for model in models]
+    return model_labels(models)
+
+
+def model_labels(models: Sequence, names: Sequence[str | None] | None = None) -> list[str]:
+    """What models are called in tables: by `names`, where there is one, or their own; numbered where some are alike."""
+    given = names or [None] * len(models)
+    own = [getattr(model, "name", None) or type(getattr(model, "model", model)).__name__ for model in models]
+    plain = [name or label for name, label in zip(given, own, strict=True)]
     return [f"{name} {plain[: j + 1].count(name)}" if plain.count(name) > 1 else name for j, name in enumerate(plain)]

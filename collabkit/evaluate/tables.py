@@ -14,8 +14,9 @@ from collabkit.data.interactions import Interactions
 from collabkit.data.query import Query
 from collabkit.evaluate import metrics
 from collabkit.evaluate.lists import LIST_METRICS
+from collabkit.evaluate.names import read_metrics, split_errors
 from collabkit.evaluate.references import UserItemBias
-from collabkit.evaluate.task import Ranked, RankingTask, check_ks, check_metrics, held_out
+from collabkit.evaluate.task import Ranked, RankingTask, held_out
 from collabkit.models.base import Model, answering
 from collabkit.models.scorers import refuse_nan
 from collabkit.retrieval.diversity import Diversity
@@ -38,16 +39,24 @@ def evaluate(
     filter_seen: bool | str = True, n_users: int | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Rating errors and ranking metrics of a model on held-out rows; see `Recommender.evaluate`."""
+    errors, wanted = split_errors(metrics)
     test = held_out(data, on)
+    rated = test.rating is not None and data.rated and model.predicts_ratings
+    if errors and metrics is not None and not (rated and by in (None, "cold")):
+        here = f"here by is {by!r}" if rated else "this model or table has none"
+        raise ValueError(f"{', '.join(errors)}: errors of predicted ratings, with by=None or by='cold'; {here}")
     options = {"threshold": threshold, "test": test, "filter_seen": filter_seen, "n_users": n_users, "seed": seed}
     task = RankingTask.make(data, on, candidates=candidates, **options)
     common, lean = {"by": by, "n_boot": n_boot, "seed": seed}, {"tilt": tilt, "diversity": diversity}
     with answering(model):
-        table = evaluate_ranking(model, task, k=k, metrics=metrics, max_memory=max_memory, **lean, **common)
-        rated = test.rating is not None and data.rated and model.predicts_ratings
-        if rated and metrics is None and by in (None, "cold"):
+        table = None
+        if wanted or wanted is None or not errors:
+            table = evaluate_ranking(model, task, k=k, metrics=wanted, max_memory=max_memory, **lean, **common)
+        if rated and errors and by in (None, "cold"):
             groups = on[data.columns.user].factorize()[0] if isinstance(on, pd.DataFrame) else None
-            table = join_tables(evaluate_ratings(model, data, test, groups=groups, **common), table)
+            found = evaluate_ratings(model, data, test, groups=groups, **common)
+            found = found[found.index.get_level_values("metric").isin(errors)]
+            table = found if table is None else join_tables(found, table)
     table = table[[c for c in table.columns if c != "n"] + ["n"]].astype({"n": int})
     return table.rename_axis(columns=task.title)
 
@@ -141,13 +150,13 @@ def evaluate_ranking(
         ValueError: `k` < 1, an unknown metric, one of lists where `by` is of items, or `by` not one of the four;
             `'item_age'` without times.
     """
-    names, ks = check_metrics(metrics), check_ks(k)
+    names, ks, asked = read_metrics(metrics, k)
     levels, split = _check_by(by, names)
     if len(task) == 0:
         return pd.DataFrame(columns=[*levels, "metric", *RANKING_COLUMNS]).set_index([*levels, "metric"])
     chosen = None if split is None else list(split(task))  # before the work: what cannot be split is an error
     answers = (task.rank(model, names, ks, max_memory, tilt, diversity), task.rank_by_popularity(names, ks, max_memory))
-    options = {"n_boot": n_boot, "seed": seed}
+    options = {"asked": asked, "n_boot": n_boot, "seed": seed}
     if chosen is None:
         return _table(task, *answers, names, ks, **options)
     parts = {
@@ -241,9 +250,11 @@ _BY = {
 }
 
 
-def _table(task: RankingTask, answer: Ranked, popular: Ranked, names: list, ks: list[int], **options) -> pd.DataFrame:
+def _table(
+    task: RankingTask, answer: Ranked, popular: Ranked, names: list, ks: list[int], *, asked: list | None, **options
+) -> pd.DataFrame:  # fmt: skip
     """The rows of `evaluate_ranking` from the answers of the model and of popularity."""
-    values, base = (ranked.measure(names, ks, task.facts) for ranked in (answer, popular))
+    values, base = (ranked.measure(names, ks, task.facts, asked) for ranked in (answer, popular))
     table = interval_columns(values, base, len(answer.n_candidates), **options)
     table.insert(3, "popularity", [column_mean(base[key]) for key in values])
     return table.set_axis(pd.Index([task.name(*key) for key in values], name="metric"))

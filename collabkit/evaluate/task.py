@@ -69,8 +69,13 @@ class Ranked:
         lists = None if self.lists is None else self.lists[users]
         return Ranked(self.ranks[pairs], groups, self.n_candidates[users], lists)
 
-    def measure(self, names: list, ks: list[int], facts: ItemFacts) -> dict[tuple[str, int | None], object]:
-        """`{(metric, k): (n_users,) values, or a number for a metric of all lists together}`; AUC has no k."""
+    def measure(
+        self, names: list, ks: list[int], facts: ItemFacts, asked: list[tuple] | None = None
+    ) -> dict[tuple[str, int | None], object]:
+        """`{(metric, k): (n_users,) values, or a number for a metric of all lists together}`; AUC has no k.
+
+        With `asked` these alone, in its order.
+        """
         result = {}
         for name in names:
             if callable(name):  # a metric of the caller's, with the signature of those of ranks cut at k
@@ -81,7 +86,7 @@ class Ranked:
                 result.update({(name, k): CUT_METRICS[name](self.ranks, self.groups, k) for k in ks})
             else:
                 result.update({(name, k): v for k, v in zip(ks, facts.measure(name, self.lists, ks), strict=True)})
-        return result
+        return result if asked is None else {key: result[key] for key in asked}
 
 
 def metric_name(metric: Callable) -> str:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from collabkit.data.checks import finite
 from collabkit.data.dataset import Dataset
+from collabkit.evaluate.names import read_metrics
 from collabkit.evaluate.tables import column_mean, interval_columns
-from collabkit.evaluate.task import CUT_METRICS, RankingTask, check_ks, check_metrics
+from collabkit.evaluate.task import CUT_METRICS, RankingTask
 from collabkit.models.base import Model, answering
 from collabkit.retrieval.diversity import Diversity, item_likeness
 from collabkit.retrieval.tilt import Tilt
@@ -38,7 +39,7 @@ def tradeoff(
         raise ValueError(f"knob must be one of {', '.join(map(repr, KNOBS))}, got {knob!r}")
     if knob == "freshness_weight" and half_life is None:
         raise ValueError("knob='freshness_weight' needs half_life=, the days after which an item is half as fresh")
-    (name,), (cut,) = check_metrics(metric), check_ks(k)
+    (name,), (cut,), _ = read_metrics(metric, k)
     if name not in CUT_METRICS:
         raise ValueError(f"metric must be one of {', '.join(CUT_METRICS)}, got {metric!r}")
     steps = sorted({0.0, *(finite(knob, value) for value in (KNOBS[knob] if values is None else values))}, key=abs)

@@ -677,9 +677,9 @@ class Recommender:
         Args:
             on: `'valid'`, or a DataFrame with the model's columns (a final test).
             k: cut-off of the ranking metrics, or several: `[5, 10, 20]`.
-            metrics: names; default HitRate, Precision, Recall, NDCG, MAP, MRR. Besides there are AUC, and of the lists
-                Coverage, Novelty, Diversity, ARP and Gini. A function of ranks, groups and k is one too; see
-                `collabkit.metrics`.
+            metrics: names, or names with a cut-off of their own (`'NDCG@20'`); default HitRate, Precision, Recall,
+                NDCG, MAP, MRR, and of ratings RMSE and MAE. Besides there are AUC, and of the lists Coverage, Novelty,
+                Diversity, ARP and Gini. A function of ranks, groups and k is one too; see `collabkit.metrics`.
             candidates: what the relevant items compete with: None for all unseen items, item ids for those of them (say
                 the new ones; relevant pairs with other items are left out, counted), `SampledCandidates(99)`, or a
                 DataFrame of user-item pairs; all but None are said in the metrics' names.
@@ -707,7 +707,7 @@ class Recommender:
         Returns:
             DataFrame indexed by metric: `value`, `low`, `high`, the baselines (NaN where one has no such metric), the
             paired `difference` to popularity with `diff_low` and `diff_high`, and `n`, the number of ratings or users.
-            RMSE and MAE come first where there are ratings, `metrics` is None and `by` is None or `'cold'`. Items seen
+            RMSE and MAE come first where there are ratings and `by` is None or `'cold'`. Items seen
             in training are not candidates, nor, in a final test, those of the validation part, unless the test holds
             them: the columns' name says so. Ties count against a model: popularity, which knows nothing of items
             without training rows, has 0 among them, less than a random order.

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from fastai.callback.core import Callback, CancelTrainException
 from fastai.callback.fp16 import AMPMode, MixedPrecision
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from collabkit.coldstart.default_rows import fill_cold_items, settle_default_rows, zero_cold_rows
 from collabkit.data.notices import near_match, say
+from collabkit.evaluate.names import ERRORS, same_name
 from collabkit.models.base import as_model
 from collabkit.train.als import ALSSolver
 
@@ -44,7 +46,7 @@ class LeanRecorder(Recorder):
         super().before_fit()
         names = list(self.metric_names[1:])
         for cb in self.learn.cbs:
-            if (wanted := getattr(cb, "monitor", None)) is not None and wanted not in names:
+            if (wanted := getattr(cb, "monitor", None)) is not None and not _monitors(cb, names):
                 why = f"; there is no validation part: {ALL_TRAINED}" if missing else ""
                 raise ValueError(f"{type(cb).__name__}(monitor={wanted!r}): no such figure is recorded"
                                  f"{near_match(wanted, names)}; there are {', '.join(names)}{why}")  # fmt: skip
@@ -74,6 +76,20 @@ class LeanRecorder(Recorder):
         new = next((i for i, loss in enumerate(self.losses) if not loss.is_cpu), len(self.losses))
         if new < len(self.losses):
             self.losses[new:] = torch.stack(list(self.losses[new:])).cpu().unbind()
+
+
+def _monitors(cb, names: list[str]) -> bool:
+    """Whether a callback that watches a figure watches one of `names`; it does so by the name that it has there.
+
+    fastai takes all that is called neither loss nor error for something that should be large.
+    """
+    found = same_name(cb.monitor, names)
+    if found is None:
+        return False
+    cb.monitor = found
+    if found in ERRORS and getattr(cb, "comp", None) is np.greater:
+        cb.comp, cb.min_delta = np.less, -cb.min_delta
+    return True
 
 
 class _LeanSmoothLoss(AvgSmoothLoss):

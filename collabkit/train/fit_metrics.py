@@ -1,4 +1,4 @@
-"""Ranking metrics of the validation part beside the loss, epoch by epoch: `collab_learner(metrics=[HitRate(10)])`."""
+"""Ranking metrics of the validation part beside the loss, epoch by epoch: `collab_learner(metrics=['NDCG@10'])`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,38 @@ from collabkit.data.interactions import Interactions
 from collabkit.evaluate.candidates import SampledCandidates
 from collabkit.evaluate.draw import users_label
 from collabkit.evaluate.metrics import bootstrap_interval
+from collabkit.evaluate.names import ERRORS, read_name
 from collabkit.evaluate.task import CUT_METRICS, RankingTask, check_ks, metric_name, metric_values
 from collabkit.models.base import as_model, evaluating
 
-__all__ = ["RankingMetric", "HitRate", "Precision", "Recall", "NDCG", "MAP", "MRR", "is_ranking_function"]
+__all__ = [
+    "RankingMetric", "HitRate", "Precision", "Recall", "NDCG", "MAP", "MRR", "RatingError", "as_metric",
+]  # fmt: skip
 
 
-def is_ranking_function(metric) -> bool:
-    """Whether a metric is a plain function of `ranks`, `groups` and `k`, like those of `collabkit.metrics`."""
-    return inspect.isfunction(metric) and list(inspect.signature(metric).parameters)[:3] == ["ranks", "groups", "k"]
+def as_metric(metric):
+    """What a learner takes of one of its `metrics`: a name as in tables, `'NDCG@10'`, becomes the metric of that name.
+
+    A plain function of `ranks`, `groups` and `k`, like those of `collabkit.metrics`, becomes a `RankingMetric`; those
+    of fastai and functions of predictions and targets stay what they are.
+
+    Raises:
+        ValueError: there is no metric of that name that training can follow.
+
+    Example:
+        >>> as_metric('HR@5').name, as_metric('NDCG').name, as_metric('RMSE').name
+        ('HitRate@5', 'NDCG@10', 'RMSE')
+    """
+    if isinstance(metric, str):
+        name, cut = read_name(metric)
+        if name in ERRORS:
+            return RatingError(name)
+        if name not in CUT_METRICS:
+            raise ValueError(f"{name} is a figure of evaluate and compare; in training there are "
+                             f"{', '.join((*CUT_METRICS, *ERRORS))}, got {metric!r}")  # fmt: skip
+        return RankingMetric(10 if cut is None else cut, function=CUT_METRICS[name])
+    ranked = inspect.isfunction(metric) and list(inspect.signature(metric).parameters)[:3] == ["ranks", "groups", "k"]
+    return RankingMetric(function=metric) if ranked else metric
 
 
 class RankingMetric(Metric):
@@ -30,7 +53,7 @@ class RankingMetric(Metric):
 
     All of a learner's metrics with the same candidates share one ranking pass a validation, at their largest k. The
     value is that of `learn.evaluate`, without an interval and a baseline. Callbacks monitor it by its name, e.g.
-    `SaveModelCallback(monitor='ndcg@10')`.
+    `SaveModelCallback(monitor='NDCG@10')`.
 
     Args:
         k: cut-off.
@@ -50,11 +73,11 @@ class RankingMetric(Metric):
         TypeError: `candidates` is neither; in validation, the model is not one of collabkit's.
     """
 
-    metric, title = "", ""
+    metric = ""
 
-    def __init_subclass__(cls, metric: str = "", title: str = "", **kwargs):
+    def __init_subclass__(cls, metric: str = "", **kwargs):
         super().__init_subclass__(**kwargs)
-        cls.metric, cls.title = metric or cls.metric, title or cls.title
+        cls.metric = metric or cls.metric
 
     def __init__(
         self, k: int = 10, candidates: SampledCandidates | None = None, threshold: float | None = None,
@@ -69,8 +92,8 @@ class RankingMetric(Metric):
         self.function = CUT_METRICS.get(self.metric) if function is None else function
         if self.function is None:
             raise TypeError("RankingMetric needs a function of ranks, groups and k; or take HitRate(10) and its kin")
-        if function is not None:
-            self.title = metric_name(function)
+        known = {own: name for name, own in CUT_METRICS.items()}  # a function of the library is called as in tables
+        self.title = known.get(self.function) or metric_name(self.function)
         self._task: tuple[Dataset, Interactions, RankingTask] | None = None
         self.reset()
 
@@ -85,7 +108,7 @@ class RankingMetric(Metric):
 
     @property
     def name(self) -> str:
-        """For example `'ndcg@10'`, `'ndcg@10 (99 negatives)'`, or `'ndcg@10 (10,000 users)'`."""
+        """As in tables: `'NDCG@10'`, `'NDCG@10 (99 negatives)'`, or `'NDCG@10 (10,000 users)'`."""
         labels = (self.candidates.label if self.candidates else "", self._users_label)
         return " ".join(filter(None, (f"{self.title}@{self.k}", *labels)))
 
@@ -150,25 +173,64 @@ class RankingMetric(Metric):
         return task
 
 
-class HitRate(RankingMetric, metric="HitRate", title="hit_rate"):
+class HitRate(RankingMetric, metric="HitRate"):
     """`metrics.hit_rate` of the validation part; arguments as of `RankingMetric`."""
 
 
-class Precision(RankingMetric, metric="Precision", title="precision"):
+class Precision(RankingMetric, metric="Precision"):
     """`metrics.precision` of the validation part; arguments as of `RankingMetric`."""
 
 
-class Recall(RankingMetric, metric="Recall", title="recall"):
+class Recall(RankingMetric, metric="Recall"):
     """`metrics.recall` of the validation part; arguments as of `RankingMetric`."""
 
 
-class NDCG(RankingMetric, metric="NDCG", title="ndcg"):
+class NDCG(RankingMetric, metric="NDCG"):
     """`metrics.ndcg` of the validation part; arguments as of `RankingMetric`."""
 
 
-class MAP(RankingMetric, metric="MAP", title="map"):
+class MAP(RankingMetric, metric="MAP"):
     """`metrics.average_precision` of the validation part; arguments as of `RankingMetric`."""
 
 
-class MRR(RankingMetric, metric="MRR", title="mrr"):
+class MRR(RankingMetric, metric="MRR"):
     """`metrics.reciprocal_rank` of the validation part; arguments as of `RankingMetric`."""
+
+
+class RatingError(Metric):
+    """The RMSE or MAE of the validation ratings, those of `evaluate`; `metrics=['RMSE']` makes one.
+
+    Args:
+        error: `'RMSE'` or `'MAE'`.
+    """
+
+    def __init__(self, error: str = "RMSE"):
+        if error not in ERRORS:
+            raise ValueError(f"error must be one of {', '.join(ERRORS)}, got {error!r}")
+        self.error = error
+        self.reset()
+
+    def reset(self):
+        """Forget the last validation."""
+        self._sum, self._n = 0.0, 0
+
+    def accumulate(self, learn):
+        """Add a batch."""
+        if not learn.yb or getattr(learn.dls, "feedback", "explicit") == "implicit":
+            raise TypeError(f"{self.error} is an error of predicted ratings, and these batches have none")
+        off = learn.to_detach(learn.pred).double().flatten() - learn.to_detach(learn.y).double().flatten()
+        self._sum += float((off.square() if self.error == "RMSE" else off.abs()).sum())
+        self._n += off.numel()
+
+    @property
+    def name(self) -> str:
+        """As in tables."""
+        return self.error
+
+    @property
+    def value(self) -> float | None:
+        """Over all ratings so far; None without any."""
+        if self._n == 0:
+            return None
+        mean = self._sum / self._n
+        return mean**0.5 if self.error == "RMSE" else mean

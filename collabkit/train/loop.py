@@ -28,7 +28,7 @@ from collabkit.train.callbacks import ColdRows, DeviceMixedPrecision, LeanRecord
 from collabkit.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from collabkit.train.dataloaders import CollabDataLoaders
 from collabkit.train.distributed import joint_fit, working_together
-from collabkit.train.fit_metrics import RankingMetric, is_ranking_function
+from collabkit.train.fit_metrics import RatingError, as_metric
 from collabkit.train.loader import Loader
 from collabkit.train.optim import TableAdamW, feature_weights, undecayed
 from collabkit.train.refit import Recipe, recorded
@@ -81,10 +81,11 @@ class LeanLearner(Learner):
         self.recipe, self.n_epochs_done, self.first_epoch = Recipe(), 0, 0
         if as_model(model) is not None and isinstance(dls, CollabDataLoaders):
             dls = dls.asking(model.needs)
-        metrics = L(kwargs.pop("metrics", None))
-        for name in (metric for metric in metrics if isinstance(metric, str)):
-            raise TypeError(f"metrics are functions, or metrics such as NDCG(10), got the text {name!r}")
-        kwargs["metrics"] = metrics.map(lambda m: RankingMetric(function=m) if is_ranking_function(m) else m)
+        kwargs["metrics"] = L(kwargs.pop("metrics", None)).map(as_metric)
+        for error in (m for m in kwargs["metrics"] if isinstance(m, RatingError)):
+            if getattr(dls, "feedback", "explicit") == "implicit":
+                raise ValueError(f"{error.name} is an error of predicted ratings, and implicit feedback has none: "
+                                 "name a ranking metric, e.g. metrics=['NDCG@10']")  # fmt: skip
         super().__init__(dls, model, loss_func, opt_func=opt_func, cbs=cbs, default_cbs=False, **kwargs)
 
     def __call__(self, event_name):

@@ -19,7 +19,7 @@ from collabkit.models.base import Model
 if TYPE_CHECKING:
     from collabkit.train.learner import CollabLearner
 
-__all__ = ["Fit", "Recipe", "recorded", "refit_all"]
+__all__ = ["Fit", "Recipe", "recorded", "refit_all", "repeated"]
 
 F = TypeVar("F", bound=Callable)
 
@@ -108,18 +108,28 @@ def refit_all(learn: "CollabLearner", make: Callable) -> "CollabLearner":
         learn: stays as it is.
         make: `collab_learner`.
     """
+    learn.recipe.check()
+    return repeated(learn, learn.dls.of(learn.dls.data.all_trained()), make)
+
+
+def repeated(learn: "CollabLearner", dls, make: Callable) -> "CollabLearner":
+    """A new learner, made and trained as `learn` was, on other dataloaders.
+
+    Args:
+        learn: stays as it is.
+        dls: what the new one is trained on.
+        make: `collab_learner`.
+    """
     recipe = learn.recipe
     recipe.check()
-    dls = learn.dls.of(learn.dls.data.all_trained())
     new = make(dls, **_options(recipe.options, dls))
     added = [cb for cb in learn.cbs if type(cb) not in {type(own) for own in new.cbs}]
     new.add_cbs([_detached(cb) for cb in added if not _watches(cb)])
     if not hasattr(learn, "progress") and hasattr(new, "progress"):
         new.remove_cb(new.progress)
     new.logger = learn.logger
-    left_out = {type(cb).__name__ for cb in added if _watches(cb)}
-    for fit in recipe.fits:
-        left_out |= {type(cb).__name__ for cb in fit.cbs if _watches(cb)}
+    watching = [cb for cb in (*added, *(cb for fit in recipe.fits for cb in fit.cbs)) if _watches(cb)]
+    left_out = {type(cb).__name__ for cb in watching if not getattr(cb, "once", False)}
     if left_out:
         epochs = " + ".join(str(fit.n_epoch) for fit in recipe.fits)
         say(f"{', '.join(sorted(left_out))} watch figures of the validation part and are left out: the refit trains "
@@ -157,8 +167,8 @@ def _options(options: dict, dls) -> dict:
 
 
 def _watches(cb) -> bool:
-    """Whether a callback acts on a validation figure."""
-    return getattr(type(cb), "__name__", "") != "Recorder" and "monitor" in vars(cb)
+    """Whether a callback acts on a validation figure, or is of one fit alone, as a deadline is."""
+    return getattr(cb, "once", False) or (getattr(type(cb), "__name__", "") != "Recorder" and "monitor" in vars(cb))
 
 
 def _detached(cb: Callback) -> Callback:

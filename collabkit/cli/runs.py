@@ -1,0 +1,205 @@
+"""What commands that train share: the options of the data, and `--config`, the file by which a run is repeated."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, get_type_hints
+
+import typer
+
+import collabkit
+from collabkit.data.notices import near_match
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["Columns", "Rows", "loaders", "model_named", "record", "takes"]
+
+_CONTEXT: ContextVar[typer.Context] = ContextVar("collabkit_command")  # of the command that runs
+_FEATURE = "a column of it to use, or column:kind, e.g. genres:multi; repeat for more. Default all that tell something."
+
+
+@dataclass
+class Rows:
+    """What the rows are, and what is known of users and items."""
+
+    implicit: Annotated[bool, typer.Option("--implicit", help="Rows are events (clicks, purchases), not ratings.")] = (
+        False
+    )
+    threshold: Annotated[float | None, typer.Option(help="Implicit: the lowest rating that is a positive.")] = None
+    counts: Annotated[str | None, typer.Option(help="Implicit: column of quantities, or repeats; confidence.")] = None
+    history: Annotated[int | None, typer.Option(help="Implicit: learn what comes next from so many events.")] = None
+    users: Annotated[Path | None, typer.Option(help="Table of the users, with their column.")] = None
+    items: Annotated[Path | None, typer.Option(help="Table of the items, with their column.")] = None
+    user_feature: Annotated[list[str] | None, typer.Option(help=f"With --users: {_FEATURE}")] = None
+    item_feature: Annotated[list[str] | None, typer.Option(help=f"With --items: {_FEATURE}")] = None
+
+
+@dataclass
+class Columns:
+    """Which columns hold what, and the split; the same as of `train`."""
+
+    user: Annotated[str | None, typer.Option(help="User column; default by its name, else its place.")] = None
+    item: Annotated[str | None, typer.Option(help="Item column; likewise.")] = None
+    rating: Annotated[str | None, typer.Option(help="Rating column; likewise.")] = None
+    time: Annotated[str | None, typer.Option(help="Time column, for --split time and last, and --history.")] = None
+    split: Annotated[str, typer.Option(help="random, time (latest share) or last (last row of each user).")] = "random"
+    valid_pct: Annotated[float, typer.Option(help="Share of the rows for validation (random, time).")] = 0.2
+    context: Annotated[
+        list[str] | None, typer.Option(help="Column of what is known of the moment, or column:kind; repeat for more.")
+    ] = None
+    seed: Annotated[int, typer.Option(help="Of the split, the weights and the training.")] = 42
+
+
+def takes(**groups: type) -> Callable:
+    """A command that has the options of dataclasses, each given to it as one argument, and `--config`.
+
+    Args:
+        **groups: by the argument's name, the dataclass.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        own = inspect.signature(function)
+        hints = get_type_hints(function, include_extras=True)
+        kept = [p.replace(annotation=hints[p.name]) for p in own.parameters.values() if p.name not in groups]
+        for group in groups.values():
+            types = get_type_hints(group, include_extras=True)
+            kept += [inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default,
+                                       annotation=types[f.name]) for f in fields(group)]  # fmt: skip
+        kept.append(inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
+        kept.append(inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_CONFIG))
+
+        @functools.wraps(function)
+        def command(*args, **kwargs):
+            kwargs.pop("config")
+            token = _CONTEXT.set(kwargs.pop("ctx"))
+            of = {name: {f.name: kwargs.pop(f.name) for f in fields(group)} for name, group in groups.items()}
+            try:
+                return function(*args, **kwargs, **{name: groups[name](**given) for name, given in of.items()})
+            finally:
+                _CONTEXT.reset(token)
+
+        order = {"POSITIONAL_OR_KEYWORD": 0, "KEYWORD_ONLY": 1}
+        kept.sort(key=lambda p: order[p.kind.name])
+        command.__signature__ = own.replace(parameters=kept)
+        command.__annotations__ = {p.name: p.annotation for p in kept}
+        del command.__wrapped__
+        return command
+
+    return decorate
+
+
+def _read(ctx: typer.Context, file: Path | None) -> Path | None:
+    """Take the options of a file for those that the command line does not name."""
+    if file is None:
+        return None
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"--config: there is no file {file}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"--config: {file} is no TOML: {error}") from None
+    command = values.pop("command", ctx.info_name)
+    values.pop("collabkit", None)
+    if command != ctx.info_name:
+        raise ValueError(f"{file} is of `collabkit {command}`, not of `collabkit {ctx.info_name}`")
+    known = [p.name for p in ctx.command.params if p.name not in ("config", "help")]
+    for name in values:
+        if name not in known:
+            raise ValueError(f"{file} has {name!r}, which {command} does not know{near_match(name, known)}; it takes "
+                             f"{', '.join(known)}")  # fmt: skip
+    ctx.default_map = values
+    return file
+
+
+_CONFIG = Annotated[
+    Path | None,
+    typer.Option("--config", is_eager=True, callback=_read, help="Take options from a run's .toml; others override."),
+]
+
+
+def record(target: Path) -> Path:
+    """Write the options of the command that runs as `<target>.run.toml`, beside what it makes.
+
+    `--config` repeats the run.
+    """
+    ctx = _CONTEXT.get()
+    lines = [f"command = {json.dumps(ctx.info_name)}", f"collabkit = {json.dumps(collabkit.__version__)}"]
+    for name, value in sorted(ctx.params.items()):
+        if value is not None and name != "config" and not (isinstance(value, (list, tuple)) and not value):
+            lines.append(f"{name} = {_toml(value)}")
+    file = target.with_name(f"{target.name}.run.toml")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(f"to repeat it: collabkit {ctx.info_name} --config {file}")
+    return file
+
+
+def _toml(value) -> str:
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, Path):
+        value = str(value.expanduser().resolve())
+    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+
+
+def model_named(name: str | None):
+    """A model's class by its name; None for none."""
+    if name is None:
+        return None
+    from collabkit import models
+
+    known = [n for n in collabkit.__all__ if n in models.__all__ and n not in ("Pipeline", "ContentKNN", "HybridKNN")]
+    if name not in known:
+        raise ValueError(f"--model must be one of {', '.join(known)}, got {name!r}{near_match(name, known)}")
+    return getattr(models, name)
+
+
+def loaders(ratings: Path, columns: Columns, rows: Rows, bs: int | None = 64):
+    """Dataloaders of a file by the options of a command; what was taken is printed."""
+    from collabkit.cli.app import _splitter
+    from collabkit.data.tables import name_columns, with_dates
+
+    read = collabkit.datasets.read_interactions
+    df = with_dates(read(ratings), columns.time)
+    rated = not rows.implicit or rows.threshold is not None
+    _check(rows)
+    found = name_columns(df, columns.user, columns.item, columns.rating, columns.time, rated=rated)
+    print(f"columns: user {found.user!r}, item {found.item!r}" + (f", rating {found.rating!r}" if rated else ""))
+    names = {"user_name": found.user, "item_name": found.item, "rating_name": found.rating, "time_name": columns.time}
+    feedback = "explicit"
+    if rows.implicit:
+        feedback = collabkit.Implicit(threshold=rows.threshold, counts=rows.counts, history=rows.history)
+    sides = {
+        name: None if file is None else read(file) for name, file in (("users", rows.users), ("items", rows.items))
+    }
+    sides |= {"user_features": _kinds(rows.user_feature), "item_features": _kinds(rows.item_feature)}
+    context = _kinds(columns.context) or ()
+    splitter = _splitter(columns.split, columns.valid_pct, columns.seed)
+    dls = collabkit.CollabDataLoaders.from_df(df, **names, **sides, context_features=context, feedback=feedback,
+                                              splitter=splitter, seed=columns.seed, bs=bs)  # fmt: skip
+    print(dls.train.dataset)
+    return dls
+
+
+def _check(rows: Rows) -> None:
+    named = [f"--{name}" for name in ("threshold", "counts", "history") if getattr(rows, name) is not None]
+    if named and not rows.implicit:
+        raise ValueError(f"{', '.join(named)}: with --implicit alone")
+    for side in ("user", "item"):
+        if getattr(rows, f"{side}_feature") and getattr(rows, f"{side}s") is None:
+            raise ValueError(f"--{side}-feature names columns of a table: give it by --{side}s")
+
+
+def _kinds(texts: list[str] | None) -> dict | None:
+    """`column` and `column:kind` as a dict."""
+    return {column: kind or None for column, _, kind in (text.partition(":") for text in texts)} if texts else None

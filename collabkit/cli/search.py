@@ -1,0 +1,205 @@
+"""The commands `auto`, `tune`, `update` and `compare`, and `train --implicit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import collabkit
+from collabkit.cli.runs import Columns, Rows, loaders, model_named, record, takes
+
+__all__ = ["add_commands", "train_implicit"]
+
+_TRY = "What to try: name=a,b,c (one of these), name=low..high (a range) or name=value (fixed); repeat for more."
+Table = Annotated[Path, typer.Argument(help="Ratings or events, as of `train`.", show_default=False)]
+OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder for the artefact.")]
+Metric = Annotated[str | None, typer.Option(help="To choose by; default NDCG@10, or RMSE of ratings.")]
+Minutes = Annotated[float, typer.Option(help="For all of it.", min=0.0)]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Put the commands into the application."""
+    for command in (auto, tune, update, compare):
+        app.command()(command)
+
+
+@takes(columns=Columns, rows=Rows)
+def auto(ratings: Table, out: OutFolder, columns, rows, metric: Metric = None, minutes: Minutes = 2.0) -> None:
+    """Try models from popularity upwards as long as it pays, keep the best and write its artefact."""
+    _check_out(out)
+    dls = loaders(ratings, columns, rows)
+    best, table = collabkit.auto_fit(dls, metric, minutes, show=False)
+    _print(table, f"{table.columns.name}: chosen by `value`, to be quoted by `test`")
+    _export(best, out)
+
+
+@takes(columns=Columns, rows=Rows)
+def tune(
+    ratings: Table, out: OutFolder, columns, rows,
+    try_: Annotated[list[str], typer.Option("--try", help=_TRY)], metric: Metric = None, minutes: Minutes = 10.0,
+    model: Annotated[str | None, typer.Option(help="A model's class, e.g. TwoTower or EASE.")] = None,
+    trials: Annotated[int | None, typer.Option(help="At the most.", min=1)] = None,
+    storage: Annotated[Path | None, typer.Option(help="File of the trials; default beside the artefact.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the trials in the file.")] = False,
+) -> None:  # fmt: skip
+    """Search the options of a model by Optuna and write the artefact of the best."""
+    _check_out(out)
+    space = dict(_choice(text) for text in try_) | ({} if model is None else {"model": model_named(model)})
+    storage = out.with_name(f"{out.name}.trials") if storage is None else storage
+    dls = loaders(ratings, columns, rows, bs=None)
+    record(out)  # before, so that a killed search can go on by --config --resume
+    options = {"metric": metric, "minutes": minutes, "n_trials": trials, "storage": storage, "resume": resume}
+    best, table = collabkit.tune(dls, space, **options, show=False)
+    _print(table, f"{table.columns.name}: chosen by `value`, to be quoted by `test`")
+    print(f"artefact written to {best.export(out.resolve())}")
+
+
+@takes()
+def update(
+    artefact: Annotated[Path, typer.Argument(help="Artefact folder, as written by `train`.", show_default=False)],
+    events: Annotated[Path, typer.Argument(help="Ratings or events since, with its columns.", show_default=False)],
+    users: Annotated[Path | None, typer.Option(help="Table of new users, for models with their features.")] = None,
+    items: Annotated[Path | None, typer.Option(help="Table of new items, likewise.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Another folder; default in its place.")] = None,
+) -> None:
+    """Take what happened since the training into an artefact, without a fit."""
+    from collabkit.data.tables import with_dates
+
+    target = artefact if out is None else out
+    _check_out(target)
+    rec, read = collabkit.Recommender.load(artefact), collabkit.datasets.read_interactions
+    table = with_dates(read(events), rec.data.columns.time)
+    sides = [None if file is None else read(file) for file in (users, items)]
+    before = len(rec.data.train)
+    rec.update(table, *sides)
+    print(f"{len(rec.data.train) - before:,} training rows more, {len(rec.data.train):,} in all; "
+          f"{rec.data.n_users - 1:,} users, {rec.data.n_items - 1:,} items")  # fmt: skip
+    print(f"artefact written to {rec.save(target.resolve())}")
+    record(target.with_name(f"{target.name}.update"))
+
+
+@takes()
+def compare(
+    artefacts: Annotated[list[Path], typer.Argument(help="Artefacts of models of the same rows.", show_default=False)],
+    on: Annotated[Path | None, typer.Option(help="Test table; default the validation part.")] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="E.g. NDCG@10; repeat for more.")] = None,
+    baseline: Annotated[list[str] | None, typer.Option(help="Popularity, ItemKNN or EASE besides; repeat.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the table to this .csv or .parquet.")] = None,
+) -> None:
+    """Models beside each other on the same users, with intervals of their differences to the first."""
+    from collabkit.cli.app import _show
+    from collabkit.cli.console import print_table
+
+    rest = [model_named(name)() for name in baseline or ()]
+    models = [collabkit.Recommender.load(folder) for folder in artefacts]
+    names = [folder.name for folder in artefacts] + [model.name or type(model).__name__ for model in rest]
+    table = collabkit.compare(
+        [*models, *rest], names=names if len(set(names)) == len(names) else None,
+        metrics=metric or ["NDCG@10", "HitRate@10"],
+        on="valid" if on is None else collabkit.datasets.read_interactions(on),
+    )  # fmt: skip
+    if out is None:
+        print_table(_with_intervals(table.reset_index()), f"95 % intervals over users; {table.columns.name}")
+    else:
+        _show(table.reset_index(), "", out)
+        record(out)
+
+
+def train_implicit(ratings: Path, out: Path, columns: Columns, rows: Rows, model: str | None, fit: dict):
+    """What `train` does of events, or with side tables or another model.
+
+    Args:
+        fit: `n_factors`, `n_epoch`, `lr`, `wd` and `bs`, those that were named.
+    """
+    from collabkit.cli.console import print_evaluation
+    from collabkit.models.closed_form import ClosedForm
+    from collabkit.train.callbacks import ConsoleProgress
+
+    cls = model_named(model)
+    dls = loaders(ratings, columns, rows, bs=fit.get("bs"))
+    if cls is not None and issubclass(cls, ClosedForm):
+        if odd := sorted(set(fit) - {"bs"}):
+            raise ValueError(f"{cls.__name__} is fitted in one go: {', '.join(odd)} is without effect")
+        learn = cls().fit(dls)
+    else:
+        options = {name: fit[name] for name in ("n_factors",) if name in fit}
+        if dls.feedback == "explicit":
+            low, high = map(float, dls.data.train.rating.aminmax())
+            options["y_range"] = low - 0.1 * (high - low), high + 0.1 * (high - low)
+        learn = collabkit.collab_learner(dls, model=cls, cbs=ConsoleProgress(), **options)
+        with learn.no_bar(), learn.no_logging():
+            if _by_squares(learn, fit):
+                learn.fit_als(fit.get("n_epoch", 12))
+            else:
+                learn.fit_one_cycle(fit.get("n_epoch", 5), fit.get("lr", 5e-3), wd=fit.get("wd"))
+    print_evaluation(learn.evaluate())
+    return learn
+
+
+def _by_squares(learn, fit: dict) -> bool:
+    """Whether least squares solve for the model, and nothing is named of a fit by gradient."""
+    from collabkit.models import CollFilter
+
+    plain = type(learn.model) is CollFilter and not learn.dls.data.rated and "history" not in learn.model.needs
+    return plain and not {"lr", "wd", "bs"} & set(fit)
+
+
+def _check_out(out: Path) -> None:
+    from collabkit.serve.artefact import check_target
+
+    check_target(out.resolve())
+
+
+def _export(model, out: Path) -> None:
+    print(f"artefact written to {model.export(out.resolve())}")
+    record(out)
+
+
+def _print(table, title: str) -> None:
+    """A table of a search, each figure with its interval in one cell, and the notes below it."""
+    from collabkit.cli.console import print_table
+
+    shown = _with_intervals(table.reset_index())
+    notes = dict(zip(shown.iloc[:, 0], shown["note"], strict=True)) if "note" in shown else {}
+    shown["kept"] = shown["kept"].map({True: "kept", False: ""})
+    print_table(shown.drop(columns="note", errors="ignore"), title)
+    for name, note in notes.items():
+        if note:
+            print(f"{name}: {note}")
+
+
+def _with_intervals(table):
+    """A table whose figures have their intervals in their cells."""
+    import pandas as pd
+
+    parts = [("value", "low", "high"), ("difference", "diff_low", "diff_high")]
+    parts += [(name, f"{name}_low", f"{name}_high") for name in ("gain", "test")]
+    for name, low, high in parts:
+        if name in table:
+            cells = zip(table[name], table[low], table[high], strict=True)
+            table[name] = ["" if pd.isna(v) else f"{v:.3f}" + ("" if pd.isna(a) else f" {a:.3f}..{b:.3f}")
+                           for v, a, b in cells]  # fmt: skip
+            table = table.drop(columns=[low, high])
+    return table
+
+
+def _choice(text: str) -> tuple:
+    """`name=a,b`, `name=low..high` or `name=value` as what `Space` takes."""
+    name, sign, value = text.partition("=")
+    if not (name and sign and value):
+        raise ValueError(f"--try must be name=a,b,c, name=low..high or name=value, got {text!r}")
+    if ".." in value:
+        ends = [_value(end) for end in value.split("..")]
+        return name, tuple(ends)
+    return name, [_value(part) for part in value.split(",")] if "," in value else _value(value)
+
+
+def _value(text: str):
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return {"true": True, "false": False, "none": None}.get(text.lower(), text)

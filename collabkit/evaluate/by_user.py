@@ -1,0 +1,184 @@
+"""`Judge`: one metric of any model, user by user, so that models are compared on the same people and parts of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from collabkit.data.dataset import Dataset
+from collabkit.data.interactions import Interactions
+from collabkit.data.notices import say
+from collabkit.evaluate.metrics import bootstrap_interval
+from collabkit.evaluate.names import ERRORS, read_name
+from collabkit.evaluate.tables import predict_ratings
+from collabkit.evaluate.task import CUT_METRICS, RankingTask, held_out
+from collabkit.models.base import answering
+from collabkit.models.closed_form import model_and_data
+
+__all__ = ["Judge", "UserScores", "usual_metric"]
+
+USERS = 1000  # that are asked between two looks at the clock
+
+
+def usual_metric(rated: bool) -> str:
+    """What models are chosen by where nothing is named."""
+    return "RMSE" if rated else "NDCG@10"
+
+
+@dataclass(frozen=True)
+class UserScores:
+    """What each user adds to a metric, which is `sum(sums) / sum(counts)`, or the root of that for RMSE.
+
+    Args:
+        metric: its name in tables.
+        users: ids `(n,)`, each once.
+        sums, counts: `(n,)` float64.
+
+    Example:
+        >>> a = UserScores('MAE', np.array([1, 2]), np.array([1.0, 4.0]), np.array([2.0, 2.0]))
+        >>> b = UserScores('MAE', np.array([1, 2]), np.array([1.0, 2.0]), np.array([2.0, 2.0]))
+        >>> a.value, b.gain_over(a)[0]
+        (1.25, 0.5)
+    """
+
+    metric: str
+    users: np.ndarray
+    sums: np.ndarray
+    counts: np.ndarray
+
+    @property
+    def small_is_good(self) -> bool:
+        """Whether the metric is an error."""
+        return self.metric in ERRORS
+
+    @property
+    def value(self) -> float:
+        """The metric; NaN of nobody."""
+        return self._metric(self.sums.sum() / self.counts.sum()) if self.counts.sum() > 0 else float("nan")
+
+    def _metric(self, ratio: float) -> float:
+        return float(np.sqrt(ratio) if self.metric == "RMSE" else ratio)
+
+    def interval(self, n_boot: int = 1000, seed: int = 0) -> tuple[float, float]:
+        """The 95 % interval over users."""
+        low, high = bootstrap_interval(self.sums, self.counts, n_boot=n_boot, seed=seed)
+        return self._metric(low), self._metric(high)
+
+    def difference(self, other: UserScores, n_boot: int = 1000, seed: int = 0) -> tuple[float, float, float]:
+        """`(value - other.value, low, high)`, the interval that of the same users.
+
+        Of RMSE the interval is that of the squares, divided by the sum of both: a^2 - b^2 = (a - b)(a + b).
+
+        Raises:
+            ValueError: the two are of other users.
+        """
+        if self.metric != other.metric or not np.array_equal(self.users, other.users):
+            raise ValueError(f"{self.metric} and {other.metric} are of other users: judge both on the same rows")
+        ends = bootstrap_interval(self.sums - other.sums, self.counts, n_boot=n_boot, seed=seed)
+        both = self.value + other.value if self.metric == "RMSE" else 1.0
+        return self.value - other.value, *(float(end / both) if both else 0.0 for end in ends)
+
+    def gain_over(self, other: UserScores, n_boot: int = 1000, seed: int = 0) -> tuple[float, float, float]:
+        """How much better than `other`, and the 95 % interval: above 0 is better, of errors too."""
+        difference, low, high = self.difference(other, n_boot, seed)
+        return (-difference, -high, -low) if self.small_is_good else (difference, low, high)
+
+    def of(self, users: np.ndarray) -> UserScores:
+        """Those of some users."""
+        mine = pd.Index(users).get_indexer_for(self.users) >= 0
+        return replace(self, users=self.users[mine], sums=self.sums[mine], counts=self.counts[mine])
+
+    @staticmethod
+    def joined(parts: list[UserScores]) -> UserScores:
+        """All `parts` together, of other rows each, such as the folds of a cross-validation."""
+        table = pd.concat([pd.DataFrame({"sums": p.sums, "counts": p.counts}, index=p.users) for p in parts])
+        table = table.groupby(level=0, sort=False).sum()
+        return UserScores(parts[0].metric, table.index.to_numpy(), table["sums"].to_numpy(), table["counts"].to_numpy())
+
+
+class Judge:
+    """A metric of any model on held-out rows, user by user.
+
+    Args:
+        data: of the models that are judged.
+        metric: a name, `'NDCG@10'`, one of ranks cut at k, or of ratings `'RMSE'` or `'MAE'`.
+        on: `'valid'` or a table with the data's columns.
+        most: users that are asked; of more, so many are drawn (counted in a `CollabWarning`).
+        seed: of the draw.
+
+    Raises:
+        ValueError: an unknown metric; errors of ratings for events; nobody has anything to find.
+    """
+
+    def __init__(self, data: Dataset, metric: str, on="valid", *, most: int | None = None, seed: int = 0):
+        self.name, cut = read_name(metric)
+        self.data, self.k = data, 10 if cut is None else cut
+        if self.name not in (*CUT_METRICS, *ERRORS):
+            raise ValueError(f"models are chosen by one of {', '.join((*CUT_METRICS, *ERRORS))}, got {metric!r}")
+        if self.name in ERRORS and not data.rated:
+            raise ValueError(f"{self.name} is an error of predicted ratings, and these events have none: take "
+                             "metric='NDCG@10'")  # fmt: skip
+        self.metric = self.name if self.name in ERRORS else f"{self.name}@{self.k}"
+        if isinstance(on, str) and data.valid is None:
+            raise ValueError("there is no validation part to judge models by: make the dataloaders with one (valid_pct "
+                             "or splitter=)")  # fmt: skip
+        self.on, self.tasks, self.rows = on, [], None
+        test = _some_users(held_out(data, on), most, seed)
+        if self.name in ERRORS:
+            self.rows = test.take((test.user_idx > 0).numpy())
+            self.users = self.rows.user_idx.unique().numpy()
+        else:
+            whole = RankingTask.make(data, on, test=test)
+            self.users = whole.unique
+            n_parts = max(1, -(-len(self.users) // USERS))
+            self.tasks = [self._part(whole, part) for part in np.array_split(self.users, n_parts)]
+        if len(self.users) == 0:
+            raise ValueError("the held-out rows hold no relevant item of a known user; there is nothing to judge by")
+
+    def _part(self, task: RankingTask, users: np.ndarray) -> RankingTask:
+        mine = torch.from_numpy(np.isin(task.users.numpy(), users))
+        options = {"candidates": task.candidates, "title": task.title, "context": task.context}
+        return RankingTask(task.data, task.users[mine], task.items[mine], task.hidden, rows=task._rows,
+                           is_valid=task._is_valid, **options)  # fmt: skip
+
+    def __call__(self, given, check: Callable[[], None] = lambda: None) -> UserScores:
+        """The scores of a learner, `Recommender` or fitted closed-form model.
+
+        Args:
+            given: the model; one of no ratings is judged by ranks alone.
+            check: called now and then; what it raises comes through.
+        """
+        model, _ = model_and_data(given)
+        if self.name in ERRORS and not model.predicts_ratings:
+            raise ValueError(f"{type(model).__name__} predicts no ratings, so it has no {self.name}")
+        with answering(model):
+            sums, counts = self._errors(model) if self.name in ERRORS else self._ranks(model, check)
+        return UserScores(self.metric, self.data.users.decode(self.users).to_numpy(), sums, counts)
+
+    def _ranks(self, model, check) -> tuple[np.ndarray, np.ndarray]:
+        values = []
+        for task in self.tasks:
+            check()
+            answer = task.rank(model, [self.name], [self.k])
+            values.append(answer.measure([self.name], [self.k], task.facts)[self.name, self.k])
+        return np.concatenate(values), np.ones(len(self.users))
+
+    def _errors(self, model) -> tuple[np.ndarray, np.ndarray]:
+        found = predict_ratings(model, self.data.query_of(self.rows, model.needs), self.rows.item_idx)
+        off = (found.double() - self.rows.rating.double()).numpy()
+        place = np.searchsorted(self.users, self.rows.user_idx.numpy())
+        sums = np.bincount(place, off**2 if self.name == "RMSE" else np.abs(off))
+        return sums, np.bincount(place).astype(np.float64)
+
+
+def _some_users(rows: Interactions, most: int | None, seed: int) -> Interactions:
+    users = rows.user_idx.unique().numpy()
+    if most is None or len(users) <= most:
+        return rows
+    chosen = np.random.default_rng(seed).choice(users, most, replace=False)
+    say(f"models are judged by {most:,} of the {len(users):,} users with held-out rows, drawn at random")
+    return rows.take(np.isin(rows.user_idx.numpy(), chosen))

@@ -1,0 +1,173 @@
+"""`cross_validate`: models on k parts of the data in turn, each trained on the others."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from collabkit.data.checks import check_seed, whole
+from collabkit.data.dataset import Dataset
+from collabkit.data.frames import Table, takes_tables
+from collabkit.data.notices import say
+from collabkit.evaluate.by_user import Judge, UserScores, usual_metric
+from collabkit.evaluate.compare import model_labels
+from collabkit.models.closed_form import ClosedForm
+from collabkit.train.batches import Windows
+from collabkit.train.dataloaders import CollabDataLoaders
+from collabkit.train.learner import CollabLearner, collab_learner
+from collabkit.train.refit import repeated
+
+__all__ = ["cross_validate", "folds_of", "all_rows"]
+
+
+@takes_tables
+def cross_validate(
+    data: CollabDataLoaders | Table, models, k: int = 5, *, metrics: str | Iterable[str] | None = None,
+    seed: int | None = None, n_boot: int = 1000, **options,
+) -> pd.DataFrame:  # fmt: skip
+    """Metrics of models by k-fold cross-validation: each row is held out once, by models that are trained on the rest.
+
+    The rows, of both parts of dataloaders, are dealt into `k` parts at random. A figure is of all held-out rows: each
+    user's are taken together, and the intervals are bootstraps over users, whose rows are not independent. All models
+    meet the same parts. For what comes next in time `backtest` is the honest split.
+
+    Args:
+        data: dataloaders, or a table, of which they are made with `options`.
+        models: one, a list, or a dict by name, of closed-form models (`EASE()`, or the class), learners that were
+            trained (made and trained again on each part, as `refit_all` does), and functions from dataloaders to a
+            trained model. What is given stays as it is.
+        k: parts, at least 2.
+        metrics: `'NDCG@10'` and other metrics of ranks cut at k, and of ratings `'RMSE'` and `'MAE'`; one or several.
+            Default NDCG@10, or RMSE of ratings.
+        seed: of the parts and the bootstrap; default that of the dataloaders.
+        n_boot: resamples.
+        **options: of `CollabDataLoaders.from_df`, for a table.
+
+    Returns:
+        DataFrame indexed by metric and model: `value`, `low`, `high` (95 %), `difference` to the first model, by user,
+        with `diff_low` and `diff_high`; `std` of the folds' figures; `n` users; `seconds` of a fit, on average.
+        `attrs['folds']` has each fold's figures.
+
+    Raises:
+        ValueError: `k` < 2, or more than there are rows; no models; an unknown metric.
+        TypeError: something in `models` is no model; options beside dataloaders.
+
+    Example:
+        >>> from collabkit import EASE, Popularity, datasets
+        >>> events = datasets.synthetic(n_users=200, n_items=100, n_ratings=4000, seed=1).ratings
+        >>> names = {'user_name': 'user', 'item_name': 'title', 'feedback': 'implicit'}
+        >>> table = cross_validate(events, [Popularity(), EASE()], k=3, metrics='NDCG@10', seed=0, **names)
+        >>> table.loc['NDCG@10'].index.tolist(), bool(table.loc[('NDCG@10', 'EASE'), 'diff_low'] > 0)
+        (['popularity', 'EASE'], True)
+    """
+    whole("n_boot", n_boot)
+    dls = all_rows(data, options, seed)
+    seed = dls.seed if seed is None else check_seed(seed)
+    makers = _makers(models)
+    given = [metrics] if isinstance(metrics, str) else list(metrics or [usual_metric(dls.data.rated)])
+    found, seconds = {}, dict.fromkeys(makers, 0.0)
+    for fold in folds_of(dls, k, seed):
+        judges = [Judge(fold.data, metric) for metric in given]
+        for name, make in makers.items():
+            started = time.perf_counter()
+            model = make(fold)
+            seconds[name] += (time.perf_counter() - started) / k
+            for judge in judges:
+                found.setdefault((judge.metric, name), []).append(judge(model))
+    return _table(found, list(makers), seconds, n_boot, seed)
+
+
+def all_rows(data, options: dict, seed: int | None = None) -> CollabDataLoaders:
+    """Dataloaders whose training part has all rows, of dataloaders or of a table with `options` of `from_df`.
+
+    Raises:
+        TypeError: `data` is something else; options beside dataloaders.
+    """
+    if isinstance(data, CollabDataLoaders):
+        if options:
+            raise TypeError(f"{', '.join(options)}: options are for a table; these dataloaders are made already")
+        return data if data.data.valid is None else data.of(data.data.all_trained())
+    if not isinstance(data, pd.DataFrame):
+        raise TypeError(f"expected CollabDataLoaders or a table, got {type(data).__name__}")
+    if odd := sorted({"valid_pct", "splitter"} & set(options)):
+        raise TypeError(f"{', '.join(odd)}: the rows are split here, at random")
+    return CollabDataLoaders.from_df(data, valid_pct=0, seed=seed, **options)
+
+
+def folds_of(dls: CollabDataLoaders, k: int, seed: int) -> Iterable[CollabDataLoaders]:
+    """Dataloaders of each fold of the training rows, made as `dls` were."""
+    data, n = dls.data, len(dls.data.train)
+    if whole("k", k) < 2 or k > n:
+        raise ValueError(f"k must be from 2 to the number of rows ({n:,}), got {k!r}")
+    if isinstance(dls.train.batches, Windows):
+        say("cross_validate holds rows out at random, so that models of order learn from what came later; backtest "
+            "holds out what comes next")  # fmt: skip
+    place = np.random.default_rng(seed).permutation(n) % k
+    return (_fold(dls, data, place == j) for j in range(k))
+
+
+def _fold(dls: CollabDataLoaders, data: Dataset, out: np.ndarray) -> CollabDataLoaders:
+    train, valid = data.train.take(~out), replace(data.train.take(out), weight=None)
+    if train.weight is not None and train.confidences is None:
+        train = replace(train, weight=train.weight / train.weight.mean())
+    known = torch.isin(valid.pair_keys(), train.pair_keys()).numpy() & (not data.rated)
+    return dls.of(replace(data, train=train, valid=valid.take(~known)))
+
+
+def _makers(models) -> dict[str, Callable]:
+    """By name, functions from dataloaders to a trained model."""
+    if isinstance(models, Mapping):
+        names, models = [str(name) for name in models], list(models.values())
+    else:
+        models = list(models) if isinstance(models, (list, tuple)) else [models]
+        names = None
+    if not models:
+        raise ValueError("there is nothing to validate: name at least one model")
+    makers = [_maker(model) for model in models]  # before the names, as what is no model has none
+    return dict(zip(names or _names(models), makers, strict=True))
+
+
+def _names(models: list) -> list[str]:
+    """What models are called in `compare`; a function by its own name."""
+    made = [model() if inspect.isclass(model) else model for model in models]
+    return model_labels(made, [getattr(m, "__name__", None) for m in made])
+
+
+def _maker(model) -> Callable:
+    if inspect.isclass(model) and issubclass(model, ClosedForm):
+        return lambda dls: model().fit(dls)
+    if isinstance(model, ClosedForm):
+        return lambda dls: type(model).for_data(dls.data, **model.config()).fit(dls)
+    if isinstance(model, CollabLearner):
+        model.recipe.check()
+        return lambda dls: repeated(model, dls, collab_learner)
+    if inspect.isroutine(model) or (callable(model) and not isinstance(model, torch.nn.Module)):
+        return model
+    name = model.__name__ if inspect.isclass(model) else type(model).__name__
+    raise TypeError("expected closed-form models, trained learners and functions from dataloaders to a trained model, "
+                    f"got {name}")  # fmt: skip
+
+
+def _table(found: dict, names: list[str], seconds: dict, n_boot: int, seed: int) -> pd.DataFrame:
+    rows, folds = [], {}
+    for (metric, name), parts in found.items():
+        scores, first = UserScores.joined(parts), UserScores.joined(found[metric, names[0]])
+        low, high = scores.interval(n_boot, seed)
+        row = {"metric": metric, "model": name, "value": scores.value, "low": low, "high": high}
+        ends = (np.nan,) * 3 if name == names[0] else scores.difference(first, n_boot, seed)
+        row |= dict(zip(("difference", "diff_low", "diff_high"), ends, strict=True))
+        folds[metric, name] = [part.value for part in parts]
+        row |= {"std": float(np.std(folds[metric, name], ddof=1)), "n": len(scores.users), "seconds": seconds[name]}
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    order = table["metric"].map({metric: j for j, metric in enumerate(dict.fromkeys(table["metric"]))})
+    table = table.iloc[np.argsort(order.to_numpy(), kind="stable")].set_index(["metric", "model"])
+    each = pd.DataFrame(folds).T.rename_axis(["metric", "model"])
+    table.attrs["folds"] = each.set_axis(range(1, each.shape[1] + 1), axis=1).loc[table.index]
+    return table

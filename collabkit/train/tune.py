@@ -1,0 +1,324 @@
+"""`tune`: the options of a model, searched by Optuna within some minutes; what is hopeless ends early."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from fastai.callback.core import Callback, CancelFitException
+
+from collabkit.data.checks import check_seed, whole
+from collabkit.data.frames import Table, takes_tables
+from collabkit.data.notices import noting, say
+from collabkit.evaluate.by_user import usual_metric
+from collabkit.train.auto import Halves
+from collabkit.train.budget import Budget, Deadline
+from collabkit.train.dataloaders import CollabDataLoaders
+from collabkit.train.loader import show_table
+from collabkit.train.space import Space
+
+__all__ = ["tune"]
+
+SAFETY = 1.3  # a trial may take so many times what the longest before it took
+FAILURES = 3  # trials in a row that may fail before any has ended well
+_FIGURES = ("low", "high", "test", "test_low", "test_high", "seconds")
+
+
+@takes_tables
+def tune(
+    data: CollabDataLoaders | Table, space: dict, *, minutes: float = 10, metric: str | None = None,
+    n_trials: int | None = None, storage: str | Path | None = None, resume: bool = False, test: Table | None = None,
+    seed: int | None = None, n_boot: int = 1000, show: bool = True, **options,
+) -> tuple[object, pd.DataFrame]:  # fmt: skip
+    """The best options of a model that some minutes find, by Optuna: Bayesian search, and early ends.
+
+    After each epoch (or sweep of `fit_als`) the metric of the validation part is looked at, and a trial whose figure is
+    below the median of those before it at that epoch ends there. Options are chosen by the validation rows of half the
+    users; the other half, or `test`, is what the choice has not seen, as in `auto_fit`.
+
+    With `storage` each trial is written to a file as soon as it ends: after a kill `resume=True` goes on, and the trial
+    that ran is begun anew. `pip install collabkit[tune]` brings Optuna.
+
+    Args:
+        data: dataloaders with a validation part, or a table, of which they are made with `options`.
+        space: `{name: choice}`: a list is a choice of its values, a pair `(low, high)` a range (of whole numbers where
+            both ends are; by logarithm where they are ten times apart), anything else is fixed. Names are those of the
+            batches (`bs`, `n_neg`, `negatives`), of `collab_learner` and the model (`model`, `n_factors`, `loss_func`,
+            ...) and of the fit (`n_epoch`, `lr`, `wd`; with `reg`, `unobserved_weight` or `n_sweeps` it is `fit_als`).
+            With a closed-form `model` (`EASE`, `ItemKNN`) they are its options.
+        minutes: for all of it; trials end in time, and at least one is made.
+        metric: to choose by; default NDCG@10, or RMSE of ratings.
+        n_trials: at the most, those before a kill included.
+        storage: a file for the trials, say `'study.log'`.
+        resume: go on with the trials in it, or begin where there is none.
+        test: a table of held-out rows to report on; then all validation rows choose.
+        seed: of the models, the search and the halves; default that of the dataloaders.
+        n_boot: resamples of the intervals.
+        show: whether to print the table.
+        **options: of `CollabDataLoaders.from_df`, for a table.
+
+    Returns:
+        The best model, trained on the training part with the options that were found, and a table, a row a trial: its
+        options, `value`, `low`, `high` (95 %) on the part that chooses, `test`, `test_low`, `test_high` on the other
+        one, `seconds`, `state` (`'complete'`, `'pruned'`, `'failed'`) and `kept`.
+
+    Raises:
+        ImportError: Optuna is not there.
+        FileExistsError: `storage` has trials, and `resume` is False.
+        ValueError, TypeError: `storage` is of another search; a space that is none; as of `auto_fit`.
+
+    Example:
+        >>> from collabkit import datasets
+        >>> events = datasets.synthetic(n_users=100, n_items=80, n_ratings=3000, seed=1).ratings
+        >>> dls = CollabDataLoaders.from_df(events, user_name='user', item_name='title', feedback='implicit', seed=0)
+        >>> space = {'n_factors': [8, 16], 'reg': (1e-3, 1e-1), 'unobserved_weight': 0.1, 'n_sweeps': 4}
+        >>> best, table = tune(dls, space, minutes=1, n_trials=3, show=False)          # doctest: +SKIP
+    """
+    budget, space = Budget(minutes), Space(space)
+    check_optuna()
+    if n_trials is not None:
+        whole("n_trials", n_trials)
+    dls = _loaders(data, options, seed)
+    seed = dls.seed if seed is None else check_seed(seed)
+    halves = Halves(dls.data, usual_metric(dls.data.rated) if metric is None else metric, test, seed=seed)
+    _dry_run(space, dls, seed)
+    with _quiet():
+        study = _study(storage, resume, space, dls, halves, seed)
+        search = _Search(study, space, dls, halves, budget, seed, n_boot)
+        search.run(n_trials)
+        best, table = search.best(), search.table()
+    if show:
+        show_table(table.reset_index(), True)
+    return best, table
+
+
+def check_optuna() -> None:
+    """Raise where Optuna is missing."""
+    if find_spec("optuna") is None:
+        raise ImportError("tune() needs Optuna: pip install 'collabkit[tune]'")
+
+
+def _loaders(data, options: dict, seed: int | None) -> CollabDataLoaders:
+    if isinstance(data, CollabDataLoaders):
+        if options:
+            raise TypeError(f"{', '.join(options)}: options are for a table; these dataloaders are made already")
+        data.check_of(weighted=True)
+        return data
+    if not isinstance(data, pd.DataFrame):
+        raise TypeError(f"expected CollabDataLoaders or a table, got {type(data).__name__}")
+    return CollabDataLoaders.from_df(data, seed=0 if seed is None else seed, **options)
+
+
+def _dry_run(space: Space, dls: CollabDataLoaders, seed: int) -> None:
+    """Make the first model, so that what is wrong is said before any work."""
+    with noting():
+        space.make(dls, space.first(), seed)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Optuna's log, and its notes on what is experimental."""
+    import optuna
+
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(level)
+
+
+def _study(storage, resume: bool, space: Space, dls, halves: Halves, seed: int):
+    """A new study, or the one in the file, with the trial that was killed to be made again."""
+    import optuna
+    from optuna.storages import InMemoryStorage, JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    file = None if storage is None else Path(storage)
+    if file is None and resume:
+        raise ValueError("resume=True needs storage=, the file of the trials to go on from")
+    if file is not None:
+        if file.exists() and file.stat().st_size and not resume:
+            raise FileExistsError(f"{file} holds the trials of a search; pass resume=True to go on, or name another "
+                                  "file")  # fmt: skip
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _cut_last_line(file)
+    kept = InMemoryStorage() if file is None else JournalStorage(JournalFileBackend(str(file)))
+    direction = "minimize" if halves.metric in ("RMSE", "MAE") else "maximize"
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1)
+    study = optuna.create_study(storage=kept, study_name="collabkit", load_if_exists=True, direction=direction,
+                                pruner=pruner)  # fmt: skip
+    plan = {"metric": halves.metric, "data": dls.data.train.data_hash()[:16], "seed": str(seed), **space.plan()}
+    before = json.loads(study.user_attrs.get("plan", "null"))
+    if before is None:
+        study.set_user_attr("plan", json.dumps(plan))
+    elif odd := [name for name in {**before, **plan} if before.get(name) != plan.get(name)]:
+        told = "; ".join(f"{name} was {before.get(name)}, is {plan.get(name)}" for name in odd)
+        raise ValueError(f"the trials in {file} are of another search: {told}. Name another file")
+    for trial in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):  # killed
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        study.set_user_attr(f"killed {trial.number}", True)
+        if trial.params:
+            study.enqueue_trial(trial.params)
+    study.sampler = optuna.samplers.TPESampler(seed=(seed + len(study.trials)) % 2**32)
+    return study
+
+
+def _cut_last_line(file: Path) -> None:
+    """Take off what a kill has left of a line that was being written."""
+    if file.exists() and (content := file.read_bytes()) and not content.endswith(b"\n"):
+        file.write_bytes(content[: content.rfind(b"\n") + 1])
+
+
+@dataclass
+class _Search:
+    study: object
+    space: Space
+    dls: CollabDataLoaders
+    halves: Halves
+    budget: Budget
+    seed: int
+    n_boot: int
+    model: object = None  # the best one of this process, and its trial
+    number: int = -1
+    longest: float = 0.0
+
+    def __post_init__(self):
+        data = self.dls.data
+        if self.halves.untouched is not None:  # what ends trials early must not see the other half
+            chosen = data.users.encode(pd.Index(self.halves.choosing))
+            valid = data.valid.take(np.isin(data.valid.user_idx.numpy(), chosen))
+            self.chooses = self.dls.of(replace(data, valid=valid))
+        else:
+            self.chooses = self.dls
+
+    def run(self, n_trials: int | None) -> None:
+        """Trials until there is no time for another, or enough of them."""
+        from optuna.trial import TrialState
+
+        done = len(self._of(TrialState.COMPLETE, TrialState.PRUNED))
+        while n_trials is None or done < n_trials:
+            if self._of(TrialState.COMPLETE) and self.longest * SAFETY > self.budget.left:
+                break
+            if self.budget.left <= 0 and self._of(TrialState.COMPLETE):
+                break
+            done += self._one()
+
+    def _of(self, *states) -> list:
+        return self.study.get_trials(deepcopy=False, states=states)
+
+    def _one(self) -> int:
+        """One trial; 1 where it came to something."""
+        import optuna
+        from optuna.trial import TrialState
+
+        first = not self._of(TrialState.COMPLETE)
+        trial, before = self.study.ask(), self.budget.used
+        try:
+            with noting():
+                model = self._trained(self.space.sample(trial), trial, None if first else self.budget.left)
+                chosen, untouched = self.halves(model)
+            if not np.isfinite(chosen.value):
+                raise ValueError(f"{chosen.metric} is {chosen.value}")
+        except optuna.TrialPruned:
+            trial.set_user_attr("seconds", self.budget.used - before)
+            self.study.tell(trial, state=TrialState.PRUNED)
+            return 1
+        except (ValueError, TypeError, RuntimeError) as error:
+            trial.set_user_attr("error", str(error))
+            self.study.tell(trial, state=TrialState.FAIL)
+            if first and len(self._of(TrialState.FAIL)) > FAILURES:
+                raise
+            say(f"trial {trial.number} ({trial.params}) failed: {error}")
+            return 1
+        seconds = self.budget.used - before
+        figures = (*chosen.interval(self.n_boot), untouched.value, *untouched.interval(self.n_boot), seconds)
+        for name, value in zip(_FIGURES, figures, strict=True):
+            trial.set_user_attr(name, float(value))
+        self.study.tell(trial, chosen.value)
+        self.longest = max(self.longest, seconds)
+        if self.study.best_trial.number == trial.number:
+            self.model, self.number = model, trial.number
+        return 1
+
+    def _trained(self, values: dict, trial=None, seconds: float | None = None):
+        """A model trained with these values."""
+        metrics = () if self.space.closed or trial is None else (self.halves.metric,)
+        model = self.space.make(self.chooses, values, self.seed, metrics)
+        end = Deadline(np.inf if seconds is None or not np.isfinite(seconds) else 0.95 * seconds)
+        cbs = [end] if trial is None else [end, _Prune(trial, self.halves.metric)]
+        self.space.train(model, self.chooses, values, cbs)
+        if end.ended:
+            import optuna
+
+            raise optuna.TrialPruned
+        if not self.space.closed:
+            model.metrics = []
+        return model
+
+    def best(self):
+        """The model of the best trial; made again where another process made it."""
+        import optuna
+
+        trial = self.study.best_trial
+        if trial.number != self.number:
+            with noting():
+                self.model = self._trained(self.space.sample(optuna.trial.FixedTrial(trial.params)))
+        if self.space.closed:
+            self.model.data = self.dls.data
+        else:
+            self.model.dls = self.space.batches(self.dls, self.space.sample(optuna.trial.FixedTrial(trial.params))) \
+                .asking(self.model.model.needs)  # fmt: skip
+        return self.model
+
+    def table(self) -> pd.DataFrame:
+        """A row a trial, the best first."""
+        from optuna.trial import TrialState
+
+        names = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+        rows = []
+        for trial in self._of(*names):
+            if f"killed {trial.number}" in self.study.user_attrs:
+                continue  # it was made again
+            done = trial.state == TrialState.COMPLETE
+            row = {"trial": trial.number, **trial.params, "value": trial.value if done else np.nan}
+            row |= {name: trial.user_attrs.get(name, np.nan) for name in _FIGURES}
+            rows.append(row | {"state": names[trial.state], "kept": trial.number == self.study.best_trial.number})
+        table = pd.DataFrame(rows).set_index("trial")
+        up = self.study.direction.name == "MINIMIZE"
+        return table.sort_values("value", ascending=up, kind="stable").rename_axis(columns=self.halves.metric)
+
+
+class _Prune(Callback):
+    """Tell a trial the figure after each epoch, and end it where the trials before were better."""
+
+    order, once = 1950, True
+
+    def __init__(self, trial, metric: str):
+        self.trial, self.metric = trial, metric
+
+    def after_epoch(self):
+        """Report, and look."""
+        names = list(self.learn.recorder.metric_names[1:])
+        value = self.learn.recorder.values[-1][names.index(self.metric)]
+        if np.isfinite(value):
+            self.trial.report(float(value), self.learn.epoch)
+        if self.learn.epoch + 1 < self.learn.n_epoch and self.trial.should_prune():
+            self.pruned = True
+            raise CancelFitException
+
+    def after_fit(self):
+        """The trial is over, and its model of no use."""
+        if getattr(self, "pruned", False):
+            import optuna
+
+            raise optuna.TrialPruned

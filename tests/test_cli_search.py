@@ -1,0 +1,130 @@
+"""`auto`, `tune`, `update`, `compare`, `train --implicit`, and `--config`, as a person types them."""
+
+import re
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_cli import run
+
+from collabkit import Recommender
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """`events.csv` with a quantity and a rating, `films.csv` with a genre, tomorrow's `new.csv`; and a model."""
+    folder = tmp_path_factory.mktemp("search")
+    rng, n = np.random.default_rng(0), 3000
+    user, own = rng.integers(0, 120, n), rng.random(n) < 0.6
+    film = np.where(own, user % 5 + 5 * rng.integers(0, 16, n), rng.integers(0, 80, n))
+    rating = np.clip(np.round(2.5 + 1.5 * (film % 5 == user % 5) + rng.normal(0, 0.7, n)), 1, 5)
+    table = pd.DataFrame({"user": user, "film": film, "rating": rating, "plays": rng.integers(1, 5, n),
+                          "at": np.arange(n)})  # fmt: skip
+    table = table.drop_duplicates(["user", "film"])
+    table.to_csv(folder / "events.csv", index=False)
+    table.tail(40).assign(user=9999).drop_duplicates("film").to_csv(folder / "new.csv", index=False)
+    pd.DataFrame({"film": np.arange(80), "genre": np.arange(80) % 5}).to_csv(folder / "films.csv", index=False)
+    words = ["--implicit", "--factors", 8, "--epochs", 3, "--out", "als"]
+    assert "NDCG@10" in run("train", "events.csv", *words, cwd=folder)
+    return folder
+
+
+def test_a_run_is_repeated_by_its_file(folder):
+    config = tomllib.loads((folder / "als.run.toml").read_text())
+    assert config["command"] == "train" and config["implicit"] is True and config["factors"] == 8
+    run("train", "--config", "als.run.toml", "--out", "again", cwd=folder)  # the command line overrides
+    one, two = (Recommender.load(folder / name) for name in ("als", "again"))
+    assert one.recommend(5)["film"].tolist() == two.recommend(5)["film"].tolist()
+    assert one.recommend(5)["score"].tolist() == two.recommend(5)["score"].tolist()
+    again = tomllib.loads((folder / "again.run.toml").read_text())
+    assert {k: v for k, v in again.items() if k != "out"} == {k: v for k, v in config.items() if k != "out"}
+
+
+def test_ratings_write_their_run_too(folder):
+    run("train", "events.csv", "--epochs", 1, "--factors", 4, "--y-range", 0, 6, "--out", "rated", cwd=folder)
+    config = tomllib.loads((folder / "rated.run.toml").read_text())
+    assert config["y_range"] == [0.0, 6.0] and config["epochs"] == 1 and config["seed"] == 42
+    run("train", "--config", "rated.run.toml", "--out", "rated2", cwd=folder)
+    assert Recommender.load(folder / "rated2").predict(5, 5) == Recommender.load(folder / "rated").predict(5, 5)
+
+
+def test_features_counts_thresholds_and_models(folder):
+    words = ["--implicit", "--counts", "plays", "--items", "films.csv", "--item-feature", "genre:categorical"]
+    run("train", "events.csv", *words, "--model", "TwoTower", "--factors", 4, "--epochs", 1, "--out", "net", cwd=folder)
+    rec = Recommender.load(folder / "net")
+    assert type(rec.model).__name__ == "TwoTower" and rec.data.features.items is not None
+    assert rec.data.train.count is not None
+    run("train", "events.csv", "--implicit", "--threshold", 4, "--model", "EASE", "--out", "liked", cwd=folder)
+    liked = (pd.read_csv(folder / "events.csv")["rating"] >= 4).sum()
+    data = Recommender.load(folder / "liked").data
+    assert len(data.train) + len(data.valid) == liked
+    words = ["--implicit", "--history", 8, "--time", "at", "--split", "last", "--model", "NextItem", "--out", "next"]
+    run("train", "events.csv", *words, cwd=folder)
+    assert len(Recommender.load(folder / "next").recommend(history=[3, 8], k=2)) == 2
+
+
+def test_auto_keeps_one_and_says_what_it_left_out(folder):
+    printed = run("auto", "events.csv", "--implicit", "--minutes", 0.2, "--metric", "HR@10", "--out", "best",
+                  cwd=folder)  # fmt: skip
+    assert "HitRate@10" in printed and printed.count(" kept ") >= 1 and "popularity" in printed
+    assert "not tried" in printed or "gained nothing" in printed or printed.count("│") > 40
+    assert len(Recommender.load(folder / "best").recommend(5, k=3)) == 3
+    assert tomllib.loads((folder / "best.run.toml").read_text())["metric"] == "HR@10"
+
+
+def test_tune_goes_on(folder):
+    pytest.importorskip("optuna")
+    words = ["--implicit", "--minutes", 0.5, "--try", "n_factors=4,8", "--try", "reg=1e-3..1e-1", "--try", "n_sweeps=2"]
+    run("tune", "events.csv", *words, "--trials", 2, "--out", "tuned", cwd=folder)
+    printed = run("tune", "--config", "tuned.run.toml", "--trials", 2, "--out", "tuned", cwd=folder, ok=False)
+    assert "pass resume=True" in printed
+    printed = run("tune", "--config", "tuned.run.toml", "--trials", 3, "--resume", cwd=folder)
+    assert "kept" in printed and Recommender.load(folder / "tuned").model.n_factors in (4, 8)
+
+
+def test_compare_and_update(folder):
+    run("train", "--config", "als.run.toml", "--factors", 4, "--out", "small", cwd=folder)
+    printed = run("compare", "als", "small", "--baseline", "Popularity", "--metric", "NDCG@5", cwd=folder)
+    assert "NDCG@5" in printed and all(name in printed for name in ("als", "small", "popularity"))
+    run("compare", "als", "small", "--out", "both.csv", cwd=folder)
+    table = pd.read_csv(folder / "both.csv")
+    assert set(table["metric"]) == {"NDCG@10", "HitRate@10"} and {"diff_low", "diff_high"} <= set(table.columns)
+    before = len(Recommender.load(folder / "small").data.train)
+    printed = run("update", "small", "new.csv", "--out", "newer", cwd=folder)
+    rec = Recommender.load(folder / "newer")
+    assert len(rec.data.train) > before and 9999 in rec.users.o2i and "training rows more" in printed
+    assert len(Recommender.load(folder / "small").data.train) == before
+    run("update", "--config", "newer.update.run.toml", "--out", "newest", cwd=folder)
+    assert len(Recommender.load(folder / "newest").data.train) == len(rec.data.train)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "events.csv", "--threshold", 3, "--out", "x"], "--threshold: with --implicit alone"),
+        (["train", "events.csv", "--item-feature", "genre", "--out", "x"], "give it by --items"),
+        (["train", "events.csv", "--model", "Eas", "--out", "x"], "--model must be one of .*CollFilter"),
+        (["train", "events.csv", "--model", "EASE", "--implicit", "--lr", 1, "--out", "x"], "fitted in one go: lr"),
+        (["train", "events.csv", "--config", "none.toml", "--out", "x"], "there is no file none.toml"),
+        (["auto", "--config", "als.run.toml"], "is of `collabkit train`, not of `collabkit auto`"),
+        (["train", "--config", "odd.toml"], "has 'factor', which train does not know, did you mean 'factors'"),
+        (["train", "--config", "bad.toml"], "is no TOML"),
+        (["tune", "events.csv", "--try", "lr", "--out", "x"], "--try must be name=a,b,c"),
+        (["tune", "events.csv", "--try", "lrr=1,2", "--out", "x"], "space has 'lrr'"),
+        (["auto", "events.csv", "--metric", "NDGC@10", "--out", "x"], "unknown metric"),
+        (["auto", "events.csv", "--out", "."], "no collabkit artefact"),
+        (["compare", "als", "nothing"], "no artefact folder"),
+        (["update", "als", "nothing.csv"], "nothing.csv"),
+    ],
+)
+def test_what_is_refused(folder, words, message):
+    (folder / "odd.toml").write_text('command = "train"\nfactor = 3\n')
+    (folder / "bad.toml").write_text("command = \n")
+    printed = " ".join(run(*words, cwd=folder, ok=False).split())
+    assert re.search(message, printed) and "Traceback" not in printed
