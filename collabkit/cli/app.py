@@ -89,8 +89,10 @@ def train(
     from collabkit.data.processes import launched
 
     if (cache is not None or nproc > 1) and (rows != Rows() or model is not None):
-        raise ValueError("--cache and --nproc train CollFilter on ratings; with --implicit, side tables or --model, leave "
-                         "them out or train in Python: CollabDataLoaders.from_parquet(stream=True), learn.distrib_ctx()")  # fmt: skip
+        raise ValueError(
+            "--cache and --nproc train CollFilter on ratings: with --implicit, side tables or --model leave them out, "
+            "or train in Python: CollabDataLoaders.from_parquet(stream=True), learn.distrib_ctx()"
+        )
     if nproc > 1 and launched()[1] == 1:
         from collabkit.cli.several import run_again
 
