@@ -319,7 +319,10 @@ class Model(nn.Module):
             return torch.cat([own, vectors @ self.item_vectors(negatives).T], dim=1)
         items = torch.cat([positives[:, None], negatives], dim=1)
         sparse = any(table.sparse for table in self.item_side.tables)
-        if sparse or items.numel() < self.n_items:  # a few rows of a large table
+        if sparse:  # the rows of the batch as a table of their own
+            each, at = items.unique(return_inverse=True)
+            return row_dots(vectors, self.item_vectors(each), at)
+        if items.numel() < self.n_items:  # a few rows of a large table
             return torch.einsum("bd,bnd->bn", vectors, self.item_vectors(items))
         return row_dots(vectors, self.item_vectors(torch.arange(self.n_items, device=items.device)), items)
 

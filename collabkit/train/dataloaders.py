@@ -22,6 +22,7 @@ from collabkit.data.feedback import Implicit, read_feedback
 from collabkit.data.frames import Table, read_source, takes_tables, to_pandas
 from collabkit.data.interactions import Interactions
 from collabkit.data.matrices import MatrixIds
+from collabkit.data.memory import give_back
 from collabkit.data.notices import CollabWarning
 from collabkit.data.prepare import prepare, say_duplicates, table_columns
 from collabkit.data.processes import own_device
@@ -138,6 +139,8 @@ class CollabDataLoaders(DataLoaders):
                        context_features=context_features)  # fmt: skip
         options = {"path": path, "seed": seed, "bs": bs, "val_bs": val_bs, "shuffle": shuffle, "drop_last": drop_last}
         data = replace(data, source=source)
+        del ratings
+        give_back()  # several times the columns have come and gone
         return cls.from_dataset(data, feedback=feedback, device=device, weights=weights, **options)
 
     @classmethod

@@ -18,6 +18,7 @@ from torch import nn
 
 from collabkit.coldstart.default_rows import settle_default_rows
 from collabkit.data.checks import check_seed, finite, whole
+from collabkit.data.memory import give_back
 from collabkit.data.notices import say
 from collabkit.data.processes import processes
 from collabkit.losses import FlatLoss, RankingLoss
@@ -190,9 +191,13 @@ class LeanLearner(Learner):
         return super().to_detach(b, cpu, gather=False)
 
     def _end_cleanup(self):
-        """fastai's, and the last training loss: its graph would go on holding tables as they were before ids came."""
+        """fastai's, and the last training loss: its graph would go on holding tables as they were before ids came.
+
+        What the fit has freed goes back to the system.
+        """
         super()._end_cleanup()
         self.loss_grad = None
+        give_back()
 
     def _do_epoch_validate(self, ds_idx=1, dl=None):
         """fastai's; of no rows nothing is shown."""
