@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 __all__ = ["Embedding", "embedding", "bounded", "filled_later", "init_rows", "is_sparse", "lookup", "uninitialised"]
 
 # From about so many rows on sparse steps pay at batches of thousands; see `benchmarks.scale_steps`.
-SPARSE_ROWS = 100_000
+SPARSE_ROWS = 300_000
 
 _EMPTY: ContextVar[bool] = ContextVar("collabkit_uninitialised", default=False)
 

@@ -367,7 +367,7 @@ def collab_learner(
             `'random'`. Default `'als'` for a new dot-product model of implicit feedback without side features, where
             neither `loss_func` nor `init_std` is named.
         sparse: which tables have sparse gradients, so that a training step costs what its batch touches: True, False,
-            or `'auto'`, the default of a new model without `opt_func`: those of at least 100,000 rows. Weight decay,
+            or `'auto'`, the default of a new model without `opt_func`: those of at least 300,000 rows. Weight decay,
             which is decoupled, then reaches a row when a batch does, and no momentum moves the others; see
             `optim.LazyAdamW`.
         **kwargs: options of the model (`ps`, `embed_p`, `init_std`, `similarity`, ...), and fastai's
