@@ -37,7 +37,7 @@ from collabkit.data.processes import launched
 
 from .common import NAMES, Y_RANGE, ratings, write
 
-REPEATS = 7
+REPEATS = 3
 ENDS = 50
 SIDES = {"user_features": ["age", "gender", "occupation"]}
 
@@ -72,7 +72,7 @@ def _differences(one: dict, two: dict) -> dict[str, float]:
 
 
 def processes_speed() -> None:
-    """Seconds of a training epoch by one process and by two, one thread each, in turn, medians of seven; the speed-up is that of neighbours: a network with 128 factors and layers 256-128 (NCF, 4 negatives), and a dot product with 64 factors (BPR, one negative), on half of ML-100k as events."""  # noqa: E501
+    """Seconds of a training epoch by one process and by two, one thread each, in turn, medians of three; the speed-up is that of neighbours: a network with 128 factors and layers 256-128 (NCF, 4 negatives), and a dot product with 64 factors (BPR, one negative), on half of ML-100k as events."""  # noqa: E501
     with tempfile.TemporaryDirectory() as folder:
         launch(2, "speed", folder)
         seconds = json.loads((Path(folder) / "0.json").read_text())

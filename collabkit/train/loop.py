@@ -179,7 +179,9 @@ class LeanLearner(Learner):
 
         Example:
             >>> from collabkit import CollabDataLoaders, collab_learner, datasets
-            >>> dls = CollabDataLoaders.from_df(datasets.synthetic(n_ratings=2000, seed=1).ratings, seed=0)
+            >>> names = {'user_name': 'user', 'item_name': 'title', 'rating_name': 'rating'}
+            >>> table = datasets.synthetic(n_users=100, n_items=80, n_ratings=2000, seed=1).ratings
+            >>> dls = CollabDataLoaders.from_df(table, **names, seed=0)
             >>> learn = collab_learner(dls, n_factors=8, y_range=(0, 5.5))
             >>> with learn.distrib_ctx(), learn.no_bar(), learn.no_logging():
             ...     learn.fit_one_cycle(1)
