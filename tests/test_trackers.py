@@ -95,9 +95,7 @@ def test_trackio(tmp_path, monkeypatch):
 
 
 def test_what_is_refused(monkeypatch):
-    with pytest.raises(
-        ValueError, match="to must be one of 'tensorboard', 'wandb', .*'trackio', got 'neptune'"
-    ):
+    with pytest.raises(ValueError, match="to must be one of 'tensorboard', 'wandb', .*'trackio', got 'neptune'"):
         Track("neptune")
     monkeypatch.setattr(track, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match="needs the package wandb: pip install wandb"):
