@@ -17,7 +17,8 @@ def auto_fit_quality() -> None:
 
     A random fifth of the rows is held out, by the seed. `best_there` is the rung that is best on that half, `behind`
     what the kept one is worse there (below 0: noise in its favour); `noise` is half the width of its interval.
-    `share` is the time of the call in the minutes that it was given; one thread.
+    `share` is the time of the call in the minutes that it was given; one thread, on two cores that other work kept
+    busy (load 8 to 14), where on ML-1M two minutes were too short for least squares in two of three runs.
     """
     rows = []
     for kind in os.environ.get("COLLABKIT_KINDS", "implicit,explicit").split(","):

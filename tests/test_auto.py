@@ -161,7 +161,7 @@ def test_a_fit_within_a_short_time(feedback):
 
 def test_a_deadline_ends_a_fit():
     learn = collab_learner(loaders(bs=4096), 8, start="random")
-    end = Deadline(1)
+    end = Deadline(4)
     started = time.perf_counter()
     with learn.no_bar(), learn.no_logging():
         learn.fit(10_000, 1e-3, cbs=end)

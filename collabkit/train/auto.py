@@ -152,11 +152,11 @@ def _climb(rungs: list[Rung], shop: Workshop, halves: Halves, n_boot: int) -> tu
 
 def _step(rung: Rung, shop: Workshop, halves: Halves, row: dict, *, first: bool) -> _Tried | None:
     """The rung, fitted and judged; None where there is no time, or the model cannot be fitted to this data."""
-    check, before = (lambda: None) if first else shop.budget.check, shop.budget.used
+    check, before = (lambda: None) if first else shop.budget.check_end, shop.budget.used
     try:
         with noting() as notes:
             if not first:
-                check()
+                shop.budget.check()
             model = rung.fit(shop)
             scores = halves(model, check)
     except OutOfTimeError as error:

@@ -9,6 +9,9 @@ from collabkit.data.checks import finite
 __all__ = ["Budget", "Deadline", "OutOfTimeError"]
 
 
+GRACE = 0.06  # of the time, for judging what was fitted in it
+
+
 class OutOfTimeError(Exception):
     """There is no time left for the work at hand."""
 
@@ -33,6 +36,7 @@ class Budget:
             raise ValueError(f"minutes must be above 0, got {minutes!r}")
         self.started = time.perf_counter()
         self.ends = float("inf") if minutes is None else self.started + 60 * minutes
+        self.grace = 0.0 if minutes is None else GRACE * 60 * minutes
 
     @property
     def left(self) -> float:
@@ -49,22 +53,23 @@ class Budget:
         if self.left <= 0:
             raise OutOfTimeError
 
+    def check_end(self) -> None:
+        """Likewise, but a little later: what is fitted should be judged too."""
+        if self.left <= -self.grace:
+            raise OutOfTimeError
+
 
 class Deadline(Callback):
     """End a fit, after the batch or sweep at hand, when its time is over. The model stays as it was trained so far.
 
     Args:
-        seconds: from the beginning of the fit.
+        seconds: from now on, so that what a fit does before its first batch counts too.
     """
 
     order, once = 1900, True  # no part of what `refit_all` repeats
 
     def __init__(self, seconds: float):
-        self.seconds, self.ended = seconds, False
-
-    def before_fit(self):
-        """Start the clock."""
-        self.ends = time.perf_counter() + self.seconds
+        self.ends, self.ended = time.perf_counter() + seconds, False
 
     def after_batch(self):
         """Look at it after a training batch."""

@@ -25,6 +25,7 @@ __all__ = ["Rung", "Workshop", "rungs_for"]
 
 SWEEPS, SEARCH = 12, 35  # of a fit by least squares, and what the choice of its penalty costs in sweeps
 SAFETY = 1.5  # what cannot be interrupted may take so many times what was foreseen
+PICKED = 3.0  # the same of the choice of the penalty, which the rule alone can do without
 TIMED = 12  # batches by which the length of an epoch is foreseen
 PAIRS_A_SECOND = 4e7  # of a user's items, that neighbours are counted by, on one slow core
 
@@ -169,7 +170,7 @@ def _als(shop: Workshop, d: int) -> CollabLearner:
     shop.need(sweep * 3)
     if shop.settings:
         fixed = shop.settings
-    elif SAFETY * (shop.sweep * SEARCH) + sweep * SWEEPS > shop.budget.left:
+    elif PICKED * shop.sweep * SEARCH + sweep * SWEEPS > shop.budget.left:
         fixed = {"search": False}
     learn = collab_learner(shop.dls, d, seed=shop.seed, start="random")
     end = Deadline(0.9 * shop.budget.left)
