@@ -256,6 +256,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_killed_exports_leave_nothing_behind(tmp_path):
     folder, rng = tmp_path / "model", random.Random(0)
     trained().recommender.save(folder)

@@ -236,11 +236,6 @@ def kill_and_go_on(case, folder, n_kills, seed):
     return train(case, make(case), checkpoint=folder, resume=True)
 
 
-@pytest.mark.parametrize("case", ["EmbeddingNN with dropout"])
-def test_after_a_kill(case, tmp_path):
-    assert_equal(kill_and_go_on(case, tmp_path, n_kills=1, seed=0), train(case, make(case)))
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("case", ["CollFilter", "sparse tables", "EmbeddingNN with dropout", "BPR", "fit_als"])

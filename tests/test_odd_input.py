@@ -52,9 +52,9 @@ def test_seeds_beyond_64_bits(bad):
             ask()
 
 
-def test_metrics_as_texts_are_refused():
-    for bad in ("NDCG", ["NDCG"], ["rmse"]):
-        with pytest.raises(TypeError, match="metrics are functions, or metrics such as NDCG"):
+def test_metrics_that_are_not_there_are_refused():
+    for bad in ("NDGC", ["NDGC@10"], ["NDCG", "rsme"]):
+        with pytest.raises(ValueError, match="unknown metric"):
             make_learner("dot", metrics=bad)
 
 

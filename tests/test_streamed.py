@@ -103,8 +103,8 @@ def test_what_blocks_have_in_common_is_said_once(learn):
 def test_a_sample_of_users_is_said_and_is_the_value_of_those_users(learn):
     table = learn.evaluate(n_users=50, seed=3, k=5)
     full = learn.evaluate(k=5)
-    assert "HitRate@5 (50 users)" in table.index and "50 of 174 users drawn" in table.columns.name
-    assert table.loc["NDCG@5 (50 users)", "n"] == 50 and full.loc["NDCG@5", "n"] == 174
+    assert "HitRate@5 (50 users)" in table.index and "50 of 171 users drawn" in table.columns.name
+    assert table.loc["NDCG@5 (50 users)", "n"] == 50 and full.loc["NDCG@5", "n"] == 171
     assert table.loc["RMSE", "value"] == full.loc["RMSE", "value"]  # of all rows
     again, other = (learn.evaluate(n_users=50, seed=seed, k=5)["value"] for seed in (3, 4))
     assert table["value"].equals(again) and not table["value"].equals(other)
@@ -129,7 +129,7 @@ def test_metrics_in_fit_ask_so_many_users(monkeypatch):
     metric, plain, same = NDCG(10, n_users=40, seed=1), NDCG(10), HitRate(5, n_users=40, seed=1)
     learn = make_learner(metrics=[metric, plain, same])
     learn.fit(1, 1e-2)
-    assert learn.recorder.metric_names[3:6] == ["ndcg@10 (40 users)", "ndcg@10", "hit_rate@5 (40 users)"]
+    assert learn.recorder.metric_names[3:6] == ["NDCG@10 (40 users)", "NDCG@10", "HitRate@5 (40 users)"]
     values = learn.validate()[1:]
     table = learn.evaluate(k=[5, 10], n_users=40, seed=1)
     assert values[0] == pytest.approx(table.loc["NDCG@10 (40 users)", "value"])

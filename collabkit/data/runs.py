@@ -99,7 +99,7 @@ class Runs:
             start = self.start[rows.start : rows.stop + 1]
             part = slice(int(start[0]), int(start[-1]))
             weight = None if self.weight is None else self.weight[part]
-            return Runs(start - start[0], self.values[part].long(), self.width, weight)
+            return Runs(start - start[0], _in_memory(self.values[part]), self.width, weight)
         rows = torch.as_tensor(rows, device=self.start.device)
         return self.spans(self.start[rows], self.start[rows + 1])
 
@@ -109,7 +109,7 @@ class Runs:
         start = _starts(lengths)
         owner = torch.repeat_interleave(torch.arange(len(lengths), device=start.device), lengths)
         at = (first - start[:-1])[owner] + torch.arange(len(owner), device=start.device)
-        runs = Runs(start, self.values[at].long(), self.width, None if self.weight is None else self.weight[at])
+        runs = Runs(start, _in_memory(self.values[at]), self.width, None if self.weight is None else self.weight[at])
         runs.__dict__["rows"] = owner
         return runs
 
@@ -251,6 +251,11 @@ def _silence_beta_notice() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.sparse_csr_tensor([0, 1], [0], [1.0], (1, 1))
+
+
+def _in_memory(values: Tensor) -> Tensor:
+    """What was taken out of a mapped file of int32 as int64, as everywhere; other values, pictures too, as they are."""
+    return values.long() if values.dtype == torch.int32 else values
 
 
 def _starts(lengths: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ log = pd.DataFrame({"user": who, "item": what, "units": rng.integers(1, 4, n), "
 log[:-200].to_csv("log.csv", index=False), log[-200:].assign(user=lambda t: t["user"] + 9000).to_csv("new.csv")
 for line in """train log.csv --implicit --counts units --time at --split time --factors 8 --epochs 4 --out als
                tune log.csv --implicit --try n_factors=4,8 --try n_sweeps=2 --trials 2 --minutes 1 --out tuned
-               auto log.csv --implicit --counts units --time at --split time --minutes 0.3 --out best
+               auto log.csv --implicit --counts units --time at --split time --minutes 0.1 --out best
                compare als best --metric NDCG@10 --out table.csv
                update als new.csv
                recommend als --user 9003 -k 5 --out list.csv
