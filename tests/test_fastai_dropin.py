@@ -288,10 +288,12 @@ def test_the_chapter_runs(imports, ml_100k, capsys):
         if name != "dot":  # without a range two epochs are not enough
             assert 0.5 < valid[-1] < 1.15 * variance, name
     titles = set(space["ratings"]["title"])
-    own = {*space["worst"], *space["best"]} - {"#na#"}  # of parameters that nothing but the script looks after
-    assert {*own, *space["best_by_library"], space["neighbour"]} <= titles
+    # The script ranks all rows, that of unknown ids too, which is fitted as a row whose factors say nothing: where
+    # users share tastes, its bias says that in their place. `CollabInterpretation` leaves it out.
+    best = [title for title in space["best_by_library"] if title != "#na#"]
+    assert {*space["worst"], *space["best"], *best, space["neighbour"]} - {"#na#"} <= titles and len(best) >= 4
     means = space["ratings"].groupby("title")["rating"].mean()
-    assert means[space["best_by_library"]].mean() > means.mean() + 0.4
+    assert means[best].mean() > means.mean() + 0.4
 
 
 @pytest.mark.parametrize("imports", IMPORTS)
