@@ -3,7 +3,6 @@
 import os
 import sys
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ import typer
 
 import collabkit
 from collabkit.cli import search
-from collabkit.cli.runs import Columns, Rows, record, takes
+from collabkit.cli.runs import Columns, Rows, takes
 
 __all__ = ["app", "main"]
 
@@ -23,7 +22,6 @@ app = typer.Typer(
 )
 
 _TABLE = "Ratings: .csv, .tsv, .parquet, RecBole .inter, MovieLens .dat/.data, or a folder of such files."
-_CONTEXT = "Column of what is known of the moment, or column:kind, e.g. hour or timestamp:time; repeat for more."
 _MOMENT = "What is known of the moment, column=value, e.g. hour=20; repeat for more."
 _ENDS = "Low and high end of predictions; default by the ratings."
 _SOURCE = "A MovieLens folder (100k, 1m or latest-small); default the generated sample."
@@ -54,30 +52,21 @@ def demo(
 
 
 @app.command()
-@takes(rows=Rows)
+@takes(columns=Columns, rows=Rows)
 def train(
     ratings: Table,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the artefact.")],
+    columns,
     rows,
-    user: Annotated[
-        str | None, typer.Option(help="User column; default by its name, else its place, where that is plain.")
-    ] = None,
-    item: Annotated[str | None, typer.Option(help="Item column; likewise.")] = None,
-    rating: Annotated[str | None, typer.Option(help="Rating column; likewise.")] = None,
-    time: Annotated[str | None, typer.Option(help="Time column, for --split time and last.")] = None,
-    split: Annotated[str, typer.Option(help="random, time (latest share) or last (last row of each user).")] = "random",
-    valid_pct: Annotated[float, typer.Option(help="Share of the rows for validation (random, time).")] = 0.2,
     factors: Annotated[int | None, typer.Option(help="Length of the factor vectors.", min=1)] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.", min=1)] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate of the one-cycle schedule.")] = None,
     wd: Annotated[float | None, typer.Option(help="Weight decay of the factors.")] = None,
     bs: Annotated[int | None, typer.Option(help="Rows a batch.", min=1)] = None,
     y_range: Annotated[tuple[float, float] | None, typer.Option(help=_ENDS)] = None,
-    context: Annotated[list[str] | None, typer.Option(help=_CONTEXT)] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder for encoded columns: reads Parquet that is larger than memory.")
     ] = None,
-    seed: Seed = 42,
     nproc: Annotated[int, typer.Option(help="Processes that share each batch; --bs is that of all.", min=1)] = 1,
     model: Annotated[str | None, typer.Option(help="A model's class, e.g. TwoTower, EASE; default CollFilter.")] = None,
 ) -> None:
@@ -98,53 +87,16 @@ def train(
 
         run_again(nproc)
         return
-    from collabkit.cli.console import print_evaluation
-    from collabkit.cli.demo import fit_on_console
-    from collabkit.data.tables import name_columns, with_dates
+    from collabkit.cli import training
     from collabkit.serve.artefact import check_target
-    from collabkit.train.recipes import rating_recipe
 
     given = {"n_factors": factors, "n_epoch": epochs, "lr": lr, "wd": wd, "bs": bs}
-    if rows != Rows() or model is not None:
-        check_target(out.resolve())
-        columns = Columns(user, item, rating, time, split, valid_pct, context, seed)
-        named = {name: value for name, value in given.items() if value is not None}
-        learn = search.train_implicit(ratings, out, columns, rows, model, named)
-        print(f"artefact written to {learn.export(out.resolve())}")
-        record(out)
-        return
-    if cache is not None:
-        from collabkit.datasets.parquet import head_of, row_count
-
-        df, n_rows = head_of(ratings), row_count(ratings)
-    else:
-        df = collabkit.datasets.read_interactions(ratings)
-        n_rows = len(df)
-    recipe = replace(rating_recipe(n_rows), **{k: v for k, v in given.items() if v is not None})
+    fit = {name: value for name, value in given.items() if value is not None}
     check_target(out.resolve())
-    df = df if cache is not None else with_dates(df, time)
-    columns = name_columns(df, user, item, rating, time, rated=True)
-    user, item, rating = columns.user, columns.item, columns.rating
-    first = launched()[0] == 0
-    speak = print if first else _say_nothing
-    speak(f"columns: user {user!r}, item {item!r}, rating {rating!r}")
-    names = {"user_name": user, "item_name": item, "rating_name": rating, "time_name": time}
-    named = (text.partition(":") for text in context or ())
-    names["context_features"] = {column: kind or None for column, _, kind in named}
-    splitter = _splitter(split, valid_pct, seed)
-    names |= {"seed": seed, "splitter": splitter, "bs": recipe.bs}
-    if cache is None:
-        dls = collabkit.CollabDataLoaders.from_df(df, **names)
+    if rows != Rows() or model is not None:
+        training.train_model(ratings, out, columns, rows, model, fit)
     else:
-        dls = collabkit.CollabDataLoaders.from_parquet(ratings, stream=True, cache=cache, **names)
-    speak(f"{dls.train.dataset}\n{recipe}")
-    learn = fit_on_console(dls, recipe, y_range)
-    with learn.distrib_ctx():
-        table, folder = learn.evaluate(), learn.export(out.resolve())
-    if first:
-        print_evaluation(table)
-        record(out)
-    speak(f"artefact written to {folder}")
+        training.train_ratings(ratings, out, columns, fit, y_range, cache)
 
 
 @app.command()
@@ -166,6 +118,8 @@ def recommend(
     if users is not None and (user or not streamed):
         raise ValueError("--users is a file of many users, whose lists are written to a new folder: give --out FOLDER, "
                          "and no --user")  # fmt: skip
+    from collabkit.cli.console import show
+
     rec = collabkit.Recommender.load(artefact)
     chosen = None if not user else [_id(rec.users, text) for text in user]
     moment = None if not context else dict(_moment(text) for text in context)
@@ -173,7 +127,7 @@ def recommend(
         asked = chosen if users is None else users
         print(f"lists written to {rec.recommend_to(out, asked, k, filter_seen=not include_seen, context=moment)}")
         return
-    _show(rec.recommend(chosen, k, filter_seen=not include_seen, context=moment), f"Top {k}", out)
+    show(rec.recommend(chosen, k, filter_seen=not include_seen, context=moment), f"Top {k}", out)
 
 
 @app.command()
@@ -184,8 +138,10 @@ def similar(
     out: Out = None,
 ) -> None:
     """The nearest neighbours of an item."""
+    from collabkit.cli.console import show
+
     rec = collabkit.Recommender.load(artefact)
-    _show(rec.similar_items(_id(rec.items, item), k), f"Nearest to {item}", out)
+    show(rec.similar_items(_id(rec.items, item), k), f"Nearest to {item}", out)
 
 
 @app.command()
@@ -196,14 +152,14 @@ def evaluate(
     out: Out = None,
 ) -> None:
     """Rating errors and ranking metrics on held-out rows, with intervals and baselines."""
-    from collabkit.cli.console import print_evaluation
+    from collabkit.cli.console import print_evaluation, show
 
     rec = collabkit.Recommender.load(artefact)
     table = rec.evaluate("valid" if ratings is None else collabkit.datasets.read_interactions(ratings), k=k)
     if out is None:
         print_evaluation(table)
     else:
-        _show(table.reset_index(), "Evaluation", out)
+        show(table.reset_index(), "Evaluation", out)
 
 
 @app.command()
@@ -245,20 +201,6 @@ def main() -> None:
         raise SystemExit(2) from error
 
 
-def _say_nothing(*_) -> None:
-    """What the processes but the first print."""
-
-
-def _splitter(split: str, share: float, seed: int):
-    if split == "random":
-        return collabkit.splits.random_split(share, seed=seed)
-    if split == "time":
-        return collabkit.splits.time_split(share)
-    if split == "last":
-        return collabkit.splits.leave_last_out(1)
-    raise ValueError(f"--split must be one of random, time, last, got {split!r}")
-
-
 def _moment(text: str) -> tuple:
     """`column=value` as a pair; a value that reads as a number is one."""
     column, sign, value = text.partition("=")
@@ -280,15 +222,3 @@ def _id(vocab, text: str):
         return int(text)
     kind = type(vocab[1])
     return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
-
-
-def _show(table, title: str, out: Path | None) -> None:
-    from collabkit.cli.console import print_table
-
-    if out is None:
-        print_table(table, title)
-        return
-    if out.suffix not in (".csv", ".parquet"):
-        raise ValueError(f"--out must end in .csv or .parquet, got {out}")
-    (table.to_csv if out.suffix == ".csv" else table.to_parquet)(out, index=False)
-    print(f"{len(table):,} rows written to {out}")

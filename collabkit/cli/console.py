@@ -1,11 +1,26 @@
 """Tables and headings in a terminal, for the command line."""
 
+from pathlib import Path
+
 import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-__all__ = ["print_table", "print_evaluation", "print_heading"]
+from collabkit.evaluate.names import ERRORS
+
+__all__ = ["show", "print_table", "print_evaluation", "print_heading"]
+
+
+def show(table: pd.DataFrame, title: str, out: Path | None) -> None:
+    """Print a table, or write it to `out`, a .csv or .parquet file."""
+    if out is None:
+        print_table(table, title)
+        return
+    if out.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"--out must end in .csv or .parquet, got {out}")
+    (table.to_csv if out.suffix == ".csv" else table.to_parquet)(out, index=False)
+    print(f"{len(table):,} rows written to {out}")
 
 
 def print_table(table: pd.DataFrame, title: str) -> None:
@@ -21,7 +36,7 @@ def print_table(table: pd.DataFrame, title: str) -> None:
 
 def print_evaluation(table: pd.DataFrame) -> None:
     """Print the result of `evaluate`, rating errors and ranking metrics apart, each beside its own baselines."""
-    errors = table.index.isin(["RMSE", "MAE"])
+    errors = table.index.isin(ERRORS)
     notes = ["trained to predict ratings, not to rank"] if errors.any() else []
     note = "; ".join([*notes, *([table.columns.name] if table.columns.name else [])])
     note = f" ({note})" if note else ""

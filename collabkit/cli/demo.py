@@ -7,7 +7,6 @@ from pathlib import Path
 import matplotlib
 import matplotlib.pyplot as plt
 import pandas as pd
-import torch
 
 from collabkit.cli.console import print_evaluation, print_heading, print_table
 from collabkit.data.notices import CollabWarning
@@ -18,6 +17,7 @@ from collabkit.interpret.interpretation import CollabInterpretation
 from collabkit.interpret.plots import plot_losses
 from collabkit.models import EASE, ItemKNN, Popularity
 from collabkit.train.callbacks import ConsoleProgress
+from collabkit.train.choose import usual_range
 from collabkit.train.dataloaders import CollabDataLoaders
 from collabkit.train.learner import CollabLearner, collab_learner
 from collabkit.train.recipes import Recipe, rating_recipe
@@ -60,11 +60,7 @@ def fit_on_console(dls, recipe: Recipe, y_range: tuple[float, float] | None = No
 
     `y_range` defaults to that of the ratings, and a tenth of their spread on either side.
     """
-    if y_range is None:
-        ratings = torch.cat([dls.train.dataset.rating, dls.valid.dataset.rating])
-        low, high = float(ratings.min()), float(ratings.max())
-        margin = 0.1 * (high - low) or 0.5
-        y_range = low - margin, high + margin
+    y_range = usual_range(dls.data) if y_range is None else y_range
     learn = collab_learner(dls, n_factors=recipe.n_factors, y_range=y_range, cbs=cbs)
     with learn.distrib_ctx(), learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(recipe.n_epoch, recipe.lr, wd=recipe.wd)

@@ -22,7 +22,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Columns", "Rows", "loaders", "model_named", "record", "takes"]
+__all__ = ["Columns", "Rows", "kinds", "loaders", "model_named", "record", "splitter_of", "takes"]
 
 _CONTEXT: ContextVar[typer.Context] = ContextVar("collabkit_command")  # of the command that runs
 _FEATURE = "a column of it to use, or column:kind, e.g. genres:multi; repeat for more. Default all that tell something."
@@ -166,7 +166,6 @@ def model_named(name: str | None):
 
 def loaders(ratings: Path, columns: Columns, rows: Rows, bs: int | None = 64):
     """Dataloaders of a file by the options of a command; what was taken is printed."""
-    from collabkit.cli.app import _splitter
     from collabkit.data.tables import name_columns, with_dates
 
     read = collabkit.datasets.read_interactions
@@ -182,13 +181,24 @@ def loaders(ratings: Path, columns: Columns, rows: Rows, bs: int | None = 64):
     sides = {
         name: None if file is None else read(file) for name, file in (("users", rows.users), ("items", rows.items))
     }
-    sides |= {"user_features": _kinds(rows.user_feature), "item_features": _kinds(rows.item_feature)}
-    context = _kinds(columns.context) or ()
-    splitter = _splitter(columns.split, columns.valid_pct, columns.seed)
+    sides |= {"user_features": kinds(rows.user_feature), "item_features": kinds(rows.item_feature)}
+    context = kinds(columns.context) or ()
+    splitter = splitter_of(columns)
     dls = collabkit.CollabDataLoaders.from_df(df, **names, **sides, context_features=context, feedback=feedback,
                                               splitter=splitter, seed=columns.seed, bs=bs)  # fmt: skip
     print(dls.train.dataset)
     return dls
+
+
+def splitter_of(columns: Columns):
+    """The splitter that is named."""
+    if columns.split == "random":
+        return collabkit.splits.random_split(columns.valid_pct, seed=columns.seed)
+    if columns.split == "time":
+        return collabkit.splits.time_split(columns.valid_pct)
+    if columns.split == "last":
+        return collabkit.splits.leave_last_out(1)
+    raise ValueError(f"--split must be one of random, time, last, got {columns.split!r}")
 
 
 def _check(rows: Rows) -> None:
@@ -200,6 +210,6 @@ def _check(rows: Rows) -> None:
             raise ValueError(f"--{side}-feature names columns of a table: give it by --{side}s")
 
 
-def _kinds(texts: list[str] | None) -> dict | None:
+def kinds(texts: list[str] | None) -> dict | None:
     """`column` and `column:kind` as a dict."""
     return {column: kind or None for column, _, kind in (text.partition(":") for text in texts)} if texts else None

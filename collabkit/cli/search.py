@@ -1,4 +1,4 @@
-"""The commands `auto`, `tune`, `update` and `compare`, and `train --implicit`."""
+"""The commands `auto`, `tune`, `update` and `compare`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 import collabkit
 from collabkit.cli.runs import Columns, Rows, loaders, model_named, record, takes
 
-__all__ = ["add_commands", "train_implicit"]
+__all__ = ["add_commands"]
 
 _TRY = "What to try: name=a,b,c (one of these), name=low..high (a range) or name=value (fixed); repeat for more."
 Table = Annotated[Path, typer.Argument(help="Ratings or events, as of `train`.", show_default=False)]
@@ -89,8 +89,7 @@ def compare(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the table to this .csv or .parquet.")] = None,
 ) -> None:
     """Models beside each other on the same users, with intervals of their differences to the first."""
-    from collabkit.cli.app import _show
-    from collabkit.cli.console import print_table
+    from collabkit.cli.console import print_table, show
 
     rest = [model_named(name)() for name in baseline or ()]
     models = [collabkit.Recommender.load(folder) for folder in artefacts]
@@ -103,47 +102,8 @@ def compare(
     if out is None:
         print_table(_with_intervals(table.reset_index()), f"95 % intervals over users; {table.columns.name}")
     else:
-        _show(table.reset_index(), "", out)
+        show(table.reset_index(), "", out)
         record(out)
-
-
-def train_implicit(ratings: Path, out: Path, columns: Columns, rows: Rows, model: str | None, fit: dict):
-    """What `train` does of events, or with side tables or another model.
-
-    Args:
-        fit: `n_factors`, `n_epoch`, `lr`, `wd` and `bs`, those that were named.
-    """
-    from collabkit.cli.console import print_evaluation
-    from collabkit.models.closed_form import ClosedForm
-    from collabkit.train.callbacks import ConsoleProgress
-
-    cls = model_named(model)
-    dls = loaders(ratings, columns, rows, bs=fit.get("bs"))
-    if cls is not None and issubclass(cls, ClosedForm):
-        if odd := sorted(set(fit) - {"bs"}):
-            raise ValueError(f"{cls.__name__} is fitted in one go: {', '.join(odd)} is without effect")
-        learn = cls().fit(dls)
-    else:
-        options = {name: fit[name] for name in ("n_factors",) if name in fit}
-        if dls.feedback == "explicit":
-            low, high = map(float, dls.data.train.rating.aminmax())
-            options["y_range"] = low - 0.1 * (high - low), high + 0.1 * (high - low)
-        learn = collabkit.collab_learner(dls, model=cls, cbs=ConsoleProgress(), **options)
-        with learn.no_bar(), learn.no_logging():
-            if _by_squares(learn, fit):
-                learn.fit_als(fit.get("n_epoch", 12))
-            else:
-                learn.fit_one_cycle(fit.get("n_epoch", 5), fit.get("lr", 5e-3), wd=fit.get("wd"))
-    print_evaluation(learn.evaluate())
-    return learn
-
-
-def _by_squares(learn, fit: dict) -> bool:
-    """Whether least squares solve for the model, and nothing is named of a fit by gradient."""
-    from collabkit.models import CollFilter
-
-    plain = type(learn.model) is CollFilter and not learn.dls.data.rated and "history" not in learn.model.needs
-    return plain and not {"lr", "wd", "bs"} & set(fit)
 
 
 def _check_out(out: Path) -> None:

@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 
 from collabkit.data.dataset import Dataset
-from collabkit.data.interactions import Interactions
 from collabkit.data.notices import say
+from collabkit.evaluate.draw import drawn_rows
 from collabkit.evaluate.metrics import bootstrap_interval
 from collabkit.evaluate.names import ERRORS, read_name
 from collabkit.evaluate.tables import predict_ratings
@@ -127,7 +127,9 @@ class Judge:
             raise ValueError("there is no validation part to judge models by: make the dataloaders with one (valid_pct "
                              "or splitter=)")  # fmt: skip
         self.on, self.tasks, self.rows = on, [], None
-        test = _some_users(held_out(data, on), most, seed)
+        test, _, drawn = drawn_rows(held_out(data, on), most, seed)
+        if drawn:
+            say(f"models are judged by {drawn}, at random, of those with held-out rows")
         if self.name in ERRORS:
             self.rows = test.take((test.user_idx > 0).numpy())
             self.users = self.rows.user_idx.unique().numpy()
@@ -173,12 +175,3 @@ class Judge:
         place = np.searchsorted(self.users, self.rows.user_idx.numpy())
         sums = np.bincount(place, off**2 if self.name == "RMSE" else np.abs(off))
         return sums, np.bincount(place).astype(np.float64)
-
-
-def _some_users(rows: Interactions, most: int | None, seed: int) -> Interactions:
-    users = rows.user_idx.unique().numpy()
-    if most is None or len(users) <= most:
-        return rows
-    chosen = np.random.default_rng(seed).choice(users, most, replace=False)
-    say(f"models are judged by {most:,} of the {len(users):,} users with held-out rows, drawn at random")
-    return rows.take(np.isin(rows.user_idx.numpy(), chosen))

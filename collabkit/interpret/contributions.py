@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from collabkit.data.runs import Runs
+from collabkit.evaluate.names import ERRORS
 from collabkit.interpret.plots import plot_bars
 from collabkit.models import CollFilter, Model
 from collabkit.models.base import evaluating
@@ -109,7 +110,7 @@ def feature_importance(
         TypeError: the model has no features.
     """
     metric = ("NDCG" if interp.train.rating is None else "RMSE") if metric is None else metric
-    of_errors = metric in ("RMSE", "MAE")
+    of_errors = metric in ERRORS
 
     def score() -> float:
         table = interp.recommender.evaluate(on, metrics=None if of_errors else [metric], n_boot=1)

@@ -20,7 +20,18 @@ class _Usual(int):
 
 N_FACTORS = _Usual(50)  # fastai's default; models with one of their own keep that
 
-__all__ = ["N_FACTORS", "rating_model", "other_model", "is_plain", "choose_loss", "choose_start", "check_ratings"]
+__all__ = [
+    "N_FACTORS", "usual_range", "rating_model", "other_model", "is_plain", "choose_loss", "choose_start",
+    "check_ratings",
+]  # fmt: skip
+
+
+def usual_range(data) -> tuple[float, float]:
+    """A `y_range` for the ratings of a `Dataset`: theirs, and a tenth of their spread on either side."""
+    ends = [part.rating.aminmax() for part in (data.train, data.valid) if part is not None and len(part)]
+    low, high = min(float(end.min) for end in ends), max(float(end.max) for end in ends)
+    margin = 0.1 * (high - low) or 0.5
+    return low - margin, high + margin
 
 
 def is_plain(dls, model) -> bool:

@@ -23,7 +23,7 @@ from collabkit.train.dataloaders import CollabDataLoaders
 from collabkit.train.learner import CollabLearner, collab_learner
 from collabkit.train.refit import repeated
 
-__all__ = ["cross_validate", "folds_of", "all_rows"]
+__all__ = ["cross_validate", "folds_of", "loaders_of", "all_rows"]
 
 
 @takes_tables
@@ -83,8 +83,8 @@ def cross_validate(
     return _table(found, list(makers), seconds, n_boot, seed)
 
 
-def all_rows(data, options: dict, seed: int | None = None) -> CollabDataLoaders:
-    """Dataloaders whose training part has all rows, of dataloaders or of a table with `options` of `from_df`.
+def loaders_of(data, options: dict, seed: int | None = None) -> CollabDataLoaders:
+    """Dataloaders as they are, or those of a table with `options` of `from_df`.
 
     Raises:
         TypeError: `data` is something else; options beside dataloaders.
@@ -92,12 +92,24 @@ def all_rows(data, options: dict, seed: int | None = None) -> CollabDataLoaders:
     if isinstance(data, CollabDataLoaders):
         if options:
             raise TypeError(f"{', '.join(options)}: options are for a table; these dataloaders are made already")
-        return data if data.data.valid is None else data.of(data.data.all_trained())
+        return data
     if not isinstance(data, pd.DataFrame):
         raise TypeError(f"expected CollabDataLoaders or a table, got {type(data).__name__}")
-    if odd := sorted({"valid_pct", "splitter"} & set(options)):
-        raise TypeError(f"{', '.join(odd)}: the rows are split here, at random")
-    return CollabDataLoaders.from_df(data, valid_pct=0, seed=seed, **options)
+    return CollabDataLoaders.from_df(data, seed=seed, **options)
+
+
+def all_rows(data, options: dict, seed: int | None = None) -> CollabDataLoaders:
+    """The same, with all rows in the training part.
+
+    Raises:
+        TypeError: as of `loaders_of`; a split is named.
+    """
+    if isinstance(data, pd.DataFrame):
+        if odd := sorted({"valid_pct", "splitter"} & set(options)):
+            raise TypeError(f"{', '.join(odd)}: the rows are split here, at random")
+        options = {**options, "valid_pct": 0}
+    dls = loaders_of(data, options, seed)
+    return dls if dls.data.valid is None else dls.of(dls.data.all_trained())
 
 
 def folds_of(dls: CollabDataLoaders, k: int, seed: int) -> Iterable[CollabDataLoaders]:

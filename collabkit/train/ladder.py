@@ -16,6 +16,7 @@ from collabkit.train.als_defaults import als_rule
 from collabkit.train.batches import Windows
 from collabkit.train.biases import SolveBiases
 from collabkit.train.budget import Budget, Deadline, OutOfTimeError
+from collabkit.train.choose import usual_range
 from collabkit.train.dataloaders import CollabDataLoaders
 from collabkit.train.learner import CollabLearner, collab_learner
 from collabkit.train.loader import auto_bs
@@ -243,11 +244,7 @@ def _epoch_seconds(shop: Workshop, learn: CollabLearner) -> float:
 def _rated(dls) -> list[Rung]:
     """Biases, matrix factorisation by two recipes, a network; and with times, biases that move."""
     train, n = dls.data.train, len(dls.data.train)
-    low, high = float(train.rating.min()), float(train.rating.max())
-    if dls.data.valid is not None:
-        low, high = min(low, float(dls.data.valid.rating.min())), max(high, float(dls.data.valid.rating.max()))
-    margin = 0.1 * (high - low) or 0.5
-    y_range = (low - margin, high + margin)
+    y_range = usual_range(dls.data)
     good = rating_recipe(n)
     quick = Recipe(FAST_100K.n_factors, max(FAST_100K.bs, auto_bs(n)), FAST_100K.n_epoch, FAST_100K.lr, good.wd)
 

@@ -18,8 +18,10 @@ from collabkit.data.checks import check_seed, whole
 from collabkit.data.frames import Table, takes_tables
 from collabkit.data.notices import noting, say
 from collabkit.evaluate.by_user import usual_metric
+from collabkit.evaluate.names import ERRORS
 from collabkit.train.auto import Halves
 from collabkit.train.budget import Budget, Deadline
+from collabkit.train.cross_validation import loaders_of
 from collabkit.train.dataloaders import CollabDataLoaders
 from collabkit.train.loader import show_table
 from collabkit.train.space import Space
@@ -85,7 +87,8 @@ def tune(
     check_optuna()
     if n_trials is not None:
         whole("n_trials", n_trials)
-    dls = _loaders(data, options, seed)
+    dls = loaders_of(data, options, 0 if seed is None else seed)
+    dls.check_of(weighted=True)
     seed = dls.seed if seed is None else check_seed(seed)
     halves = Halves(dls.data, usual_metric(dls.data.rated) if metric is None else metric, test, seed=seed)
     _dry_run(space, dls, seed)
@@ -103,17 +106,6 @@ def check_optuna() -> None:
     """Raise where Optuna is missing."""
     if find_spec("optuna") is None:
         raise ImportError("tune() needs Optuna: pip install 'collabkit[tune]'")
-
-
-def _loaders(data, options: dict, seed: int | None) -> CollabDataLoaders:
-    if isinstance(data, CollabDataLoaders):
-        if options:
-            raise TypeError(f"{', '.join(options)}: options are for a table; these dataloaders are made already")
-        data.check_of(weighted=True)
-        return data
-    if not isinstance(data, pd.DataFrame):
-        raise TypeError(f"expected CollabDataLoaders or a table, got {type(data).__name__}")
-    return CollabDataLoaders.from_df(data, seed=0 if seed is None else seed, **options)
 
 
 def _dry_run(space: Space, dls: CollabDataLoaders, seed: int) -> None:
@@ -153,7 +145,7 @@ def _study(storage, resume: bool, space: Space, dls, halves: Halves, seed: int):
         file.parent.mkdir(parents=True, exist_ok=True)
         _cut_last_line(file)
     kept = InMemoryStorage() if file is None else JournalStorage(JournalFileBackend(str(file)))
-    direction = "minimize" if halves.metric in ("RMSE", "MAE") else "maximize"
+    direction = "minimize" if halves.metric in ERRORS else "maximize"
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1)
     study = optuna.create_study(storage=kept, study_name="collabkit", load_if_exists=True, direction=direction,
                                 pruner=pruner)  # fmt: skip

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from collabkit.data.streaming.cache import Cache
+from collabkit.data.unique import sorted_unique
 
 __all__ = ["TYPES", "bucket_of_users", "fill_buckets", "sort_buckets", "cut_part"]
 
@@ -18,8 +19,8 @@ BUCKET = 2**22  # rows that are sorted at once
 def bucket_of_users(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Which bucket each user `(n_users,)` is in, and where each bucket's rows begin `(n_buckets + 1,)`."""
     before = np.concatenate([[0], np.cumsum(counts)])
-    bucket = (before[:-1] // BUCKET).astype(np.int64)
-    bucket = np.unique(bucket, return_inverse=True)[1]
+    bucket = before[:-1] // BUCKET
+    bucket = np.cumsum(np.diff(bucket, prepend=bucket[:1]) > 0)  # ascending: those that no user is in are left out
     sizes = np.bincount(bucket, weights=counts).astype(np.int64)
     return bucket.astype(np.int16 if len(sizes) < 2**15 else np.int32), np.concatenate([[0], np.cumsum(sizes)])
 
@@ -115,7 +116,7 @@ class _Pairs:
     def add(self, users: np.ndarray, items: np.ndarray, *, once: bool) -> np.ndarray | None:
         """Take rows of users that no other call has; returns those that stay with `once`, None for all."""
         keys = users.astype(np.int64) * self.n_items + items
-        distinct, rows = np.unique(keys), None
+        distinct, rows = sorted_unique(keys), None
         if once and len(distinct) < len(keys):
             order = np.argsort(keys, kind="stable")
             rows = np.sort(order[np.append(True, np.diff(keys[order]) > 0)])

@@ -1,0 +1,100 @@
+"""What `collabkit train` does: a rating model by the recipe for its rows, or any model of events and side tables."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import collabkit
+from collabkit.cli.runs import Columns, Rows, kinds, loaders, model_named, record, splitter_of
+from collabkit.data.processes import launched
+
+__all__ = ["train_model", "train_ratings"]
+
+
+def train_ratings(
+    ratings: Path, out: Path, columns: Columns, fit: dict, y_range: tuple[float, float] | None, cache: Path | None
+) -> None:
+    """`CollFilter` on ratings, by the processes that were launched.
+
+    Args:
+        fit: `n_factors`, `n_epoch`, `lr`, `wd` and `bs`, those that were named.
+        y_range: default by the ratings.
+        cache: folder for encoded columns, of Parquet that is larger than memory.
+    """
+    from collabkit.cli.console import print_evaluation
+    from collabkit.cli.demo import fit_on_console
+    from collabkit.data.tables import name_columns, with_dates
+    from collabkit.train.recipes import rating_recipe
+
+    if cache is not None:
+        from collabkit.datasets.parquet import head_of, row_count
+
+        df, n_rows = head_of(ratings), row_count(ratings)
+    else:
+        df = with_dates(collabkit.datasets.read_interactions(ratings), columns.time)
+        n_rows = len(df)
+    recipe = replace(rating_recipe(n_rows), **fit)
+    found = name_columns(df, columns.user, columns.item, columns.rating, columns.time, rated=True)
+    first = launched()[0] == 0
+    speak = print if first else _say_nothing
+    speak(f"columns: user {found.user!r}, item {found.item!r}, rating {found.rating!r}")
+    names = {"user_name": found.user, "item_name": found.item, "rating_name": found.rating, "time_name": columns.time}
+    names |= {"context_features": kinds(columns.context) or (), "splitter": splitter_of(columns)}
+    names |= {"seed": columns.seed, "bs": recipe.bs}
+    if cache is None:
+        dls = collabkit.CollabDataLoaders.from_df(df, **names)
+    else:
+        dls = collabkit.CollabDataLoaders.from_parquet(ratings, stream=True, cache=cache, **names)
+    speak(f"{dls.train.dataset}\n{recipe}")
+    learn = fit_on_console(dls, recipe, y_range)
+    with learn.distrib_ctx():
+        table, folder = learn.evaluate(), learn.export(out.resolve())
+    if first:
+        print_evaluation(table)
+        record(out)
+    speak(f"artefact written to {folder}")
+
+
+def train_model(ratings: Path, out: Path, columns: Columns, rows: Rows, model: str | None, fit: dict) -> None:
+    """What `train` does of events, or with side tables or another model.
+
+    Args:
+        fit: `n_factors`, `n_epoch`, `lr`, `wd` and `bs`, those that were named.
+    """
+    from collabkit.cli.console import print_evaluation
+    from collabkit.models.closed_form import ClosedForm
+    from collabkit.train.callbacks import ConsoleProgress
+    from collabkit.train.choose import usual_range
+
+    cls = model_named(model)
+    dls = loaders(ratings, columns, rows, bs=fit.get("bs"))
+    if cls is not None and issubclass(cls, ClosedForm):
+        if odd := sorted(set(fit) - {"bs"}):
+            raise ValueError(f"{cls.__name__} is fitted in one go: {', '.join(odd)} is without effect")
+        learn = cls().fit(dls)
+    else:
+        options = {name: fit[name] for name in ("n_factors",) if name in fit}
+        if dls.feedback == "explicit":
+            options["y_range"] = usual_range(dls.data)
+        learn = collabkit.collab_learner(dls, model=cls, cbs=ConsoleProgress(), **options)
+        with learn.no_bar(), learn.no_logging():
+            if _by_squares(learn, fit):
+                learn.fit_als(fit.get("n_epoch", 12))
+            else:
+                learn.fit_one_cycle(fit.get("n_epoch", 5), fit.get("lr", 5e-3), wd=fit.get("wd"))
+    print_evaluation(learn.evaluate())
+    print(f"artefact written to {learn.export(out.resolve())}")
+    record(out)
+
+
+def _by_squares(learn, fit: dict) -> bool:
+    """Whether least squares solve for the model, and nothing is named of a fit by gradient."""
+    from collabkit.models import CollFilter
+
+    plain = type(learn.model) is CollFilter and not learn.dls.data.rated and "history" not in learn.model.needs
+    return plain and not {"lr", "wd", "bs"} & set(fit)
+
+
+def _say_nothing(*_) -> None:
+    """What the processes but the first print."""
