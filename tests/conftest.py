@@ -101,8 +101,9 @@ def pytest_collection_modifyitems(config, items):
     items[:] = [item for item in items if item not in without]
 
 
-# A test may skip for want of data that the project must not hold, or of what it is about.
-MAY_SKIP = ("no real data", "a closed-form model has no epochs", "limits are those of POSIX", "no encoder of sentences")
+# A test may skip for want of data that the project must not hold, of what it is about, or of an engine that is large and
+# has a make target of its own.
+MAY_SKIP = ("no real data", "an optional engine", "a closed-form model has no epochs", "limits are those of POSIX")
 
 
 def _undue_skips(config) -> list[str]:

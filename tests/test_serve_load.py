@@ -161,7 +161,7 @@ def test_killed_at_any_moment_the_same_answers_come_again(folders, tmp_path):
 
 @pytest.mark.timeout(3600)
 def test_generated_requests_are_answered_or_refused(folders, tmp_path):
-    pytest.importorskip("schemathesis", reason="no real data: no schemathesis")
+    pytest.importorskip("schemathesis", reason="an optional engine: no schemathesis")
     most = os.environ.get("COLLABKIT_EXAMPLES", "100")
     with served(folders[0]) as base:
         words = [sys.executable, "-m", "schemathesis.cli", "run", f"{base}/openapi.json", "--max-examples", most]
@@ -175,7 +175,7 @@ def test_generated_requests_are_answered_or_refused(folders, tmp_path):
 
 @pytest.mark.skipif(browser_path() is None, reason="no real data: no browser")
 def test_the_page_in_a_browser(folders):
-    sync = pytest.importorskip("playwright.sync_api", reason="no real data: no playwright")
+    sync = pytest.importorskip("playwright.sync_api", reason="an optional engine: no playwright")
     with (
         served(folders[0]) as base,
         sync.sync_playwright() as playwright,
@@ -205,7 +205,7 @@ def test_the_page_in_a_browser(folders):
 
 @pytest.mark.skipif(browser_path() is None, reason="no real data: no browser")
 def test_hostile_titles_run_nothing_in_a_browser(tmp_path):
-    sync = pytest.importorskip("playwright.sync_api", reason="no real data: no playwright")
+    sync = pytest.importorskip("playwright.sync_api", reason="an optional engine: no playwright")
     folder = artefact(tmp_path / "a", [*HOSTILE, "ann"], HOSTILE)
     with (
         served(folder) as base,

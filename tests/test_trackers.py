@@ -10,6 +10,10 @@ from collabkit import CollabDataLoaders, Track, collab_learner
 from collabkit.train import track
 
 
+def optional_engine(name):
+    return pytest.importorskip(name, reason=f"an optional engine: `make test-trackers` has {name}")
+
+
 def learner(tmp_path):
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"user": rng.integers(0, 80, 2000), "item": rng.integers(0, 50, 2000)}).drop_duplicates()
@@ -61,7 +65,7 @@ def test_it_goes_on_with_a_checkpoint(tmp_path):
 
 
 def test_wandb(tmp_path, monkeypatch):
-    pytest.importorskip("wandb")
+    optional_engine("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     fit(learner(tmp_path), Track("wandb", run="one", folder=tmp_path))
@@ -71,7 +75,7 @@ def test_wandb(tmp_path, monkeypatch):
 
 
 def test_mlflow(tmp_path):
-    mlflow = pytest.importorskip("mlflow")
+    mlflow = optional_engine("mlflow")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     cb = Track("mlflow", run="one", folder=uri)
     learn = learner(tmp_path)
@@ -85,7 +89,7 @@ def test_mlflow(tmp_path):
 
 def test_trackio(tmp_path, monkeypatch):
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
-    pytest.importorskip("trackio")
+    optional_engine("trackio")
     shown = fit(learner(tmp_path), Track("trackio", run="one", project="p"))
     (file,) = (tmp_path / "trackio").rglob("*.db")
     rows = sqlite3.connect(file).execute("select step, metrics from metrics order by step").fetchall()
