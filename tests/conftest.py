@@ -101,8 +101,8 @@ def pytest_collection_modifyitems(config, items):
     items[:] = [item for item in items if item not in without]
 
 
-# A test may skip for want of data that the project must not hold, of what it is about, or of an engine that is large and
-# has a make target of its own.
+# A test may skip for want of data that the project must not hold, of what it is about, or of a large engine that has a
+# make target of its own.
 MAY_SKIP = ("no real data", "an optional engine", "a closed-form model has no epochs", "limits are those of POSIX")
 
 
