@@ -111,6 +111,10 @@ def test_compare_and_update(folder):
         (["train", "events.csv", "--item-feature", "genre", "--out", "x"], "give it by --items"),
         (["train", "events.csv", "--model", "Eas", "--out", "x"], "--model must be one of .*CollFilter"),
         (["train", "events.csv", "--model", "EASE", "--implicit", "--lr", 1, "--out", "x"], "fitted in one go: lr"),
+        (
+            ["train", "events.csv", "--implicit", "--y-range", 0, 5, "--out", "x"],
+            "--y-range 0.0 5.0 bounds predicted ratings",
+        ),
         (["train", "events.csv", "--config", "none.toml", "--out", "x"], "there is no file none.toml"),
         (["auto", "--config", "als.run.toml"], "is of `collabkit train`, not of `collabkit auto`"),
         (["train", "--config", "odd.toml"], "has 'factor', which train does not know, did you mean 'factors'"),

@@ -94,7 +94,7 @@ def train(
     fit = {name: value for name, value in given.items() if value is not None}
     check_target(out.resolve())
     if rows != Rows() or model is not None:
-        training.train_model(ratings, out, columns, rows, model, fit)
+        training.train_model(ratings, out, columns, rows, model, fit, y_range)
     else:
         training.train_ratings(ratings, out, columns, fit, y_range, cache)
 

@@ -56,11 +56,23 @@ def train_ratings(
     speak(f"artefact written to {folder}")
 
 
-def train_model(ratings: Path, out: Path, columns: Columns, rows: Rows, model: str | None, fit: dict) -> None:
+def train_model(
+    ratings: Path,
+    out: Path,
+    columns: Columns,
+    rows: Rows,
+    model: str | None,
+    fit: dict,
+    y_range: tuple[float, float] | None,
+) -> None:
     """What `train` does of events, or with side tables or another model.
 
     Args:
         fit: `n_factors`, `n_epoch`, `lr`, `wd` and `bs`, those that were named.
+        y_range: default by the ratings.
+
+    Raises:
+        ValueError: an option is without effect on this model, or on events.
     """
     from collabkit.cli.console import print_evaluation
     from collabkit.models.closed_form import ClosedForm
@@ -69,14 +81,18 @@ def train_model(ratings: Path, out: Path, columns: Columns, rows: Rows, model: s
 
     cls = model_named(model)
     dls = loaders(ratings, columns, rows, bs=fit.get("bs"))
+    if y_range is not None and dls.feedback != "explicit":
+        raise ValueError(
+            f"--y-range {y_range[0]} {y_range[1]} bounds predicted ratings, and events have none: leave it out"
+        )
     if cls is not None and issubclass(cls, ClosedForm):
-        if odd := sorted(set(fit) - {"bs"}):
+        if odd := sorted(({*fit} - {"bs"}) | ({"y_range"} if y_range else set())):
             raise ValueError(f"{cls.__name__} is fitted in one go: {', '.join(odd)} is without effect")
         learn = cls().fit(dls)
     else:
         options = {name: fit[name] for name in ("n_factors",) if name in fit}
         if dls.feedback == "explicit":
-            options["y_range"] = usual_range(dls.data)
+            options["y_range"] = usual_range(dls.data) if y_range is None else y_range
         learn = collabkit.collab_learner(dls, model=cls, cbs=ConsoleProgress(), **options)
         with learn.no_bar(), learn.no_logging():
             if _by_squares(learn, fit):
