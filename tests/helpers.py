@@ -2,8 +2,8 @@
 
 import os
 import signal
-import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from functools import lru_cache
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from elsewhere import started
 
 from collabkit import CollabDataLoaders, collab_learner, datasets, splits
 from collabkit.models import GMF, NeuMF, TwoTower
@@ -47,11 +48,14 @@ def make_learner(kind="dot", dls=None, **kwargs):
 
 def killed(code, seconds):
     """Run Python `code`, which prints a line when it is ready, and kill it so many `seconds` later."""
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    process.stdout.readline()
-    time.sleep(seconds)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=30)
+    with tempfile.TemporaryDirectory() as folder:
+        process, told = started(code, folder=folder)
+        while not told["stdout"].stat().st_size:
+            assert process.is_alive(), told["stderr"].read_text()
+            time.sleep(0.002)
+        time.sleep(seconds)
+        process.kill()
+        process.join(30)
 
 
 TEXT = pd.Index(["a"]).dtype  # of texts: object before pandas 3, str from there on

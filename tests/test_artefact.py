@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from elsewhere import elsewhere
 from helpers import (
     KINDS,
     Interrupt,
@@ -624,8 +625,7 @@ artefacts.save_artefact(sys.argv[1], CollFilter(3, 3, 2), data)
 
 
 def test_a_process_killed_in_the_middle_of_an_export(tmp_path):
-    command = [sys.executable, "-c", KILLED, tmp_path / "model"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    run = elsewhere(KILLED, tmp_path / "model", check=False)
     assert run.returncode == 7, run.stderr
     assert any(".new-" in name for name in os.listdir(tmp_path))  # it did die half-way
     rec = Recommender.load(tmp_path / "model")

@@ -3,15 +3,13 @@
 import json
 import os
 import random
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from elsewhere import elsewhere
 from helpers import killed, make_dls, make_learner, silence, synthetic, trained
 from safetensors.numpy import load_file, save_file
 
@@ -200,7 +198,7 @@ def test_bombs_are_refused_before_they_unfold(bomb, plain, tmp_path):
     sign(folder)
     size = sum(path.stat().st_size for path in folder.iterdir())
     assert size < 20_000_000
-    out = subprocess.run([sys.executable, "-c", LOADING, str(folder)], capture_output=True, text=True, timeout=120)
+    out = elsewhere(LOADING, folder)
     told, megabytes, seconds = out.stdout.split()
     assert (told, float(megabytes) < 300) == ("refused", True), out.stdout + out.stderr
     assert float(seconds) < 2
@@ -245,9 +243,8 @@ def test_five_hundred_loads_beside_four_writers(tmp_path):
 
 
 EXPORTING = """
-import sys, warnings
+import warnings
 warnings.simplefilter("ignore")
-sys.path.insert(0, {tests!r})
 from helpers import make_learner
 rec = make_learner("dot").recommender
 print("ready", flush=True)
@@ -261,7 +258,7 @@ def test_killed_exports_leave_nothing_behind(tmp_path):
     folder, rng = tmp_path / "model", random.Random(0)
     trained().recommender.save(folder)
     for _ in range(2):
-        code = EXPORTING.format(tests=str(Path(__file__).parent), folder=str(folder))
+        code = EXPORTING.format(folder=str(folder))
         killed(code, rng.uniform(0.01, 0.1))
         Recommender.load(folder)
     trained().recommender.save(folder)
@@ -273,7 +270,6 @@ def test_a_full_disk_is_named(tmp_path):
     code = """
 import resource, signal, sys, warnings
 warnings.simplefilter("ignore")
-sys.path.insert(0, sys.argv[2])
 from helpers import make_learner
 learn = make_learner("dot", path=sys.argv[1])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -284,10 +280,7 @@ for write in (lambda: learn.recommender.save(sys.argv[1] + "/model"), lambda: le
     except OSError as error:
         print(error.errno, error)
 """
-    tests = str(Path(__file__).parent)
-    out = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path), tests], capture_output=True, text=True, timeout=120
-    )
+    out = elsewhere(code, tmp_path)
     lines = out.stdout.splitlines()
     assert len(lines) == 2 and all(line.startswith("27 ") and "File too large" in line for line in lines), out
     assert not list(tmp_path.glob(".*"))

@@ -1,11 +1,7 @@
 """Training that goes on after it was killed, and files of weights that are whole, the older one, or refused."""
 
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 import warnings
 from functools import partial
@@ -14,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from elsewhere import started
 from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from helpers import killed, make_dls, silence, synthetic
 
@@ -207,32 +204,26 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
 # --- killed -----------------------------------------------------------------------------------------------------------
 
 KILLED = """
-import sys, warnings
+import warnings
 warnings.simplefilter("ignore")
-sys.path.insert(0, {tests!r})
 from test_checkpoints import make, train
 train({case!r}, make({case!r}), checkpoint={folder!r}, resume=True)
 """
 
 
-def start(code):
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-
-def kill_and_go_on(case, folder, n_kills, seed):
+def kill_and_go_on(case, folder, told, n_kills, seed):
     """Kill a training at random moments after it has begun, then let it end."""
-    code = KILLED.format(tests=str(Path(__file__).parent), case=case, folder=str(folder))
+    code = KILLED.format(case=case, folder=str(folder))
     rng = random.Random(seed)
     for _ in range(n_kills):
-        process, waited = start(code), 0
+        (process, _), waited = started(code, folder=told), 0
         before = set(folder.glob("epoch_*"))
-        while process.poll() is None and waited < 60 and set(folder.glob("epoch_*")) == before:
+        while process.is_alive() and waited < 60 and set(folder.glob("epoch_*")) == before:
             time.sleep(0.01)
             waited += 0.01
         time.sleep(rng.uniform(0, 0.2))
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=30)
+        process.kill()
+        process.join(30)
     return train(case, make(case), checkpoint=folder, resume=True)
 
 
@@ -242,7 +233,7 @@ def kill_and_go_on(case, folder, n_kills, seed):
 def test_after_forty_kills(case, tmp_path):
     whole = train(case, make(case))
     for run in range(4):
-        assert_equal(kill_and_go_on(case, tmp_path / str(run), n_kills=2, seed=run), whole)
+        assert_equal(kill_and_go_on(case, tmp_path / str(run), tmp_path, n_kills=2, seed=run), whole)
 
 
 # --- files of weights -------------------------------------------------------------------------------------------------
@@ -308,9 +299,8 @@ def test_a_flipped_bit_is_not_loaded(tmp_path):
 
 
 SAVING = """
-import sys, warnings
+import warnings
 warnings.simplefilter("ignore")
-sys.path.insert(0, {tests!r})
 import torch
 from collabkit.serve.files import write_tensors
 from pathlib import Path
@@ -323,7 +313,7 @@ for j in range(10**6):
 def kill_while_saving(file, n_kills, seed=0):
     rng = random.Random(seed)
     for _ in range(n_kills):
-        code = SAVING.format(tests=str(Path(__file__).parent), file=str(file))
+        code = SAVING.format(file=str(file))
         killed(code, rng.uniform(0.005, 0.1))
         tensors, content = read_tensors(file)
         assert (tensors["a"] == content["j"]).all()

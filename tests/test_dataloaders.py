@@ -1,15 +1,12 @@
-import os
 import random
-import subprocess
-import sys
 import uuid
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from elsewhere import elsewhere
 from fastai.data.transforms import IndexSplitter, MaskSplitter, RandomSplitter
 from fastai.learner import Learner
 from fastai.losses import MSELossFlat
@@ -440,11 +437,7 @@ print(digest.hexdigest())
 
 
 def test_two_processes_give_one_result(capsys):
-    env = {**os.environ, "PYTHONHASHSEED": "1"}
-    root = Path(collabkit.__file__).parents[1]
-    there = subprocess.run(
-        [sys.executable, "-c", SCRIPT], env=env, cwd=root, capture_output=True, text=True, check=True
-    )
+    there = elsewhere(SCRIPT)
     exec(SCRIPT, {})
     here = capsys.readouterr().out.strip()
     assert len(here) == 64 and there.stdout.strip() == here

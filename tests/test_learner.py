@@ -1,17 +1,14 @@
 """`collab_learner` and `CollabLearner`: fastai's training methods, reproducibility, arguments and errors."""
 
 import hashlib
-import os
 import random
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from elsewhere import elsewhere
 from fastai.callback.core import Callback
 from fastai.interpret import Interpretation
 from fastai.learner import Learner
@@ -247,8 +244,7 @@ def test_one_seed_one_result_in_this_process(kind):
 
 def test_one_seed_one_result_in_another_process():
     code = "import test_learner as t; print(*(t.fingerprint(kind) for kind in t.KINDS))"
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "MPLBACKEND": "Agg", "PYTHONHASHSEED": "77"}
-    out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120, check=True)
+    out = elsewhere(code)
     assert out.stdout.split()[-2:] == [fingerprint(kind) for kind in KINDS]
 
 

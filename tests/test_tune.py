@@ -1,15 +1,12 @@
 """`tune`: what it may choose, what it keeps, when it ends, and what a kill costs."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from elsewhere import elsewhere
 
 from collabkit import EASE, CollabDataLoaders, CollabWarning, ItemKNN, Popularity, Recommender, tune
 from collabkit.train import tune as module
@@ -110,7 +107,7 @@ def test_the_storage_goes_on(tmp_path):
 
 SCRIPT = """
 import os, signal, sys
-sys.path.insert(0, {tests!r})
+os.chdir(sys.argv[1])
 from test_tune import ALS, loaders, tune
 from collabkit.train.space import Space
 train, done = Space.train, []
@@ -126,10 +123,7 @@ tune(loaders(), ALS, minutes=1, n_trials=5, storage='study.log', show=False)
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
 def test_a_kill_loses_the_running_trial_at_most(tmp_path):
-    here = Path(__file__).parent
-    environment = {**os.environ, "PYTHONPATH": str(here.parent)}
-    run = subprocess.run([sys.executable, "-c", SCRIPT.format(tests=str(here))], cwd=tmp_path, env=environment,
-                         capture_output=True, text=True, timeout=200, check=False)  # fmt: skip
+    run = elsewhere(SCRIPT, tmp_path, check=False)
     assert run.returncode == -signal.SIGKILL, run.stderr[-2000:]
     with (tmp_path / "study.log").open("ab") as file:
         file.write(b'{"op_code": 6, "tri')  # what a kill within a write leaves
