@@ -12,6 +12,9 @@ ifneq ($(wildcard ../shared/data),)
 export COLLABKIT_DATA ?= $(abspath ../shared/data)
 endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Bytecode is written for what is imported, once: pip compiles none (--no-compile), and without any each process would
+# compile torch and pandas anew, which takes it ten seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-slow test-cuda test-serve test-trackers test-oldest test-newest test-wheel setup lint unit doctest notebooks docs bench clean
 

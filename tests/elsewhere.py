@@ -11,14 +11,14 @@ import sys
 import tempfile
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from unittest import mock
 
 HERE = Path(__file__).parent
 
 
 def elsewhere(code: str, *args, check: bool = True, timeout: float = 120) -> SimpleNamespace:
-    """Run code to its end: `returncode` (negative: the signal that killed it), `stdout` and `stderr`.
+    """Run code to its end, in the current folder: `returncode` (of a signal, negative), `stdout` and `stderr`.
 
     Args:
         args: `sys.argv[1:]` of the code, as texts.
@@ -36,13 +36,21 @@ def elsewhere(code: str, *args, check: bool = True, timeout: float = 120) -> Sim
     return done
 
 
+def collabkit(*words, **kwargs) -> SimpleNamespace:
+    """The same of the command `collabkit words...`."""
+    return elsewhere("import collabkit.cli\ncollabkit.cli.main()", *words, **kwargs)
+
+
 def started(code: str, *args, folder) -> tuple[multiprocessing.Process, dict[str, Path]]:
     """The process, and the files in the folder to which it prints."""
     told = {name: Path(folder) / name for name in ("stdout", "stderr")}
     for file in told.values():
         file.touch()
-    process = _context().Process(target=_run, args=(code, [str(arg) for arg in args], *map(str, told.values())))
-    process.start()
+    process = _context().Process(target=_run, args=(code, [str(arg) for arg in args], os.getcwd(), *told.values()))
+    with mock.patch.dict(
+        sys.modules, {"__main__": ModuleType("__main__")}
+    ):  # else the script that runs would run there too
+        process.start()
     return process, told
 
 
@@ -56,7 +64,8 @@ def _context():
     return context
 
 
-def _run(code: str, args: list[str], stdout: str, stderr: str) -> None:
+def _run(code: str, args: list[str], here: str, stdout: Path, stderr: Path) -> None:
+    os.chdir(here)
     for stream, file in ((sys.stdout, stdout), (sys.stderr, stderr)):
         stream.flush()
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream.fileno())

@@ -4,13 +4,13 @@ import contextlib
 import io
 import os
 import re
-import subprocess
 import sys
 import warnings
 from unittest import mock
 
 import pandas as pd
 import pytest
+from elsewhere import collabkit
 
 from collabkit import cli, datasets
 
@@ -52,11 +52,9 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_demo(tmp_path):
-    command = [sys.executable, "-m", "collabkit.cli", "demo", "--out", "out"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    printed = done.stdout
+def test_demo(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    printed = collabkit("demo", "--out", "out", timeout=240).stdout
     for words in ("train loss", "RMSE", "MAE", "global mean", "user+item bias", "Top 10", "Best items", "Worst items"):
         assert words in printed
     assert "Nearest neighbours" in printed and "Done in" in printed

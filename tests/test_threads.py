@@ -103,7 +103,7 @@ def ask_from_threads(kind, n_answers, n_threads):
 @pytest.mark.filterwarnings("ignore::collabkit.CollabWarning")
 @pytest.mark.parametrize("kind", ["dot", "nn"])
 def test_answers_from_threads_are_the_serial_ones(kind):
-    assert ask_from_threads(kind, n_answers=300, n_threads=8) == []
+    assert ask_from_threads(kind, n_answers=160, n_threads=8) == []
 
 
 @pytest.mark.slow
