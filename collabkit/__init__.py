@@ -23,6 +23,7 @@ _NAMES = {
     "train.auto": ["auto_fit"],
     "train.tune": ["tune"],
     "train.track": ["Track"],
+    "train.callbacks": ["IdDropoutSchedule"],
     "train.fit_metrics": ["HitRate", "NDCG"],
     "data.confidence": ["Confidence"],
     "data.feedback": ["Implicit"],
@@ -101,6 +102,7 @@ if TYPE_CHECKING:  # what a type checker reads in the place of `__getattr__`
     from collabkit.train import sampling as sampling
     from collabkit.train.auto import auto_fit as auto_fit
     from collabkit.train.backtest import backtest as backtest
+    from collabkit.train.callbacks import IdDropoutSchedule as IdDropoutSchedule
     from collabkit.train.cross_validation import cross_validate as cross_validate
     from collabkit.train.dataloaders import CollabDataLoaders as CollabDataLoaders
     from collabkit.train.fit_metrics import HitRate as HitRate, NDCG as NDCG

@@ -31,7 +31,7 @@ HEAD = "| Name | What it is |\n|:--|:--|"
 TASKS = {
     "Data": "CollabDataLoaders Implicit Confidence Dataset Interactions Features Bag Text Picture Vocab CollabWarning",
     "One call": "auto_fit tune",
-    "Training": "Track",
+    "Training": "Track IdDropoutSchedule",
     "Learner and models": "collab_learner CollabLearner load_learner CollFilter EmbeddingNN NCF GMF NeuMF TwoTower "
     "FactorizationMachine TimeSVD SASRec GRURec AveragedHistory YouTubeNet Pipeline",
     "Evaluation": "compare cross_validate backtest SampledCandidates HitRate NDCG",

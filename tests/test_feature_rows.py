@@ -6,9 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fastai.callback.core import Callback
+from fastai.callback.schedule import SchedLin
+from helpers import make_dls, make_learner, synthetic
 from sklearn.linear_model import RidgeCV
 
-from collabkit import Vocab
+from collabkit import IdDropoutSchedule, Vocab
 from collabkit.coldstart import ridge as ridges
 from collabkit.coldstart.cold_rows import fit_cold_head, own_rows
 from collabkit.coldstart.default_rows import fit_default_rows
@@ -139,6 +142,30 @@ def test_id_dropout_leaves_the_features_alone():
         make("dot", features=None, id_dropout=0.5)  # nothing would be left of an id
     one_side = make("dot", features=(BOTH[0], None), id_dropout=0.5).train()
     assert torch.equal(one_side.item_rows(idx)[0], one_side.i_weight(idx))
+
+
+def test_the_share_follows_a_schedule_and_comes_back():
+    dls = make_dls(items=synthetic().items, item_features={"genres": "multi"}, bs=1500)
+    learn, seen = make_learner("dot", dls, id_dropout=0.3), []
+
+    class Watch(Callback):
+        order = 100
+
+        def before_batch(self):
+            if self.training:
+                seen.append(self.learn.model.item_side.id_dropout)
+
+    learn.fit(2, 1e-3, cbs=[IdDropoutSchedule(SchedLin(0.8, 0.2)), Watch()])
+    steps = len(seen)
+    assert steps > 4 and np.allclose(seen, 0.8 - 0.6 * np.arange(steps) / steps)
+    assert learn.model.item_side.id_dropout == learn.model.id_dropout == 0.3
+    assert learn.model.user_side.id_dropout == 0  # it has no features
+    with pytest.raises(ValueError, match="for models with side features, and this has none"):
+        make_learner("dot").fit(1, cbs=IdDropoutSchedule(SchedLin(0.5, 0)))
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\), the schedule gives 1.125"):
+        IdDropoutSchedule(SchedLin(0, 1.5))
+    with pytest.raises(TypeError, match="must be a function of the position in a fit, e.g. .* got 0.5"):
+        IdDropoutSchedule(0.5)
 
 
 # --- new ids ---------------------------------------------------------------------------------------------------------

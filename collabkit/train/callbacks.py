@@ -20,7 +20,7 @@ from collabkit.train.als import ALSSolver
 
 __all__ = [
     "LeanRecorder", "LeanScheduler", "ColdRows", "AlternatingLeastSquares", "DeviceMixedPrecision", "ConsoleProgress",
-    "cosine", "piecewise",
+    "IdDropoutSchedule", "cosine", "piecewise",
 ]  # fmt: skip
 
 ALL_TRAINED = "all rows are trained on. Choose with a validation part, then learn.refit_all()"
@@ -171,6 +171,56 @@ class ColdRows(Callback):
         model = as_model(self.learn.model)
         filled = model is not None and self.filled == model.version()
         settle_default_rows(self.learn.model, self.learn.dls, filled)
+
+
+class IdDropoutSchedule(Callback):
+    """Let the share of ids that are trained without their own row change over a fit; see `id_dropout`.
+
+    Much at first makes the features tell what they can, little at the end lets known ids have rows of their own.
+
+    Args:
+        schedule: function from the position in the fit, 0 to 1, to the share, e.g. fastai's `SchedLin(0.5, 0.0)`.
+
+    Raises:
+        TypeError: the schedule is no function.
+        ValueError: a share lies outside [0, 1).
+
+    A model without side features is refused as the fit begins. After the fit the model has the `id_dropout` that it
+    was made with.
+
+    Example:
+        >>> from fastai.callback.schedule import SchedLin
+        >>> cb = IdDropoutSchedule(SchedLin(0.5, 0.1))
+        >>> [round(share, 2) for share in cb.plan]
+        [0.5, 0.4, 0.3, 0.2, 0.1]
+    """
+
+    def __init__(self, schedule: Callable):
+        if not callable(schedule):
+            raise TypeError(
+                f"schedule must be a function of the position in a fit, e.g. SchedLin(0.5, 0), got {schedule!r}"
+            )
+        self.schedule, self.plan = schedule, [float(schedule(step / 4)) for step in range(5)]
+        if odd := [share for share in self.plan if not 0 <= share < 1]:
+            raise ValueError(f"shares of ids without their own row must lie in [0, 1), the schedule gives {odd[0]}")
+
+    def before_fit(self):
+        """Find the sides that have features."""
+        model = as_model(self.learn.model)
+        self.both = [] if model is None else [side for side in model.sides if side.features is not None]
+        if not self.both:
+            raise ValueError("IdDropoutSchedule is for models with side features, and this has none")
+
+    def before_batch(self):
+        """Set the share of this step."""
+        if self.training:
+            for side in self.both:
+                side.id_dropout = float(self.schedule(self.pct_train))
+
+    def after_fit(self):
+        """Set the share back."""
+        for side in getattr(self, "both", ()):
+            side.id_dropout = self.learn.model.id_dropout
 
 
 VANISHED = 0.01  # the scores of what was observed are aimed at 1
