@@ -117,7 +117,7 @@ def test_compare_and_update(folder):
         ),
         (["train", "events.csv", "--config", "none.toml", "--out", "x"], "there is no file none.toml"),
         (["auto", "--config", "als.run.toml"], "is of `collabkit train`, not of `collabkit auto`"),
-        (["train", "--config", "odd.toml"], "has 'factor', which train does not know, did you mean 'factors'"),
+        (["train", "--config", "odd.toml"], r"has 'factor', which train does not know \(did you mean 'factors'"),
         (["train", "--config", "bad.toml"], "is no TOML"),
         (["tune", "events.csv", "--try", "lr", "--out", "x"], "--try must be name=a,b,c"),
         (["tune", "events.csv", "--try", "lrr=1,2", "--out", "x"], "space has 'lrr'"),

@@ -54,7 +54,7 @@ class MissingError(KeyError):
 
 
 def near_match(wanted, names) -> str:
-    """`", did you mean 'Toy Story (1995)'?"` where a name is nearly `wanted`, whatever its case; else nothing."""
+    """`" (did you mean 'Toy Story (1995)'?)"` where a name is nearly `wanted`, whatever its case; else nothing."""
     if not isinstance(wanted, str):
         return ""
     wanted, texts = wanted.lower(), {str(name).lower(): name for name in names if isinstance(name, str)}
@@ -62,4 +62,4 @@ def near_match(wanted, names) -> str:
     if not found:  # comparing letters is slow: of many only those that begin alike
         near = [text for text in texts if text[:2] == wanted[:2]] if len(texts) > 2000 else texts
         found = difflib.get_close_matches(wanted, near, n=1, cutoff=0.6)
-    return f", did you mean {texts[found[0]]!r}?" if found else ""
+    return f" (did you mean {texts[found[0]]!r}?)" if found else ""
