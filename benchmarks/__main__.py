@@ -33,6 +33,7 @@ from . import (
     service,
     serving,
     several_processes,
+    shards,
     speed,
     update,
     versions,
@@ -98,6 +99,7 @@ BENCHMARKS = {
     "processes_equal": several_processes.processes_equal,
     "processes_speed": several_processes.processes_speed,
     "processes_end": several_processes.processes_end,
+    "shards": shards.shards,
     "versions": versions.versions,
 }
 

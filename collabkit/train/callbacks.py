@@ -16,6 +16,7 @@ from collabkit.coldstart.default_rows import fill_cold_items, settle_default_row
 from collabkit.data.notices import near_match, say
 from collabkit.evaluate.names import ERRORS, same_name
 from collabkit.models.base import as_model
+from collabkit.models.sharded import refuse_shards
 from collabkit.train.als import ALSSolver
 
 __all__ = [
@@ -246,6 +247,7 @@ class AlternatingLeastSquares(Callback):
         if as_model(learn.model) is None:
             name = type(learn.model).__name__
             raise TypeError(f"alternating least squares needs one of collabkit's models, got {name}")
+        refuse_shards(learn.model, "alternating least squares")
         learn.model.factor_tables  # noqa: B018  # a model that has none raises here
         if learn.dls.data.train.rating is not None:
             raise ValueError("alternating least squares is for implicit feedback; these are ratings")
