@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from fastai.callback.core import CancelBatchException, CancelEpochException, CancelFitException, event
 from fastai.callback.fp16 import AMPMode
+from fastai.callback.progress import ProgressCallback
 from fastai.learner import CastToTensor, Learner, Recorder
 from fastai.losses import BaseLoss
 from fastai.torch_core import defaults, rank_distrib
@@ -26,7 +27,15 @@ from collabkit.models.base import as_model
 from collabkit.models.scorers import all_finite
 from collabkit.models.sharded import is_sharded
 from collabkit.train.batches import on_device
-from collabkit.train.callbacks import ColdRows, DeviceMixedPrecision, LeanRecorder, LeanScheduler, cosine, piecewise
+from collabkit.train.callbacks import (
+    ColdRows,
+    DeviceMixedPrecision,
+    LeanProgress,
+    LeanRecorder,
+    LeanScheduler,
+    cosine,
+    piecewise,
+)
 from collabkit.train.checkpoint import Checkpoint, load_checkpoint, part_of, save_checkpoint
 from collabkit.train.dataloaders import CollabDataLoaders
 from collabkit.train.distributed import joint_fit, working_together
@@ -74,8 +83,8 @@ class LeanLearner(Learner):
         if not isinstance(loss_func, (BaseLoss, FlatLoss, RankingLoss)):
             loss_func = FlatLoss(loss_func)
         if kwargs.pop("default_cbs", True):
-            lean = [LeanRecorder if cb is Recorder else cb for cb in defaults.callbacks if cb is not CastToTensor]
-            cbs = [*lean, ColdRows, *L(cbs)]
+            lean = {Recorder: LeanRecorder, ProgressCallback: LeanProgress}
+            cbs = [*(lean.get(cb, cb) for cb in defaults.callbacks if cb is not CastToTensor), ColdRows, *L(cbs)]
         self._listeners: dict[str, list] = {}
         seed = check_seed(seed)
         self.seed, self._loader_epoch = seed, 0
