@@ -36,6 +36,7 @@ from . import (
     several_processes,
     shards,
     speed,
+    unit_costs,
     update,
     versions,
 )
@@ -102,6 +103,7 @@ BENCHMARKS = {
     "processes_end": several_processes.processes_end,
     "shards": shards.shards,
     "gpu": gpu.gpu,
+    "unit_costs": unit_costs.unit_costs,
     "versions": versions.versions,
 }
 
