@@ -12,7 +12,16 @@ from fastai.callback.tracker import SaveModelCallback
 from fastai.callback.training import GradientClip
 from several import At, StopAfter, loaders, play, quiet
 
-from collabkit import NCF, NDCG, HitRate, collab_learner
+from collabkit import (
+    GMF,
+    NCF,
+    NDCG,
+    FactorizationMachine,
+    HitRate,
+    NeuMF,
+    TwoTower,
+    collab_learner,
+)
 from collabkit.data.processes import launched, processes
 
 CASES: dict = {}
@@ -69,6 +78,28 @@ def shared_negatives():
 @case
 def network():
     return fitted(make(loaders(), model=NCF, layers=[16, 8], ps=0.3), 0.01)
+
+
+@case
+def other_models():
+    found_by = {}
+    for model in (GMF, NeuMF, TwoTower):
+        found_by |= _named(model.__name__, fitted(make(loaders(), model=model), 0.01, n_epoch=1, evaluate=False))
+    for name, options in {"machine": {"model": FactorizationMachine}, "network": {"use_nn": True}}.items():
+        found_by |= _named(name, fitted(make(**options), 0.01, n_epoch=1, evaluate=False))
+    return found_by
+
+
+def _named(name, values):
+    return {f"{key}, {name}": value for key, value in values.items()}
+
+
+@case
+def refitted():
+    learn = make()
+    with learn.distrib_ctx(timeout=100):
+        learn.fit_one_cycle(1, 0.05)
+        return found(quiet(learn.refit_all()), evaluate=False)
 
 
 @case
