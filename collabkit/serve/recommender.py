@@ -134,7 +134,8 @@ class Recommender:
 
     @reads
     def save(
-        self, folder: str | Path, *, metrics: dict | None = None, light: bool = True, onnx: bool = False
+        self, folder: str | Path, *, metrics: dict | None = None, light: bool = True, onnx: bool = False,
+        weights: Path | None = None,
     ) -> Path:  # fmt: skip
         """Write the artefact, with the index that was measured, if any; see `serve.save_artefact`.
 
@@ -142,6 +143,7 @@ class Recommender:
             folder, metrics: where, and figures to keep with it.
             light: write what `serve.light.Light` answers from, too, and the prior of the fold-in, which is fitted for
                 it if no history was asked about before.
+            weights: as of `serve.save_artefact`.
             onnx: and the model's network for ONNX Runtime, where it has one that such answers need.
 
         Raises:
@@ -154,7 +156,8 @@ class Recommender:
             about = exports.export_onnx(self.model, self.data, new) if onnx else None
             return {"onnx": about} if about else {}
 
-        return save_artefact(folder, self.model, self.data, metrics=metrics, light=light, fold=fold, extra=extra)
+        options = {"metrics": metrics, "light": light, "fold": fold, "extra": extra, "weights": weights}
+        return save_artefact(folder, self.model, self.data, **options)
 
     def _write_index(self, folder: Path) -> None:
         """Write the index that was measured, if it is of the vectors that the items have now."""

@@ -195,8 +195,8 @@ class KnownNegatives:
     def log_counts(self, users: Tensor, items: Tensor) -> Tensor:
         """Log of how often `(b, n)` each of the items is to be expected in its row; inf: no negative."""
         n, lengths = items.shape[1], self.disliked.lengths[users]
-        own = self.sampler.log_counts(users, items).expand(-1, n).clone()  # of n draws
-        some = lengths > 0
-        own[some] += math.log((n - 1) / n) if n > 1 else 0.0
-        own[some, 0] = -lengths[some].double().log().to(own.dtype)
-        return own
+        own = self.sampler.log_counts(users, items).expand(-1, n)  # of n draws
+        some = (lengths > 0)[:, None]
+        others = own[:, 1:] + (math.log((n - 1) / n) if n > 1 else 0.0)
+        first = torch.where(some, -lengths[:, None].clamp(min=1).double().log().to(own.dtype), own[:, :1])
+        return torch.cat([first, torch.where(some, others, own[:, 1:])], dim=1)
