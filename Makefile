@@ -1,7 +1,7 @@
 # Every target sets up .venv by itself; a second run starts at once.
 #   make demo   train on the offline sample and show what was learned     make test   all checks, as CI runs them
 #   make docs   build the site into site/                                 make bench  benchmarks (see benchmarks/README.md)
-#   make test-slow, test-serve, test-trackers, test-cuda, test-oldest, test-newest, test-wheel   what takes long; a GPU; the ends of the range of versions; the wheel
+#   make test-slow, test-serve, test-trackers, test-engines, test-cuda, test-oldest, test-newest, test-wheel   what takes long; a GPU; the ends of the range of versions; the wheel
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -13,7 +13,7 @@ export COLLABKIT_DATA ?= $(abspath ../shared/data)
 endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow test-cuda test-serve test-trackers test-oldest test-newest test-wheel setup lint unit doctest notebooks docs bench clean
+.PHONY: demo test test-slow test-cuda test-serve test-trackers test-engines test-oldest test-newest test-wheel setup lint unit doctest notebooks docs bench clean
 
 demo: setup
 	$(BIN)/collabkit demo --out $(OUT) $(if $(DATA),--data $(DATA))
@@ -48,6 +48,14 @@ test-trackers:
 	.venv-trackers/bin/python -m pip install -c constraints.txt torch
 	.venv-trackers/bin/python -m pip install -e '.[dev,track]'
 	.venv-trackers/bin/python -m pytest tests/test_trackers.py
+
+# Ray and Spark, in an environment of their own; Spark needs Java 17 or later.
+test-engines: export OMP_NUM_THREADS := 1
+test-engines:
+	$(PYTHON) -m venv .venv-engines
+	.venv-engines/bin/python -m pip install -c constraints.txt torch
+	.venv-engines/bin/python -m pip install -c constraints.txt -e '.[dev,ray,spark]'
+	.venv-engines/bin/python -m pytest --durations=10 tests/test_engines.py tests/test_ray.py tests/test_spark.py
 
 # The oldest versions that setup.cfg allows, and the newest that there are, each in an environment of its own.
 test-oldest test-newest: export OMP_NUM_THREADS := 1
@@ -115,4 +123,4 @@ bench: setup
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv .venv-trackers .venv-oldest .venv-newest .venv-wheel site _proc _docs demo-output build *.egg-info
+	rm -rf .venv .venv-trackers .venv-engines .venv-oldest .venv-newest .venv-wheel site _proc _docs demo-output build *.egg-info

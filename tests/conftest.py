@@ -102,7 +102,8 @@ def pytest_collection_modifyitems(config, items):
 
 
 # A test may skip for want of data that the project must not hold, or of what it is about.
-MAY_SKIP = ("no real data", "a closed-form model has no epochs", "limits are those of POSIX", "no encoder of sentences")
+MAY_SKIP = ("no real data", "a closed-form model has no epochs", "limits are those of POSIX", "no encoder of sentences",
+            "an optional engine:")  # fmt: skip
 
 
 def _undue_skips(config) -> list[str]:

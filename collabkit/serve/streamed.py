@@ -53,7 +53,7 @@ def _arrow_type(vocab: Vocab) -> pa.DataType | None:
     dtype = vocab.ids.dtype
     if pd.api.types.is_integer_dtype(dtype):
         return pa.int64()
-    return pa.string() if isinstance(dtype, pd.StringDtype) or isinstance(vocab[1], str) else None
+    return pa.string() if isinstance(dtype, pd.StringDtype) or (len(vocab) > 1 and isinstance(vocab[1], str)) else None
 
 
 def _ids(part, vocab: Vocab) -> pd.Index:
