@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -17,13 +18,19 @@ from collabkit.train.ray import fit_on_ray
 pytest.importorskip("ray", reason="an optional engine: ray is not installed")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cluster():
+@contextmanager
+def started(n_cores):
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(num_cpus=n_cores, include_dashboard=False, log_to_driver=False)
     yield ray
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with started(2) as ray:
+        yield ray
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +40,23 @@ def learn():
     return learn
 
 
+def test_the_command_on_a_single_core_and_what_it_leaves(learn, tmp_path):
+    learn.export(tmp_path / "model")
+    ids = np.random.default_rng(0).permutation(learn.recommender.users.ids.to_numpy())
+    write_users(tmp_path / "users", ids)
+    words = ("recommend", "model", "--users", "users", "-k", K, "--out", "lists", "--engine", "ray")
+    with started(1):
+        assert "lists written to" in run(*words, cwd=tmp_path)
+    check_same_lists(tmp_path / "lists", learn, ids)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lists", "model", "users"]
+    assert "choose another" in run(*words, cwd=tmp_path, ok=False)
+
+
 def test_a_data_set_of_users(cluster, learn, tmp_path):
     artefact = learn.export(tmp_path / "model")
     ids = learn.recommender.users.ids.to_numpy()
     users = cluster.data.from_pandas([pd.DataFrame({"user": part, "x": 1}) for part in (ids[:120], ids[120:])])
-    lists = recommend_on_ray(users, artefact, K, n_workers=1, block=70, filter_seen=False)
+    lists = recommend_on_ray(users, artefact, K, n_workers=2, block=70, filter_seen=False)
     lists.write_parquet(str(tmp_path / "lists"))
     check_same_lists(tmp_path / "lists", learn, ids, filter_seen=False)
     with pytest.raises(KeyError, match=r"in the column 'user', the data set has \['x'\]"):
@@ -47,18 +66,7 @@ def test_a_data_set_of_users(cluster, learn, tmp_path):
         unknown.take_all()
 
 
-def test_the_command_and_what_it_leaves(learn, tmp_path):
-    learn.export(tmp_path / "model")
-    ids = np.random.default_rng(0).permutation(learn.recommender.users.ids.to_numpy())
-    write_users(tmp_path / "users", ids)
-    words = ("recommend", "model", "--users", "users", "-k", K, "--out", "lists", "--engine", "ray")
-    assert "lists written to" in run(*words, cwd=tmp_path)
-    check_same_lists(tmp_path / "lists", learn, ids)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["lists", "model", "users"]
-    assert "choose another" in run(*words, cwd=tmp_path, ok=False)
-
-
-def test_a_worker_that_is_killed_goes_on_from_its_checkpoint(tmp_path):
+def test_a_worker_that_is_killed_goes_on_from_its_checkpoint(cluster, tmp_path):
     """With the weights of a training that nobody disturbed; the artefact and its figures come back."""
     from fastai.callback.core import Callback
 
@@ -101,7 +109,7 @@ def test_a_worker_that_is_killed_goes_on_from_its_checkpoint(tmp_path):
     pd.testing.assert_frame_equal(learn.evaluate(k=K), metrics, rtol=1e-5)
 
 
-def test_the_error_of_a_worker_comes_back(tmp_path):
+def test_the_error_of_a_worker_comes_back(cluster, tmp_path):
     def train(folder):
         raise ValueError(f"no ratings in {folder.name}")
 

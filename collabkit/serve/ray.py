@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["recommend_on_ray", "write"]
 
+CORES = 0.5  # that Ray keeps for an actor: one a core leaves those their share who read and write, else none ever ends
+
 
 def recommend_on_ray(
     users: Dataset, artefact: str | Path, k: int = 10, *, n_workers: int | None = None, block: int = SHARE, models=(),
@@ -27,7 +29,8 @@ def recommend_on_ray(
     Args:
         users: with the users' column; others are left out.
         artefact: the folder, which all machines see.
-        n_workers: actors, each with the artefact and a core; default as many as the cluster has room for.
+        n_workers: actors, each with the artefact and one thread, of a cluster with at least two cores; default up to
+            as many as it has cores.
         block: users that an actor takes at once.
         models: the class of the artefact's model, where that is not one of the library's.
         k, **options: as of `Recommender.recommend_batches`.
@@ -36,7 +39,6 @@ def recommend_on_ray(
         A dataset with the columns of `Recommender.recommend`; the lists in any order, each in its own.
 
     Raises:
-        ImportError: Ray is not installed: `pip install 'collabkit[ray]'`.
         KeyError: there is no column of the users. An unknown user is found by an actor, whose error Ray wraps.
         FileNotFoundError, BundleError, TypeError, ValueError: as of `Recommender.load` and `recommend_batches`.
 
@@ -45,29 +47,34 @@ def recommend_on_ray(
         >>> lists = recommend_on_ray(users, '/shared/artefact', k=20, n_workers=8)    # doctest: +SKIP
         >>> lists.write_parquet('s3://bucket/lists/')                                 # doctest: +SKIP
     """
-    return _mapped(users, Lists(artefact, k, models=models, **options), n_workers, block)
+    lists = Lists(artefact, k, models=models, **options)
+    if lists.column not in (columns := users.columns()):
+        raise MissingError(f"the users are in the column {lists.column!r}, the data set has {columns}")
+    return _mapped(users.select_columns([lists.column]), lists, n_workers, block)
 
 
 def write(lists: Lists, users: Path, folder: Path) -> None:
-    """Write the lists of the users in a folder of Parquet to another."""
+    """Write the lists of the users in a folder of Parquet, which have no other column, to another."""
     try:
         import ray.data
     except ImportError as error:
-        raise ImportError(f"Ray's data sets cannot be used ({error}): pip install 'collabkit[ray]'") from error
-    _mapped(ray.data.read_parquet(str(users)), lists, None, SHARE).write_parquet(str(folder))
+        raise ImportError(f"lists by Ray need Ray Data ({error}): pip install 'collabkit[ray]'") from error
+    # On one core, too: ids are read before there are actors, and what writes fits beside one.
+    ids = ray.data.read_parquet(str(users)).materialize()
+    _mapped(ids, lists, None, SHARE).write_parquet(str(folder), ray_remote_args={"num_cpus": 1 - CORES})
 
 
 def _mapped(users: Dataset, lists: Lists, n_workers: int | None, block: int) -> Dataset:
-    try:
-        from ray.data import ActorPoolStrategy
-    except ImportError as error:
-        raise ImportError(f"recommend_on_ray needs Ray Data ({error}): pip install 'collabkit[ray]'") from error
-    if lists.column not in (columns := users.columns()):
-        raise MissingError(f"the users are in the column {lists.column!r}, the data set has {columns}")
-    size = {"min_size": 1} if n_workers is None else {"size": whole("n_workers", n_workers)}
-    return users.select_columns([lists.column]).map_batches(
+    from ray import cluster_resources
+    from ray.data import ActorPoolStrategy
+
+    if n_workers is None:
+        size = {"min_size": 1, "max_size": max(1, int(cluster_resources().get("CPU", 1)))}
+    else:
+        size = {"size": whole("n_workers", n_workers)}
+    return users.map_batches(
         _Actor, fn_constructor_args=(lists,), batch_format="pyarrow", batch_size=whole("block", block),
-        compute=ActorPoolStrategy(**size),
+        compute=ActorPoolStrategy(**size), num_cpus=CORES,
     )  # fmt: skip
 
 

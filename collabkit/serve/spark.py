@@ -32,7 +32,6 @@ def recommend_on_spark(users: DataFrame, artefact: str | Path, k: int = 10, *, m
         A DataFrame with the columns of `Recommender.recommend`; the lists in any order, each in its own.
 
     Raises:
-        ImportError: PySpark is not installed: `pip install 'collabkit[spark]'`.
         KeyError: there is no column of the users. An unknown user is found by a task, whose error Spark wraps.
         FileNotFoundError, BundleError, TypeError, ValueError: as of `Recommender.load` and `recommend_batches`.
 
@@ -54,10 +53,8 @@ def write(lists: Lists, users: Path, folder: Path) -> None:
 
 
 def _mapped(users: DataFrame, lists: Lists) -> DataFrame:
-    try:
-        from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
-    except ImportError as error:
-        raise ImportError(f"recommend_on_spark needs PySpark ({error}): pip install 'collabkit[spark]'") from error
+    from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
+
     if lists.column not in users.columns:
         raise MissingError(f"the users are in the column {lists.column!r}, the data frame has {users.columns}")
     schema = from_arrow_schema(lists.schema)
