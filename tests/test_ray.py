@@ -23,8 +23,10 @@ def started(n_cores):
     import ray
 
     ray.init(num_cpus=n_cores, include_dashboard=False, log_to_driver=False)
-    yield ray
-    ray.shutdown()
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -30,8 +30,8 @@ def fit_on_ray(
 
     Args:
         train: a function of one argument, the path of `storage`. It reads its data itself, by absolute paths, as by
-            `CollabDataLoaders.from_parquet(..., stream=True, cache=folder / 'cache')`; what it returns is pickled, so
-            return a path or a table, no learner. One that is not in a module that the workers can import is sent.
+            `CollabDataLoaders.from_parquet(..., stream=True, cache=...)` with a cache on the machine's own disk. What
+            it returns is pickled: return a path or a table, no learner.
         storage: a folder that all machines see, for checkpoints and artefacts; it is made if there is none. Ray keeps
             its own notes in `ray/` there.
         n_workers: how many.
@@ -52,7 +52,7 @@ def fit_on_ray(
     Example:
         >>> def train(folder):
         ...     columns = dict(user_name='user', item_name='title', rating_name='rating', seed=42)
-        ...     dls = CollabDataLoaders.from_parquet('/data/ratings', stream=True, cache=folder / 'cache', **columns)
+        ...     dls = CollabDataLoaders.from_parquet('/data/ratings', stream=True, cache='/tmp/ratings', **columns)
         ...     learn = collab_learner(dls, use_nn=True, y_range=(0, 5.5))
         ...     with learn.distrib_ctx(), learn.no_bar():
         ...         learn.fit_one_cycle(5, 5e-3, checkpoint=folder / 'checkpoints', resume=True)
