@@ -73,8 +73,9 @@ class Lists:
 
 
 def lists_to(
-    engine: str, artefact: str | Path, folder: str | Path, users=None, k: int = 10, *, unknown: str = "raise", **options
-) -> Path:
+    engine: str, artefact: str | Path, folder: str | Path, users=None, k: int = 10, *, unknown: str = "raise",
+    models=(), **options,
+) -> Path:  # fmt: skip
     """`Recommender.recommend_to` of an artefact, by an engine: the same lists, whichever it is.
 
     Ray and Spark write the parts in an order of their own; a user's list stays together. The ids are read and checked
@@ -85,6 +86,7 @@ def lists_to(
             (the session that there is, or one by Spark's configuration).
         artefact: the folder; all machines must see it.
         folder, users, k, unknown, **options: as of `Recommender.recommend_to`.
+        models: the class of the artefact's model, where that is not one of the library's.
 
     Returns:
         The path of the folder.
@@ -101,10 +103,11 @@ def lists_to(
         raise ValueError(f"engine must be one of {', '.join(map(repr, ENGINES))}, got {engine!r}")
     check_folder(folder)
     if engine == "local":
-        return Recommender.load(artefact).recommend_to(folder, users, k, unknown=unknown, **options)
+        return Recommender.load(artefact, models).recommend_to(folder, users, k, unknown=unknown, **options)
     if find_spec(package := ENGINES[engine]) is None:
         raise ImportError(f"the engine {engine!r} needs the package {package}: pip install 'collabkit[{engine}]'")
-    lists, folder = Lists(artefact, k, unknown=unknown, **options), Path(folder).expanduser().resolve()
+    lists = Lists(artefact, k, unknown=unknown, models=models, **options)
+    folder = Path(folder).expanduser().resolve()
     with new_folder(folder) as new, beside(folder.with_name(f"{folder.name}.users")) as parts:
         _write_users(parts / "users", users, lists, unknown)
         import_module(f"collabkit.serve.{engine}").write(lists, parts / "users", new)
@@ -114,10 +117,11 @@ def lists_to(
 def _write_users(folder: Path, users, lists: Lists, unknown: str) -> None:
     """Write the ids as parts of one type and of a size that spreads, or raise what is wrong with them."""
     vocab, n = lists.recommender.users, 0
+    kind = pa.array(vocab.ids[:1]).type
     folder.mkdir(parents=True)
     for ids in user_blocks(users, vocab, SHARE):
         vocab.encode(ids, unknown="raise" if unknown == "raise" else "zero")
-        pq.write_table(pa.table({lists.column: pa.array(ids)}), folder / f"part-{n:05d}.parquet")
+        pq.write_table(pa.table({lists.column: pa.array(ids).cast(kind)}), folder / f"part-{n:05d}.parquet")
         n += 1
     if n == 0:
         raise ValueError(f"there are no users to recommend to: {users} has no rows")
@@ -130,7 +134,8 @@ def _digest(folder: Path) -> str:
 
 @lru_cache(maxsize=1)
 def _loaded(folder: Path, digest: str, models: tuple) -> Recommender:
+    found = Recommender.load(folder, models)
     if _digest(folder) != digest:
         raise ValueError(f"the artefact {folder} is not the one that was there when the work began: it was replaced, "
                          "or this machine has another at this path; give a folder that all see")  # fmt: skip
-    return Recommender.load(folder, models)
+    return found
