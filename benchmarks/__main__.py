@@ -67,6 +67,7 @@ BENCHMARKS = {
     "als_defaults": als_defaults.als_defaults,
     "gradient_defaults": als_defaults.gradient_defaults,
     "auto_fit": auto_fit.auto_fit_quality,
+    "tune": auto_fit.tune_quality,
     "knn_speed": knn_speed.knn_speed,
     "als_sweep": als_speed.als_sweep,
     "bpr_speed": ranking_speed.bpr_speed,
