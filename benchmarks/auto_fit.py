@@ -32,7 +32,7 @@ def auto_fit_quality() -> None:
 
 
 def tune_quality() -> None:
-    """`tune(dls, space, minutes=1)` of least squares: what it keeps, on the half of the users that the choice has not seen.
+    """`tune(dls, space, minutes=1)` of least squares: what it keeps, on the half of the users unseen by the choice.
 
     `behind`, `noise` and `share` are as of `auto_fit`, over the trials that ended; 3 numbers of factors, the penalty
     and the weight of what was not observed.
