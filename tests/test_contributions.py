@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import Y_RANGE, make_dls, silence, synthetic
 
-from collabkit import CollabInterpretation, collab_learner
+from collabkit import Bag, CollabInterpretation, collab_learner
 from collabkit.data.notices import CollabWarning
 
 
@@ -33,6 +33,26 @@ def test_parts_add_up_to_the_difference_from_an_average_item(learn):
     assert table["sum"] == pytest.approx(float(scores[5] - scores[warm].mean()), abs=1e-5)
     assert table["sum"] == pytest.approx(table.drop("sum").sum())
     assert list(table.index) == ["genres", "noise", "the item itself", "sum"]
+
+
+@pytest.mark.parametrize(
+    "bag", [Bag("idf"), Bag("attention"), Bag("idf", buckets=64)], ids=["idf", "attention", "hashed"]
+)
+def test_parts_of_a_bag_add_up_too(bag):
+    films = synthetic().items[["title", "genres", "year"]].assign(genres=lambda t: t["genres"].str.split("|"))
+    dls = make_dls(items=films, item_features={"genres": bag, "year": "binned"})
+    learn = silence(collab_learner(dls, n_factors=6, y_range=Y_RANGE))
+    learn.fit_one_cycle(2, 1e-2, wd=0.2)
+    model, warm = learn.model.eval(), dls.train.dataset.item_idx.unique()
+    user = torch.from_numpy(learn.recommender.users.encode([3]))
+    with torch.no_grad():
+        scores = model.score(user, torch.arange(model.n_items))
+    interp = CollabInterpretation.from_learner(learn)
+    for row in (2, 5):
+        table = interp.feature_parts(3, learn.recommender.items[row]).set_index("part")["value"]
+        assert list(table.index) == ["genres", "year", "the item itself", "sum"] and table["genres"] != 0
+        assert table["sum"] == pytest.approx(float(scores[row] - scores[warm].mean()), abs=1e-5)
+        assert table["sum"] == pytest.approx(table.drop("sum").sum(), abs=1e-6)
 
 
 def test_effects_by_hand(learn):
