@@ -1,7 +1,7 @@
 # Every target sets up .venv by itself; a second run starts at once.
 #   make demo   train on the offline sample and show what was learned     make test   all checks, as CI runs them
 #   make docs   build the site into site/                                 make bench  benchmarks (see benchmarks/README.md)
-#   make test-slow, test-serve, test-trackers, test-cuda, test-oldest, test-newest, test-wheel   what takes long; a GPU; the ends of the range of versions; the wheel
+#   make test-slow, test-serve, test-trackers, test-engines, test-torchrec, test-cuda, test-oldest, test-newest, test-wheel   what takes long; a GPU; the ends of the range of versions; the wheel
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # compile torch and pandas anew, which takes it ten seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow test-cuda test-serve test-trackers test-oldest test-newest test-wheel setup lint unit doctest notebooks docs bench clean
+.PHONY: demo test test-slow test-cuda test-serve test-trackers test-engines test-torchrec test-oldest test-newest test-wheel setup lint unit doctest notebooks docs bench clean
 
 demo: setup
 	$(BIN)/collabkit demo --out $(OUT) $(if $(DATA),--data $(DATA))
@@ -51,6 +51,23 @@ test-trackers:
 	.venv-trackers/bin/python -m pip install -c constraints.txt torch
 	.venv-trackers/bin/python -m pip install -e '.[dev,track]'
 	.venv-trackers/bin/python -m pytest tests/test_trackers.py
+
+# Tables in shards by TorchRec, which wants one version of torch: in an environment of its own.
+test-torchrec: export OMP_NUM_THREADS := 1
+test-torchrec:
+	$(PYTHON) -m venv .venv-torchrec
+	.venv-torchrec/bin/python -m pip install --no-compile -r requirements-torchrec.txt
+	.venv-torchrec/bin/python -m pip install --no-compile --no-deps torchrec==1.8.0
+	.venv-torchrec/bin/python -m pip install --no-compile -c constraints.txt -e '.[dev]'
+	.venv-torchrec/bin/python -m pytest tests/test_torchrec.py
+
+# Ray and Spark, in an environment of their own; Spark needs Java 17 or later.
+test-engines: export OMP_NUM_THREADS := 1
+test-engines:
+	$(PYTHON) -m venv .venv-engines
+	.venv-engines/bin/python -m pip install -c constraints.txt torch
+	.venv-engines/bin/python -m pip install -c constraints.txt -e '.[dev,ray,spark]'
+	.venv-engines/bin/python -m pytest --durations=10 tests/test_engines.py tests/test_ray.py tests/test_spark.py
 
 # The oldest versions that setup.cfg allows, and the newest that there are, each in an environment of its own.
 test-oldest test-newest: export OMP_NUM_THREADS := 1
@@ -118,4 +135,4 @@ bench: setup
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv .venv-trackers .venv-oldest .venv-newest .venv-wheel site _proc _docs demo-output build *.egg-info
+	rm -rf .venv .venv-trackers .venv-engines .venv-torchrec .venv-oldest .venv-newest .venv-wheel site _proc _docs demo-output build *.egg-info

@@ -18,6 +18,7 @@ from . import (
     features,
     fold_in,
     gowalla,
+    gpu,
     indexes,
     knn_speed,
     lightgcn,
@@ -33,7 +34,9 @@ from . import (
     service,
     serving,
     several_processes,
+    shards,
     speed,
+    unit_costs,
     update,
     versions,
 )
@@ -64,6 +67,7 @@ BENCHMARKS = {
     "als_defaults": als_defaults.als_defaults,
     "gradient_defaults": als_defaults.gradient_defaults,
     "auto_fit": auto_fit.auto_fit_quality,
+    "tune": auto_fit.tune_quality,
     "knn_speed": knn_speed.knn_speed,
     "als_sweep": als_speed.als_sweep,
     "bpr_speed": ranking_speed.bpr_speed,
@@ -98,11 +102,15 @@ BENCHMARKS = {
     "processes_equal": several_processes.processes_equal,
     "processes_speed": several_processes.processes_speed,
     "processes_end": several_processes.processes_end,
+    "shards": shards.shards,
+    "gpu": gpu.gpu,
+    "unit_costs": unit_costs.unit_costs,
     "versions": versions.versions,
 }
 
 
 def main(names: list[str]) -> None:
+    names = [name for name in names if name != "--small"]  # which `gpu` looks at
     unknown = sorted(set(names) - set(BENCHMARKS))
     if unknown:
         raise SystemExit(f"unknown benchmark(s) {unknown}; there are {', '.join(BENCHMARKS)}")

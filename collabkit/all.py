@@ -16,9 +16,9 @@ import collabkit.train.learner
 from collabkit import (
     EASE, GMF, NCF, NDCG, AveragedHistory, Bag, BundleError, CollFilter, CollabDataLoaders, CollabInterpretation,
     CollabLearner, CollabWarning, Confidence, ContentKNN, Dataset, EmbeddingNN, FactorizationMachine, Features, GRURec,
-    HitRate, HybridKNN, Implicit, Interactions, ItemKNN, Light, NeuMF, NextItem, Picture, Popularity, Query,
-    QuestionnaireWidget, Recommender, SASRec, SampledCandidates, Text, TimeSVD, Track, TwoTower, Vocab, YouTubeNet,
-    auto_fit, backtest, collab_learner, compare, cross_validate, datasets, filters, recipes, splits, tune,
+    HitRate, HybridKNN, IdDropoutSchedule, Implicit, Interactions, ItemKNN, Light, NeuMF, NextItem, Picture, Popularity,
+    Query, QuestionnaireWidget, Recommender, SASRec, SampledCandidates, Text, TimeSVD, Track, TwoTower, Vocab,
+    YouTubeNet, auto_fit, backtest, collab_learner, compare, cross_validate, datasets, filters, recipes, splits, tune,
 )  # fmt: skip
 
 

@@ -281,7 +281,8 @@ class RankingLoss(_Plain):
             return self._grouped(*scores, log_counts, *rest)
         pos, neg = scores[:, 0], scores[:, 1:]
         out = log_counts == torch.inf
-        if log_counts.shape[1] > 1 or out.any():  # one look at (bs, 1) is cheaper than a pass over all negatives
+        # One look at (bs, 1) is cheaper than a pass over all negatives; but a GPU would have to be waited for.
+        if log_counts.shape[1] > 1 or log_counts.device.type != "cpu" or out.any():
             neg = neg.masked_fill(out, -torch.inf)
         extra = {"log_counts": log_counts} if self._corrected else {}
         loss = self.func(pos, neg, **extra, **self._weigh(*rest))

@@ -13,6 +13,7 @@ import pytest
 from elsewhere import collabkit
 
 from collabkit import cli, datasets
+from collabkit.cli.console import called
 
 
 def run(*words, cwd, ok=True):
@@ -62,6 +63,21 @@ def test_demo(tmp_path, monkeypatch):
         assert (tmp_path / "out" / plot).stat().st_size > 10_000
     assert (tmp_path / "out" / "artefact" / "config.json").is_file()
     assert printed.rstrip().endswith("collabkit serve out/artefact")
+
+
+def test_commands_are_printed_as_they_can_be_typed(tmp_path, monkeypatch):
+    command = tmp_path / "there" / "bin" / "collabkit"
+    command.parent.mkdir(parents=True)
+    command.write_text("")
+    command.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(command), "demo"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert called() == "there/bin/collabkit"
+    monkeypatch.setenv("PATH", str(command.parent))
+    assert called() == "collabkit"
+    monkeypatch.setattr(sys, "argv", ["-m"])  # python -m collabkit.cli, or a notebook
+    assert called() == "collabkit"
 
 
 def test_demo_names_a_folder_that_is_no_movielens(tmp_path):

@@ -104,7 +104,7 @@ def recommend(
     artefact: Artefact,
     user: Users = None,
     users: Annotated[
-        Path | None, typer.Option(help="Parquet file or folder with the users, of any number; needs --out.")
+        Path | None, typer.Option(help="File or folder with the users (Parquet, CSV), of any number; needs --out.")
     ] = None,
     k: Top = 10,
     out: Annotated[
@@ -112,22 +112,28 @@ def recommend(
     ] = None,
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Keep items the user has rated.")] = False,
     context: Annotated[list[str] | None, typer.Option(help=_MOMENT)] = None,
+    engine: Annotated[str, typer.Option(help="Who computes a folder of lists: local, ray or spark.")] = "local",
 ) -> None:
     """Print the top items of one, several or all users; writes block by block if --out is a folder."""
     streamed = out is not None and out.suffix == ""
+    if engine != "local" and not streamed:
+        raise ValueError(f"--engine {engine} writes lists to a new folder: give --out FOLDER")
     if users is not None and (user or not streamed):
         raise ValueError("--users is a file of many users, whose lists are written to a new folder: give --out FOLDER, "
                          "and no --user")  # fmt: skip
     from collabkit.cli.console import show
+    from collabkit.serve.engines import lists_to
 
+    options = {"filter_seen": not include_seen, "context": dict(map(_moment, context)) if context else None}
+    if streamed and not user:
+        print(f"lists written to {lists_to(engine, artefact, out, users, k, **options)}")
+        return
     rec = collabkit.Recommender.load(artefact)
     chosen = None if not user else [_id(rec.users, text) for text in user]
-    moment = None if not context else dict(_moment(text) for text in context)
     if streamed:
-        asked = chosen if users is None else users
-        print(f"lists written to {rec.recommend_to(out, asked, k, filter_seen=not include_seen, context=moment)}")
+        print(f"lists written to {lists_to(engine, artefact, out, chosen, k, **options)}")
         return
-    show(rec.recommend(chosen, k, filter_seen=not include_seen, context=moment), f"Top {k}", out)
+    show(rec.recommend(chosen, k, **options), f"Top {k}", out)
 
 
 @app.command()
@@ -195,7 +201,7 @@ def main() -> None:
     warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr) if first else None
     try:
         app()
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError, ImportError) as error:
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         print(f"collabkit: {text}", file=sys.stderr)
         raise SystemExit(2) from error

@@ -1,5 +1,8 @@
-"""Tables and headings in a terminal, for the command line."""
+"""Tables and headings in a terminal, for the command line; and how it was called."""
 
+import os
+import shutil
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +12,15 @@ from rich.table import Table
 
 from collabkit.evaluate.names import ERRORS
 
-__all__ = ["show", "print_table", "print_evaluation", "print_heading"]
+__all__ = ["called", "show", "print_table", "print_evaluation", "print_heading"]
+
+
+def called() -> str:
+    """The command as a person can type it here: `collabkit`, or its path where the shell would not find it."""
+    typed, found = Path(sys.argv[0]), shutil.which("collabkit")
+    if typed.stem != "collabkit" or not typed.is_file() or (found and Path(found).samefile(typed)):
+        return "collabkit"
+    return os.path.relpath(typed)
 
 
 def show(table: pd.DataFrame, title: str, out: Path | None) -> None:

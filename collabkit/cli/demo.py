@@ -8,7 +8,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from collabkit.cli.console import print_evaluation, print_heading, print_table
+from collabkit.cli.console import called, print_evaluation, print_heading, print_table
 from collabkit.data.notices import CollabWarning
 from collabkit.data.splits import cold_items, leave_last_out, random_split
 from collabkit.datasets import RatingsData, movielens, movielens_name, synthetic
@@ -51,7 +51,7 @@ def run_demo(data: Path | None, out: Path, *, seed: int = 42) -> CollabLearner:
     _say_newcomers(source, recipe, seed)
     folder = _write(learn, out)
     print(f"\nDone in {time.perf_counter() - started:.0f} s. To look at it, and to serve it:")
-    print(f"  collabkit serve {folder}")
+    print(f"  {called()} serve {folder}")
     return learn
 
 

@@ -140,7 +140,9 @@ def record(target: Path) -> Path:
     file = target.with_name(f"{target.name}.run.toml")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(f"to repeat it: collabkit {ctx.info_name} --config {file}")
+    from collabkit.cli.console import called
+
+    print(f"to repeat it: {called()} {ctx.info_name} --config {file}")
     return file
 
 

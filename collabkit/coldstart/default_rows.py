@@ -13,6 +13,7 @@ from collabkit.data.interactions import Interactions
 from collabkit.data.query import Query
 from collabkit.models.base import Model, as_model, evaluating
 from collabkit.models.scorers import all_finite
+from collabkit.models.sharded import ShardedTables
 from collabkit.models.sides import Side
 
 __all__ = ["zero_cold_rows", "fit_default_rows", "fill_cold_items", "settle_default_rows"]
@@ -79,8 +80,8 @@ def fill_cold_items(model: Model, train: Interactions, *, foretell: bool = True)
     warm = (counts > 0).nonzero().squeeze(1)
     rarest = warm[counts[warm].argsort(stable=True)[: max(1, len(warm) // 10)]]
     with evaluating(model):
-        rows = _unfeatured_rows(side, rarest)
-    side.write(_bare(train, side), [values.mean(0) for values in rows])
+        means = [mean for mean, _ in _moments(side, rarest)]
+    side.write(_bare(train, side), means)
     if foretell:
         _fill_by_features(model, train, side, centred=False)
 
@@ -120,9 +121,8 @@ def _fit_row(model: Model, side: Side, data: Dataset, max_rows: int) -> list[Ten
         fixed = model.item_rows(other.to(model.device)) if by_user else model.user_rows(ask(other).to(model.device))
         warm = torch.ones(side.n, dtype=torch.bool)
         warm[_cold(train, side)] = False
-        trained = _unfeatured_rows(side, warm.nonzero().squeeze(1))
-        start = [rows.mean(0) for rows in trained]
-        spread = [rows.std(0, correction=0).mean().clamp(min=1e-6) for rows in trained]
+        start, spread = zip(*_moments(side, warm.nonzero().squeeze(1)), strict=True)
+        spread = [deviation.mean().clamp(min=1e-6) for deviation in spread]
     row = [value.clone().requires_grad_() for value in start]
     weights = counts / counts.sum()
     optimiser = torch.optim.LBFGS(row, max_iter=50, line_search_fn="strong_wolfe")
@@ -147,7 +147,7 @@ def _fit_row(model: Model, side: Side, data: Dataset, max_rows: int) -> list[Ten
         if loss().isfinite():  # else the training diverged and there is nothing to fit
             optimiser.step(loss)
     model.zero_grad()
-    return [value.detach() for value in row] if all_finite(row) else start
+    return [value.detach() for value in row] if all_finite(row) else list(start)
 
 
 @torch.no_grad()
@@ -176,6 +176,13 @@ def _unfeatured_rows(side: Side, idx: Tensor) -> list[Tensor]:
         return rows
     none = side.features(torch.zeros(1, dtype=torch.int64, device=rows[0].device))
     return [part - shift for part, shift in zip(rows, none, strict=True)]
+
+
+def _moments(side: Side, idx: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Mean and standard deviation `[((d,), (d,)), ...]` of the `_unfeatured_rows`."""
+    if isinstance(side.tables, ShardedTables):  # which have no features
+        return side.tables.moments(idx)
+    return [(rows.mean(0), rows.std(0, correction=0)) for rows in _unfeatured_rows(side, idx)]
 
 
 def _bare(train: Interactions, side: Side) -> Tensor:

@@ -23,6 +23,7 @@ from collabkit.data.interactions import Interactions
 from collabkit.data.notices import say
 from collabkit.data.vocab import Vocab, check_ids
 from collabkit.models.base import Model
+from collabkit.models.sharded import refuse_shards
 
 __all__ = ["Update", "update"]
 
@@ -75,6 +76,7 @@ def update(
 def _check(model: Model, data: Dataset, events) -> None:
     """Raise unless the model can be updated and the table has its columns and rows."""
     name = type(model).__name__
+    refuse_shards(model, "an update")
     if model.joined:
         raise TypeError(f"{name} trains nothing: update each of its models, and join them again")
     if not (model.by_fit or "history" in model.needs or (model.user_side.can_write and model.item_side.can_write)):

@@ -57,10 +57,7 @@ class Runs:
     def from_keys(cls, keys: np.ndarray, n: int, width: int) -> Runs:
         """The pairs of sorted distinct `keys`, `row * width + value`."""
         start = np.searchsorted(keys, np.arange(n + 1) * width)
-        rows = np.repeat(np.arange(n), np.diff(start))
-        runs = cls(torch.from_numpy(start), torch.from_numpy(keys - rows * width), width)
-        runs.__dict__.update(keys=keys, rows=torch.from_numpy(rows))
-        return runs
+        return cls(torch.from_numpy(start), torch.from_numpy(keys % max(width, 1)), width)
 
     @property
     def mapped(self) -> bool:

@@ -16,7 +16,7 @@ from collabkit.data.dataset import Dataset
 from collabkit.data.frames import takes_tables
 from collabkit.data.interactions import Interactions
 from collabkit.data.notices import say
-from collabkit.data.processes import digest, processes
+from collabkit.data.processes import Processes, digest, processes
 from collabkit.data.query import Query
 from collabkit.data.runs import Runs
 from collabkit.data.unique import sorted_unique
@@ -26,6 +26,7 @@ from collabkit.evaluate.draw import drawn_rows
 from collabkit.evaluate.lists import LIST_METRICS, ItemFacts
 from collabkit.evaluate.references import PopularityRanks
 from collabkit.models.base import Model
+from collabkit.models.sharded import is_sharded
 from collabkit.retrieval.diversity import Diversity, item_likeness
 from collabkit.retrieval.ranking import Asked, FullCatalogue, block_size, rank_pairs, top_k
 from collabkit.retrieval.tilt import Tilt
@@ -231,14 +232,16 @@ class RankingTask:
         rerank = diversity and diversity.ranker(lambda: item_likeness(model, self.data, diversity.by))
         if rerank is not None:
             options |= {"rerank": rerank, "list_k": min(max(ks), len(candidates))}
+        team = Processes() if is_sharded(model) else processes()  # who looks rows up together asks for the same users
         ranks, lists = self._by_users(
-            lambda at: rank_pairs(source, self.users[at], self.items[at], block=block, **options)
+            lambda at: rank_pairs(source, self.users[at], self.items[at], block=block, **options), team
         )
         return Ranked(ranks, self.groups, self.n_candidates, None if lists is None else lists.numpy())
 
-    def _by_users(self, rank: Callable[[slice], tuple[np.ndarray, Tensor | None]]) -> tuple[np.ndarray, Tensor | None]:
+    def _by_users(
+        self, rank: Callable[[slice], tuple[np.ndarray, Tensor | None]], team: Processes
+    ) -> tuple[np.ndarray, Tensor | None]:
         """What `rank` gives of all pairs; of several processes each asks for its share of the users."""
-        team = processes()
         if team.alone:
             return rank(slice(None))
         team.same({"pairs": f"{len(self.users):,} ({digest([self.users, self.items])})"}, "rows to evaluate")

@@ -8,7 +8,7 @@ from collabkit.data.query import Query
 from collabkit.data.runs import Runs
 from collabkit.data.vocab import Vocab
 from collabkit.models.feature_rows import FeatureRows
-from collabkit.models.table import embedding
+from collabkit.models.table import Tables, hold, tables_of
 
 __all__ = ["Side", "TableSide", "HistorySide", "MixedSide", "table_sides"]
 
@@ -33,7 +33,7 @@ class Side(nn.Module):
         self.name, self.n, self.widths = name, n, [int(width) for width in widths]
         self.vocab: Vocab | None = None  # the ids of the rows, where the model is to answer by ids
         self.features: FeatureRows | None = None
-        self.tables: tuple | nn.ModuleList = ()  # embeddings `(n, d)` that hold the ids' own rows, one a part
+        self.tables: tuple | Tables = ()  # embeddings `(n, d)` that hold the ids' own rows, one a part
 
     def rows(self, query: Tensor | Query) -> tuple[Tensor, ...]:
         """The parts `[(..., d), ...]` of indices `(...)`, or of a query of `b`."""
@@ -60,7 +60,7 @@ class Side(nn.Module):
         """Make the side as it was when `state` was taken."""
         rows, self.n, self.vocab, features = state
         for table, values in zip(self.tables, rows, strict=True):
-            _hold(table, values)
+            hold(table, values)
         if features is not None:
             self.features.extend(features)
 
@@ -106,7 +106,7 @@ class TableSide(Side):
         if n < 2:
             raise ValueError(f"tables need the unknown row and at least one more, got {n} rows of {name}s")
         super().__init__(name, n, widths)
-        self.tables = nn.ModuleList(embedding(n, width, std=std, sparse=sparse) for width in self.widths)
+        self.tables = tables_of(name, n, self.widths, std=std, sparse=sparse)
         self.id_dropout = 0.0
 
     def add_features(self, features: Features, *, joins: str, id_dropout: float, init_std: float, sizes=None) -> None:
@@ -124,37 +124,28 @@ class TableSide(Side):
     def own(self, query: Tensor | Query) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The ids `(...)` of a query, and the tables' rows of them or those that it brings, without features."""
         idx, own = (query, None) if isinstance(query, Tensor) else (query.users, query.rows)
-        own = tuple([table(idx) for table in self.tables]) if own is None else own
+        own = self.tables(idx) if own is None else own
         if self.features is not None and self.training and self.id_dropout > 0:
             keep = torch.rand(idx.shape, device=idx.device)[..., None] >= self.id_dropout
             own = tuple(part * keep for part in own)
         return idx, own
 
     def read(self, idx: Tensor) -> list[Tensor]:
-        return [table.weight.detach()[idx.to(table.weight.device)] for table in self.tables]
+        return self.tables.read(idx)
 
     @torch.no_grad()
     def write(self, idx: Tensor, rows) -> None:
-        for table, values in zip(self.tables, rows, strict=True):
-            table.weight[idx.to(table.weight.device)] = values.to(table.weight)  # of its type, on its device
+        self.tables.write(idx, rows)
 
     @torch.no_grad()
     def grow(self, vocab: Vocab, features: Features | None = None) -> None:
         first = self.n
-        for table in self.tables:
-            new = table.weight.new_zeros(len(vocab) - first, table.weight.shape[1])
-            _hold(table, torch.cat([table.weight, new]))
+        self.tables.grow(len(vocab))
         self.n, self.vocab = len(vocab), vocab
         if self.features is not None:
             self.features.extend(features)
             known = torch.arange(first, self.n)[features.given[first:]]
             self.write(known, self.features.cold_rows(known))
-
-
-def _hold(table: nn.Embedding, rows: Tensor) -> None:
-    """Put `rows` in the place of a table's, whose parameter stays the same object: weight decay goes by it."""
-    table.weight.data, table.weight.grad = rows, None
-    table.num_embeddings = len(rows)
 
 
 def table_sides(n_users: int, n_items: int, users, items=None, **options) -> tuple[TableSide, TableSide]:

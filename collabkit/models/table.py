@@ -1,4 +1,4 @@
-"""`embedding`: tables of ids, initialised once, whose gradients for large batches are summed up fast."""
+"""`Tables` of ids, initialised once, whose gradients for large batches are summed up fast."""
 
 import math
 from collections.abc import Iterator
@@ -11,12 +11,16 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["Embedding", "embedding", "bounded", "filled_later", "init_rows", "is_sparse", "lookup", "uninitialised"]
+__all__ = [
+    "Embedding", "Tables", "bounded", "embedding", "filled_later", "hold", "init_rows", "is_sparse", "lookup",
+    "made_as", "tables_of", "uninitialised",
+]  # fmt: skip
 
 # From about so many rows on sparse steps pay at batches of thousands; see `benchmarks.scale_steps`.
 SPARSE_ROWS = 300_000
 
 _EMPTY: ContextVar[bool] = ContextVar("collabkit_uninitialised", default=False)
+_KIND: ContextVar = ContextVar("collabkit_tables", default=None)
 
 
 def is_sparse(sparse: bool | str, n_rows: int) -> bool:
@@ -91,6 +95,53 @@ class _Lookup(torch.autograd.Function):
         (idx,) = ctx.saved_tensors
         rows = grad.reshape(-1, grad.shape[-1]).contiguous()  # several times as fast to add up as a view
         return torch.zeros_like(ctx.like, dtype=grad.dtype).index_add_(0, idx.reshape(-1), rows), None
+
+
+class Tables(nn.ModuleList):
+    """A side's embeddings `(n, d)`, one a part: their rows are looked up, read, written and added to together."""
+
+    def forward(self, idx: Tensor) -> tuple[Tensor, ...]:
+        """The rows `[(..., d), ...]` at `idx` `(...)`."""
+        return tuple([table(idx) for table in self])
+
+    def read(self, idx: Tensor) -> list[Tensor]:
+        """The rows `[(m, d), ...]` at `idx` `(m,)`, detached."""
+        return [table.weight.detach()[idx.to(table.weight.device)] for table in self]
+
+    def write(self, idx: Tensor, rows) -> None:
+        """Put `rows` `[(m, d), ...]` (or `(d,)`, the same for all) in at `idx` `(m,)`."""
+        for table, values in zip(self, rows, strict=True):
+            table.weight[idx.to(table.weight.device)] = values.to(table.weight)  # of its type, on its device
+
+    def grow(self, n: int) -> None:
+        """Make them `n` rows long, by rows of zeros."""
+        for table in self:
+            new = table.weight.new_zeros(n - len(table.weight), table.weight.shape[1])
+            hold(table, torch.cat([table.weight, new]))
+
+
+def tables_of(name: str, n: int, widths, *, std: float, sparse: bool) -> Tables:
+    """Embeddings `(n, width)` of a side, of the kind that is made at the moment."""
+    kind = _KIND.get()
+    if kind is not None:
+        return kind(name, n, widths, std=std, sparse=sparse)
+    return Tables(embedding(n, width, std=std, sparse=sparse) for width in widths)
+
+
+@contextmanager
+def made_as(kind) -> Iterator[None]:
+    """Within it the tables of new sides are `kind(name, n, widths, std=, sparse=)`; of None, plain `Tables`."""
+    token = _KIND.set(kind)
+    try:
+        yield
+    finally:
+        _KIND.reset(token)
+
+
+def hold(table: nn.Embedding, rows: Tensor) -> None:
+    """Put `rows` in the place of a table's, whose parameter stays the same object: weight decay goes by it."""
+    table.weight.data, table.weight.grad = rows, None
+    table.num_embeddings = len(rows)
 
 
 def embedding(n: int, d: int, *, std: float = 0.01, sparse: bool = False) -> Embedding:

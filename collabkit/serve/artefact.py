@@ -44,6 +44,7 @@ from collabkit.evaluate.calibration import from_spec, to_spec
 from collabkit.models import MODELS, Model
 from collabkit.models.base import say_untrained
 from collabkit.models.scorers import all_finite
+from collabkit.models.sharded import in_shards, is_sharded, refuse_shards
 from collabkit.models.table import bounded, uninitialised
 from collabkit.serve.files import beside, read_table, save_tensors
 from collabkit.serve.folder import (
@@ -93,7 +94,7 @@ class Artefact(NamedTuple):
 
 def save_artefact(
     folder: str | Path, model: Model, data: Dataset, *, metrics: dict | None = None, light: bool = True,
-    fold: FoldIn | None = None, extra: Callable[[Path], dict] | None = None,
+    fold: FoldIn | None = None, extra: Callable[[Path], dict] | None = None, weights: Path | None = None,
 ) -> Path:  # fmt: skip
     """Write the artefact, replacing an older one at the same place as the very last step.
 
@@ -104,6 +105,7 @@ def save_artefact(
         metrics: JSON-ready figures to keep with it.
         light: write what `serve.light` answers from, too: vectors, events and ids as plain arrays.
         fold: the fold-in, where the artefact is to hold its prior, so that the first history has none to fit.
+        weights: a file of all the model's weights, to be moved there, where the model has a part of its tables.
         extra: writes more files of `folder.OWN` into a folder, and gives what config.json is to say of them.
 
     Returns:
@@ -118,6 +120,8 @@ def save_artefact(
     folder = Path(folder).expanduser().resolve()
     if not isinstance(model, Model):
         raise TypeError(f"only models of collabkit can be exported, got {type(model).__name__}; use learn.save instead")
+    if weights is None:
+        refuse_shards(model, "an artefact by other ways than learn.export")
     check_target(folder)
     _check_sizes(model, data)
     _check_config(model, data)
@@ -129,7 +133,7 @@ def save_artefact(
     try:
         with beside(folder) as new:
             new.mkdir(parents=True)
-            _write(new, model, data, metrics or {}, light, fold, extra)
+            _write(new, model, data, metrics or {}, light, fold, extra, weights)
             with _swapping(folder):
                 _swap(new, folder)
     except OSError as error:
@@ -153,7 +157,7 @@ def _check_config(model: Model, data: Dataset) -> None:
         raise ValueError(f"{name}.config() must give the options that it was made with as a dict, got {config!r}")
     if model.by_fit:
         return
-    with uninitialised():
+    with uninitialised(), in_shards(is_sharded(model)):
         made = type(model).for_data(replace(data, features=model.features), **config)
     shapes, others = ({key: value.shape for key, value in m.state_dict().items()} for m in (model, made))
     if shapes != others or model.y_range != made.y_range:
@@ -231,10 +235,14 @@ def _load(folder: Path, files: dict[str, Path], models: Sequence[type[Model]]) -
 
 
 def _write(
-    folder: Path, model: Model, data: Dataset, metrics: dict, light: bool, fold: FoldIn | None, extra: Callable | None
+    folder: Path, model: Model, data: Dataset, metrics: dict, light: bool, fold: FoldIn | None, extra: Callable | None,
+    weights: Path | None,
 ) -> None:  # fmt: skip
     train, kinds, light_spec = data.train, {}, None
-    save_tensors(folder / "model.safetensors", model.state_dict())
+    if weights is None:
+        save_tensors(folder / "model.safetensors", model.state_dict())
+    else:
+        os.replace(weights, folder / "model.safetensors")
     sides = zip(("users", "items"), model.features, strict=False)
     features = {name: side for name, side in sides if side is not None}
     if features:

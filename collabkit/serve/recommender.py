@@ -136,7 +136,8 @@ class Recommender:
 
     @reads
     def save(
-        self, folder: str | Path, *, metrics: dict | None = None, light: bool = True, onnx: bool = False
+        self, folder: str | Path, *, metrics: dict | None = None, light: bool = True, onnx: bool = False,
+        weights: Path | None = None,
     ) -> Path:  # fmt: skip
         """Write the artefact, including the measured index if there is one; see `serve.save_artefact`.
 
@@ -144,6 +145,7 @@ class Recommender:
             folder, metrics: the folder, and metrics to store with the artefact.
             light: also write the files that `serve.light.Light` needs, and the prior of the fold-in, which is fitted
                 now if it has not been needed before.
+            weights: as in `serve.save_artefact`.
             onnx: also write the model's network for ONNX Runtime, if `Light` needs one.
 
         Raises:
@@ -156,7 +158,8 @@ class Recommender:
             about = exports.export_onnx(self.model, self.data, new) if onnx else None
             return {"onnx": about} if about else {}
 
-        return save_artefact(folder, self.model, self.data, metrics=metrics, light=light, fold=fold, extra=extra)
+        options = {"metrics": metrics, "light": light, "fold": fold, "extra": extra, "weights": weights}
+        return save_artefact(folder, self.model, self.data, **options)
 
     def _write_index(self, folder: Path) -> None:
         """Write the index that was measured, if it is of the vectors that the items have now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from collabkit.data.vocab import Vocab
 from collabkit.datasets.parquet import stream_column
 from collabkit.serve.files import beside
 
-__all__ = ["BLOCK", "check_folder", "list_blocks", "user_blocks", "write_lists"]
+__all__ = ["BLOCK", "check_folder", "list_blocks", "new_folder", "user_blocks", "write_lists"]
 
 BLOCK = 50_000  # users whose lists are a table at once
 
@@ -27,8 +28,8 @@ def user_blocks(users, vocab: Vocab, block: int) -> Iterator[pd.Index]:
     """The ids of `users`, at most `block` at once.
 
     Args:
-        users: None for all; ids; a table with the column of the users; the path of a Parquet file or folder with that
-            column, or no other; or a reader, whatever gives such tables or ids one after the other.
+        users: None for all; ids; a table with the column of the users; the path of a file or folder (Parquet, CSV or
+            TSV) with that column, or no other; or a reader, whatever gives such tables or ids one after the other.
 
     Raises:
         FileNotFoundError, KeyError, ValueError: there is no such file or column, or a file is damaged.
@@ -36,7 +37,7 @@ def user_blocks(users, vocab: Vocab, block: int) -> Iterator[pd.Index]:
     if users is None:
         users = vocab.ids
     elif isinstance(users, (str, Path)):
-        users = stream_column(users, vocab.name, block)
+        users = stream_column(users, vocab.name, block, _arrow_type(vocab))
     users = to_pandas(users)
     if isinstance(users, (pd.DataFrame, pd.Series, pd.Index, np.ndarray, list, tuple)):
         users = [users]
@@ -45,6 +46,14 @@ def user_blocks(users, vocab: Vocab, block: int) -> Iterator[pd.Index]:
     for part in users:
         ids = _ids(part, vocab)
         yield from (ids[at : at + block] for at in range(0, len(ids), block))
+
+
+def _arrow_type(vocab: Vocab) -> pa.DataType | None:
+    """What ids are in a file that does not say it: `007` is a text where the ids are texts, and a number where not."""
+    dtype = vocab.ids.dtype
+    if pd.api.types.is_integer_dtype(dtype):
+        return pa.int64()
+    return pa.string() if isinstance(dtype, pd.StringDtype) or (len(vocab) > 1 and isinstance(vocab[1], str)) else None
 
 
 def _ids(part, vocab: Vocab) -> pd.Index:
@@ -106,17 +115,28 @@ def write_lists(folder: str | Path, tables: Iterable[pd.DataFrame]) -> Path:
         FileExistsError: there is something at `folder` already.
         OSError: the disk is full, or cannot be written to; nothing is left behind.
     """
+    with new_folder(folder) as new:
+        new.mkdir()
+        for j, table in enumerate(tables):
+            pq.write_table(pa.Table.from_pandas(table, preserve_index=False), new / f"part-{j:05d}.parquet")
+    return Path(folder).expanduser().resolve()
+
+
+@contextmanager
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """A path to make a folder at, which stands at `folder` once the context has ended without an error.
+
+    Raises:
+        FileExistsError: there is something at `folder` already.
+    """
     folder = Path(folder).expanduser().resolve()
     check_folder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with beside(folder) as new:
-        new.mkdir()
-        for j, table in enumerate(tables):
-            pq.write_table(pa.Table.from_pandas(table, preserve_index=False), new / f"part-{j:05d}.parquet")
+        yield new
         if folder.is_dir():
             folder.rmdir()  # an empty one
         os.replace(new, folder)
-    return folder
 
 
 def check_folder(folder: str | Path) -> None:

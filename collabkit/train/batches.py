@@ -11,7 +11,6 @@ from torch import Tensor
 from collabkit.data.checks import whole
 from collabkit.data.interactions import Interactions
 from collabkit.data.query import Query
-from collabkit.data.runs import Runs
 from collabkit.train.sampling import AllItems, InBatchNegatives
 
 __all__ = ["Batch", "Rated", "Ranked", "ByUser", "Windows", "Pointwise", "on_device"]
@@ -39,15 +38,15 @@ def on_device(batch, device) -> tuple:
 class _Rows:
     """Rows of interactions on a device, and the queries that they make.
 
-    `known` are the items that each user had before these rows; None where the rows themselves tell, in their order.
-    A query looks back on at most `length` of them.
+    `before` are the interactions that users had before these rows; None where the rows themselves tell, in their order.
+    A query looks back on at most `length` of a user's.
     """
 
     needs: tuple[str, ...] = ("users",)
     shares_negatives = False  # among the rows of a batch
 
-    def __init__(self, data: Interactions, known: Runs | None = None, length: int = HISTORY):
-        self.data, self.known, self.length = data, known, length
+    def __init__(self, data: Interactions, before: Interactions | None = None, length: int = HISTORY):
+        self.data, self.before, self.length = data, before, length
         self.to(None)
 
     def __len__(self) -> int:
@@ -73,8 +72,8 @@ class _Rows:
         """The same with queries that have the parts `needs`, or `ValueError` where these batches cannot."""
         new = copy(self)
         new.needs = tuple(needs)
-        if "history" in needs and self.known is None:
-            self.data.histories  # noqa: B018  # made here, not in the first batch
+        if "history" in needs:
+            (self.data if self.before is None else self.before).histories  # noqa: B018  # made here, not in the first batch
         return new
 
     def query(self, rows: Tensor) -> Tensor | Query:
@@ -83,8 +82,8 @@ class _Rows:
         if self.needs == ("users",):
             return users
         rows, users, history = rows.cpu(), users.cpu(), None
-        if "history" in self.needs and self.known is not None:
-            history = self.known.of(users).last(self.length)
+        if "history" in self.needs and self.before is not None:
+            history = self.before.histories.of(users).last(self.length)
         elif "history" in self.needs:
             mine = self.data.histories  # of rows in the order of users and times: a row's place is its own number
             history = mine.spans(torch.maximum(mine.start[users], rows - self.length), rows)
@@ -107,7 +106,7 @@ class Rated(_Rows):
     n_plain = property(lambda self: self.n_inp + (self.rating is not None), doc="Tensors in a batch without weights.")
 
     def asking(self, needs: Sequence[str]) -> "Rated":
-        if "history" in needs and self.known is None:
+        if "history" in needs and self.before is None:
             raise ValueError("a model that looks at histories learns from events: make dls with feedback='implicit'")
         return super().asking(needs)
 
@@ -155,7 +154,7 @@ class Ranked(_Rows):
         data: the events, in the order of their users.
         sampler: one of `collabkit.train.sampling`.
         n_neg: negatives for each positive, drawn with replacement.
-        known, length: as of `_Rows`.
+        before, length: as of `_Rows`.
 
     Raises:
         ValueError: `n_neg` < 1.
@@ -163,9 +162,11 @@ class Ranked(_Rows):
 
     n_inp, n_plain = 3, 4
 
-    def __init__(self, data: Interactions, sampler, n_neg: int = 4, known: Runs | None = None, length: int = HISTORY):
+    def __init__(
+        self, data: Interactions, sampler, n_neg: int = 4, before: Interactions | None = None, length: int = HISTORY
+    ):
         self._draw(sampler, n_neg)
-        super().__init__(data, known, length)
+        super().__init__(data, before, length)
 
     def _draw(self, sampler, n_neg: int) -> None:
         self.sampler, self.n_negatives, self.shares_negatives = sampler, whole("n_neg", n_neg), sampler.shared

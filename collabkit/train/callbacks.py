@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from fastai.callback.core import Callback, CancelTrainException
 from fastai.callback.fp16 import AMPMode, MixedPrecision
+from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import ParamScheduler
 from fastai.learner import AvgSmoothLoss, Recorder
 from tqdm import tqdm
@@ -16,11 +17,12 @@ from collabkit.coldstart.default_rows import fill_cold_items, settle_default_row
 from collabkit.data.notices import near_match, say
 from collabkit.evaluate.names import ERRORS, same_name
 from collabkit.models.base import as_model
+from collabkit.models.sharded import refuse_shards
 from collabkit.train.als import ALSSolver
 
 __all__ = [
-    "LeanRecorder", "LeanScheduler", "ColdRows", "AlternatingLeastSquares", "DeviceMixedPrecision", "ConsoleProgress",
-    "IdDropoutSchedule", "cosine", "piecewise",
+    "LeanRecorder", "LeanProgress", "LeanScheduler", "ColdRows", "AlternatingLeastSquares", "DeviceMixedPrecision",
+    "ConsoleProgress", "IdDropoutSchedule", "cosine", "piecewise",
 ]  # fmt: skip
 
 ALL_TRAINED = "all rows are trained on. Choose with a validation part, then learn.refit_all()"
@@ -76,6 +78,26 @@ class LeanRecorder(Recorder):
         new = next((i for i, loss in enumerate(self.losses) if not loss.is_cpu), len(self.losses))
         if new < len(self.losses):
             self.losses[new:] = torch.stack(list(self.losses[new:])).cpu().unbind()
+
+
+class LeanProgress(ProgressCallback):
+    """fastai's bar; the loss beside it is read some times a second, as a GPU has to be waited for to tell it."""
+
+    name, every = "progress", 0.2  # seconds
+
+    def before_train(self):
+        """Launch the bar."""
+        self.shown = -math.inf
+        super().before_train()
+
+    def after_batch(self):
+        """Move the bar on."""
+        now = time.perf_counter()
+        if self.learn.training and now - self.shown < self.every:
+            self.pbar.update(self.iter + 1)
+        else:
+            self.shown = now
+            super().after_batch()
 
 
 def _monitors(cb, names: list[str]) -> bool:
@@ -247,6 +269,7 @@ class AlternatingLeastSquares(Callback):
         if as_model(learn.model) is None:
             name = type(learn.model).__name__
             raise TypeError(f"alternating least squares needs one of collabkit's models, got {name}")
+        refuse_shards(learn.model, "alternating least squares")
         learn.model.factor_tables  # noqa: B018  # a model that has none raises here
         if learn.dls.data.train.rating is not None:
             raise ValueError("alternating least squares is for implicit feedback; these are ratings")

@@ -10,11 +10,12 @@ from fastcore.foundation import L
 from torch import Tensor
 
 from collabkit.data.notices import say
-from collabkit.data.processes import processes
+from collabkit.data.processes import Processes, processes
 from collabkit.models.base import as_model
+from collabkit.models.sharded import is_sharded, shards_of
 from collabkit.serve.files import DamagedFileError, read_tensors, write_tensors
 
-__all__ = ["Checkpoint", "load_checkpoint", "pack", "plan_of", "save_checkpoint", "unpack"]
+__all__ = ["Checkpoint", "load_checkpoint", "pack", "part_of", "plan_of", "save_checkpoint", "unpack"]
 
 KEPT = 2  # checkpoints: the newest, and the one before should that be damaged
 
@@ -28,12 +29,13 @@ class Checkpoint(Callback):
 
     Args:
         folder: of the checkpoints, `epoch_00003.safetensors` after three epochs; relative to the learner's path. The
-            last two are kept.
+            last two are kept. Of tables in shards each process keeps its own, `epoch_00003.part1of2.safetensors`.
         resume: go on from the newest one in it, or begin where there is none.
 
     Raises:
         FileExistsError: in `fit`, the folder has checkpoints and `resume` is False.
-        ValueError: in `fit`, the checkpoints are of another training: data, model, schedule or number of epochs.
+        ValueError: in `fit`, the checkpoints are of another training: data, model, schedule or number of epochs; or,
+            of tables in shards, of another number of processes.
     """
 
     order = 2000  # after all others, whose figures it keeps
@@ -48,16 +50,26 @@ class Checkpoint(Callback):
         self.where = Path(self.learn.path) / self.folder
         self.plan = plan_of(self.learn)
         files = sorted(self.where.glob("epoch_*.safetensors"), reverse=True)
+        part = part_of(self.learn.model)
         if files and not self.resume:
             raise FileExistsError(
                 f"{self.where} holds checkpoints of a training; pass resume=True to go on from the newest, or name "
                 "another folder"
             )
-        for file in files:
+        mine = [file for file in files if file.name.endswith(f"{part}.safetensors")]
+        team = processes() if part else Processes()  # those with parts of their own must take the same epoch
+        if files and not any(team.objects(bool(mine), "which checkpoints there are")):
+            raise ValueError(f"the checkpoints in {self.where} are not of {team.size} processes: go on with as many as "
+                             f"wrote them ({files[0].name}), or name another folder")  # fmt: skip
+        for file in team.objects([file.name for file in mine], "which checkpoints there are")[0]:
+            file = self.where / file.replace(part_of(self.learn.model, 0), part)
             try:
-                tensors, content = read_tensors(file)
-            except DamagedFileError as error:
-                say(f"{error}; the checkpoint before it is taken, or the training begins anew")
+                (tensors, content), damage = read_tensors(file), None
+            except (DamagedFileError, FileNotFoundError) as error:
+                damage = error
+            damage = next(filter(None, team.objects(damage and str(damage), "whether a checkpoint is whole")), None)
+            if damage is not None:
+                say(f"{damage}; the checkpoint before it is taken, or the training begins anew")
                 continue
             odd = [name for name, value in self.plan.items() if content["plan"].get(name) != value]
             if odd:
@@ -82,14 +94,15 @@ class Checkpoint(Callback):
         }
         if getattr(self.learn, "scaler", None) is not None:
             state["scaler"] = self.learn.scaler.state_dict()
-        processes().once(lambda: self._write(state), "a checkpoint")
+        team = processes()
+        (team.each if is_sharded(self.learn.model) else team.once)(lambda: self._write(state), "a checkpoint")
 
     def _write(self, state: dict) -> None:
         tensors: dict[str, Tensor] = {}
         packed = pack(state, tensors)
-        name = f"epoch_{state['epoch']:05d}.safetensors"
-        write_tensors(self.where / name, tensors, {"plan": self.plan, "state": packed})
-        for old in sorted(self.where.glob("epoch_*.safetensors"))[:-KEPT]:
+        ending = f"{part_of(self.learn.model)}.safetensors"
+        write_tensors(self.where / f"epoch_{state['epoch']:05d}{ending}", tensors, {"plan": self.plan, "state": packed})
+        for old in sorted(self.where.glob(f"epoch_*{ending}"))[:-KEPT]:
             old.unlink()
 
     def _restore(self, tensors: dict[str, Tensor], state: dict) -> None:
@@ -131,6 +144,12 @@ def plan_of(learn) -> dict:
         if getattr(cb, "plan", None):
             plan[cb.name] = str(cb.plan)
     return plan
+
+
+def part_of(model, rank: int | None = None) -> str:
+    """What the names of files are followed by where each process keeps its own, of this one or of number `rank`."""
+    shards = shards_of(model)
+    return f".part{(shards[0].rank if rank is None else rank) + 1}of{shards[0].size}" if shards else ""
 
 
 def _records(recorder) -> dict:

@@ -22,7 +22,7 @@ N_FACTORS = _Usual(50)  # fastai's default; models with one of their own keep th
 
 __all__ = [
     "N_FACTORS", "usual_range", "rating_model", "other_model", "is_plain", "choose_loss", "choose_start",
-    "check_ratings",
+    "check_ratings", "check_shards",
 ]  # fmt: skip
 
 
@@ -52,6 +52,24 @@ def choose_start(dls, model, start: str | None, named: bool) -> str:
         raise ValueError("start='als' is for CollFilter on implicit feedback, without side features and history=; got "
                          f"{type(model).__name__}")  # fmt: skip
     return start or ("als" if is_plain(dls, model) and not named else "random")
+
+
+def check_shards(dls, model, start: str | None, opt_func) -> None:
+    """Raise `TypeError` or `ValueError` unless tables in shards are for what `collab_learner` is asked for."""
+    if isinstance(model, nn.Module):
+        raise TypeError(f"sharded=True makes a new model, in parts; got the {type(model).__name__} that is made "
+                        "already: give model= its class")  # fmt: skip
+    needs = ("users",) if model is None else tuple(getattr(model, "needs", ()))
+    if isinstance(dls.train.batches, Windows) or needs != ("users",):
+        what = "a model of histories" if model is None else getattr(model, "__name__", repr(model))
+        raise TypeError(f"sharded=True is for models of two tables, whose scores need nothing but ids; got {what}")
+    if any(dls_features(dls) or ()):
+        raise TypeError("sharded=True is for models without side features or context; make the dataloaders without")
+    if start == "als":
+        raise ValueError("start='als' needs all rows in one process: leave it out, or sharded=")
+    if opt_func is not None:
+        raise ValueError("sharded=True trains by the default optimiser, which takes gradients of single rows: leave "
+                         "opt_func= out")  # fmt: skip
 
 
 def choose_loss(dls, loss_func, model=None):

@@ -398,8 +398,8 @@ class CollabDataLoaders(DataLoaders):
         data = self.data.train
         time = data.columns.time if "time" in self._needs else None
         columns = replace(data.columns, time=time, rating=data.columns.rating if with_labels else None)
-        known = self.data.histories if "history" in self._needs else None
-        rows = Rated(data.encode(test_items, columns), known).asking(self._needs)
+        before = self.data.trained if "history" in self._needs else None
+        rows = Rated(data.encode(test_items, columns), before).asking(self._needs)
         return Loader(rows, bs=self.valid.bs if bs is None else bs, seed=self.seed, device=self.device)
 
 
@@ -416,7 +416,7 @@ def _batches(data: Dataset, feedback: Implicit | None) -> tuple[Rated | Ranked, 
     if feedback.history is not None:
         sampler = make_sampler(feedback.negatives, train, IN_ORDER)
         windows = Windows(train, sampler, feedback.n_neg, feedback.history)
-        events = Ranked(valid, sampler, feedback.n_neg, data.histories, feedback.history)
+        events = Ranked(valid, sampler, feedback.n_neg, data.trained, feedback.history)
         return windows.asking(("history",)), events.asking(("history",))
     first, n_neg = _sampler(train, data, feedback), feedback.n_neg
     with warnings.catch_warnings():
@@ -427,7 +427,7 @@ def _batches(data: Dataset, feedback: Implicit | None) -> tuple[Rated | Ranked, 
             second = _sampler(train, data, feedback)
     if feedback.by_user:
         return ByUser(train, first, n_neg), ByUser(valid, second, n_neg)
-    before = data.histories if len(valid) else None  # what they had met
+    before = data.trained if len(valid) else None  # what they had met
     return Ranked(train, first, n_neg), Ranked(valid, second, n_neg, before)
 
 

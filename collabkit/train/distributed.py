@@ -13,8 +13,9 @@ from contextlib import ExitStack, contextmanager, redirect_stdout
 import pandas as pd
 import torch
 from fastai.callback.core import Callback
+from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.callback.progress import CSVLogger
-from fastai.callback.training import GradientAccumulation
+from fastai.callback.training import GradientAccumulation, GradientClip
 from fastcore.foundation import L
 from torch import Tensor
 
@@ -23,7 +24,8 @@ from collabkit.data.notices import noting, say
 from collabkit.data.processes import Processes, digest, joined, launched, own_device, processes
 from collabkit.data.runs import Runs
 from collabkit.data.vocab import Vocab
-from collabkit.models.base import as_model
+from collabkit.models.base import as_model, probe
+from collabkit.models.sharded import common_tensors, is_sharded, shards_of
 from collabkit.train.checkpoint import plan_of
 from collabkit.train.shares import Share, as_one
 
@@ -52,10 +54,15 @@ class Together(Callback):
         if any(isinstance(cb, GradientAccumulation) for cb in learn.cbs):
             raise ValueError("GradientAccumulation counts the rows of one process: in several leave it out, and give "
                              "the dataloaders the size of the batch that they share")  # fmt: skip
+        if is_sharded(learn.model):
+            for cb in (cb for cb in learn.cbs if _looks_at_all_gradients(cb)):
+                raise ValueError(f"{type(cb).__name__} looks at the gradients of all rows at once, and these rows are "
+                                 "dealt to several processes: leave it out (learn.to_bf16() takes none)")  # fmt: skip
         if learn.recorder.train_metrics:
             raise ValueError("train_metrics=True would show the metrics of one process's rows: leave it out")
         plan = plan_of(learn)
-        plan |= {"loader's epoch": getattr(learn.dls.train, "epoch", None), "weights": digest(_tensors(learn.model))}
+        plan["loader's epoch"] = getattr(learn.dls.train, "epoch", None)
+        plan["weights"] = digest(common_tensors(learn.model))
         self.team.same({name: _plain(value) for name, value in plan.items()}, "training")
         for cb in learn.cbs if not self.team.first else ():
             cb.run = cb.run and not isinstance(cb, CSVLogger)
@@ -75,7 +82,9 @@ class Together(Callback):
 
     def before_step(self):
         """Add up gradients and losses."""
-        parameters = [p for group in self.learn.opt.param_lists for p in group if p.requires_grad]
+        own = {id(table.weight) for tables in shards_of(self.learn.model) for table in tables}  # here they are whole
+        groups = self.learn.opt.param_lists
+        parameters = [p for group in groups for p in group if p.requires_grad and id(p) not in own]
         self.learn.loss = add_up(parameters, self.learn.loss, self.team, self.share.empty)
 
     def after_epoch(self):
@@ -126,7 +135,7 @@ def joint_fit(learn) -> Iterator[list[Callback]]:
             stack.enter_context(_silent(learn))
             stack.enter_context(redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
         yield [Together(team)]
-    team.from_first(_tensors(learn.model), "the trained weights")
+    team.from_first(common_tensors(learn.model), "the trained weights")
 
 
 @contextmanager
@@ -138,6 +147,8 @@ def working_together(learn, timeout: float) -> Iterator:
     with joined(timeout) as team:
         _move(learn)
         team.same(_facts(learn), "learner")
+        if is_sharded(learn.model):
+            probe(learn.model, learn.dls.data)
         with ExitStack() as stack:
             if not team.first:  # what there is to say the first one says
                 stack.enter_context(_silent(learn))
@@ -189,7 +200,7 @@ def _facts(learn) -> dict[str, str]:
             facts[side] = f"{len(getattr(data, side)):,} ({digest([_ids(getattr(data, side))])})"
             if features is not None:
                 facts[f"features of {side}"] = digest([features.given, *_values(features.rows)])
-    facts["weights"] = digest(_tensors(learn.model))
+    facts["weights"] = digest(common_tensors(learn.model))
     return {name: _plain(value) for name, value in facts.items()}
 
 
@@ -207,7 +218,5 @@ def _ids(vocab: Vocab) -> Tensor:
     return torch.from_numpy(pd.util.hash_array(vocab.ids.astype(str).to_numpy(object), categorize=False).view("int64"))
 
 
-def _tensors(model) -> list[Tensor]:
-    """A model's parameters and buffers, each once."""
-    found = {id(tensor): tensor.detach() for tensor in (*model.parameters(), *model.buffers())}
-    return list(found.values())
+def _looks_at_all_gradients(cb: Callback) -> bool:
+    return isinstance(cb, GradientClip) or (isinstance(cb, MixedPrecision) and cb.amp_mode != AMPMode.BF16)

@@ -18,12 +18,22 @@ from collabkit.data.notices import say
 from collabkit.data.prepare import say_unstorable
 from collabkit.data.processes import processes
 from collabkit.models.base import Model, as_model, check_y_range, probe
+from collabkit.models.sharded import ShardedTables, in_shards, is_sharded
 from collabkit.serve import Recommender
 from collabkit.serve.artefact import load_all
+from collabkit.serve.shards import save_shards
 from collabkit.serve.streamed import BLOCK
 from collabkit.train.als_defaults import pick_als
 from collabkit.train.callbacks import AlternatingLeastSquares
-from collabkit.train.choose import N_FACTORS, check_ratings, choose_loss, choose_start, other_model, rating_model
+from collabkit.train.choose import (
+    N_FACTORS,
+    check_ratings,
+    check_shards,
+    choose_loss,
+    choose_start,
+    other_model,
+    rating_model,
+)
 from collabkit.train.dataloaders import CollabDataLoaders
 from collabkit.train.delegates import delegates
 from collabkit.train.loop import LeanLearner
@@ -328,8 +338,11 @@ class CollabLearner(LeanLearner):
     def export(self, folder: str | Path = "export") -> Path:
         """Write the artefact (no pickle) that `load_learner` and `Recommender.load` read; see `serve.save_artefact`.
 
-        A relative `folder` is relative to `self.path`.
+        A relative `folder` is relative to `self.path`. For sharded tables every process writes its rows into the same
+        file of weights, so all must have access to the folder; the files for `serve.Light` are not written.
         """
+        if is_sharded(self.model):
+            return save_shards(Path(self.path) / folder, self.recommender, metrics=self._metrics_of_fit)
         save = partial(self.recommender.save, Path(self.path) / folder, metrics=self._metrics_of_fit)
         return processes().once(save, "the artefact")
 
@@ -338,7 +351,7 @@ def collab_learner(
     dls: CollabDataLoaders, n_factors: int = N_FACTORS, use_nn: bool = False, emb_szs=None, layers=None,
     config: Mapping | None = None, y_range: tuple[float, float] | None = None, loss_func=None, *, model=None,
     seed: int | None = None, wd_on: str = "factors", start: str | None = None, sparse: bool | str | None = None,
-    **kwargs,
+    sharded: bool = False, **kwargs,
 ) -> CollabLearner:  # fmt: skip
     """Create a learner for ratings or for implicit feedback, with fastai's signature and defaults.
 
@@ -373,13 +386,20 @@ def collab_learner(
             batch: True, False, or `'auto'` (tables of at least 300,000 rows), the default for a new model without
             `opt_func`. With sparse gradients, (decoupled) weight decay is applied to a row only when it is in a batch,
             and momentum does not move the other rows; see `optim.LazyAdamW`.
+        sharded: distribute the rows of users and items over the processes of a launcher; each holds a part of the
+            tables and of the optimiser's moments. It needs TorchRec (requirements-torchrec.txt), and supports models of
+            two tables (`CollFilter`, `NCF`, `NeuMF`, `TwoTower`, ...) without side features. All processes then call
+            every method that uses the model, within `learn.distrib_ctx()`; `learn.export` writes an artefact that one
+            process can load. A single process trains the same model. See
+            docs/decisions/0031-tables-larger-than-a-machine.md.
         **kwargs: options of the model (`ps`, `embed_p`, `init_std`, `similarity`, ...), and fastai's
             `Learner` arguments (`metrics`, `cbs`, `lr`, `wd`, `opt_func`, `path`, ...).
 
     Raises:
         ValueError: ratings are outside `y_range`; sizes do not fit the data; options belong to another model or
             kind of feedback.
-        TypeError: an unknown argument.
+        TypeError: an unknown argument; `sharded` with a model that does not support it.
+        ImportError: `sharded`, and TorchRec is not installed.
     """
     options = {name: value for name, value in locals().items() if name not in ("dls", "kwargs")}
     options |= {name: value for name, value in kwargs.items() if name not in ("metrics", "cbs")}
@@ -387,25 +407,32 @@ def collab_learner(
     y_range = check_y_range(y_range)
     implicit = getattr(dls, "feedback", "explicit") == "implicit"
     is_new, named = not isinstance(model, torch.nn.Module), loss_func is not None or "init_std" in kwargs
-    with torch.random.fork_rng(devices=[]):
+    if not isinstance(sharded, bool):
+        raise ValueError(f"sharded must be True or False, got {sharded!r}")
+    if sharded:
+        check_shards(dls, model, start, kwargs.get("opt_func"))
+    with in_shards(sharded), torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
         given = {"emb_szs": emb_szs, "layers": layers, "config": config, "y_range": y_range}
         if model is None and not implicit:
             model = rating_model(dls, n_factors, use_nn, **given, options=kwargs)
         else:
             model = other_model(dls, model, n_factors, use_nn, **given, options=kwargs)
+    if sharded and not all(isinstance(side.tables, ShardedTables) for side in model.sides):
+        raise TypeError(f"sharded=True is for models whose two sides are tables, got {type(model).__name__}")
     if as_model(model) is not None and (is_new or sparse is not None):
-        usual = "auto" if kwargs.get("opt_func") is None else False  # others may not take such gradients
+        usual = sharded or ("auto" if kwargs.get("opt_func") is None else False)  # others may not take such gradients
         model.set_sparse(usual if sparse is None else sparse)
     elif sparse is not None:
         raise ValueError(f"sparse= is for collabkit's models, got {type(model).__name__}")
-    start = choose_start(dls, model, start, named or not is_new)
+    start = choose_start(dls, model, start, named or not is_new or sharded)
     loss_func = choose_loss(dls, loss_func, model)
     if as_model(model) is not None:
         check_ratings(dls, model.y_range)
         model.name_rows(*dls.classes.values())
         say_unstorable(dls.data)
-        probe(model, dls.data)
+        if not is_sharded(model):  # else when the processes have met
+            probe(model, dls.data)
         if is_new and getattr(loss_func, "of_differences", False):
             model.drop_user_bias(reset=True)
     learn = CollabLearner(dls, model, loss_func, seed=seed, wd_on=wd_on, **kwargs)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from fastai.callback.core import CancelBatchException, CancelEpochException, CancelFitException, event
 from fastai.callback.fp16 import AMPMode
+from fastai.callback.progress import ProgressCallback
 from fastai.learner import CastToTensor, Learner, Recorder
 from fastai.losses import BaseLoss
 from fastai.torch_core import defaults, rank_distrib
@@ -24,9 +25,18 @@ from collabkit.data.processes import processes
 from collabkit.losses import FlatLoss, RankingLoss
 from collabkit.models.base import as_model
 from collabkit.models.scorers import all_finite
+from collabkit.models.sharded import is_sharded
 from collabkit.train.batches import on_device
-from collabkit.train.callbacks import ColdRows, DeviceMixedPrecision, LeanRecorder, LeanScheduler, cosine, piecewise
-from collabkit.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from collabkit.train.callbacks import (
+    ColdRows,
+    DeviceMixedPrecision,
+    LeanProgress,
+    LeanRecorder,
+    LeanScheduler,
+    cosine,
+    piecewise,
+)
+from collabkit.train.checkpoint import Checkpoint, load_checkpoint, part_of, save_checkpoint
 from collabkit.train.dataloaders import CollabDataLoaders
 from collabkit.train.distributed import joint_fit, working_together
 from collabkit.train.fit_metrics import RatingError, as_metric
@@ -73,8 +83,8 @@ class LeanLearner(Learner):
         if not isinstance(loss_func, (BaseLoss, FlatLoss, RankingLoss)):
             loss_func = FlatLoss(loss_func)
         if kwargs.pop("default_cbs", True):
-            lean = [LeanRecorder if cb is Recorder else cb for cb in defaults.callbacks if cb is not CastToTensor]
-            cbs = [*lean, ColdRows, *L(cbs)]
+            lean = {Recorder: LeanRecorder, ProgressCallback: LeanProgress}
+            cbs = [*(lean.get(cb, cb) for cb in defaults.callbacks if cb is not CastToTensor), ColdRows, *L(cbs)]
         self._listeners: dict[str, list] = {}
         seed = check_seed(seed)
         self.seed, self._loader_epoch = seed, 0
@@ -158,8 +168,9 @@ class LeanLearner(Learner):
             try:
                 super().fit(n_epoch, lr, wd, [*L(cbs), *more], reset_opt, start_epoch)
             except BaseException:  # an interrupted fit leaves a model that can be used too
-                with suppress(Exception):  # what went wrong first is what is to be seen
-                    settle_default_rows(self.model, self.dls)
+                if not is_sharded(self.model):  # else it would wait for others, who do not know of it yet
+                    with suppress(Exception):  # what went wrong first is what is to be seen
+                        settle_default_rows(self.model, self.dls)
                 raise
             settle_default_rows(self.model, self.dls)
 
@@ -234,10 +245,15 @@ class LeanLearner(Learner):
         for epoch in range(self.first_epoch, self.n_epoch):
             self.epoch = epoch
             self._with_events(self._do_epoch, "epoch", CancelEpochException)
-            if not hasattr(self, "lr_finder") and not all_finite(self.model.parameters()):
+            if not hasattr(self, "lr_finder") and not self._finite():
                 say(f"training diverged in epoch {epoch}: weights are NaN or infinite, and the model cannot be "
                     "used. Train a new one with a lower learning rate or less weight decay")  # fmt: skip
                 raise CancelFitException
+
+    def _finite(self) -> bool:
+        """Whether all weights are finite, of all processes where each has rows of its own."""
+        here = all_finite(self.model.parameters())
+        return all(processes().objects(here, "whether weights are finite")) if is_sharded(self.model) else here
 
     @recorded
     def fit_one_cycle(
@@ -338,7 +354,8 @@ class LeanLearner(Learner):
         path = self._checkpoint(file, ".safetensors")
         if not (processes().alone and rank_distrib()):
             write = partial(save_checkpoint, path, self.model, self.opt if with_opt else None)
-            processes().once(write, f"the file {path.name}")
+            team = processes()
+            (team.each if is_sharded(self.model) else team.once)(write, f"the file {path.name}")
         return path
 
     def load(self, file, device=None, with_opt: bool = True, strict: bool = True, **kwargs):
@@ -383,7 +400,7 @@ class LeanLearner(Learner):
         """Where a checkpoint of the name `file` lies."""
         name = Path(file)
         name = name.with_suffix("") if name.suffix in (".safetensors", ".pth") else name
-        return Path(self.path) / self.model_dir / name.with_name(name.name + ending)
+        return Path(self.path) / self.model_dir / name.with_name(name.name + part_of(self.model) + ending)
 
     def get_preds(self, ds_idx=1, dl=None, *args, **kwargs) -> Any:
         """fastai's `get_preds`, which also works for a single row (fastai squeezes its predictions and then fails)."""

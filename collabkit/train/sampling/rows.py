@@ -12,6 +12,8 @@ from collabkit.train.sampling.weights import item_weights
 
 __all__ = ["KnownNegatives", "PopularityNegatives", "UniformNegatives"]
 
+PART = 2**20  # events at once, where an array is made of all of them
+
 
 class PopularityNegatives:
     """Items that the user has not seen, with probability proportional to `n_events ** alpha`; exact, without rejection.
@@ -51,15 +53,9 @@ class PopularityNegatives:
         end = self.weight.cumsum(0)
         self.total = int(end[-1])
         self.start, self.end, self._flat = train.pairs.start, end, bool((self.weight <= 1).all())
+        before = None if self._flat else _before(self.weight, train.pairs.values)
         self._seen = train.pairs if train.pairs.mapped else None  # of a file no array as long is made, but `taken`
-        if self._seen is None:
-            users, items = train.pairs.rows, train.pairs.values
-            before = _before(self.weight[items])
-            own = before[:-1] - before[self.start[users]]  # weight of the user's seen items before this one
-            self.keys = users * self.total + (end - self.weight)[items] - own
-        else:
-            before = None if self._flat else _before_of_parts(self.weight, train.pairs.values)
-            self.keys = end.new_zeros(0)
+        self.keys = end.new_zeros(0) if self._seen is not None else self._keys(train.pairs, before)
         # taken[position in keys] - taken[start of the user] is what was skipped; all weights being 1, their number
         self.taken = torch.zeros(0, dtype=torch.int64) if before is None else before
         skipped = self.start if before is None else before[self.start]
@@ -76,13 +72,24 @@ class PopularityNegatives:
             say(f"{full:,} users have seen every item: their rows are trained without negatives")
         self.to(device)
 
+    def _keys(self, seen: Runs, before: Tensor | None) -> Tensor:
+        """The keys `(m,)` of all users' seen items; int32 where that holds them, which is quicker to search."""
+        kind = torch.int32 if (self.n_users + 1) * self.total < 2**31 else torch.int64
+        keys, begin = torch.empty(len(seen.values), dtype=kind), self.end - self.weight
+        for at in range(0, len(keys), PART):
+            items = seen.values[at : at + PART]
+            place = torch.arange(at, at + len(items))
+            users = torch.searchsorted(self.start, place, right=True) - 1
+            first = self.start[users]
+            taken = place - first if before is None else before[place] - before[first]
+            keys[at : at + PART] = users * self.total + begin[items] - taken
+        return keys
+
     def to(self, device):
         """Move the tables to `device` (None is the CPU)."""
         self.device = torch.device("cpu" if device is None else device)
         for name in ("keys", "start", "left", "taken", "end", "weight", "drawable"):
             setattr(self, name, getattr(self, name).to(self.device))
-        if (self.n_users + 1) * self.total < 2**31:  # half the memory to search through
-            self.keys = self.keys.int()
         self._log_left = self.left.double().log().float()
         self._log_weight = self.weight.double().log().float()
         return self
@@ -120,18 +127,13 @@ class PopularityNegatives:
         return (self.log_prob(users, items) + math.log(items.shape[1])).masked_fill(items == 0, torch.inf)
 
 
-def _before(weight: Tensor) -> Tensor:
-    """Sums `(m + 1,)` of the `weight` `(m,)` before each place."""
-    return torch.cat([weight.new_zeros(1), weight.cumsum(0)])
-
-
-def _before_of_parts(weight: Tensor, items: Tensor) -> Tensor:
-    """`_before(weight[items])` of mapped `items` `(m,)`, a bounded number of them at once."""
-    found, at = weight.new_zeros(len(items) + 1), 0
-    for part in items.split(2**22):
-        torch.cumsum(weight[part], 0, out=found[at + 1 : at + 1 + len(part)])
+def _before(weight: Tensor, items: Tensor) -> Tensor:
+    """Sums `(m + 1,)` of the weights of `items` `(m,)` before each place, a bounded number of them at once."""
+    found = weight.new_zeros(len(items) + 1)
+    for at in range(0, len(items), PART):
+        part = weight[items[at : at + PART]]
+        torch.cumsum(part, 0, out=found[at + 1 : at + 1 + len(part)])
         found[at + 1 : at + 1 + len(part)] += found[at]
-        at += len(part)
     return found
 
 
@@ -195,8 +197,8 @@ class KnownNegatives:
     def log_counts(self, users: Tensor, items: Tensor) -> Tensor:
         """Log of how often `(b, n)` each of the items is to be expected in its row; inf: no negative."""
         n, lengths = items.shape[1], self.disliked.lengths[users]
-        own = self.sampler.log_counts(users, items).expand(-1, n).clone()  # of n draws
-        some = lengths > 0
-        own[some] += math.log((n - 1) / n) if n > 1 else 0.0
-        own[some, 0] = -lengths[some].double().log().to(own.dtype)
-        return own
+        own = self.sampler.log_counts(users, items).expand(-1, n)  # of n draws
+        some = (lengths > 0)[:, None]
+        others = own[:, 1:] + (math.log((n - 1) / n) if n > 1 else 0.0)
+        first = torch.where(some, -lengths[:, None].clamp(min=1).double().log().to(own.dtype), own[:, :1])
+        return torch.cat([first, torch.where(some, others, own[:, 1:])], dim=1)

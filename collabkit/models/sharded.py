@@ -1,0 +1,210 @@
+"""`ShardedTables`: tables whose rows are dealt to several processes, so that together they hold more than one can.
+
+Each process keeps equally many neighbouring rows of each table, and with them the optimiser's moments. A lookup sends
+ids to whoever has their rows, and gets the rows back; its gradients go the same way. TorchRec deals and exchanges (it
+runs over gloo and NCCL); the rows themselves are torch's parameters, which the learner trains like any others.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from collabkit.data.processes import Processes, ProcessesError, launched, processes
+from collabkit.models.table import Embedding, Tables, filled_later, init_rows, made_as
+
+__all__ = ["ShardedTables", "common_tensors", "in_shards", "is_sharded", "refuse_shards", "shards_of"]
+
+BLOCK = 2**16  # rows that are drawn at once
+
+
+class ShardedTables(Tables):
+    """The rows of a side's tables that fall to this process: of `n` rows dealt to `size`, number `start` to `stop`.
+
+    Every process has tensors of equally many rows, the last ones with some to spare, which nobody asks for. The initial
+    rows are drawn block by block, so that they do not depend on the number of processes. One process alone has all
+    rows, and exchanges nothing.
+
+    `forward`, `read` and `moments` are called by all processes at the same place; each may ask `forward` for others.
+
+    Args:
+        name, n, widths, std, sparse: as of `TableSide`.
+
+    Raises:
+        ImportError: there are several processes, and no TorchRec.
+    """
+
+    def __init__(self, name: str, n: int, widths, *, std: float = 0.01, sparse: bool = False):
+        self.rank, self.size = launched()
+        self.name, self.n, self.block = name, n, -(-n // self.size)
+        self.start = min(n, self.rank * self.block)
+        self.stop = min(n, self.start + self.block)
+        if self.size > 1:
+            _torchrec()
+        seed = int(torch.randint(2**62, ()))
+        rows = [self._initial(width, std, seed + j) for j, width in enumerate(widths)]
+        kind = Embedding if self.size == 1 else _Rows
+        super().__init__(kind(*own.shape, sparse=sparse, _weight=own) for own in rows)
+        self._route: _Route | None = None
+
+    def _initial(self, width: int, std: float, seed: int) -> Tensor:
+        own = torch.empty(self.block, width)
+        if filled_later():
+            return own
+        own[self.stop - self.start :] = 0.0
+        for first in range(self.start - self.start % BLOCK, self.stop, BLOCK):
+            with torch.random.fork_rng(devices=[]):
+                torch.random.default_generator.manual_seed((seed + first // BLOCK * 1_000_003) % 2**63)
+                drawn = init_rows(min(BLOCK, self.n - first), width, std, zero_first=first == 0).detach()
+            low, high = max(first, self.start), min(first + BLOCK, self.stop)
+            own[low - self.start : high - self.start] = drawn[low - first : high - first]
+        return own
+
+    def forward(self, idx: Tensor) -> tuple[Tensor, ...]:
+        """The tables' rows `[(..., d), ...]` at `idx` `(...)`, wherever they are."""
+        if self.size == 1:
+            return super().forward(idx)
+        team = self._team()
+        if self._route is None or self._route.device != idx.device:
+            self._route = _Route(self.n, self.block, idx.device)
+        each, at = idx.reshape(-1).unique(return_inverse=True)
+        with team.reaching(f"the rows of {self.name}s"):
+            rows = self._route(self, each)
+        found = rows[at].view(*idx.shape, rows.shape[1])
+        return found.split([table.embedding_dim for table in self], dim=-1)
+
+    def read(self, idx: Tensor) -> list[Tensor]:
+        if self.size == 1:
+            return super().read(idx)
+        team, idx = self._team(), idx.to(self[0].weight.device)
+        at, mine = self._mine(idx)
+        found = []
+        for table in self:
+            rows = table.weight.new_zeros(len(idx), table.embedding_dim)
+            rows[mine] = table.weight.detach()[at]
+            found.append(team.sum(rows, f"the rows of {self.name}s"))
+        return found
+
+    def write(self, idx: Tensor, rows) -> None:
+        at, mine = self._mine(idx.to(self[0].weight.device))
+        for table, values in zip(self, rows, strict=True):
+            values = values.to(table.weight)
+            table.weight[at] = values[mine] if values.ndim > 1 else values
+
+    def moments(self, idx: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Mean and standard deviation `[((d,), (d,)), ...]` of the rows at `idx` `(m,)`, of which each adds its own."""
+        team = self._team()
+        at, _ = self._mine(idx.to(self[0].weight.device))
+        found = []
+        for table in self:
+            own, n = table.weight.detach()[at].double(), max(1, len(idx))
+            mean = team.sum(own.sum(0), f"the means of {self.name}s") / n
+            var = team.sum((own - mean).square().sum(0), f"the means of {self.name}s") / n
+            found.append((mean.float(), var.sqrt().float()))
+        return found
+
+    def grow(self, n: int) -> None:
+        raise TypeError(f"the {self.name}s of this model are dealt to {self.size} processes, and take no new ids: "
+                        "export it, load the artefact in one process, and add them there")  # fmt: skip
+
+    def own(self, table: nn.Embedding) -> Tensor:
+        """The rows `(stop - start, d)` of one of the tables that this process has, without those to spare."""
+        return table.weight.detach()[: self.stop - self.start]
+
+    def _mine(self, idx: Tensor) -> tuple[Tensor, Tensor]:
+        """Where those of `idx` `(m,)` stand that are here, and which `(m,)` these are."""
+        mine = (idx >= self.start) & (idx < self.stop)
+        return idx[mine] - self.start, mine
+
+    def _team(self) -> Processes:
+        team = processes()
+        if team.size != self.size:
+            raise ProcessesError(f"the rows of {self.name}s are dealt to {self.size} processes, and here is only this "
+                                 "one: call this within learn.distrib_ctx(), and on all of them")  # fmt: skip
+        return team
+
+
+class _Rows(Embedding):
+    """A process's rows of a table, which only their side looks up: it knows which are here."""
+
+    def forward(self, idx: Tensor) -> Tensor:
+        raise TypeError("a model with tables in shards looks rows up by its sides: call side.rows(idx)")
+
+
+class _Route:
+    """TorchRec's way of ids to whoever has their rows, and of the rows back."""
+
+    def __init__(self, n: int, block: int, device: torch.device):
+        torchrec = _torchrec()
+        group = dist.group.WORLD
+        self.size, self.block, self.device, self.keyed = group.size(), block, device, torchrec.KeyedJaggedTensor
+        self.there = torchrec.RwSparseFeaturesDist(group, 1, [n], device=device, is_sequence=True)
+        self.back = torchrec.SequenceEmbeddingsAllToAll(group, [1] * self.size, device)
+        self.divides = torchrec.get_gradient_division
+
+    def __call__(self, tables: ShardedTables, each: Tensor) -> Tensor:
+        """The tables' rows `(m, sum of d)`, side by side, of `each` `(m,)` id, ascending."""
+        sent = torch.bincount(each // self.block, minlength=self.size)
+        asked = self.keyed(["id"], each, lengths=each.new_tensor([len(each)]))
+        here = self.there(asked).wait().wait()  # what the others ask for, as places in this process's rows
+        rows = [F.embedding(here.values(), table.weight, sparse=table.sparse) for table in tables]
+        found = torch.cat(rows, dim=1)
+        if found.requires_grad and self.divides():  # TorchRec takes the mean over processes; the loss is their sum
+            found.register_hook(lambda gradient: gradient * self.size)
+        got = here.lengths().view(-1, here.stride())
+        splits = {"input_splits": sent.tolist(), "output_splits": got.flatten().tolist()}
+        order = self.there.unbucketize_permute_tensor
+        return self.back(found, lengths=got, unbucketize_permute_tensor=order, **splits).wait()
+
+
+def _torchrec():
+    """What is used of TorchRec."""
+    try:
+        from types import SimpleNamespace
+
+        from torchrec.distributed.comm_ops import get_gradient_division
+        from torchrec.distributed.dist_data import SequenceEmbeddingsAllToAll
+        from torchrec.distributed.sharding.rw_sharding import RwSparseFeaturesDist
+        from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+    except ImportError as error:
+        raise ImportError("tables in shards need TorchRec: install what requirements-torchrec.txt names, as it says "
+                          f"there, or leave sharded= out ({error})") from error  # fmt: skip
+    return SimpleNamespace(
+        get_gradient_division=get_gradient_division, SequenceEmbeddingsAllToAll=SequenceEmbeddingsAllToAll,
+        RwSparseFeaturesDist=RwSparseFeaturesDist, KeyedJaggedTensor=KeyedJaggedTensor,
+    )  # fmt: skip
+
+
+@contextmanager
+def in_shards(yes: bool = True) -> Iterator[None]:
+    """Within it new sides have `ShardedTables`, if `yes`."""
+    with made_as(ShardedTables if yes else None):
+        yield
+
+
+def shards_of(model) -> list[ShardedTables]:
+    """A model's tables that are dealt to several processes."""
+    found = [side.tables for side in getattr(model, "sides", ())]
+    return [tables for tables in found if isinstance(tables, ShardedTables) and tables.size > 1]
+
+
+def is_sharded(model) -> bool:
+    """Whether no process has all of a model's rows."""
+    return bool(shards_of(model))
+
+
+def refuse_shards(model, what: str) -> None:
+    """Raise `TypeError` where `what` would need all of a model's rows in one process."""
+    if is_sharded(model):
+        raise TypeError(f"{what} needs all rows in one process, and this model's are dealt to several: export it, and "
+                        "load the artefact in one process")  # fmt: skip
+
+
+def common_tensors(model: nn.Module) -> list[Tensor]:
+    """A model's parameters and buffers, each once, without what each process has rows of its own of."""
+    own = {id(table.weight) for tables in shards_of(model) for table in tables}
+    found = {id(tensor): tensor.detach() for tensor in (*model.parameters(), *model.buffers()) if id(tensor) not in own}
+    return list(found.values())
