@@ -1,11 +1,11 @@
-"""Losses: of ratings (`FlatLoss`), and of the scores of positives and negatives.
+"""Losses for ratings (`FlatLoss`), and for the scores of positives and negatives.
 
-The ranking losses are pure functions of `pos` `(bs,)` and `neg` `(bs, n)`. A negative of -inf adds nothing in
-any of them; means count its place all the same. `RankingLoss` gives them the form that a `Learner` calls.
+The ranking losses are pure functions of `pos` `(bs,)` and `neg` `(bs, n)`. A negative of -inf adds nothing to any of
+them, but is still counted in means. `RankingLoss` adapts them to the interface of a `Learner`.
 
-All take weights of the rows. A weighted loss is `(weight * loss of a row).sum() / number of rows`, not divided by the
-sum of the weights: they have mean 1 over the training rows, so that its expectation over batches is the weighted mean
-of the data. Dividing by each batch's own sum would give rows of light batches more than their weight.
+All accept row weights. A weighted loss is `(weight * loss of a row).sum() / number of rows`. It is not divided by the
+sum of the weights: they have mean 1 over the training rows, so its expectation over batches is the weighted mean of
+the data. Dividing by the sum of each batch would give too much weight to rows in batches with small weights.
 """
 
 import inspect
@@ -35,11 +35,11 @@ class _Plain:
 class FlatLoss(_Plain):
     """A loss on flattened predictions and targets, so that `(bs,)` and `(bs, 1)` never broadcast to `(bs, bs)`.
 
-    Takes the place of fastai's `MSELossFlat` without its tensor subclass, which costs more than the loss itself.
+    Replaces fastai's `MSELossFlat` without its tensor subclass, which costs more time than the loss itself.
 
     Args:
         func: a torch loss with a `reduction` attribute, e.g. `nn.MSELoss()`, or a function of two `(n,)` tensors; it
-            needs a `reduction` argument, as `F.l1_loss` has, only for losses a row and for weights.
+            needs a `reduction` argument, as `F.l1_loss` has, only for losses per row and for weights.
 
     Raises:
         ValueError: predictions, targets and weights differ in number; weights with a function without reduction.
@@ -83,7 +83,7 @@ class FlatLoss(_Plain):
 
     @property
     def reduction(self) -> str:
-        """'mean', 'sum' or 'none' (fastai switches to 'none' for losses a row)."""
+        """'mean', 'sum' or 'none' (fastai switches to 'none' for losses per row)."""
         return getattr(self.func, "reduction", self._reduction)
 
     @reduction.setter
@@ -137,7 +137,7 @@ def bce(pos: Tensor, neg: Tensor, weight: Tensor | None = None) -> Tensor:
 def bpr(pos: Tensor, neg: Tensor, weight: Tensor | None = None) -> Tensor:
     """Bayesian personalised ranking: `-log sigmoid(pos - neg)`, averaged over `(bs, n)` pairs.
 
-    Rendle et al., "BPR: Bayesian personalized ranking from implicit feedback" (2009), section 4.1. Arguments as of
+    Rendle et al., "BPR: Bayesian personalized ranking from implicit feedback" (2009), section 4.1. Arguments as in
     `bce`.
 
     Example:
@@ -151,7 +151,7 @@ def hinge(pos: Tensor, neg: Tensor, margin: float = 1.0, weight: Tensor | None =
     """Triplet hinge: `max(0, margin - pos + neg)`, averaged over `(bs, n)` pairs; zero once `pos` leads by the margin.
 
     Weston et al., "WSABIE" (2011), without its weights; the triplet loss of siamese networks, on scores. Arguments as
-    of `bce`.
+    in `bce`.
 
     Example:
         >>> hinge(torch.tensor([1.]), torch.tensor([[0.5, -3.]]))  # (0.5 + 0) / 2
@@ -161,15 +161,15 @@ def hinge(pos: Tensor, neg: Tensor, margin: float = 1.0, weight: Tensor | None =
 
 
 def sampled_softmax(pos: Tensor, neg: Tensor, log_counts: Tensor | float = 0.0, weight: Tensor | None = None) -> Tensor:
-    """Cross-entropy of the positive among itself and its negatives: `log(e^pos + sum_j e^(neg_j - lc_j)) - pos`.
+    """Cross-entropy of the positive versus its negatives: `log(e^pos + sum_j e^(neg_j - lc_j)) - pos`.
 
-    With `log_counts` lc, the log of how often each item was to be expected among the negatives, the sum estimates that
-    over all items the sampler can draw (Bengio and Senécal 2008; "logQ correction" in Yi et al. 2019). With 0 it is
-    the plain contrastive loss over the sample (InfoNCE), and over all items the full softmax.
+    With `log_counts` lc, the log of the expected count of each item among the negatives, the sum estimates the sum over
+    all items that the sampler can draw (Bengio and Senécal 2008; "logQ correction" in Yi et al. 2019). With 0 it is the
+    plain contrastive loss over the sample (InfoNCE), and over all items the full softmax.
 
     Args:
-        pos, neg, weight: as of `bce`.
-        log_counts: `(bs, n)`, `(bs, 1)` or a number; `inf` takes a negative out.
+        pos, neg, weight: as in `bce`.
+        log_counts: `(bs, n)`, `(bs, 1)` or a number; `inf` excludes a negative.
 
     Example:
         >>> sampled_softmax(torch.zeros(1), torch.zeros(1, 3))  # log 4
@@ -180,7 +180,7 @@ def sampled_softmax(pos: Tensor, neg: Tensor, log_counts: Tensor | float = 0.0, 
 
 
 def softmax(pos: Tensor, neg: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Cross-entropy of the positive among itself and its negatives, uncorrected; see `sampled_softmax`.
+    """Cross-entropy of the positive versus its negatives, uncorrected; see `sampled_softmax`.
 
     With `negatives='all'` it is the full softmax; with uniform negatives the sampled softmax of Wu et al., "On the
     effectiveness of sampled softmax loss for item recommendation" (2022).
@@ -196,27 +196,27 @@ def cosine_contrastive(
     Mao et al., "SimpleX: a simple and strong baseline for collaborative filtering" (2021), equation 1.
 
     Args:
-        pos, neg: as of `bce`, cosines (`TwoTower(similarity='cosine', temperature=1)`).
+        pos, neg: cosines, as in `bce` (`TwoTower(similarity='cosine', temperature=1)`).
         margin: negatives below it do not count.
-        weight: of the negatives, as in the paper.
-        row_weight: `(bs,)`, what `weight` is to the other losses.
+        weight: weight of the negatives, as in the paper.
+        row_weight: `(bs,)`, the `weight` of the other losses.
     """
     return _mean(1 - pos, row_weight) + weight * _mean(F.relu(neg - margin), row_weight)
 
 
 def gbce(pos: Tensor, neg: Tensor, n_items: int, t: float = 0.75, weight: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy that takes back the overconfidence which few negatives give: `pos` to a power beta below 1.
+    """Binary cross-entropy corrected for the overconfidence from few negatives: positives to a power beta below 1.
 
     Petrov and Macdonald, "gSASRec: reducing overconfidence in sequential recommendation trained with negative
     sampling" (2023): `beta = a (t (1 - 1/a) + 1/a)` for the share `a = n / (n_items - 1)` of the items that is drawn.
 
     Args:
-        pos, neg, weight: as of `bce`; a row's loss is the sum over its pairs.
-        n_items: of the catalogue; give it by `partial(gbce, n_items=...)`.
-        t: 0 is `bce`, 1 gives calibrated probabilities.
+        pos, neg, weight: as in `bce`; a row's loss is the sum over its pairs.
+        n_items: size of the catalogue; pass it with `partial(gbce, n_items=...)`.
+        t: 0 gives `bce`, 1 gives calibrated probabilities.
 
     Raises:
-        ValueError: `t` outside [0, 1], or as many negatives as items or more.
+        ValueError: `t` is outside [0, 1], or there are at least as many negatives as items.
 
     Example:
         >>> gbce(torch.zeros(1), torch.zeros(1, 2), n_items=5, t=0.)  # 3 log 2
@@ -237,16 +237,16 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 
 
 class RankingLoss(_Plain):
-    """A loss of positives and negatives in the form that a fastai `Learner` calls: of scores and of what was sampled.
+    """A loss of positives and negatives with the interface of a fastai `Learner`.
 
     Args:
         func: one of `LOSSES` by name, or a function of `pos` `(bs,)` and `neg` `(bs, n)` that returns a scalar; it also
-            gets `log_counts` if it has such a parameter. Negatives that do not count come as -inf. Where the data has
-            weights it gets those of the rows `(bs,)` as `row_weight`, or as `weight` if it has no `row_weight`, and
-            must take one of them.
+            gets `log_counts` if it has such a parameter. Negatives to ignore are -inf. If the data has weights, it gets
+            those of the rows `(bs,)` as `row_weight`, or as `weight` if it has no `row_weight`, and must accept one of
+            them.
 
     Raises:
-        ValueError: an unknown name; in a call, weights that the function does not take.
+        ValueError: an unknown name; when called, weights that the function does not accept.
 
     Example:
         >>> scores = torch.tensor([[1., 0., 2.]])  # column 0 is the positive

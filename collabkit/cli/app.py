@@ -22,15 +22,15 @@ app = typer.Typer(
 )
 
 _TABLE = "Ratings: .csv, .tsv, .parquet, RecBole .inter, MovieLens .dat/.data, or a folder of such files."
-_MOMENT = "What is known of the moment, column=value, e.g. hour=20; repeat for more."
-_ENDS = "Low and high end of predictions; default by the ratings."
+_MOMENT = "Context, as column=value, e.g. hour=20; repeat for more."
+_ENDS = "Lowest and highest prediction; default from the ratings."
 _SOURCE = "A MovieLens folder (100k, 1m or latest-small); default the generated sample."
 Table = Annotated[Path, typer.Argument(help=_TABLE, show_default=False)]
 Plots = Annotated[Path, typer.Option("--out", "-o", help="Folder for the plots and the artefact.")]
 Users = Annotated[list[str] | None, typer.Option("--user", "-u", help="User id; repeat for more. Default all.")]
-Seed = Annotated[int, typer.Option(help="Of the split, the weights and the training.")]
+Seed = Annotated[int, typer.Option(help="Seed of the split, the weights and the training.")]
 Artefact = Annotated[Path, typer.Argument(help="Artefact folder, as written by `train`.", show_default=False)]
-Top = Annotated[int, typer.Option("-k", help="How many.", min=1)]
+Top = Annotated[int, typer.Option("-k", help="Number of results.", min=1)]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Write the table to this .csv or .parquet file.")]
 
 
@@ -62,18 +62,18 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.", min=1)] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate of the one-cycle schedule.")] = None,
     wd: Annotated[float | None, typer.Option(help="Weight decay of the factors.")] = None,
-    bs: Annotated[int | None, typer.Option(help="Rows a batch.", min=1)] = None,
+    bs: Annotated[int | None, typer.Option(help="Rows per batch.", min=1)] = None,
     y_range: Annotated[tuple[float, float] | None, typer.Option(help=_ENDS)] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder for encoded columns: reads Parquet that is larger than memory.")
     ] = None,
-    nproc: Annotated[int, typer.Option(help="Processes that share each batch; --bs is that of all.", min=1)] = 1,
+    nproc: Annotated[int, typer.Option(help="Processes that share each batch; --bs is the total.", min=1)] = 1,
     model: Annotated[str | None, typer.Option(help="A model's class, e.g. TwoTower, EASE; default CollFilter.")] = None,
 ) -> None:
     """Train a model on a file and write the artefact.
 
-    Of ratings, options of the training that are not given come from the recipe for their number; of events
-    (--implicit), CollFilter is solved for by least squares.
+    For ratings, training options that are not given come from the recipe for this number of rows. For events
+    (--implicit), CollFilter is fitted by least squares.
     """
     from collabkit.data.processes import launched
 
@@ -114,7 +114,7 @@ def recommend(
     context: Annotated[list[str] | None, typer.Option(help=_MOMENT)] = None,
     engine: Annotated[str, typer.Option(help="Who computes a folder of lists: local, ray or spark.")] = "local",
 ) -> None:
-    """The top items of one, several or all users; block by block where --out is a folder."""
+    """Print the top items of one, several or all users; writes block by block if --out is a folder."""
     streamed = out is not None and out.suffix == ""
     if engine != "local" and not streamed:
         raise ValueError(f"--engine {engine} writes lists to a new folder: give --out FOLDER")
@@ -143,7 +143,7 @@ def similar(
     k: Top = 10,
     out: Out = None,
 ) -> None:
-    """The nearest neighbours of an item."""
+    """Print the items most similar to an item."""
     from collabkit.cli.console import show
 
     rec = collabkit.Recommender.load(artefact)
@@ -157,7 +157,7 @@ def evaluate(
     k: Top = 10,
     out: Out = None,
 ) -> None:
-    """Rating errors and ranking metrics on held-out rows, with intervals and baselines."""
+    """Evaluate rating errors and ranking metrics on held-out rows, with intervals and baselines."""
     from collabkit.cli.console import print_evaluation, show
 
     rec = collabkit.Recommender.load(artefact)
@@ -171,17 +171,17 @@ def evaluate(
 @app.command()
 def serve(
     artefact: Artefact,
-    host: Annotated[str, typer.Option(help="Address to bind; 0.0.0.0 for all that reach this machine.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to bind; 0.0.0.0 for all interfaces.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 for any free one.", min=0, max=65535)] = 8000,
     workers: Annotated[int, typer.Option(help="Processes, each with the artefact.", min=1)] = 1,
-    watch: Annotated[bool, typer.Option("--watch", help="Take a new export at the same place as it comes.")] = False,
-    token_file: Annotated[Path | None, typer.Option(help="File with the token that requests must bring.")] = None,
-    engine: Annotated[str, typer.Option(help="light, torch, or auto: light where it answers all.")] = "auto",
-    max_in_flight: Annotated[int, typer.Option(help="Requests that wait or are answered, at most.", min=1)] = 10_000,
-    max_seconds: Annotated[float, typer.Option(help="Until an answer is given up with 503.", min=0.01)] = 10.0,
-    fd: Annotated[int | None, typer.Option(help="A socket that listens already, as of systemd.", min=0)] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Load a new export at this path when it appears.")] = False,
+    token_file: Annotated[Path | None, typer.Option(help="File with the token that requests must send.")] = None,
+    engine: Annotated[str, typer.Option(help="light, torch, or auto (light if it supports all requests).")] = "auto",
+    max_in_flight: Annotated[int, typer.Option(help="Maximum requests in progress or waiting.", min=1)] = 10_000,
+    max_seconds: Annotated[float, typer.Option(help="Seconds until a request is answered with 503.", min=0.01)] = 10.0,
+    fd: Annotated[int | None, typer.Option(help="File descriptor of an open socket, as from systemd.", min=0)] = None,
 ) -> None:
-    """Serve an artefact over HTTP, and a page to look at it."""
+    """Serve an artefact over HTTP, with a web page."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of NumPy: products this small are slower by several threads
     from collabkit.serve.app import Settings
     from collabkit.serve.web.server import run

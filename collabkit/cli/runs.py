@@ -1,4 +1,4 @@
-"""What commands that train share: the options of the data, and `--config`, the file by which a run is repeated."""
+"""Shared parts of the commands that train: the options of the data, and `--config`, a file that repeats a run."""
 
 from __future__ import annotations
 
@@ -25,39 +25,37 @@ else:
 __all__ = ["Columns", "Rows", "kinds", "loaders", "model_named", "record", "splitter_of", "takes"]
 
 _CONTEXT: ContextVar[typer.Context] = ContextVar("collabkit_command")  # of the command that runs
-_FEATURE = "a column of it to use, or column:kind, e.g. genres:multi; repeat for more. Default all that tell something."
+_FEATURE = "a column of it to use, or column:kind, e.g. genres:multi; repeat for more. Default all informative columns."
 
 
 @dataclass
 class Rows:
-    """What the rows are, and what is known of users and items."""
+    """Options for the kind of rows and for the features of users and items."""
 
     implicit: Annotated[bool, typer.Option("--implicit", help="Rows are events (clicks, purchases), not ratings.")] = (
         False
     )
     threshold: Annotated[float | None, typer.Option(help="Implicit: the lowest rating that is a positive.")] = None
-    counts: Annotated[str | None, typer.Option(help="Implicit: column of quantities, or repeats; confidence.")] = None
-    history: Annotated[int | None, typer.Option(help="Implicit: learn what comes next from so many events.")] = None
-    users: Annotated[Path | None, typer.Option(help="Table of the users, with their column.")] = None
-    items: Annotated[Path | None, typer.Option(help="Table of the items, with their column.")] = None
+    counts: Annotated[str | None, typer.Option(help="Implicit: quantity column, or repeats, as confidence.")] = None
+    history: Annotated[int | None, typer.Option(help="Implicit: predict the next item from this many events.")] = None
+    users: Annotated[Path | None, typer.Option(help="Table of users, with the user column.")] = None
+    items: Annotated[Path | None, typer.Option(help="Table of items, with the item column.")] = None
     user_feature: Annotated[list[str] | None, typer.Option(help=f"With --users: {_FEATURE}")] = None
     item_feature: Annotated[list[str] | None, typer.Option(help=f"With --items: {_FEATURE}")] = None
 
 
 @dataclass
 class Columns:
-    """Which columns hold what, and the split; the same as of `train`."""
+    """Options for the columns and the split, as in `train`."""
 
-    user: Annotated[str | None, typer.Option(help="User column; default by its name, else its place.")] = None
-    item: Annotated[str | None, typer.Option(help="Item column; likewise.")] = None
-    rating: Annotated[str | None, typer.Option(help="Rating column; likewise.")] = None
+    user: Annotated[str | None, typer.Option(help="User column; default found by name, else by position.")] = None
+    item: Annotated[str | None, typer.Option(help="Item column; default as for --user.")] = None
+    rating: Annotated[str | None, typer.Option(help="Rating column; default as for --user.")] = None
     time: Annotated[str | None, typer.Option(help="Time column, for --split time and last, and --history.")] = None
     split: Annotated[str, typer.Option(help="random, time (latest share) or last (last row of each user).")] = "random"
     valid_pct: Annotated[float, typer.Option(help="Share of the rows for validation (random, time).")] = 0.2
-    context: Annotated[
-        list[str] | None, typer.Option(help="Column of what is known of the moment, or column:kind; repeat for more.")
-    ] = None
-    seed: Annotated[int, typer.Option(help="Of the split, the weights and the training.")] = 42
+    context: Annotated[list[str] | None, typer.Option(help="Context column, or column:kind; repeat for more.")] = None
+    seed: Annotated[int, typer.Option(help="Seed of the split, the weights and the training.")] = 42
 
 
 def takes(**groups: type) -> Callable:
@@ -123,12 +121,14 @@ def _read(ctx: typer.Context, file: Path | None) -> Path | None:
 
 _CONFIG = Annotated[
     Path | None,
-    typer.Option("--config", is_eager=True, callback=_read, help="Take options from a run's .toml; others override."),
+    typer.Option(
+        "--config", is_eager=True, callback=_read, help="Read options from a run's .toml; others override it."
+    ),
 ]
 
 
 def record(target: Path) -> Path:
-    """Write the options of the command that runs as `<target>.run.toml`, beside what it makes.
+    """Write the options of the running command to `<target>.run.toml`, next to its output.
 
     `--config` repeats the run.
     """

@@ -12,11 +12,11 @@ from collabkit.cli.runs import Columns, Rows, loaders, model_named, record, take
 
 __all__ = ["add_commands"]
 
-_TRY = "What to try: name=a,b,c (one of these), name=low..high (a range) or name=value (fixed); repeat for more."
-Table = Annotated[Path, typer.Argument(help="Ratings or events, as of `train`.", show_default=False)]
+_TRY = "Values to try: name=a,b,c (choices), name=low..high (a range) or name=value (fixed); repeat for more."
+Table = Annotated[Path, typer.Argument(help="Ratings or events, as in `train`.", show_default=False)]
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder for the artefact.")]
-Metric = Annotated[str | None, typer.Option(help="To choose by; default NDCG@10, or RMSE of ratings.")]
-Minutes = Annotated[float, typer.Option(help="For all of it.", min=0.0)]
+Metric = Annotated[str | None, typer.Option(help="Metric to optimise; default NDCG@10, or RMSE for ratings.")]
+Minutes = Annotated[float, typer.Option(help="Total time in minutes.", min=0.0)]
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -27,7 +27,7 @@ def add_commands(app: typer.Typer) -> None:
 
 @takes(columns=Columns, rows=Rows)
 def auto(ratings: Table, out: OutFolder, columns, rows, metric: Metric = None, minutes: Minutes = 2.0) -> None:
-    """Try models from popularity upwards as long as it pays, keep the best and write its artefact."""
+    """Try models from popularity upwards while they improve, and write the artefact of the best."""
     _check_out(out)
     dls = loaders(ratings, columns, rows)
     best, table = collabkit.auto_fit(dls, metric, minutes, show=False)
@@ -40,11 +40,11 @@ def tune(
     ratings: Table, out: OutFolder, columns, rows,
     try_: Annotated[list[str], typer.Option("--try", help=_TRY)], metric: Metric = None, minutes: Minutes = 10.0,
     model: Annotated[str | None, typer.Option(help="A model's class, e.g. TwoTower or EASE.")] = None,
-    trials: Annotated[int | None, typer.Option(help="At the most.", min=1)] = None,
-    storage: Annotated[Path | None, typer.Option(help="File of the trials; default beside the artefact.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the trials in the file.")] = False,
+    trials: Annotated[int | None, typer.Option(help="Maximum number of trials.", min=1)] = None,
+    storage: Annotated[Path | None, typer.Option(help="File of the trials; default next to the artefact.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue with the trials in the file.")] = False,
 ) -> None:  # fmt: skip
-    """Search the options of a model by Optuna and write the artefact of the best."""
+    """Search the options of a model with Optuna and write the artefact of the best."""
     _check_out(out)
     space = dict(_choice(text) for text in try_) | ({} if model is None else {"model": model_named(model)})
     storage = out.with_name(f"{out.name}.trials") if storage is None else storage
@@ -59,12 +59,12 @@ def tune(
 @takes()
 def update(
     artefact: Annotated[Path, typer.Argument(help="Artefact folder, as written by `train`.", show_default=False)],
-    events: Annotated[Path, typer.Argument(help="Ratings or events since, with its columns.", show_default=False)],
-    users: Annotated[Path | None, typer.Option(help="Table of new users, for models with their features.")] = None,
-    items: Annotated[Path | None, typer.Option(help="Table of new items, likewise.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Another folder; default in its place.")] = None,
+    events: Annotated[Path, typer.Argument(help="New rows, with the columns of the model.", show_default=False)],
+    users: Annotated[Path | None, typer.Option(help="Table of new users, for models with user features.")] = None,
+    items: Annotated[Path | None, typer.Option(help="Table of new items, for models with item features.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Output folder; default the artefact itself.")] = None,
 ) -> None:
-    """Take what happened since the training into an artefact, without a fit."""
+    """Add events since training to an artefact, without a fit."""
     from collabkit.data.tables import with_dates
 
     target = artefact if out is None else out
@@ -82,13 +82,17 @@ def update(
 
 @takes()
 def compare(
-    artefacts: Annotated[list[Path], typer.Argument(help="Artefacts of models of the same rows.", show_default=False)],
+    artefacts: Annotated[
+        list[Path], typer.Argument(help="Artefacts of models with the same rows.", show_default=False)
+    ],
     on: Annotated[Path | None, typer.Option(help="Test table; default the validation part.")] = None,
     metric: Annotated[list[str] | None, typer.Option(help="E.g. NDCG@10; repeat for more.")] = None,
-    baseline: Annotated[list[str] | None, typer.Option(help="Popularity, ItemKNN or EASE besides; repeat.")] = None,
+    baseline: Annotated[
+        list[str] | None, typer.Option(help="Add Popularity, ItemKNN or EASE; repeat for more.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the table to this .csv or .parquet.")] = None,
 ) -> None:
-    """Models beside each other on the same users, with intervals of their differences to the first."""
+    """Compare models on the same users, with intervals of their differences to the first."""
     from collabkit.cli.console import print_table, show
 
     rest = [model_named(name)() for name in baseline or ()]

@@ -1,4 +1,4 @@
-"""`Confidence`: how counts (plays, quantities, repeats) say how sure it is that somebody likes something."""
+"""`Confidence`: turns counts (plays, quantities, repeats) into the confidence that a user likes an item."""
 
 from __future__ import annotations
 
@@ -25,21 +25,22 @@ class Confidence:
     - `'bm25'`: `f(r) = idf(i) r (k1 + 1) / (r + k1 (1 - b + b R_u / R))`, the items being the terms of users'
       documents, R_u the user's total count and R its mean, `idf(i) = log(1 + (n_users - n_i + .5) / (n_i + .5))` for
       n_i users who have the item: Robertson and Zaragoza, "The probabilistic relevance framework: BM25 and beyond"
-      (2009), with the idf of Lucene, which is never negative. What everybody has says less of each, and so does one
-      count of many.
+      (2009), with Lucene's idf, which is never negative. Items that many users have count less, and so do the single
+      counts of users with many.
 
-    So a pair has confidence 1 on average, a loss weighs its events as much as without counts, and in least squares
-    `unobserved_weight` and `reg` keep their meaning. Equal counts are as no counts, but for `'bm25'`.
+    So a pair has confidence 1 on average, the total weight of the events in a loss is the same as without counts, and
+    in least squares `unobserved_weight` and `reg` keep their meaning. Equal counts have the same effect as no counts,
+    except with `'bm25'`.
 
     Args:
         kind: one of the three.
-        alpha: how much a count adds; 0 makes all pairs alike. Above 0 in the paper, where 40 did well: there it also
-            says how much less a pair that was not observed counts, which here is `unobserved_weight`.
-        eps: of `'log'`: counts well below it add little.
-        k1, b: of `'bm25'`: from what count on more adds little, and how much a user's total matters (0 to 1).
+        alpha: how much a count adds; 0 gives all pairs the same confidence. In the paper it is above 0 (40 did well)
+            and also determines how much less an unobserved pair counts, which is `unobserved_weight` here.
+        eps: for `'log'`: counts well below it add little.
+        k1, b: for `'bm25'`: the count above which more adds little, and how much a user's total matters (0 to 1).
 
     Raises:
-        ValueError: another kind; `alpha` below 0, `eps` or `k1` not above 0, `b` outside [0, 1].
+        ValueError: `kind` is unknown; `alpha` is below 0, `eps` or `k1` is not above 0, `b` is outside [0, 1].
 
     Example:
         >>> raw = Confidence('linear', alpha=40)
@@ -71,7 +72,7 @@ class Confidence:
             raise ValueError(f"b must lie in [0, 1], got {self.b!r}")
 
     def of(self, users: Tensor, items: Tensor, count: Tensor) -> Tensor:
-        """Confidences `(m,)` float32 of pairs with counts `(m,)` above 0; all of a user's pairs must be there."""
+        """Return confidences `(m,)` float32 of pairs with counts `(m,)` above 0; all of a user's pairs are needed."""
         count = count.double()
         if self.kind == "bm25":
             value = self._bm25(users, items, count)

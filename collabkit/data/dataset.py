@@ -27,15 +27,15 @@ LATEST = torch.iinfo(torch.int64).max  # the time of what has none, where other 
 class Dataset:
     """The training, validation and folded-in interactions of one problem, their ids and side features.
 
-    Dataloaders, learner and recommender hold the same one. It never changes: taking ids in gives a new one.
+    Dataloaders, learner and recommender share one dataset. It is immutable: adding ids returns a new one.
 
     Args:
-        train: what models learn from.
-        valid: what is held out while training, if anything.
+        train: the training rows.
+        valid: the validation rows, if any.
         folded: the rows of users who were folded in after training, if any: hidden and saved, never trained on.
         features: side features of users and of items, row-aligned with the vocabularies.
-        disliked: pairs that are known negatives, if any: hidden like what was seen.
-        source: which kind of table all this was made from, for results that are tables of rows; no artefact keeps it.
+        disliked: pairs that are known negatives, if any: hidden like seen items.
+        source: the kind of table that the data was made from, for results that are tables; not stored in artefacts.
 
     Example:
         >>> from collabkit.data.tables import name_columns

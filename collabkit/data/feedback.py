@@ -18,40 +18,40 @@ __all__ = ["Implicit", "read_feedback", "positive_rows", "rated_rows", "disliked
 
 @dataclass(frozen=True)
 class Implicit:
-    """Implicit feedback: clicks, views, purchases, liked items; what is not there is sampled as a negative.
+    """Options of implicit feedback: clicks, views, purchases, liked items; negatives are sampled from the other items.
 
-    `CollabDataLoaders.from_df(..., feedback=Implicit(n_neg=8))`; the plain `feedback='implicit'` is `Implicit()`.
+    Use it as `CollabDataLoaders.from_df(..., feedback=Implicit(n_neg=8))`; `feedback='implicit'` means `Implicit()`.
 
     Args:
-        threshold: the lowest rating that is a positive; None: every row is one.
+        threshold: the lowest rating that is a positive; None makes every row a positive.
         negatives: where negatives come from: `'uniform'` or `'popularity'` (items the user has not seen), `'shared'`,
             `'in_batch'` or `'all'` (the same for the whole batch), or a function of the training interactions that
-            makes a sampler; see `collabkit.train.sampling`.
-        n_neg: negatives a positive.
-        by_user: with `'shared'` negatives, batches of whole users rather than of events: a softmax then costs its sum
-            once a user.
-        history: learn what comes next: the batches are windows of each user's events in their order, at most so many
-            before an event, for models that look at histories. The batch then shares its negatives: `'popularity'`
-            (default), `'uniform'`, `'in_batch'` or `'all'`, 512 by default.
-        repeats: what becomes of a repeated (user, item) pair: `'first'`, the first stays, or `'keep'`, all stay.
-            Default `'keep'` with `history`, else `'first'`.
-        counts: how often or how much, which says how sure it is that somebody likes something: a column of numbers
-            (plays, quantities, hours), or `'repeats'`, the number of rows of a pair. All rows of a pair become one, the
-            first in time, with their sum; negative numbers (returns) are taken off it, and pairs of a sum of 0 or less
-            are left out, or of one below `threshold` where there is no rating column. Where the split is by time, what
-            came later does not count. `fit_als`, `ItemKNN` and `EASE` weigh pairs by their confidence, and so do the
-            losses; it is in the artefact.
-        confidence: how counts become confidence: `'linear'`, `'log'` (default), `'bm25'`, or a `Confidence` with all
-            its options and the formulas.
-        alpha: of it, where it is a word; default 1.
-        dislikes: `'negatives'`: rows rated below `threshold` are known negatives, of which one is among the negatives
-            of each event of their user, and which least squares pull to 0; they are hidden like what was seen. None:
-            they are left out.
+            creates a sampler; see `collabkit.train.sampling`.
+        n_neg: number of negatives per positive.
+        by_user: with `'shared'` negatives, use batches of whole users instead of events; a softmax then computes its
+            sum only once per user.
+        history: train sequential models: the batches are windows of each user's events in order, with at most this
+            many events before a target, for models that read histories. Negatives are then shared within the batch:
+            `'popularity'` (default), `'uniform'`, `'in_batch'` or `'all'`, 512 by default.
+        repeats: how to treat a repeated (user, item) pair: `'first'` keeps the first row, `'keep'` keeps all. Default
+            `'keep'` with `history`, else `'first'`.
+        counts: counts or amounts that indicate how certain it is that a user likes an item: a column of numbers (plays,
+            quantities, hours), or `'repeats'`, the number of rows of a pair. All rows of a pair are merged into one,
+            the first in time, with their sum. Negative numbers (returns) are subtracted; pairs whose sum is 0 or less
+            (or below `threshold`, if there is no rating column) are dropped. With a split by time, later rows do not
+            count. `fit_als`, `ItemKNN`, `EASE` and the losses weight pairs by their confidence, which is stored in the
+            artefact.
+        confidence: how counts become confidence: `'linear'`, `'log'` (default), `'bm25'`, or a `Confidence`, which has
+            all options and documents the formulas.
+        alpha: parameter of the confidence if it is given by name; default 1.
+        dislikes: `'negatives'`: rows rated below `threshold` are known negatives. One of them is among the negatives of
+            each event of their user, least squares pulls them to 0, and they are hidden like seen items. None: these
+            rows are dropped.
 
     Raises:
-        ValueError: `history` is no whole number of at least 1; another word for `repeats`, `confidence` or `dislikes`;
-            `by_user`, `counts` or `dislikes` with `history`; `dislikes` without `threshold`, or with negatives that the
-            batch shares.
+        ValueError: `history` is not an integer of at least 1; `repeats`, `confidence` or `dislikes` has an unknown
+            value; `by_user`, `counts` or `dislikes` is used with `history`; `dislikes` is used without `threshold`, or
+            with shared negatives.
 
     Example:
         >>> Implicit(counts='plays', confidence='linear', alpha=40).how

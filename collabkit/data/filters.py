@@ -1,8 +1,8 @@
-"""Filters: functions DataFrame -> DataFrame that leave rows out before the data is split.
+"""Filters: functions DataFrame -> DataFrame that drop rows before the data is split.
 
-Each says in a `CollabWarning` how many rows, users and items it left out and why. Columns that are not named
-are found as in `CollabDataLoaders.from_df`, and a doubtful guess is refused before a row goes. A table of polars, Arrow
-or another library comes back as such.
+Each reports in a `CollabWarning` how many rows, users and items it dropped and why. Columns that are not named are
+found as in `CollabDataLoaders.from_df`, and an ambiguous choice raises an error before rows are dropped. A table from
+polars, Arrow or another library is returned in the same library.
 """
 
 import numpy as np
@@ -23,7 +23,8 @@ def min_count(
 ) -> pd.DataFrame:
     """Keep users with at least `users` rows and items with at least `items` rows, both counted once on the input.
 
-    After it a user may have fewer rows than asked, because some of their items went; `k_core` repeats until none has.
+    The result may contain users with fewer rows, because some of their items were dropped; `k_core` repeats the filter
+    until there are none.
 
     Example:
         >>> df = pd.DataFrame({'user': [1, 1, 2], 'item': ['a', 'b', 'a']})
@@ -102,19 +103,20 @@ def drop_duplicates(
 
 @keeps_rows
 def positive_events(df: pd.DataFrame, columns: Columns, threshold: float | None = None) -> pd.DataFrame:
-    """The rows that count as positives of implicit feedback, each (user, item) pair once.
+    """Keep the rows that are positives of implicit feedback, each (user, item) pair once.
 
-    With `threshold` these are the rows rated at least that; without one every row is a positive, whatever its value,
-    but for counts of zero, which say that nothing happened. Of a repeated pair the first event in time stays (in table
-    order without a time column): what comes later is no news.
+    With `threshold` these are the rows rated at least that. Without it every row is a positive, whatever its value,
+    except counts of zero, which mean that nothing happened. Of a repeated pair the first event in time is kept (the
+    first in table order without a time column), because later ones add no information.
 
     Args:
-        df: a row an event.
+        df: one row per event.
         columns: its columns; `columns.rating` may be None.
         threshold: the lowest rating that is a positive.
 
     Raises:
-        ValueError: `threshold` without a rating column; negative values without a threshold; no row is left.
+        ValueError: `threshold` is given without a rating column; values are negative and there is no threshold; no row
+            is left.
     """
     check_threshold(df, columns, threshold)
     return df.iloc[positive_rows(Interactions.from_df(df, columns), threshold)]

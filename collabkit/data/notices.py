@@ -13,7 +13,7 @@ _NOTES: ContextVar[list | None] = ContextVar("collabkit_notes", default=None)
 
 
 class CollabWarning(UserWarning):
-    """Something was left out, kept or limited that the caller may want to know; the message counts it."""
+    """Warning that something was dropped, kept or limited; the message states how much."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`Query`: what the user side of a model is asked with; and the ways to make queries from data."""
+"""`Query`: the input of the user side of a model; and functions to create queries from data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,19 +16,19 @@ PARTS = ("users", "history", "context", "time")  # what a model may need of a qu
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """Who asks `b` questions, and with what: the parts that a model says it needs are there.
+    """A batch of `b` queries to a model, with the parts that the model needs.
 
-    Where a model needs no more than users, their indices `(b,)` themselves are a query: every method that takes a
-    query takes such a tensor.
+    If a model needs only users, their indices `(b,)` are a query: every method that takes a query also takes such a
+    tensor.
 
     Args:
-        users: `(b,)` int64 user indices, 0 for somebody who has none.
+        users: `(b,)` int64 user indices, 0 for users without one.
         history: `b` runs of item indices, the latest last.
-        context: by field, what is known of the moment: `(b,)` int64 codes, 0 unknown, or `(b, width)` numbers.
-        time: `(b,)` int64, when each is asked, in the unit of the data's times.
-        rows: `[(b, d), ...]` what would stand in the user tables: of users who are not in them.
-        steps: a question after each event of the histories, `len(history.values)` in all, rather than after the last:
-            what a model that reads events in order learns from.
+        context: by field, the context: `(b,)` int64 codes, 0 unknown, or `(b, width)` numbers.
+        time: `(b,)` int64, the time of each query, in the unit of the data's times.
+        rows: `[(b, d), ...]` rows to use in place of the user tables, for users who are not in them.
+        steps: query after each event of the histories, `len(history.values)` in all, instead of only after the last
+            one; sequential models are trained in this way.
 
     Example:
         >>> query = Query(torch.tensor([3, 5]), context={'device': torch.tensor([1, 2])})

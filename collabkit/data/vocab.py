@@ -26,15 +26,15 @@ UNKNOWN = "#na#"
 
 
 class Vocab:
-    """External ids <-> indices, in order; index 0 is "unknown" and is never recommended.
+    """Map between external ids and indices, in order; index 0 is "unknown" and is never recommended.
 
-    Behaves as the sequence that fastai's `dls.classes[name]` is: `vocab[3]`, `len(vocab)`, iteration and
-    `vocab.o2i['Alien (1979)']` all count the unknown at index 0.
+    Behaves like fastai's `dls.classes[name]`: `vocab[3]`, `len(vocab)`, iteration and `vocab.o2i['Alien (1979)']` all
+    include the unknown id at index 0.
 
     Args:
         ids: unique ids in index order, `(n,)`, of any one hashable type (int, str, UUID, timestamp, ...); the dtype
             is kept.
-        name: what the ids are called in error messages, e.g. the column's name.
+        name: name of the ids in error messages, e.g. the column's name.
 
     Raises:
         ValueError: ids are missing (NaN) or repeated.
@@ -145,7 +145,7 @@ class Vocab:
         """Indices `(n,)` int64 of the ids `values` `(n,)`.
 
         Args:
-            unknown: what an id that is not in the vocabulary becomes: `'zero'` (index 0) or `'raise'`.
+            unknown: what to do with an id that is not in the vocabulary: `'zero'` (index 0) or `'raise'`.
 
         Raises:
             KeyError: an id is unknown and `unknown='raise'`.

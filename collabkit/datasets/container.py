@@ -1,4 +1,4 @@
-"""What every loader of `collabkit.datasets` returns: `RatingsData`, and `Truth` for generated data."""
+"""`RatingsData`, the result of every loader of `collabkit.datasets`, and `Truth` for generated data."""
 
 import math
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ def _normal_cdf(z: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """The planted parameters behind generated ratings: the model that no trained model can beat by more than luck.
+    """The planted parameters behind generated ratings: a model that no trained model can beat except by chance.
 
     A rating is `latent_score + N(0, noise_sd**2)`, rounded to the nearest multiple of `step` and clipped to
     `[low, high]`, where
@@ -34,8 +34,8 @@ class Truth:
         item_bias: `(n_items,)` stars, row-aligned with `RatingsData.items`.
         user_factors: `(n_users, n_factors)`, row-aligned with `users`.
         item_factors: `(n_items, n_factors)`, row-aligned with `items`.
-        factor_names: one name a column; the first ones have a meaning, tied to genre or year ("dark", "pace", ...).
-        drift: change of every rating with calendar time, in stars a year.
+        factor_names: one name per column; the first ones have a meaning, tied to genre or year ("dark", "pace", ...).
+        drift: change of every rating with calendar time, in stars per year.
         time_origin: seconds since the epoch at which the drift is zero.
         noise_sd: standard deviation, in stars, of the noise added before rounding.
         step: distance between two grades, in stars.
@@ -91,13 +91,13 @@ class Truth:
         return self.global_mean + self.user_bias[user_rows] + self.item_bias[item_rows] + affinity + self.drift * years
 
     def expected_rating(self, user_rows: np.ndarray, item_rows: np.ndarray, timestamp: np.ndarray) -> np.ndarray:
-        """The mean of the rating that would be given, rounding and clipping included: the best squared-error guess.
+        """Return the expected rating, including rounding and clipping: the best prediction for squared error.
 
         The grade is `low + step * #{thresholds below latent_score + noise}`, so its mean is a sum of normal
-        probabilities, one a threshold.
+        probabilities, one per threshold.
 
         Args:
-            user_rows, item_rows, timestamp: as of `latent_score`.
+            user_rows, item_rows, timestamp: as in `latent_score`.
 
         Returns:
             float64 array of the broadcast shape, in `[low, high]`.
@@ -115,11 +115,11 @@ class RatingsData:
     """A data set of ratings: three tables, and the planted truth where the data is generated.
 
     Args:
-        name: what was loaded, e.g. `'ml-100k'`.
-        ratings: one row a rating; columns `user, title, rating`, then `timestamp` (int64 seconds since the epoch;
-            absent where the files have none) and `item`. A title stands for exactly one item.
-        items: one row an item; columns `item, title, year` (nullable Int64), `genres` (`|`-separated).
-        users: one row a user, first column `user`; None where the data set says nothing about its users.
+        name: name of the data set, e.g. `'ml-100k'`.
+        ratings: one row per rating; columns `user, title, rating`, then `timestamp` (int64 seconds since the epoch;
+            absent if the files have none) and `item`. A title stands for exactly one item.
+        items: one row per item; columns `item, title, year` (nullable Int64), `genres` (`|`-separated).
+        users: one row per user, first column `user`; None if the data set has no data about its users.
         truth: the planted parameters of generated data; None for real data.
 
     Example:

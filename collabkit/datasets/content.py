@@ -1,4 +1,4 @@
-"""Titles and posters that are made up, with a taste in them that only their order of words and their texture show."""
+"""Generated titles and posters with planted tastes that only the order of words and the texture reveal."""
 
 from dataclasses import dataclass
 
@@ -16,12 +16,13 @@ _PLACES = ("Lisbon", "Vienna", "Kyoto", "Odessa", "Havana", "Dublin", "Trieste",
 
 @dataclass(frozen=True, eq=False)
 class ContentData:
-    """Events, what is known of the items, and what was planted.
+    """Events, item data, and the planted tastes.
 
     Args:
         events: DataFrame `user, item`, each pair once.
         items: DataFrame `item, title, poster`, the poster an array `(size, size, 3)` uint8.
-        item_mood, item_texture: `(n_items,)`, 1 or -1, what the title and the poster say, in the order of `items`.
+        item_mood, item_texture: `(n_items,)`, 1 or -1, the mood of the title and the texture of the poster, in the
+            order of `items`.
         user_mood, user_texture: `(n_users,)`, 1 or -1, what each user likes.
     """
 
@@ -36,23 +37,23 @@ class ContentData:
 def synthetic_content(
     n_users: int = 400, n_items: int = 300, n_events: int = 20, *, size: int = 32, strength: float = 1.5, seed: int = 0
 ) -> ContentData:
-    """Make up items whose titles and posters say who likes them, and events of people who do.
+    """Generate items whose titles and posters determine who likes them, and the events of these users.
 
     Half of the titles are like "Garden of Kyoto: dark, not light", and half like "light, not dark": the same words in
-    another order. Half of the posters are striped from side to side and half up and down, in colours and widths that
-    say nothing. So a bag of words and a mean colour know no more than chance, and what reads order and texture knows
-    all there is. Each user likes one of the two moods and one of the two textures, independently.
+    another order. Half of the posters have horizontal stripes and half have vertical ones, in uninformative colours and
+    widths. So a bag of words and a mean colour do no better than chance, and a model that reads order and texture can
+    learn everything. Each user likes one of the two moods and one of the two textures, independently.
 
     Args:
-        n_users, n_items: how many there are.
-        n_events: items that each user meets; at most half of the items.
+        n_users, n_items: numbers of users and items.
+        n_events: number of items per user; at most half of the items.
         size: height and width of the posters in pixels, at least 8.
-        strength: by how much a title, and a poster, that somebody likes adds to the log-odds of meeting it, and one
-            that they do not like takes away.
-        seed: the same data again.
+        strength: how much a liked title, or a liked poster, adds to the log-odds of an event; a disliked one subtracts
+            the same.
+        seed: seed of the data.
 
     Raises:
-        ValueError: sizes that contradict each other, or are too small.
+        ValueError: sizes contradict each other, or are too small.
 
     Example:
         >>> data = synthetic_content(n_users=50, n_items=40, n_events=10, seed=1)

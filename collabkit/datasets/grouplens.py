@@ -51,23 +51,24 @@ _EDITIONS = {
 def movielens(name: str = "100k", path: str | os.PathLike | None = None, *, progress: bool = True) -> RatingsData:
     """Load a MovieLens data set (Harper and Konstan 2015, https://doi.org/10.1145/2827872) from disk or its publisher.
 
-    The files are looked for in `path` when given; else in `$COLLABKIT_DATA/ml-<name>`; else in the cache
-    (`$COLLABKIT_CACHE`, by default `~/.cache/collabkit`), where they are downloaded on first use, with a checksum.
-    The data belongs to GroupLens and may not be passed on: see the README in its folder.
+    The files are read from `path` if given, else from `$COLLABKIT_DATA/ml-<name>`, else from the cache
+    (`$COLLABKIT_CACHE`, by default `~/.cache/collabkit`), into which they are downloaded on first use and checked
+    against a checksum. The data belongs to GroupLens and may not be redistributed: see the README in its folder.
 
-    Titles: some titles belong to more than one item (18 in ml-100k). They are not merged: each item of such a
-    title gets its id appended, as in `'Chasing Amy (1997) [268]'`; all other titles stay as they are.
+    Titles: some titles belong to more than one item (18 in ml-100k). They are not merged: each item with such a title
+    gets its id appended, as in `'Chasing Amy (1997) [268]'`; all other titles stay unchanged.
 
     Args:
-        name: `'100k'`, `'1m'`, `'10m'`, `'20m'`, `'25m'`, `'32m'`, `'latest-small'` or `'latest'`; `'ml-'` may precede.
-        path: a folder with the files, or one with the sub-folder `ml-<name>`; nothing is downloaded then.
+        name: `'100k'`, `'1m'`, `'10m'`, `'20m'`, `'25m'`, `'32m'`, `'latest-small'` or `'latest'`, optionally with the
+            prefix `'ml-'`.
+        path: a folder with the files, or with the sub-folder `ml-<name>`; then nothing is downloaded.
         progress: show a progress bar when downloading.
 
     Returns:
         `RatingsData`. `ratings`: `user, title, rating, timestamp, item` in the order of the file (`timestamp` only
-        where the file has it; ratings int64 where all are whole stars, else float64). `items`: `item, title, year`
-        (from the title; missing where it names none), `genres`; items without ratings included. `users` (100k and 1m):
-        `user, age` (1m: lower end of an age group), `gender, occupation, zip_code`; None for the others.
+        if the file has it; ratings are int64 if all are whole stars, else float64). `items`: `item, title, year` (from
+        the title; missing if it has none), `genres`; includes items without ratings. `users` (100k and 1m): `user, age`
+        (1m: lower end of an age group), `gender, occupation, zip_code`; None for the other editions.
 
     Raises:
         ValueError: an unknown name, a damaged file, or a wrong checksum.
@@ -115,9 +116,9 @@ def movielens_name(path: str | os.PathLike) -> str:
 def movielens_folds(
     name: str = "100k", path: str | os.PathLike | None = None, *, folds: Sequence[str] = _FIFTHS, progress: bool = True
 ) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
-    """The official train and test parts of MovieLens 100K, for figures that compare with published ones.
+    """Load the official train and test parts of MovieLens 100K, to compare with published figures.
 
-    `u1` .. `u5` are five disjoint fifths (5-fold cross-validation); `ua` and `ub` hold out ten ratings a user.
+    `u1` .. `u5` are five disjoint fifths (5-fold cross-validation); `ua` and `ub` hold out ten ratings per user.
 
     Args:
         name: `'100k'`, the only edition with official parts.

@@ -31,21 +31,21 @@ def synthetic(
 
     Ratings come from a biased dot product (see `Truth`) with a slow time drift. The first four factors are tied to
     genres and year ("dark", "pace", "wonder", "modern") and to the age and occupation of users. Popularity has a long
-    tail, activity is log-normal with a minimum, people tend to watch what they like and go through phases, so that
-    what comes next is like what came last. The mean is about 3.5, and no (user, item) pair occurs twice. An item that
-    nobody chose has no rating. Rows are in order of time. With each user's last event left out and asked for among
-    all items, the NDCG@10 of `ItemKNN`, `EASE`, `fit_als` and `NextItem` is that of `Popularity` about 1.4, 1.7, 1.7
-    and 2.6 times, as on ML-100k.
-    The defaults take 0.15 s; the time grows with `n_users * n_items`, about 20 million a second.
+    tail, and activity is log-normal with a minimum. Users tend to watch what they like and go through phases, so the
+    next item is similar to the last one. The mean is about 3.5, and no (user, item) pair occurs twice. An item that
+    nobody chose has no rating. Rows are in order of time. If each user's last event is held out and ranked among all
+    items, the NDCG@10 of `ItemKNN`, `EASE`, `fit_als` and `NextItem` is about 1.4, 1.7, 1.7 and 2.6 times that of
+    `Popularity`, as on ML-100k.
+    The defaults take 0.15 s; the time grows with `n_users * n_items`, about 20 million per second.
 
     Args:
         n_users: number of users.
         n_items: number of items.
-        n_ratings: number of ratings; None means 60 a user, or half of all pairs where that is less.
-        seed: non-negative integer; global generators are never touched.
+        n_ratings: number of ratings; None means 60 per user, or half of all pairs if that is less.
+        seed: non-negative integer; global generators are never used.
         n_factors: number of planted factors.
         noise: standard deviation of the noise before rounding, in stars.
-        min_events: least number of ratings of a user.
+        min_events: minimum number of ratings per user.
         half_stars: False for integer ratings 1..5 (int64), True for 0.5..5 in halves (float64).
 
     Returns:

@@ -16,7 +16,7 @@ _COLUMNS = ("user", "item", "rating", "timestamp")
 
 
 def read_interactions(path: str | os.PathLike) -> pd.DataFrame:
-    """Read a table of interactions from a file or a folder; the name says how.
+    """Read a table of interactions from a file or a folder; the extension determines the format.
 
     | ends in            | read as                                                                        |
     |--------------------|--------------------------------------------------------------------------------|
@@ -29,9 +29,9 @@ def read_interactions(path: str | os.PathLike) -> pd.DataFrame:
     | a folder           | a MovieLens edition, with titles; one `.inter` file; or all its Parquet, CSV or |
     |                    | TSV files, in the order of their names, those of sub-folders too               |
 
-    `.csv` and `.tsv` may be compressed (`.csv.gz`, `.bz2`, `.xz`, `.zst`). Column names and values stay as they are in
-    the file; the two headerless forms get the names `user, item, rating, timestamp`. Another format is a function from
-    a path to a DataFrame, put into `READERS` under its ending.
+    `.csv` and `.tsv` may be compressed (`.csv.gz`, `.bz2`, `.xz`, `.zst`). Column names and values are those of the
+    file; the two formats without a header get the names `user, item, rating, timestamp`. To add a format, put a
+    function from a path to a DataFrame into `READERS` under its extension.
 
     Args:
         path: the file or folder.
@@ -41,8 +41,8 @@ def read_interactions(path: str | os.PathLike) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a folder without a table or with several, an unknown extension, no rows, a single
-            column, or content that does not parse.
+        ValueError: the folder has no table or several, the extension is unknown, there are no rows or only one column,
+            or the content cannot be parsed.
 
     Example:
         >>> import pathlib, tempfile

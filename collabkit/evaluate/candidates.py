@@ -1,4 +1,4 @@
-"""Which items compete in an evaluation: all unseen ones, chosen ones, sampled ones, or a list for each user."""
+"""Candidates of an evaluation: all unseen items, chosen ones, sampled ones, or a list for each user."""
 
 import warnings
 from collections.abc import Callable, Iterable
@@ -22,15 +22,15 @@ __all__ = ["SampledCandidates", "Lists", "known_pairs", "given_pairs", "given_it
 
 @dataclass(frozen=True)
 class SampledCandidates:
-    """Each user's relevant items compete with `n` items drawn uniformly, without replacement, from the unseen ones.
+    """Rank each user's relevant items among `n` unseen items drawn uniformly without replacement.
 
-    Unseen: not in the user's training, validation or test rows. A user with fewer than `n` unseen items gets all of
-    them, counted in a `CollabWarning`. Metrics of samples order models differently from exact ones (Krichene and
-    Rendle, "On sampled metrics for item recommendation", 2020), so the sample's size stands in each metric's name.
+    Unseen items are not in the user's training, validation or test rows. A user with fewer than `n` unseen items gets
+    all of them, with a `CollabWarning`. Sampled metrics may order models differently from exact ones (Krichene and
+    Rendle, "On sampled metrics for item recommendation", 2020), so each metric's name includes the sample size.
 
     Args:
-        n: items drawn a user.
-        seed: of the draw; the same users, seen items and seed give the same candidates to every model.
+        n: number of items to draw per user.
+        seed: seed of the draw; the same users, seen items and seed give the same candidates for every model.
 
     Example:
         >>> learn.evaluate(candidates=SampledCandidates(99, seed=0))  # doctest: +SKIP

@@ -23,23 +23,23 @@ def compare(
     metrics: Iterable | None = None, candidates=None, on="valid", threshold: float | None = None, n_boot: int = 1000,
     seed: int = 0, max_memory: int | str = "512MB", filter_seen: bool | str = True, n_users: int | None = None,
 ) -> pd.DataFrame:  # fmt: skip
-    """Ranking metrics of several models on the same users, relevant items and candidates.
+    """Compare ranking metrics of several models on the same users, relevant items and candidates.
 
     Args:
-        models: learners, `Recommender`s and baselines; a baseline that is not fitted is fitted on the training part of
-            the first model that is.
-        names: what to call them; default the class names, numbered where several are alike.
-        k, metrics, candidates, on, threshold, n_boot, seed, max_memory, filter_seen, n_users: as of
+        models: learners, `Recommender`s and baselines; an unfitted baseline is fitted on the training part of the first
+            fitted model.
+        names: names for the table; default the class names, numbered if several are equal.
+        k, metrics, candidates, on, threshold, n_boot, seed, max_memory, filter_seen, n_users: as in
             `Recommender.evaluate`.
 
     Returns:
         DataFrame with index `(metric, model)` and columns `value`, `low`, `high` (95 %), `difference` (to the first
-        model, by user), `diff_low`, `diff_high`, `n` (users). An interval that holds 0 tells no difference.
-        The columns' name says what is relevant, and whether seen items are candidates.
+        model, paired by user), `diff_low`, `diff_high`, `n` (users). If an interval contains 0, the difference may be
+        chance. The name of the columns states what is relevant, and whether seen items are candidates.
 
     Raises:
-        ValueError: models with other users, items, training or validation rows; no model is fitted; names that repeat.
-        TypeError: something in `models` is no model.
+        ValueError: models differ in users, items, training or validation rows; no model is fitted; names are repeated.
+        TypeError: an element of `models` is not a model.
 
     Example:
         >>> compare([learn, Popularity(), EASE()], k=[5, 10], metrics=['NDCG'])  # doctest: +SKIP

@@ -1,9 +1,9 @@
-"""Metrics as pure functions: of predictions and ratings, or of the exact ranks of the relevant items.
+"""Metrics as pure functions of predictions and ratings, or of the exact ranks of the relevant items.
 
 Ranking metrics take `ranks` `(n,)`, the rank (1 is best) of each relevant item among its user's candidates, and
-`groups` `(n,)`, which user (0..n_groups-1) each belongs to. They return one value a user `(n_groups,)`; every group
-needs at least one relevant item (users without any are left out, and counted, before). Gains are binary. Ties are
-settled in the ranks: `ranking.rank_pairs` puts tied others ahead, so that a constant model scores zero, not one.
+`groups` `(n,)`, the user (0..n_groups-1) of each. They return one value per user `(n_groups,)`; every group needs at
+least one relevant item (users without any are dropped, and counted, before). Gains are binary. Ties are resolved in
+the ranks: `ranking.rank_pairs` ranks tied other items first, so that a constant model scores zero, not one.
 
 Metrics of lists take `lists` `(n_users, k)`, the items of each user's top k, 0 where a list is shorter.
 """
@@ -52,7 +52,7 @@ def recall(ranks: np.ndarray, groups: np.ndarray, k: int) -> np.ndarray:
 
 
 def hits_per_thousand(ranks: np.ndarray, groups: np.ndarray, k: int) -> np.ndarray:
-    """A thousand times the relevant items in the top k: their number in a thousand lists shown.
+    """A thousand times the number of relevant items in the top k: their number in a thousand lists.
 
     Example:
         >>> hits_per_thousand(np.array([1, 7, 12]), np.array([0, 0, 1]), k=10)
@@ -114,7 +114,7 @@ def auc(ranks: np.ndarray, groups: np.ndarray, n_candidates: np.ndarray) -> np.n
         n_candidates: `(n_groups,)` how many candidates each user has, relevant ones included.
 
     Returns:
-        `(n_groups,)`; NaN for a user all of whose candidates are relevant: there is no pair to judge.
+        `(n_groups,)`; NaN for a user all of whose candidates are relevant, because there is no pair to compare.
 
     Example:
         >>> auc(np.array([1, 4]), np.array([0, 0]), np.array([5]))  # 3 + 1 of 2 * 3 pairs
@@ -183,11 +183,11 @@ def bootstrap_interval(
     Args:
         sums: each user's sum, `(n_users,)`, or `(n_users, m)` for m ratios from the same resamples.
         counts: `(n_users,)` each user's number of terms, or `(n_users, m)`; ones give a mean over users.
-        n_boot: resamples.
+        n_boot: number of resamples.
         level: coverage.
 
     Returns:
-        The lower and the upper ends, 0-dimensional or `(m,)`; NaN for fewer than two users, who tell nothing of others.
+        The lower and the upper ends, 0-dimensional or `(m,)`; NaN for fewer than two users.
 
     Example:
         >>> low, high = bootstrap_interval(np.arange(100.), np.ones(100))

@@ -1,4 +1,4 @@
-"""`CollabInterpretation`: what a trained model has learned, as DataFrames of numbers and matplotlib Axes."""
+"""`CollabInterpretation`: shows what a trained model has learned, as DataFrames and matplotlib Axes."""
 
 from operator import attrgetter
 
@@ -27,9 +27,9 @@ __all__ = ["CollabInterpretation"]
 
 
 class CollabInterpretation:
-    """Biases, embedding maps, explanations and worst errors of a trained model.
+    """Biases, embedding maps, explanations and largest errors of a trained model.
 
-    Make it with `from_learner(learn)`, or from a `Recommender`.
+    Create it with `from_learner(learn)`, or from a `Recommender`.
 
     Args:
         recommender: the model with its ids and interactions.
@@ -55,51 +55,51 @@ class CollabInterpretation:
 
     @classmethod
     def from_learner(cls, learn) -> "CollabInterpretation":
-        """The interpretation of a `CollabLearner`'s model."""
+        """Create the interpretation of a `CollabLearner`'s model."""
         return cls(learn.recommender)
 
     def item_bias(self, n: int | None = 10, largest: bool = True) -> pd.DataFrame:
-        """The `n` items (None: all) with the largest or smallest bias: liked or disliked whatever the taste.
+        """Return the `n` items (None: all) with the largest or smallest bias: liked or disliked regardless of taste.
 
         Returns:
             DataFrame with the item column, `bias` (in logits, as in `model.i_bias`), `effect` (what the item adds for
-            an average user, the factors' part included, as in `why`), `n_ratings` and `mean_rating` in training
-            (without ratings only the number of events, `n_ratings`).
+            an average user, including the contribution of the factors, as in `why`), `n_ratings` and `mean_rating` in
+            training (without ratings only the number of events, `n_ratings`).
         """
         return self._bias(n, largest, "item")
 
     def user_bias(self, n: int | None = 10, largest: bool = True) -> pd.DataFrame:
-        """The `n` users (None: all) with the largest or smallest bias: generous or strict whatever the item."""
+        """Return the `n` users (None: all) with the largest or smallest bias: generous or strict for every item."""
         return self._bias(n, largest, "user")
 
     def similar_items(self, item, k: int = 10, *, by: str = "vectors") -> pd.DataFrame:
-        """The `k` nearest items by what was learned or by features; see `Recommender.similar_items`."""
+        """Return the `k` nearest items by learned vectors or by features; see `Recommender.similar_items`."""
         return self.recommender.similar_items(item, k, by=by)
 
     def similar_users(self, user, k: int = 10) -> pd.DataFrame:
-        """The `k` nearest users by cosine; see `Recommender.similar_users`."""
+        """Return the `k` nearest users by cosine; see `Recommender.similar_users`."""
         return self.recommender.similar_users(user, k)
 
     def plot_bias(self, n: int = 10, *, side: str = "item", ax: Axes | None = None) -> Axes:
-        """Bars of the `n` largest and the `n` smallest biases."""
+        """Plot the `n` largest and the `n` smallest biases as bars."""
         half = min(n, len(self._trained(side)) // 2)  # no id at both ends
         ends = pd.concat([self._bias(half, True, side), self._bias(half, False, side)[::-1]])
         return plot_bars(ends, "bias", self.train.vocab(side).name, ax=ax)
 
     def pca(self, n_components: int = 3, items=None, *, side: str = "item") -> pd.DataFrame:
-        """Principal components of the factors, largest variance first.
+        """Return the principal components of the factors, largest variance first.
 
         Args:
-            n_components: how many.
+            n_components: number of components.
             items: ids to fit and project, e.g. the most rated; default all with training rows. With `side='user'`
-                they are users.
+                they are user ids.
 
         Returns:
             DataFrame indexed by id with the columns `pc1`, `pc2`, ...; `attrs['explained_variance']` holds each
-            component's share of the variance. Signs are fixed: the entry of largest size in each is positive.
+            component's share of the variance. Signs are fixed: the entry with the largest absolute value is positive.
 
         Raises:
-            ValueError: more components than factors or than ids.
+            ValueError: there are more components than factors or ids.
         """
         vocab = self.train.vocab(side)
         rows = self._trained(side) if items is None else torch.from_numpy(vocab.encode(items, unknown="raise"))
@@ -121,14 +121,14 @@ class CollabInterpretation:
     def plot_pca(
         self, n: int = 50, dims: tuple[int, int] = (1, 2), *, items=None, n_fit: int = 1000, ax: Axes | None = None
     ) -> Axes:
-        """A map of items by two principal components of their factors, with labels that do not collide.
+        """Plot items on two principal components of their factors, with labels that do not overlap.
 
         Args:
-            n: how many items to draw, the most rated ones.
+            n: number of items to plot, the most rated ones.
             dims: the two components, counted from 1.
-            items: or the ids to draw.
-            n_fit: the components are fitted on the `n_fit` most rated items (and those drawn).
-            ax: where to draw; a new figure by default.
+            items: alternatively, the ids to plot.
+            n_fit: the components are fitted on the `n_fit` most rated items (and the plotted ones).
+            ax: axes to plot on; a new figure by default.
         """
         if len(dims) != 2 or min(dims) < 1:
             raise ValueError(f"dims must be two components counted from 1, got {dims!r}")
@@ -142,12 +142,12 @@ class CollabInterpretation:
         return plot_map(table, x, y, fitted.index.name, ax=ax)
 
     def factor_examples(self, component: int = 1, n: int = 10, *, n_fit: int = 1000) -> pd.DataFrame:
-        """The items at both ends of a principal component, from which its meaning is read ("seriousness", say).
+        """Return the items at both ends of a principal component, which reveal its meaning (e.g. "seriousness").
 
         Args:
-            component: counted from 1.
-            n: items at each end.
-            n_fit: among the `n_fit` most rated items.
+            component: number of the component, counted from 1.
+            n: number of items at each end.
+            n_fit: only the `n_fit` most rated items are considered.
 
         Returns:
             DataFrame with the columns `end` ('high' or 'low'), the item column, `value`, `n_ratings`.
@@ -160,24 +160,24 @@ class CollabInterpretation:
         return pd.concat(ends, ignore_index=True)[["end", name, "value", "n_ratings"]]
 
     def why(self, user, item, *, by: str = "parts") -> pd.DataFrame:
-        """The parts of a score, which add up to it.
+        """Split a score into parts that add up to it.
 
-        The score of the model splits into four parts, as in an analysis of variance around the average user and item:
-        `global` (an average item for an average user), `user bias` and `item bias` (what the user adds for an average
-        item, and the item for an average user: their bias and the factors' average effect), and `factors` (what is
-        between this user and this item).
+        The score of the model has four parts, as in an analysis of variance around the average user and item: `global`
+        (an average item for an average user), `user bias` and `item bias` (what the user adds for an average item, and
+        the item for an average user: their bias and the average effect of the factors), and `factors` (the interaction
+        of this user and this item).
 
         Args:
             user, item: one external id each.
-            by: `'parts'`, or `'history'` for the share of each past item, of any model; see `Recommender.why`.
+            by: `'parts'`, or `'history'` for the share of each past item, for any model; see `Recommender.why`.
 
         Returns:
             DataFrame with the columns `part`, `value` (in logits) and `rating`, the predicted rating from the parts so
             far. The last row, `score`, is the sum and the prediction.
 
         Raises:
-            TypeError: the model has no biases and factors to add up (`use_nn`); `by='history'` works for it.
-            KeyError: an unknown id.
+            TypeError: the model has no biases and factors to add up (`use_nn`); use `by='history'`.
+            KeyError: an id is unknown.
         """
         if by != "parts":
             return self.recommender.why(user, item, by=by)
@@ -195,11 +195,11 @@ class CollabInterpretation:
         return pd.DataFrame({"part": [*parts, "score"], "value": values, "rating": ratings.numpy()})
 
     def plot_calibration(self, *, ax: Axes | None = None) -> Axes:
-        """How true probabilities or intervals are, after `calibrate`: what was said against what came.
+        """Plot the calibration of probabilities or intervals, after `calibrate`: observed against predicted values.
 
-        It is drawn of the half of the validation users that they were not fitted to. Of probabilities it is the
-        reliability diagram, a point a bin with the number of its positives; of intervals the share of ratings within
-        against the share that was wanted.
+        The plot uses the half of the validation users that the calibration was not fitted to. For probabilities it is
+        the reliability diagram, with one point per bin and the number of its positives. For intervals it is the share
+        of ratings within the interval against the requested share.
 
         Raises:
             ValueError: there is no calibration, or no validation part.
@@ -207,10 +207,10 @@ class CollabInterpretation:
         return plot_calibration(self.recommender.calibration_table(), ax=ax)
 
     def top_losses(self, n: int = 10, largest: bool = True, *, on: str = "valid") -> pd.DataFrame:
-        """The rows whose prediction is worst (or best, with `largest=False`).
+        """Return the rows with the worst predictions (or the best, with `largest=False`).
 
         Args:
-            n: how many.
+            n: number of rows.
             on: `'valid'` or `'train'`.
 
         Returns:

@@ -14,16 +14,16 @@ _UNKNOWN = "not known"
 
 
 class QuestionnaireWidget:
-    """Items to rate beside the list that the answers give; each answer folds the user in anew.
+    """A form with items to rate, next to the resulting list; each answer folds the user in again.
 
-    Shown by the notebook when it is a cell's value. `answers` and `recommendations` hold what it shows.
+    A notebook shows it when it is the value of a cell. `answers` and `recommendations` hold the displayed data.
 
     Args:
         learn: a `CollabLearner` or a `Recommender`.
-        n: items to ask about.
+        n: number of items to ask about.
         k: length of the list.
-        by: how they are chosen; see `Recommender.questionnaire`.
-        choices: the ratings to choose from; default the different ratings of the training data, at most 10.
+        by: how the items are chosen; see `Recommender.questionnaire`.
+        choices: the ratings to choose from; default the distinct ratings of the training data, at most 10.
 
     Raises:
         ImportError: ipywidgets is not installed.
@@ -60,7 +60,7 @@ class QuestionnaireWidget:
         self.view = ipywidgets.HBox([ipywidgets.VBox(rows), self.shown])
 
     def answer(self, item, rating) -> None:
-        """Take an answer, None for "not known", and show the new list."""
+        """Set an answer, None for "not known", and show the new list."""
         if rating is None:
             self.answers.pop(item, None)
         else:

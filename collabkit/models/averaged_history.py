@@ -1,4 +1,4 @@
-"""`AveragedHistory`: averages of a history that forget at rates which are learned."""
+"""`AveragedHistory`: averages of a history with learned decay rates."""
 
 import torch
 from torch import Tensor, nn
@@ -10,15 +10,15 @@ __all__ = ["AveragedHistory"]
 
 
 class AveragedHistory(SequenceModel):
-    """The next item from decayed averages of the history's rows, mixed by a linear map.
+    """Predict the next item from decayed averages of the history's rows, mixed by a linear map.
 
     `state_t = sum_k M_k (sum_s a_k^(t - s) row_s / sum_s a_k^(t - s))` with learned decays a_k: the averaged watches of
-    Covington et al., "Deep neural networks for YouTube recommendations" (2016), with an order. The cheapest of the
-    networks; what it starts from is the average of its averages.
+    Covington et al., "Deep neural networks for YouTube recommendations" (2016), with order. It is the cheapest of the
+    networks. It starts as the mean of its averages.
 
     Args:
-        n_items, n_factors, length, dropout, **kwargs: as of `SequenceModel`.
-        n_decays: averages; their decays start evenly between .1 and .9.
+        n_items, n_factors, length, dropout, **kwargs: as in `SequenceModel`.
+        n_decays: number of averages; their decays start evenly spaced between .1 and .9.
 
     Example:
         >>> import torch
@@ -43,7 +43,7 @@ class AveragedHistory(SequenceModel):
 
     @property
     def decays(self) -> Tensor:
-        """The decays `(n_decays,)` as they are now."""
+        """The current decays `(n_decays,)`."""
         return torch.sigmoid(self.decay_logits)
 
     def states(self, rows: Tensor, lengths: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ class CollFilter(DotModel):
         n_factors: length d of the factor vectors.
         y_range: `(low, high)` of the ratings, a little wider than the scale, e.g. `(0, 5.5)`; None gives logits.
         init_std: standard deviation of the initial factors and biases.
-        sparse: sparse gradients for the tables, see `Model.set_sparse`; an optimiser of the caller's must take them
+        sparse: use sparse gradients for the tables, see `Model.set_sparse`; your own optimiser must support them
             (`train.optim.LazyAdamW`, `torch.optim.SparseAdam`).
         features: `(users, items)` side features, each a `Features` or None (`dls.features`).
         id_dropout: with features, see `Model.add_features`.

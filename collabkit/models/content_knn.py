@@ -1,4 +1,4 @@
-"""`ContentKNN`: an item's score is how near what is known of it is to what is known of the user's items."""
+"""`ContentKNN`: scores an item by the similarity of its features to those of the user's items."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ CELLS = 2**23  # similarities at once where they are dense
 
 
 class ContentKNN(ItemKNN):
-    """Scores an item by how similar its features are to those of the user's items: what new items can be ranked by.
+    """Score an item by the similarity of its features to those of the user's items; it can also rank new items.
 
-    As `ItemKNN`, with the similarity of two items' features in the place of that of their users. Items without training
-    rows have neighbours, but are none. Categories stay sparse, however many there are.
+    Like `ItemKNN`, but with the similarity of two items' features instead of that of their users. Items without
+    training rows have neighbours, but are not neighbours themselves. Categories stay sparse, however many there are.
 
     Args:
         features: the items' `Features`; default those of the dataloaders or the learner that it is fitted to.
-        k: neighbours an item; None for all, which ranks by the similarity to the mean of the user's items.
-        weighting: what sharing a category counts. `'tfidf'`: the cosine of rows in which rare categories count for
-            more, by `ln((n + 1) / (n_c + 1)) + 1`. `'bm25'`: the product of rows that the inverse document frequency
-            weighs and in which each of many categories counts for less (Robertson and Zaragoza, "The probabilistic
-            relevance framework: BM25 and beyond", 2009). None: the cosine of the shares of categories less their mean,
-            in which all categories count alike.
+        k: number of neighbours per item; None for all, which ranks by the similarity to the mean of the user's items.
+        weighting: weights of shared categories. `'tfidf'`: the cosine of rows in which rare categories count more, by
+            `ln((n + 1) / (n_c + 1)) + 1`. `'bm25'`: the product of rows that are weighted by the inverse document
+            frequency and in which each of many categories counts less (Robertson and Zaragoza, "The probabilistic
+            relevance framework: BM25 and beyond", 2009). None: the cosine of the shares of categories minus their
+            mean, in which all categories count equally.
 
     Raises:
         ValueError: `k` < 1, another `weighting`; in `fit`, no item features.

@@ -19,18 +19,19 @@ class EASE(ClosedForm):
     """Linear item-item model in closed form, `score = x_u B` for the 0/1 row x_u of the user's items.
 
     Steck, "Embarrassingly shallow autoencoders for sparse data" (2019): with `P = (X'X + l2 I)^-1`,
-    `B = I - P diag(1 / diag(P))`, so that its diagonal is zero and no item recommends itself. Of data with counts X
-    holds the confidences in the place of ones; they, too, are 1 on average.
+    `B = I - P diag(1 / diag(P))`, so that its diagonal is zero and no item recommends itself. For data with counts, X
+    holds the confidences instead of ones; they are also 1 on average.
 
-    Where users are fewer, P is not made: by the identity of Woodbury `P = (I - X' K X) / l2` with
+    If there are fewer users than items, P is not computed: by the Woodbury identity `P = (I - X' K X) / l2` with
     `K = (X X' + l2 I)^-1`, users by users, so that `x B = (x X' K X - x d) / (1 - d)` for d the diagonal of `X' K X`.
 
     Args:
         l2: ridge penalty; a few hundred to a few thousand for data like MovieLens.
-        max_items: the inverse takes `n^2` memory and `n^3` time, n the items, or the users where these are fewer
-            (20,000: some 5 GB and ten minutes on two cores); beyond this number of both `fit` refuses.
-        last: score by the last so many events of a history alone; None by all. The map is the same, so that what people
-            did lately counts without a model of order.
+        max_items: the inverse takes `n^2` memory and `n^3` time, where n is the number of items, or of users if that is
+            smaller (20,000: some 5 GB and ten minutes on two cores). If both are above this number, `fit` raises an
+            error.
+        last: score by only this many last events of a history; None uses all. The weights are the same, so recent
+            events can be used without a sequential model.
 
     Raises:
         ValueError: `l2` is not positive; `last` < 1; in `fit`, more items and more users than `max_items`.
@@ -130,7 +131,7 @@ class EASE(ClosedForm):
         return ((found - have * own) / (1 - own)).T.float().contiguous()
 
     def item_similarity(self, idx: Tensor) -> Tensor:
-        """Weights `(b, n_items)`: what having each of the items `(b,)` adds to the scores of all items."""
+        """Return weights `(b, n_items)`: what having each of the items `(b,)` adds to the scores of all items."""
         if len(self.inverse):
             return self._through_users(Runs(torch.arange(len(idx) + 1), idx, len(self.counts)))
         return self.weights[idx].clone()

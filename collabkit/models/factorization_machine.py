@@ -1,4 +1,4 @@
-"""`FactorizationMachine`: every two fields of a row meet: ids, side features and the moment."""
+"""`FactorizationMachine`: pairwise interactions of all fields of a row: ids, side features and context."""
 
 import torch
 from torch import Tensor
@@ -13,14 +13,14 @@ __all__ = ["FactorizationMachine"]
 class FactorizationMachine(DotModel):
     """Second-order factorisation machine: `sum_a w_a + sum_(a < b) v_a . v_b` over the fields a, b of a row.
 
-    Rendle, "Factorization machines" (2010). The fields are the user, the item, the side features of both (of several
-    categories the mean) and the context. `CollFilter` is this without side features and context; with features it is
-    LightFM's model (Kula 2015), in which fields meet across the two sides alone. Here those of one side meet too: an
-    age and a device, a genre and a year. Whatever does not have the item in it is a number of the user's row, so that
-    the score stays a dot product.
+    Rendle, "Factorization machines" (2010). The fields are the user, the item, the side features of both (the mean, if
+    there are several categories) and the context. `CollFilter` is this model without side features and context; with
+    features it is LightFM's model (Kula 2015), in which only fields of different sides interact. Here fields of one
+    side interact too: an age and a device, a genre and a year. All terms without the item are one number in the user's
+    row, so that the score remains a dot product.
 
     Args:
-        n_users, n_items, n_factors, y_range, init_std, features, id_dropout: as of `CollFilter`.
+        n_users, n_items, n_factors, y_range, init_std, features, id_dropout: as in `CollFilter`.
 
     Example:
         >>> model = FactorizationMachine(n_users=4, n_items=6, n_factors=3, y_range=(0, 5.5))

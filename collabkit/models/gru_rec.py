@@ -9,11 +9,11 @@ __all__ = ["GRURec"]
 
 
 class GRURec(SequenceModel):
-    """The next item from a gated recurrent network over the history (Hidasi et al., "GRU4Rec", 2016).
+    """Predict the next item by a gated recurrent network over the history (Hidasi et al., "GRU4Rec", 2016).
 
     Args:
-        n_items, n_factors, length, dropout, **kwargs: as of `SequenceModel`.
-        n_layers: recurrent layers.
+        n_items, n_factors, length, dropout, **kwargs: as in `SequenceModel`.
+        n_layers: number of recurrent layers.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""`HybridKNN`: neighbours by who met both items and, where few have met one, by what its features foretell."""
+"""`HybridKNN`: item neighbours by common users and, for items with few users, as predicted from features."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ CELLS = 2**23  # similarities at once
 
 
 class HybridKNN(ItemKNN):
-    """Item neighbours by events and features in one: what is learned, and where little is known what is foretold.
+    """Score items by neighbours from events, blended with neighbours predicted from features for rare items.
 
     The similarity of items by their users is `c_ij = sum over users of both of 1 / n_u / sqrt(n_i n_j)`: a cosine in
-    which a user of many items says less of each pair. A ridge regression foretells each item's similarities from its
-    features, `C' = X (X'WX + l2 I)^-1 X'W C`, for X the items' categories by tf-idf, rows of length 1, beside their
-    numbers, and W how much is known of each, `n_j / (n_j + prior)`: Gantner et al., "Learning attribute-to-feature
-    mappings for cold-start recommendations" (2010), of neighbours rather than factors. What counts is the mean of both
-    by what is known,
+    which a user of many items counts less for each pair. A ridge regression predicts each item's similarities from its
+    features, `C' = X (X'WX + l2 I)^-1 X'W C`, where X holds the items' categories by tf-idf (rows of length 1) and
+    their numbers, and W is how much is known about each item, `n_j / (n_j + prior)`: Gantner et al., "Learning
+    attribute-to-feature mappings for cold-start recommendations" (2010), for neighbours instead of factors. The
+    similarity is the weighted mean of both,
 
         sim(i, j) = (n_j c_ij + prior c'_ij) / (n_j + prior),
 
-    of which each item keeps its `k` largest. So an item that nobody has met is ranked by its features alone, and one
-    that many have met by these.
+    of which each item keeps its `k` largest. So an item without users is ranked only by its features, and an item with
+    many users by its users.
 
     Args:
         features: the items' `Features`; default those of the dataloaders or the learner that it is fitted to.
-        k: neighbours an item.
-        prior: how many users the features are worth.
+        k: number of neighbours per item.
+        prior: weight of the features, as a number of users.
         l2: penalty of the regression.
-        cold_weight: factor of the similarities of items without training rows, which are foretold and so less spread
-            out than others. None learns it on items that are held out of the training rows for it, by one more fit
-            where there are items without any; see `cold_weight.learned_cold_weight`. 1.0 leaves them as they are. A
-            larger one shows new items more often, at the expense of the others.
+        cold_weight: factor for the similarities of items without training rows, which are predicted and therefore less
+            spread out than others. None learns it on items held out from the training rows, with one more fit if there
+            are items without training rows; see `cold_weight.learned_cold_weight`. 1.0 leaves the similarities
+            unchanged. A larger factor shows new items more often, at the expense of the others.
 
     Raises:
-        ValueError: `k` < 1, `prior` < 0, `l2` or `cold_weight` not above 0; in `fit`, no item features, or too many
-            columns of them.
+        ValueError: `k` < 1, `prior` < 0, `l2` or `cold_weight` is not above 0; in `fit`, there are no item features, or
+            too many columns.
 
     Example:
         >>> from collabkit import CollabDataLoaders, datasets

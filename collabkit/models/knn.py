@@ -1,4 +1,4 @@
-"""`ItemKNN`: an item's score is how near it is to what the user has."""
+"""`ItemKNN`: scores an item by its similarity to the user's items."""
 
 import numpy as np
 import torch
@@ -17,14 +17,14 @@ ENTRIES = 2**22  # of neighbours' lists that are read at once
 
 
 class ItemKNN(ClosedForm):
-    """Scores an item by its cosines with the user's items, of which only each item's `k` nearest count.
+    """Score an item by its cosines with those of the user's items that are among its `k` nearest neighbours.
 
     `score(u, j) = sum of sim(i, j) over u's items i among the k nearest of j`, with
     `sim(i, j) = n_ij / (sqrt(n_i n_j) + shrink)`, n_ij users having both: Deshpande and Karypis, "Item-based top-N
     recommendation algorithms" (2004), with the shrinkage of Bell and Koren (2007). Memory: `n_items x k` numbers.
 
     Args:
-        k: neighbours an item.
+        k: number of neighbours per item.
         shrink: pseudo-count that pulls similarities of rare items towards 0.
 
     Raises:

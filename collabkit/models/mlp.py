@@ -18,7 +18,7 @@ class EmbeddingNN(Model):
     """Embedding network: `[user embedding, item embedding] -> layers -> one output`, as fastai's `EmbeddingNN`.
 
     Each hidden layer is Linear -> ReLU -> BatchNorm -> Dropout, in fastai's order. Users and items have their own
-    embedding sizes. With features each field has an embedding of its own size, which stands beside the id's.
+    embedding sizes. With features each field has an embedding of its own size, concatenated to that of the id.
 
     Args:
         emb_szs: `((n_users, d_user), (n_items, d_item))`, e.g. from fastai's `get_emb_sz(dls)`.
@@ -27,8 +27,8 @@ class EmbeddingNN(Model):
         embed_p: dropout of the concatenated embeddings.
         y_range: `(low, high)` of the ratings; None gives logits.
         use_bn: batch normalisation after each hidden layer.
-        bn_final: and on the output.
-        features, id_dropout: as of `CollFilter`.
+        bn_final: batch normalisation of the output.
+        features, id_dropout: as in `CollFilter`.
         feature_szs: embedding sizes by feature name; default `features.Kind.part_width`.
         init_std: standard deviation of the initial embeddings.
 
@@ -111,7 +111,7 @@ class NCF(EmbeddingNN):
     Args:
         n_users, n_items: rows of the tables, the unknown row 0 included.
         n_factors: embedding size of each side.
-        layers, ps, embed_p, init_std, features, id_dropout, feature_szs: as of `EmbeddingNN`.
+        layers, ps, embed_p, init_std, features, id_dropout, feature_szs: as in `EmbeddingNN`.
 
     Example:
         >>> NCF(4, 6, n_factors=8, layers=[64, 32])(torch.tensor([[1, 5], [2, 3]])).shape

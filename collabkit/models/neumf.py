@@ -21,7 +21,7 @@ class GMF(Model):
         n_users, n_items: rows of the tables, the unknown row 0 included.
         n_factors: length d of the embeddings.
         init_std: standard deviation of the initial embeddings; the weights h start at 1, an ordinary dot product.
-        features, id_dropout: as of `CollFilter`.
+        features, id_dropout: as in `CollFilter`.
 
     Example:
         >>> GMF(4, 6, n_factors=8)(torch.tensor([1, 2]), torch.tensor([5, 1])).shape
@@ -71,7 +71,7 @@ class NeuMF(Model):
         mlp_factors: embedding size of the MLP part, on each side; default `n_factors`.
         layers: widths of the MLP's hidden layers.
         init_std: standard deviation of the initial embeddings.
-        features, id_dropout: as of `CollFilter`.
+        features, id_dropout: as in `CollFilter`.
 
     Example:
         >>> NeuMF(4, 6, n_factors=8, mlp_factors=4, layers=[8, 4])(torch.tensor([[1, 5], [2, 1]])).shape
@@ -97,10 +97,10 @@ class NeuMF(Model):
 
     @classmethod
     def from_parts(cls, gmf: GMF, ncf: NCF, alpha: float = 0.5) -> "NeuMF":
-        """A model whose score is `alpha * GMF + (1 - alpha) * NCF`, from which training goes on (section 3.4.1).
+        """Create a model whose score is `alpha * GMF + (1 - alpha) * NCF`, for further training (section 3.4.1).
 
         Raises:
-            ValueError: the parts belong to other data, or `alpha` lies outside [0, 1].
+            ValueError: the parts belong to other data, or `alpha` is outside [0, 1].
         """
         if (gmf.n_users, gmf.n_items) != (ncf.n_users, ncf.n_items):
             rows = f"GMF has {gmf.n_users} x {gmf.n_items} rows, NCF {ncf.n_users} x {ncf.n_items}"

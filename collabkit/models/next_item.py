@@ -1,4 +1,4 @@
-"""`NextItem`: what comes next, by a linear map from the latest events, in closed form."""
+"""`NextItem`: predicts the next item by a linear map from the latest events, in closed form."""
 
 from __future__ import annotations
 
@@ -29,21 +29,22 @@ SMALL = 2500  # items up to which the ridge is solved in double precision
 
 
 class NextItem(ClosedForm):
-    """Scores an item by what it has followed: a linear map from decayed histories to the next event.
+    """Score an item by the items that it has followed: a linear map from decayed histories to the next event.
 
     After events `i_1 ... i_t` the state of a decay a is `x_t = sum_s a^(t - s) e(i_s)`. Up to `max_items` items the map
-    is that of ridge regression from the states of all decays to the next item, solved from counts of pairs alone;
-    beyond, it is how often each item followed each other one, decayed by the distance and divided by powers of their
-    popularities. Of each item the `top` items that it speaks most for or against are kept.
+    is a ridge regression from the states of all decays to the next item, solved from counts of pairs. Above that, it
+    is the number of times that each item followed each other item, decayed by the distance and divided by powers of
+    their popularities. For each item, the `top` weights with the largest absolute values are kept.
 
     Args:
-        decays: in (0, 1); default .5 and .95 for the ridge, .8 for counts.
+        decays: numbers in (0, 1); default .5 and .95 for the ridge regression, .8 for counts.
         l2: ridge penalty.
-        top: items kept for each item and decay.
-        max_items: the ridge takes `(n_decays * n_items)^3` time and its square of memory; beyond it counts are used.
+        top: number of items kept for each item and decay.
+        max_items: the ridge regression takes `(n_decays * n_items)^3` time and `(n_decays * n_items)^2` memory; above
+            this number of items, counts are used.
 
     Raises:
-        ValueError: a decay outside (0, 1), or one that repeats; `l2` is not positive; `top` < 1.
+        ValueError: a decay is outside (0, 1), or repeated; `l2` is not positive; `top` < 1.
 
     Example:
         >>> import pandas as pd
@@ -115,7 +116,7 @@ class NextItem(ClosedForm):
         return found.reshape(n_rows, n)
 
     def item_similarity(self, idx: Tensor) -> Tensor:
-        """What having met each of the items `(b,)` last adds to the scores `(b, n_items)` of all items."""
+        """Return what each of the items `(b,)`, as the last event, adds to the scores `(b, n_items)` of all items."""
         return self.scores(Runs(torch.arange(len(idx) + 1), idx, self.next.shape[1]))
 
 

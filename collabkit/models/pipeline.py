@@ -1,4 +1,4 @@
-"""`Pipeline`: two stages, of which the first finds candidates and the second puts them in order."""
+"""`Pipeline`: two stages; the first finds candidates and the second ranks them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,27 +20,27 @@ FUSED = 60  # Cormack, Clarke and Buettcher, "Reciprocal rank fusion outperforms
 
 
 class Pipeline(ClosedForm):
-    """Candidates of one or several models, put in order by another: the two networks of YouTube's recommender.
+    """Rank the candidates of one or several models with another model, as in YouTube's two-stage recommender.
 
-    The first stage looks at every item and has to be quick; the second looks at `n_candidates` a user, so that it may
-    be a network with side features and context, best trained on what the first one shows (`negatives=` of
-    `sampling.ShownNegatives`). Covington, Adams and Sargin, "Deep neural networks for YouTube recommendations" (2016).
-    Of several candidate models the lists are joined by the sum of `1 / (60 + rank)`. What somebody has met already is
-    no candidate. An item that is not shown has no score and is in no list.
+    The first stage scores every item and has to be fast. The second scores only `n_candidates` items per user, so it
+    may be a network with side features and context, preferably trained on the candidates of the first stage
+    (`negatives=` with `sampling.ShownNegatives`). Covington, Adams and Sargin, "Deep neural networks for YouTube
+    recommendations" (2016). The lists of several candidate models are merged by the sum of `1 / (60 + rank)`. Items in
+    a user's history are not candidates. An item that is not a candidate has no score and is never listed.
 
-    A pipeline answers as the closed-form models do: `recommend`, `evaluate`, `compare`, `export`, `Recommender.load`.
+    A pipeline has the methods of closed-form models: `recommend`, `evaluate`, `compare`, `export`, `Recommender.load`.
 
     Args:
-        candidates: a trained model or several: learners, `Recommender`s or closed-form models.
-        ranker: a trained one, whose data is that of the pipeline. All were made from the same table.
-        n_candidates: items a user that the ranker sees.
-        weight: of the ranker: the score is `weight` times its own, and `1 - weight` times that of the first stage,
-            each less its mean over the candidates and divided by their standard deviation. Pick it on the validation
+        candidates: one or several trained models: learners, `Recommender`s or closed-form models.
+        ranker: a trained model, whose data is used for the pipeline. All models must be made from the same table.
+        n_candidates: number of items per user for the ranker.
+        weight: weight of the ranker: the score is `weight` times its score plus `1 - weight` times that of the first
+            stage, each standardized over the candidates (mean 0, standard deviation 1). Choose it on the validation
             part. At 1 the score is the ranker's own.
 
     Raises:
-        ValueError: models of other users or items; no candidate model; `weight` outside [0, 1].
-        TypeError: something is no model.
+        ValueError: models have other users or items; there is no candidate model; `weight` is outside [0, 1].
+        TypeError: an argument is not a model.
 
     Example:
         >>> pipeline = Pipeline([EASE().fit(dls), NextItem().fit(dls)], learn, n_candidates=100)  # doctest: +SKIP
@@ -83,7 +83,7 @@ class Pipeline(ClosedForm):
 
     @property
     def features(self) -> SideFeatures:
-        """Those of the stages together."""
+        """The features of all stages."""
         every = zip(*(model.features for model in self._models), strict=True)
         return SideFeatures(*(next((part for part in parts if part is not None), None) for parts in every))
 
@@ -97,7 +97,7 @@ class Pipeline(ClosedForm):
 
     @classmethod
     def for_data(cls, data: Dataset, models: Sequence[dict], n_candidates: int, weight: float) -> "Pipeline":
-        """The pipeline of an artefact, whose weights `restore` fills in."""
+        """Create the pipeline of an artefact; `restore` sets its weights."""
         known, made = {model.__name__: model for model in _models()}, []
         for spec in models:
             if spec["class"] not in known:
@@ -111,7 +111,7 @@ class Pipeline(ClosedForm):
         return pipeline
 
     def refit_all(self) -> "Pipeline":
-        """Refused: a pipeline is made of trained models."""
+        """Raise an error: a pipeline consists of trained models."""
         raise TypeError("a pipeline trains nothing: call refit_all() of each of its models, and join the new ones")
 
     def restore(self, state: dict[str, Tensor]) -> None:

@@ -11,11 +11,11 @@ __all__ = ["Popularity"]
 
 
 class Popularity(ClosedForm):
-    """Every item's score is its number of training rows, the same for all users.
+    """Score each item by its number of training rows, the same for all users.
 
     Args:
-        days: count the training rows of the last so many days before the last of them alone: what is popular now. The
-            times must be timestamps, or numbers since 1970; see `Interactions.day`.
+        days: count only the training rows of this many days before the last row, i.e. current popularity. Times must be
+            timestamps, or numbers since 1970; see `Interactions.day`.
 
     Raises:
         ValueError: `days` is not positive; in `fit`, `days` for rows without times.

@@ -11,15 +11,15 @@ __all__ = ["SASRec"]
 
 
 class SASRec(SequenceModel):
-    """The next item from causal self-attention over the history (Kang and McAuley, 2018), normalised before each part.
+    """Predict the next item by causal self-attention over the history (Kang and McAuley, 2018), with pre-norm blocks.
 
-    What attention and layers add starts at zero, so that a new model scores by the last event alone. Histories are
-    padded at the right, where causal attention does not look: no mask is made.
+    The outputs of attention and layers start at zero, so that a new model scores only by the last event. Histories are
+    padded on the right, which causal attention ignores, so no mask is needed.
 
     Args:
-        n_items, n_factors, length, dropout, **kwargs: as of `SequenceModel`.
-        n_blocks: blocks of attention and layers.
-        n_heads: of the attention; it divides `n_factors`.
+        n_items, n_factors, length, dropout, **kwargs: as in `SequenceModel`.
+        n_blocks: number of blocks of attention and layers.
+        n_heads: number of attention heads; must divide `n_factors`.
 
     Raises:
         ValueError: `n_heads` does not divide `n_factors`; `n_blocks` < 1.

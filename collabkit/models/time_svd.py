@@ -20,27 +20,27 @@ NO_TIME = "TimeSVD reads the times of the ratings: make the dataloaders with tim
 class TimeSVD(CollFilter):
     """`CollFilter` whose biases change in time: `b_u + a_u dev_u(t) + sum_g b_(u, session_g(t)) + b_i + b_(i, bin(t))`.
 
-    The baseline of Koren, "Collaborative filtering with temporal dynamics" (2009), section 4.1, with sessions in the
-    place of days: somebody who rates a page of films after the other is in one mood. A session ends where nothing is
-    rated for longer than a gap; there is a bias for those of each gap, so that what is close in time counts most. A
-    question belongs to the session of the user's nearest training rating, if that is no further than the gap, else to
-    none. `dev_u(t) = sign(t - mean_u) |t - mean_u| ** beta` in days, with a slope for each user.
+    The baseline of Koren, "Collaborative filtering with temporal dynamics" (2009), section 4.1, with sessions instead
+    of days: a user who rates one page of films after another is in one mood. A session ends when nothing is rated for
+    longer than a gap. There is a bias for the sessions of each gap, so that ratings close in time count most. A query
+    belongs to the session of the user's nearest training rating if that is within the gap, otherwise to none.
+    `dev_u(t) = sign(t - mean_u) |t - mean_u| ** beta` in days, with a slope for each user.
 
-    What a session tells is of use where ratings of the same session are known: in a random split, as ML-100K's folds
-    are, where two thirds of the held-out ratings were sent on one page with known ones, and when a service learns while
-    somebody rates. Of later days the drift alone is left, which did not help there. Rankings do not change by what is
-    one number a user; they do by the items' bins.
+    Session biases help if ratings of the same session are known: in a random split such as ML-100K's folds, where two
+    thirds of the held-out ratings were sent on one page with known ones, and when a service learns while a user rates.
+    On later days only the drift remains, which did not help there. Terms that are one number per user do not change
+    rankings; the items' bins do.
 
     Args:
-        n_users, n_items, n_factors, y_range, **kwargs: as of `CollFilter`.
+        n_users, n_items, n_factors, y_range, **kwargs: as in `CollFilter`.
         train: the training ratings, with times.
         gaps: minutes of silence that end a session.
-        beta: as above.
-        n_bins: equal stretches of the training time, in each of which an item has a bias of its own; 0: none, which did
-            as well on ML-100K.
+        beta: exponent in `dev_u`.
+        n_bins: number of equal intervals of the training time; an item has its own bias in each. 0: none, which did as
+            well on ML-100K.
 
     Raises:
-        ValueError: ratings without times; gaps that are not positive.
+        ValueError: ratings have no times; gaps are not positive.
 
     Example:
         >>> dls = CollabDataLoaders.from_df(df, time_name='timestamp')                       # doctest: +SKIP

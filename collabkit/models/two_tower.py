@@ -1,4 +1,4 @@
-"""`TwoTower`: a vector a user, a vector an item, each from its own tower; their dot product or cosine is the score."""
+"""`TwoTower`: a user tower and an item tower return vectors; their dot product or cosine is the score."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -25,13 +25,13 @@ class TwoTower(Model):
         n_factors: length d of the embeddings, and of the vectors if there are no `layers`.
         layers: widths of each tower's perceptron, ReLU between them; the last one is the length of the vectors.
         similarity: `'dot'` or `'cosine'`, which scales the vectors to length 1.
-        temperature: the similarity is divided by it; cosines want about 0.1, since they lie within -1 and 1.
-        item_bias: add a number for each item, its popularity whatever the taste, which a cosine has no room for.
+        temperature: the similarity is divided by it; use about 0.1 for cosines, which lie between -1 and 1.
+        item_bias: add a bias for each item, its popularity regardless of taste, which a cosine cannot represent.
         init_std: standard deviation of the initial embeddings.
-        sparse, features, id_dropout: as of `CollFilter`.
+        sparse, features, id_dropout: as in `CollFilter`.
 
     Raises:
-        ValueError: sizes, similarity or temperature out of range.
+        ValueError: sizes, similarity or temperature are out of range.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""`YouTubeNet`: the candidate generation of YouTube: what was watched, who watches and the moment, through layers."""
+"""`YouTubeNet`: YouTube's candidate generation: watch history, user features and context through layers."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -12,21 +12,21 @@ __all__ = ["YouTubeNet"]
 
 
 class YouTubeNet(AveragedHistory):
-    """The next item from averaged events, side features of the user and the context of the moment, by a perceptron.
+    """Predict the next item from averaged events, side features of the user and the context, by a perceptron.
 
-    Covington, Adams and Sargin, "Deep neural networks for YouTube recommendations" (2016), section 3: all are put side
-    by side and go through layers; the result is a user's vector, whose product with the items' is a softmax over all of
-    them, sampled in training (`loss_func='sampled_softmax'`, the default here), and a search for neighbours when asked.
-    The age of an example, by which the model tells what is popular now from what was, is the context `'age'` that a
-    column of times unfolds into. Here the layers add to the averaged events, and start by adding nothing; the averages
-    are those of `AveragedHistory`, of which one forgets hardly at all, as the paper's.
+    Covington, Adams and Sargin, "Deep neural networks for YouTube recommendations" (2016), section 3: all inputs are
+    concatenated and passed through layers. The result is a user vector. Its products with the item vectors give a
+    softmax over all items, sampled in training (`loss_func='sampled_softmax'`, the default here); at serving time it is
+    used in a nearest-neighbour search. The age of an example, by which the model tells current from past popularity, is
+    the context `'age'`, one of the parts of a column of times. Here the layers add to the averaged events, and start by
+    adding nothing. The averages are those of `AveragedHistory`; one of them hardly decays, like the paper's.
 
     Args:
-        n_items, n_factors, length, dropout, n_decays, **kwargs: as of `AveragedHistory`.
+        n_items, n_factors, length, dropout, n_decays, **kwargs: as in `AveragedHistory`.
         layers: widths of the hidden layers.
 
     Raises:
-        ValueError: no layers, or widths below 1.
+        ValueError: there are no layers, or widths are below 1.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""`Recommender`: a trained model with its ids, for recommendations; loads an artefact without fastai."""
+"""`Recommender`: recommendations of a trained model by external ids; loads an artefact without fastai."""
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
@@ -56,23 +56,25 @@ __all__ = ["Recommender"]
 class Recommender:
     """Predictions, recommendations, neighbours and evaluation of a trained model, by external ids.
 
-    `learn.recommend` and its kin are this class on the learner's model; `Recommender.load(folder)` is the same from an
-    artefact. What was computed from the weights alone (item vectors, unit vectors, the prior of the fold-in) is kept
-    until a weight changes. Any number of threads may ask one; `add_items`, `add_users`, `fold_in` and `use_index` wait
-    for those who ask and let nobody in meanwhile. Training in one thread while others ask is not for it.
-    Tables and columns of ids are pandas', polars', Arrow's, or of whatever library narwhals knows. Lists come back in
-    the kind of the first table of the call, else of the table that the data were made from (pandas' from an artefact);
-    metrics, which have an index, are always pandas'. Where the data were made from a scipy matrix, another one with the
-    same rows and columns is taken wherever a table of events is (in `history=` the rows are new people).
-    One or several of torch's own threads give the same lists; the last digits of scores may differ, as sums over many
-    numbers are taken in another order.
+    `learn.recommend` and similar methods call this class on the learner's model; `Recommender.load(folder)` loads it
+    from an artefact. Results computed from the weights alone (item vectors, unit vectors, the prior of the fold-in) are
+    cached until a weight changes. Any number of threads may query a recommender; `add_items`, `add_users`, `fold_in`
+    and `use_index` wait for running queries and block new ones. Training in one thread while others query is not
+    supported.
+    Tables and columns of ids may be from pandas, polars, Arrow or any other library that narwhals supports. Lists are
+    returned in the library of the first table in the call, or else of the table from which the data was created
+    (pandas for an artefact). Metrics, which have an index, are always pandas tables. If the data was created from a
+    scipy matrix, a matrix with the same rows and columns is accepted wherever a table of events is (in `history=` its
+    rows are new users).
+    The number of torch threads does not change the lists; the last digits of scores may differ, because sums are
+    computed in another order.
 
     Args:
         model: a model whose sides are row-aligned with the data's vocabularies.
-        data: a `Dataset`, training interactions, or whatever else `Dataset.of` takes; `recommend` hides the training
-            and the validation part.
-        valid: the validation interactions, where `data` is the training part.
-        config: the artefact's config, where it came from one.
+        data: a `Dataset`, training interactions, or anything else that `Dataset.of` accepts; `recommend` hides the
+            training and the validation part.
+        valid: the validation interactions, if `data` is the training part.
+        config: the artefact's config, if the model came from one.
 
     Example:
         >>> rec = Recommender.load(folder)                             # doctest: +SKIP
@@ -94,17 +96,17 @@ class Recommender:
 
     @classmethod
     def load(cls, folder: str | Path, models: Sequence[type[Model]] = (), *, index: str = "exact") -> "Recommender":
-        """The recommender in an artefact folder written by `learn.export`; see `serve.load_artefact` for errors.
+        """Load a recommender from an artefact folder written by `learn.export`; see `serve.load_artefact` for errors.
 
         Args:
             folder: the artefact.
-            models: the class of its model, where that is not one of the library's.
-            index: `'exact'`, or as of `use_index`, `'auto'` or `'faiss'`: the index that is stored in the artefact. One
-                that has none is measured and stored, where the folder can be written to. faiss reads its file: take
-                indexes from folders that you trust.
+            models: the class of its model, if it is not one of the library's.
+            index: `'exact'`, or `'auto'` or `'faiss'` as in `use_index`, which load the index stored in the artefact.
+                If there is none, indexes are measured and the chosen one is stored, if the folder is writable. faiss
+                reads the index file: load indexes only from folders that you trust.
 
         Raises:
-            ValueError: another `index`, or a damaged one.
+            ValueError: `index` has another value, or the stored index is damaged.
         """
         if index != "exact" and index not in indexed.NAMES:
             raise ValueError(f"index must be 'exact', 'auto' or 'faiss', got {index!r}")
@@ -116,7 +118,7 @@ class Recommender:
         return found
 
     def keep_fold(self, fold: FoldIn | None) -> None:
-        """Fold in by the prior that an artefact had, if it had one, until a weight or the data changes."""
+        """Use the prior from an artefact for the fold-in, if it has one, until a weight or the data changes."""
         if fold is not None:
             self._kept["fold"] = (self.model.version(), self.data, fold)
 
@@ -137,14 +139,14 @@ class Recommender:
         self, folder: str | Path, *, metrics: dict | None = None, light: bool = True, onnx: bool = False,
         weights: Path | None = None,
     ) -> Path:  # fmt: skip
-        """Write the artefact, with the index that was measured, if any; see `serve.save_artefact`.
+        """Write the artefact, including the measured index if there is one; see `serve.save_artefact`.
 
         Args:
-            folder, metrics: where, and figures to keep with it.
-            light: write what `serve.light.Light` answers from, too, and the prior of the fold-in, which is fitted for
-                it if no history was asked about before.
-            weights: as of `serve.save_artefact`.
-            onnx: and the model's network for ONNX Runtime, where it has one that such answers need.
+            folder, metrics: the folder, and metrics to store with the artefact.
+            light: also write the files that `serve.light.Light` needs, and the prior of the fold-in, which is fitted
+                now if it has not been needed before.
+            weights: as in `serve.save_artefact`.
+            onnx: also write the model's network for ONNX Runtime, if `Light` needs one.
 
         Raises:
             ImportError: `onnx` or `onnxruntime` is missing.
@@ -173,21 +175,22 @@ class Recommender:
     def predict(
         self, users, items, *, unknown: str = "raise", context=None, interval: float | None = None
     ) -> float | np.ndarray | tuple:
-        """Predicted rating of each (user, item) pair.
+        """Return the predicted rating of each (user, item) pair.
 
         Args:
             users, items: external ids, scalars or arrays `(n,)`; a scalar is paired with every id of the other.
-            unknown: `'raise'` for an unknown id, or `'default'` for the no-information answer.
-            context: of a model with a context, as of `recommend`, for all pairs or each.
-            interval: of ratings, after `calibrate`: the share of them that is to lie within an interval, e.g. .9.
+            unknown: `'raise'` to raise an error for an unknown id, or `'default'` to return the default prediction.
+            context: for a model with context, as in `recommend`; one for all pairs or one for each.
+            interval: for ratings, after `calibrate`: the share of ratings that should lie within the interval, e.g.
+                .9.
 
         Returns:
             A float for two scalars, else `(n,)` float32. With `interval` three of these: the rating, and the lower and
-            the upper end.
+            the upper end of the interval.
 
         Raises:
             KeyError: an id is unknown and `unknown='raise'`.
-            ValueError: arrays of different lengths; `interval` outside (0, 1), or before `calibrate`.
+            ValueError: arrays have different lengths; `interval` is outside (0, 1), or used before `calibrate`.
         """
         self._check_interval(interval)
         user_idx, item_idx = self._encode(self.users, users, unknown), self._encode(self.items, items, unknown)
@@ -222,35 +225,37 @@ class Recommender:
 
     @writes
     def calibrate(self, method: str = "platt", *, n_negatives: int = 100, seed: int = 0) -> pd.DataFrame:
-        """Learn from the validation part what scores mean: probabilities of events, or intervals around ratings.
+        """Calibrate on the validation part: scores of events to probabilities, or ratings to intervals.
 
-        Half of its users teach it, the other half say how true it is.
+        Half of the validation users serve to fit the calibration, the other half to evaluate it.
 
-        Of scores of events: the probability that an item which the user has not met is among those that they meet in
-        the validation part. It is counted over all unseen items of users with such a part: their positives stand beside
-        a sample of the others, each of which counts for as many as were not drawn. Lists have a column `probability`
-        then. It is that of an average user with such a score.
+        For events it learns the probability that an unseen item is among those that the user interacts with in the
+        validation part. It is estimated over all unseen items of users with validation rows, from their positives and a
+        sample of the other items, each of which is weighted to represent those not drawn. Lists then have a column
+        `probability`: the probability for an average user with this score.
 
-        Of ratings: absolute errors by how active the users are; `predict(interval=.9)` gives the interval that holds
+        For ratings it learns absolute errors by user activity; `predict(interval=.9)` returns the interval that holds
         nine of ten ratings (split conformal prediction: Vovk, Gammerman and Shafer, "Algorithmic learning in a random
         world", 2005).
 
-        It is kept with the model and in the artefact, and forgotten when the model is trained on.
+        The calibration is stored with the model and in the artefact, and discarded when the model is trained further.
 
         Args:
             method: for events `'platt'`, a logistic curve (Platt, "Probabilistic outputs for support vector machines",
-                1999), or `'isotonic'`, any rising function (Zadrozny and Elkan, 2002), for some thousand positives.
-            n_negatives: unseen items a user that are drawn.
-            seed: of the halves and the draw.
+                1999), or `'isotonic'`, any increasing function (Zadrozny and Elkan, 2002), for a few thousand
+                positives.
+            n_negatives: number of unseen items to draw per user.
+            seed: seed of the halves and of the draw.
 
         Returns:
-            For events a DataFrame of bins of rising probability, each with as many expected positives: `predicted`,
-            `observed` (95 % interval `low` to `high`), `positives`, `pairs` (that they stand for); its `attrs` have
-            `ece`, the expected calibration error, `base_rate`, and `relative_ece`, the error as a share of the base
-            rate. For ratings by level and users: `coverage`, the share of ratings within, `half_width`, `n`.
+            For events, a DataFrame of bins of increasing probability with equal numbers of expected positives:
+            `predicted`, `observed` (95 % interval `low` to `high`), `positives`, `pairs` (that they represent); its
+            `attrs` have `ece`, the expected calibration error, `base_rate`, and `relative_ece`, the error as a share of
+            the base rate. For ratings, by level and users: `coverage`, the share of ratings within the interval,
+            `half_width`, `n`.
 
         Raises:
-            ValueError: there is no validation part, or one of fewer than 2 users; another `method`.
+            ValueError: there is no validation part, or it has fewer than 2 users; `method` has another value.
 
         Example:
             >>> learn.calibrate().attrs['ece']                # doctest: +SKIP
@@ -263,7 +268,7 @@ class Recommender:
 
     @reads
     def calibration_table(self) -> pd.DataFrame:
-        """How true the calibration is on the half of the validation users that it was not fitted to; see `calibrate`.
+        """Return the calibration on the half of the validation users that it was not fitted to; see `calibrate`.
 
         Raises:
             ValueError: there is no calibration, or no validation part.
@@ -280,59 +285,61 @@ class Recommender:
         freshness_weight: float = 1.0, diversity: float = 0.0, diversify_by="vectors", pool: int = 100,
         why: bool | int = False, max_memory: int | str = "512MB",
     ) -> pd.DataFrame:  # fmt: skip
-        """The top `k` items of each user.
+        """Return the top `k` items of each user.
 
         Args:
             users: external ids, one or many; None for all users.
-            history: in the place of `users`, what somebody has rated or clicked: `{'Alien (1979)': 5, ...}` or, of a
-                model without ratings, a list of items, for one; a DataFrame with the model's columns for many. Unknown
-                items are left out (counted), and so are answers of None, as of a questionnaire. Models that look at
-                histories take it as it is; of the others the person is folded in for this call.
-            recent: what users whom the model knows did since the training: a DataFrame with the model's columns, a row
-                an event. It counts as history for this call, and nothing is trained or kept: models that look at
-                histories get them with these events, in the order of the times where there are some, else at the end;
-                of the others the rows of these users are solved for again from all that is known of them. Of a pair
-                that is known already the recent row counts. Users who are asked without a row in it get their usual
-                list, rows of users who are not asked play no part, and `users=None` asks the users that it names.
-            k: items a user; where fewer are left a user gets fewer rows, counted in a `CollabWarning`.
-            filter_seen: hide the items of the user's training and validation rows, of the history and of `recent`;
-                `'train'`: not those of the validation rows; False: none.
-            items: allow list: recommend these item ids only; any iterable. Or by user: a dict from users to item ids,
-                or a DataFrame with the user and item columns. Users without an entry get no rows, and `users=None` asks
-                those who have one. Unknown ids are left out (counted).
-            exclude: deny list: item ids, or likewise by user.
-            unknown: `'raise'` for an unknown user, or `'default'` for the list of a user of whom nothing is known.
-            context: of a model with a context, what is known of the moment: `{column: value}`, or a DataFrame with one
-                row, for all; or lists, or as many rows as users are asked, for each. What is not given is unknown.
-            novelty_weight: how much the ranking leans to items that few users have: so many standard deviations of the
-                user's scores for each standard deviation of an item's self-information, `-log2(users who have it /
-                users)`. 0 is the model's own ranking; `evaluate(novelty_weight=, metrics=['NDCG', 'Novelty'])` says
-                what it costs and brings.
-            half_life: lean to new items: `freshness_weight` standard deviations of the user's scores for an item whose
-                first event is the latest of all, half of them for one that is `half_life` older, and so on. Days, a
-                `pd.Timedelta` or a text like `'30D'`; None: not at all. `retrieval.tilt.Tilt` has the formula.
-            freshness_weight: how many.
-            diversity: how much a list avoids items that are alike, from 0, the model's own ranking, to 1, by maximal
-                marginal relevance; `retrieval.diversity.Diversity` has the formula. `tradeoff` says what it costs.
-            diversify_by: `'vectors'`: alike are items whose vectors are near each other; or the name of an item feature
-                of the data, or several names, or `Features` of the items.
-            pool: a diverse list is chosen from so many best items of each user (from `k`, where that is more).
-            why: add a column `because`: the item of the user's history that speaks most for the row, None where nothing
-                does. A number: a list of so many. See `why`.
-            max_memory: bound of the score block, in bytes or as `'512MB'`; users are scored in blocks under it.
+            history: instead of `users`, the items that a new user has rated or clicked. For one user:
+                `{'Alien (1979)': 5, ...}`, or a list of items if the model has no ratings. For many users: a DataFrame
+                with the model's columns. Unknown items are dropped (and counted), and so are answers of None, as from a
+                questionnaire. Models that read histories use it directly; for other models the user is folded in for
+                this call.
+            recent: events of known users since training: a DataFrame with the model's columns, one row per event. They
+                count as history for this call only; nothing is trained or stored. Models that read histories get these
+                events in addition, ordered by time if there are times, else at the end. For other models the rows of
+                these users are solved for again from all their events. If a pair is already known, the recent row is
+                used. Requested users without a row in it get their usual list; rows of other users are ignored; with
+                `users=None` the users in `recent` get lists.
+            k: number of items per user. If fewer are left, a user gets fewer rows, with a `CollabWarning`.
+            filter_seen: True hides the items of the user's training and validation rows, of the history and of
+                `recent`; `'train'` does not hide those of the validation rows; False hides none.
+            items: allow list: recommend only these item ids; any iterable. Or one list per user: a dict from users to
+                item ids, or a DataFrame with the user and item columns. Users without an entry get no rows, and with
+                `users=None` the users with an entry get lists. Unknown ids are dropped (and counted).
+            exclude: deny list: item ids, or one list per user as in `items`.
+            unknown: `'raise'` to raise an error for an unknown user, or `'default'` to return the default list.
+            context: for a model with context: `{column: value}` or a DataFrame with one row, for all users; or lists
+                or a DataFrame with one row per user. Missing values count as unknown.
+            novelty_weight: how much the ranking favours items that few users have: this many standard deviations of
+                the user's scores per standard deviation of an item's self-information, `-log2(users who have it /
+                users)`. 0 is the model's own ranking; `evaluate(novelty_weight=, metrics=['NDCG', 'Novelty'])` reports
+                the cost and the gain.
+            half_life: favour new items: add `freshness_weight` standard deviations of the user's scores to the item
+                whose first event is the latest of all, half as much to an item that is `half_life` older, and so on.
+                Days, a `pd.Timedelta` or a string like `'30D'`; None turns it off. `retrieval.tilt.Tilt` has the
+                formula.
+            freshness_weight: number of standard deviations, see `half_life`.
+            diversity: how much a list avoids similar items, from 0 (the model's own ranking) to 1, by maximal marginal
+                relevance; `retrieval.diversity.Diversity` has the formula. `tradeoff` reports the cost.
+            diversify_by: what makes items similar: `'vectors'` (nearby item vectors), the name of an item feature of
+                the data, several names, or `Features` of the items.
+            pool: a diverse list is chosen from this many best items of each user (from `k`, if that is larger).
+            why: add a column `because` with the item of the user's history that contributes most to the row, None if
+                none does. A number adds a list of that many items. See `why`.
+            max_memory: memory limit of the score block, in bytes or as `'512MB'`; users are scored in blocks below it.
 
         Returns:
             DataFrame with the user column (not for one history), the item column, `rank` (1 is best), `score`
-            (predicted rating) and, after `calibrate`, `probability`. With `novelty_weight`, `half_life` or `diversity`
-            the rank is another one, and the score still the model's own, so that it may rise from one rank to the next.
+            (predicted rating) and, after `calibrate`, `probability`. `novelty_weight`, `half_life` and `diversity`
+            change the rank but not the score, so the score may rise from one rank to the next.
 
         Raises:
-            KeyError: unknown users, a missing column, or an allow list or a history of unknown items alone.
-            ValueError: `k` < 1, no candidate is left, a history is empty, or a rating is out of range; `half_life` for
-                data without times, or one of these with an index (`use_index`): `half_life`, `novelty_weight`, an allow
-                list by user.
-            TypeError: a history or `recent`, for a model that can neither look at one nor fold it in; ids of another
-                type; `why`, for a model whose users are computed from the training data.
+            KeyError: users are unknown, a column is missing, or all items of an allow list or history are unknown.
+            ValueError: `k` < 1, no candidate is left, a history is empty, or a rating is out of range; `half_life` is
+                used with data without times; `half_life`, `novelty_weight` or an allow list per user is used with an
+                index (`use_index`).
+            TypeError: `history` or `recent` is used with a model that can neither read a history nor fold it in; ids
+                have another type; `why` is used with a model whose users are computed from the training data.
 
         Example:
             >>> since = pd.DataFrame({'user': ['ann'], 'title': ['Alien']})  # doctest: +SKIP
@@ -372,19 +379,20 @@ class Recommender:
         return self._lists(asked, at, in_turn(query), wanted, because=because)
 
     def recommend_batches(self, users=None, k: int = 10, *, block: int = BLOCK, **options) -> Iterator[pd.DataFrame]:
-        """The lists of any number of users, one table after the other, each of at most `block` users.
+        """Yield the lists of any number of users, one table after the other, each of at most `block` users.
 
         Args:
-            users: None for all; ids; a table with the users' column; the path of a Parquet file or of a folder of such,
-                with that column or no other; or a reader: an iterator of such tables or arrays of ids, as of
-                `pyarrow.parquet.ParquetFile(...).iter_batches()`.
-            k: as of `recommend`.
-            block: users whose lists are in memory at once, beside the block of scores that `max_memory` bounds.
-            **options: of `recommend`, but `history`.
+            users: None for all; ids; a table with the user column; the path of a Parquet file or of a folder of such
+                files, with the user column or with a single column; or an iterator of such tables or arrays of ids,
+                e.g. `pyarrow.parquet.ParquetFile(...).iter_batches()`.
+            k: as in `recommend`.
+            block: number of users whose lists are in memory at once, in addition to the score block, which
+                `max_memory` limits.
+            **options: arguments of `recommend`, except `history`.
 
         Raises:
-            KeyError, TypeError, ValueError: as of `recommend`. Unknown users are found before the first list, but those
-                of an iterator, which is read once.
+            KeyError, TypeError, ValueError: as in `recommend`. Unknown users are detected before the first list, except
+                with an iterator, which is read only once.
 
         Example:
             >>> for table in rec.recommend_batches('users/', k=20):   # doctest: +SKIP
@@ -394,22 +402,22 @@ class Recommender:
         return list_blocks(self.recommend, users, self.users, block, {"k": k, **options})
 
     def recommend_to(self, folder: str | Path, users=None, k: int = 10, *, block: int = BLOCK, **options) -> Path:
-        """Write the lists of any number of users to a new folder of Parquet, a part for each block of users.
+        """Write the lists of any number of users to a new folder of Parquet files, one file per block of users.
 
-        The folder is there when it is whole: nothing is left of lists that were interrupted, or did not fit the disk.
-        Read it with `pandas.read_parquet(folder)`, or with whatever else reads Parquet.
+        The folder appears only when it is complete; nothing is left if the call is interrupted or the disk is full.
+        Read it with `pandas.read_parquet(folder)` or any other Parquet reader.
 
         Args:
-            folder: where to, nothing or an empty folder.
-            users, k, block, **options: as of `recommend_batches`.
+            folder: the target; it must not exist, or be an empty folder.
+            users, k, block, **options: as in `recommend_batches`.
 
         Returns:
             The path of the folder.
 
         Raises:
-            FileExistsError: there is something at `folder`.
+            FileExistsError: `folder` exists and is not an empty folder.
             OSError: it cannot be written.
-            KeyError, TypeError, ValueError: as of `recommend_batches`.
+            KeyError, TypeError, ValueError: as in `recommend_batches`.
 
         Example:
             >>> rec.recommend_to('lists/', 'users/', k=20)   # doctest: +SKIP
@@ -426,14 +434,14 @@ class Recommender:
     @gives_tables
     @reads
     def history(self, user) -> pd.DataFrame:
-        """What is known of a user: the training and validation rows and those folded in by, the latest last.
+        """Return the known events of a user: training, validation and folded-in rows, the latest last.
 
         Args:
             user: an external id.
 
         Returns:
-            DataFrame with the item column and those of ratings, times and counts, where the data has such; a time is
-            None where a row has none, as of users who were folded in.
+            DataFrame with the item column and, if the data has them, the columns of ratings, times and counts. A time
+            is None if the row has none, e.g. for folded-in users.
 
         Raises:
             KeyError: the user is unknown.
@@ -446,33 +454,33 @@ class Recommender:
     @takes_tables
     @reads
     def why(self, user=None, item=None, *, history=None, by: str = "history", context=None) -> pd.DataFrame:
-        """What each past item adds to the score of an item: "because you liked".
+        """Return what each past item adds to the score of an item ("because you liked").
 
-        How it is told depends on the model, and stands in `attrs['method']`:
+        The method depends on the model and is returned in `attrs['method']`:
 
         - `'additive'`: the score is a sum over the history (`EASE`, `ItemKNN`, `ContentKNN`, `NextItem`).
         - `'least squares'`: the user's vector solves the equations of `fit_als`, in which every event has a term:
           section 5 of Hu, Koren and Volinsky, "Collaborative filtering for implicit feedback datasets" (2008).
-        - `'fold-in'`: likewise for the equations of the fold-in; `prior` is the score of somebody of whom nothing is
-          known. Of a user whose row was trained by gradient they explain what the events say of the user, and `rest` is
-          how far the training went beyond it. Networks are taken for linear around the user's row.
-        - `'leave-one-out'`: how far the score falls without the event, of networks that read histories.
+        - `'fold-in'`: the same for the equations of the fold-in; `prior` is the score for an unknown user. If the
+          user's row was trained by gradient descent, the shares explain the part of the score that follows from the
+          events, and `rest` is the remaining effect of the training. Networks are linearized around the user's row.
+        - `'leave-one-out'`: the drop of the score without the event, for networks that read histories.
 
         Args:
             user, item: one external id each.
-            history: in the place of `user`, of somebody new, as of `recommend`; one person's.
-            by: `'history'`. `CollabInterpretation.why` has the parts of a score too.
-            context: as of `recommend`.
+            history: instead of `user`, the history of one new user, as in `recommend`.
+            by: `'history'`. `CollabInterpretation.why` also offers the parts of a score.
+            context: as in `recommend`.
 
         Returns:
-            DataFrame with the item column (None in the last rows), `part` (`'history'`, then `'prior'`, where the model
-            has one, and `'rest'`) and `share`, largest first. The shares sum to the item's score, as `recommend` and
-            `predict` give it. `attrs` holds the `score`, the `method`, and `exact`: whether nothing is left for `rest`.
+            DataFrame with the item column (None in the last rows), `part` (`'history'`, then `'prior'`, if the model
+            has one, and `'rest'`) and `share`, largest first. The shares sum to the item's score as in `recommend` and
+            `predict`. `attrs` holds the `score`, the `method`, and `exact`: whether nothing is left for `rest`.
 
         Raises:
-            KeyError: an unknown id.
+            KeyError: an id is unknown.
             TypeError: the model's users are computed from the training data as a whole.
-            ValueError: neither or both of `user` and `history`; a history of several people.
+            ValueError: neither or both of `user` and `history` are given; the history is of several users.
 
         Example:
             >>> rec.why('ann', 'Alien (1979)')                                # doctest: +SKIP
@@ -498,23 +506,23 @@ class Recommender:
     def recommend_users(
         self, item, k: int = 10, *, users=None, filter_seen: bool | str = True, max_memory: int | str = "512MB"
     ) -> pd.DataFrame:
-        """The `k` users whose score of `item` (one id or several) is best: whom to tell of it.
+        """Return the `k` users with the highest scores for `item` (one id or several), e.g. to notify them of it.
 
-        Scores of ratings can be compared between users. Those of a model that was trained to rank the items of each
-        user may be shifted or stretched from one user to the next: then they tell an order, not how much.
+        Predicted ratings can be compared between users. A model that was trained to rank the items of each user may
+        shift or scale the scores differently for each user: then only their order is meaningful, not their size.
 
         Args:
             item: external ids.
-            k: users an item; where fewer are left it gets fewer rows, counted in a `CollabWarning`.
-            users: allow list of user ids; unknown ones are left out (counted).
-            filter_seen: leave out users who have met the item; as of `recommend`.
-            max_memory: likewise.
+            k: number of users per item. If fewer are left, an item gets fewer rows, with a `CollabWarning`.
+            users: allow list of user ids; unknown ids are dropped (and counted).
+            filter_seen: drop users who have interacted with the item; values as in `recommend`.
+            max_memory: as in `recommend`.
 
         Returns:
             DataFrame with the item column (only for several), the user column, `rank` and `score`.
 
         Raises:
-            KeyError: an unknown item, or unknown users alone.
+            KeyError: an item is unknown, or all users are.
             ValueError: `k` < 1, or no user is left.
 
         Example:
@@ -538,7 +546,7 @@ class Recommender:
     @gives_tables
     @reads
     def default_list(self, k: int = 10, *, items=None, exclude=None, context=None) -> pd.DataFrame:
-        """The top `k` items of a user of whom nothing is known; arguments as of `recommend`."""
+        """Return the top `k` items for an unknown user; arguments as in `recommend`."""
         ask = at_moment(self.data.asker(self.model.needs), moment_of(context, 1, self.model, self.data))
         wanted = Wanted(k, Limits.read(items, exclude, None, self.items).candidates(self.data))
         return self._lists({}, torch.zeros(1, dtype=torch.int64), ask, wanted)
@@ -546,21 +554,23 @@ class Recommender:
     @gives_tables
     @reads
     def similar_items(self, item, k: int = 10, *, by: str = "vectors") -> pd.DataFrame:
-        """The `k` items whose factors have the largest cosine with those of `item` (one id or several).
+        """Return the `k` items whose factors have the largest cosine with those of `item` (one id or several).
 
         Args:
             item: external ids.
-            k: how many; items that nothing is known of are in no list.
-            by: `'vectors'`: what the model has learned, by the cosine of factors or its own measure; `'content'`: the
-                items' features alone, also of items that nobody has met. See `retrieval.content.ContentCosines`.
+            k: number of items; items without any data are never listed.
+            by: `'vectors'`: what the model has learned, by the cosine of factors or the model's own measure;
+                `'content'`: only the items' features, also for items without interactions. See
+                `retrieval.content.ContentCosines`.
 
         Returns:
-            DataFrame with columns `item` (asked; only for several), the item column, `rank`, `similarity` (-1 to 1).
+            DataFrame with columns `item` (the query; only for several), the item column, `rank`, `similarity` (-1 to
+            1).
 
         Raises:
-            KeyError: an unknown item.
-            TypeError: `by='content'` of data without item features.
-            ValueError: another `by`; `by='content'` of an item of which no features are known.
+            KeyError: an item is unknown.
+            TypeError: `by='content'` is used with data without item features.
+            ValueError: `by` has another value; `by='content'` is used for an item without known features.
 
         Example:
             >>> rec.similar_items('Alien (1979)', k=3, by='content')  # doctest: +SKIP
@@ -573,14 +583,14 @@ class Recommender:
     @gives_tables
     @reads
     def next_items(self, item, k: int = 10) -> pd.DataFrame:
-        """The `k` items that the model expects right after `item` (one id or several).
+        """Return the `k` items that the model expects right after `item` (one id or several).
 
-        The list of somebody who has met nothing else. `similar_items` answers another question: what is like an item
-        is not what follows it.
+        This is the list for a user whose history is this one item. `similar_items` answers another question: an item
+        that is similar is not necessarily the one that follows.
 
         Returns:
-            DataFrame with columns `after_item` (by the item column's name; only for several), the item column, `rank`
-            and `score`. The item itself is not in its list.
+            DataFrame with columns `after_item` (named after the item column; only for several), the item column,
+            `rank` and `score`. The item itself is not in its list.
 
         Raises:
             TypeError: the model does not read histories in their order.
@@ -603,7 +613,7 @@ class Recommender:
     @gives_tables
     @reads
     def similar_users(self, user, k: int = 10) -> pd.DataFrame:
-        """The `k` users whose factors have the largest cosine with those of `user` (one id or several)."""
+        """Return the `k` users whose factors have the largest cosine with those of `user` (one id or several)."""
         return self._similar(user, k, "user")
 
     @writes
@@ -611,26 +621,26 @@ class Recommender:
         self, make: Callable[[Tensor], Index] | str | None, *, k: int = 10, min_recall: float = 0.95,
         n_queries: int = 1000, batch: int = 32, seconds: float = 600.0,
     ) -> float:  # fmt: skip
-        """Search with an index rather than exactly, if it finds enough of what exact search finds.
+        """Search with an index instead of exactly, if its recall against exact search is high enough.
 
         Args:
-            make: `'auto'`: build the indexes of faiss that may fit, measure each against exact search on this model's
-                users, and keep the quickest that finds enough; or exact search, where that costs too little to be
-                worth it, as of some ten thousand items. `'faiss'`: likewise, but never exact search. `index_report`
-                says what was measured, and `save` stores it. Or a function from the items' vectors `(n_items, d)` to an
-                `Index`; None for exact search again. After more training it is made, and judged, again.
-            k, n_queries: the recall of the top `k` is measured on the vectors of so many users.
-            min_recall: below it the index is refused.
-            batch: of `'auto'` and `'faiss'`, how many are asked at once when the time is taken.
-            seconds: likewise, how long an index may take to be built; slower ones are left out.
+            make: `'auto'`: build suitable faiss indexes, measure each against exact search on this model's users, and
+                use the fastest one with enough recall, or exact search if that is fast enough, as with some ten
+                thousand items. `'faiss'`: the same, but never exact search. `index_report` returns the measurements,
+                and `save` stores the index. Or a function from the items' vectors `(n_items, d)` to an `Index`; None
+                returns to exact search. After more training the index is built and checked again.
+            k, n_queries: the recall of the top `k` is measured on the vectors of `n_queries` users.
+            min_recall: minimum recall; an index below it is rejected.
+            batch: for `'auto'` and `'faiss'`: number of queries per call when the time is measured.
+            seconds: for `'auto'` and `'faiss'`: maximum build time; slower indexes are skipped.
 
         Returns:
-            Its recall against exact search on this model's own vectors.
+            The recall against exact search on this model's own vectors.
 
         Raises:
             ImportError: faiss is missing: `pip install 'collabkit[faiss]'`.
-            TypeError: the model's score is no dot product.
-            ValueError: the recall is too low; another name.
+            TypeError: the model's score is not a dot product.
+            ValueError: the recall is too low; `make` is an unknown name.
 
         Example:
             >>> rec.use_index('auto')     # doctest: +SKIP
@@ -652,13 +662,14 @@ class Recommender:
 
     @reads
     def index_report(self) -> pd.DataFrame:
-        """What `use_index('auto')` measured.
+        """Return the measurements of `use_index('auto')`.
 
         Returns:
-            DataFrame by index: `effort` (cells looked at, or candidates kept), `recall` of the exact top k of the items
-            that are not hidden, `short`, the share of lists that it leaves too short (and that are searched exactly
-            then), `ms` a query in batches and `ms_alone` one at a time, exact search for the short ones included,
-            `build_seconds`, and a `note` why it is out. `attrs` has what was `chosen` and `why`, and the sizes.
+            DataFrame with one row per index: `effort` (cells probed, or candidates kept), `recall` of the exact top k
+            of the items that are not hidden, `short`, the share of lists that are too short (these are searched exactly
+            instead), `ms` per query in batches and `ms_alone` for single queries, both including exact search for
+            short lists, `build_seconds`, and a `note` with the reason for a rejection. `attrs` has what was `chosen`
+            and `why`, and the sizes.
 
         Raises:
             ValueError: nothing was measured.
@@ -675,48 +686,49 @@ class Recommender:
         diversity: float = 0.0, diversify_by="vectors", pool: int = 100, n_boot: int = 1000, seed: int = 0,
         max_memory: int | str = "512MB", n_users: int | None = None,
     ) -> pd.DataFrame:  # fmt: skip
-        """Rating errors and ranking metrics on held-out rows, with intervals and baselines.
+        """Evaluate rating errors and ranking metrics on held-out rows, with intervals and baselines.
 
         Args:
             on: `'valid'`, or a DataFrame with the model's columns (a final test).
             k: cut-off of the ranking metrics, or several: `[5, 10, 20]`.
-            metrics: names, or names with a cut-off of their own (`'NDCG@20'`); default HitRate, Precision, Recall,
-                NDCG, MAP, MRR, and of ratings RMSE and MAE. Besides there are AUC, and of the lists Coverage, Novelty,
-                Diversity, ARP and Gini. A function of ranks, groups and k is one too; see `collabkit.metrics`.
-            candidates: what the relevant items compete with: None for all unseen items, item ids for those of them (say
-                the new ones; relevant pairs with other items are left out, counted), `SampledCandidates(99)`, or a
-                DataFrame of user-item pairs; all but None are said in the metrics' names.
-            by: `'user_activity'`, `'item_popularity'` or `'item_age'` (the days that the item had been there at the
-                evaluated row; needs times): ranking metrics by decile; `'cold'`: all apart for rows whose user
-                and item have training rows (`'warm'`) and whose item, user or both have none (`'cold item'`, `'cold
-                user'`, `'cold both'`), indexed by part and metric; see `evaluate.evaluate_ranking`.
-            threshold: a held-out item rated at least this is relevant; default the median training rating, or the
-                median of those above the lowest, where it is that; the columns' name says it. Without
-                ratings all are.
-            filter_seen: which seen items do not compete, unless the evaluated rows hold them: True, those of the
-                training part and, in a final test, of the validation part, as `recommend` shows them; `'train'`, those
-                of the training part alone, as most published protocols have it, which is harder; False, none. The
-                columns' name says it.
-            novelty_weight, half_life, freshness_weight, diversity, diversify_by, pool: as of `recommend`: the ranking
-                metrics are those of its lists. Items are as old as is known before the evaluated rows: by training, in
-                a final test by the validation part too. Diverse lists are those of the largest `k`, chosen from `pool`
-                or so many.
-            n_boot, seed: bootstrap over users for the 95 % intervals; the seed is that of `n_users`, too.
+            metrics: names, or names with their own cut-off (`'NDCG@20'`); default HitRate, Precision, Recall, NDCG,
+                MAP, MRR, and RMSE and MAE for ratings. Also available are AUC, and for the lists Coverage, Novelty,
+                Diversity, ARP and Gini. A function of ranks, groups and k is a metric too; see `collabkit.metrics`.
+            candidates: the items among which the relevant ones are ranked: None for all unseen items; item ids to rank
+                only these (e.g. new items; relevant pairs with other items are dropped and counted);
+                `SampledCandidates(99)`; or a DataFrame of user-item pairs. The metrics' names state any choice but
+                None.
+            by: `'user_activity'`, `'item_popularity'` or `'item_age'` (age of the item in days at the evaluated row;
+                needs times) reports ranking metrics by decile. `'cold'` reports all metrics separately for rows whose
+                user and item have training rows (`'warm'`) and whose item, user or both have none (`'cold item'`,
+                `'cold user'`, `'cold both'`), indexed by part and metric; see `evaluate.evaluate_ranking`.
+            threshold: a held-out item rated at least this is relevant. The default is the median training rating, or,
+                if that is the lowest rating, the median of the ratings above it. The name of the columns states it.
+                Without ratings all held-out items are relevant.
+            filter_seen: which seen items are not ranked, unless they are in the evaluated rows. True: those of the
+                training part and, in a final test, of the validation part, as in `recommend`. `'train'`: only those of
+                the training part, as in most published protocols, which is harder. False: none. The name of the
+                columns states it.
+            novelty_weight, half_life, freshness_weight, diversity, diversify_by, pool: as in `recommend`; the ranking
+                metrics are those of its lists. The age of an item is based on rows before the evaluated ones: on the
+                training part and, in a final test, also on the validation part. Diverse lists are those of the largest
+                `k`, chosen from `pool` items or from `k` if that is larger.
+            n_boot, seed: bootstrap over users for the 95 % intervals; the seed is also used for `n_users`.
             max_memory: as in `recommend`.
-            n_users: rank for so many users alone, drawn by `seed` from those with a relevant row, all of them where
-                there are no more; the metrics' names and the columns' name say it, and the intervals are as wide as
-                so many users make them. Rating errors, which cost little, are of all rows.
+            n_users: rank only for this many users, drawn with `seed` from those with a relevant row (all of them if
+                there are fewer). The names of the metrics and of the columns state it, and the intervals reflect the
+                smaller sample. Rating errors, which are cheap, use all rows.
 
         Returns:
-            DataFrame indexed by metric: `value`, `low`, `high`, the baselines (NaN where one has no such metric), the
-            paired `difference` to popularity with `diff_low` and `diff_high`, and `n`, the number of ratings or users.
-            RMSE and MAE come first where there are ratings and `by` is None or `'cold'`. Items seen
-            in training are not candidates, nor, in a final test, those of the validation part, unless the test holds
-            them: the columns' name says so. Ties count against a model: popularity, which knows nothing of items
-            without training rows, has 0 among them, less than a random order.
+            DataFrame indexed by metric: `value`, `low`, `high`, the baselines (NaN if a baseline has no such metric),
+            the paired `difference` to popularity with `diff_low` and `diff_high`, and `n`, the number of ratings or
+            users. RMSE and MAE come first if there are ratings and `by` is None or `'cold'`. Items seen in training,
+            and in a final test those of the validation part, are not candidates unless they are in the test; the name
+            of the columns states this. Ties count against a model: popularity, which knows nothing about items without
+            training rows, scores 0 among them, less than a random ranking.
 
         Raises:
-            KeyError: unknown ids in a list of `candidates`.
+            KeyError: a list of `candidates` has unknown ids.
             ValueError, TypeError: `on`, `k`, `metrics`, `by` or `candidates` are none of the above, or leave nothing.
         """
         options = {"k": k, "metrics": metrics, "candidates": candidates, "by": by, "threshold": threshold}
@@ -732,25 +744,26 @@ class Recommender:
         diversify_by="vectors", pool: int = 100, candidates=None, threshold: float | None = None,
         filter_seen: bool | str = True, n_boot: int = 1000, seed: int = 0, max_memory: int | str = "512MB",
     ) -> pd.DataFrame:  # fmt: skip
-        """What leaning to diverse, unknown or new items costs in accuracy, and what it brings, value by value.
+        """Return the cost in accuracy and the gain of favouring diverse, less known or new items, value by value.
 
-        Pick a value by it on the validation part; `evaluate` tells what it costs on a test.
+        Use it to choose a value on the validation part; `evaluate` reports the cost on a test part.
 
         Args:
             knob: an argument of `recommend`: `'diversity'`, `'novelty_weight'` or `'freshness_weight'`.
-            values: of the knob, besides 0, the model's own ranking; default a few.
-            on, k, candidates, threshold, filter_seen, n_boot, seed, max_memory: as of `evaluate`; one `k`.
-            metric: of accuracy, a name.
-            half_life, diversify_by, pool: as of `recommend`.
+            values: values of the knob in addition to 0, the model's own ranking; default a few.
+            on, k, candidates, threshold, filter_seen, n_boot, seed, max_memory: as in `evaluate`; a single `k`.
+            metric: name of the accuracy metric.
+            half_life, diversify_by, pool: as in `recommend`.
 
         Returns:
-            DataFrame indexed by the knob's value: the metric; its `change` from the value at 0, by user, with `low` and
-            `high` (95 %); what the knob asks for: `unlikeness`, 1 - the mean cosine of the items in a list by
-            `diversify_by`, or their mean `age` in days; and Diversity, Novelty and Coverage, as of `evaluate`.
-            `attrs['free']` is the farthest value up to which no loss shows: where the interval of the change reaches 0.
+            DataFrame indexed by the knob's value: the metric; its `change` from the value at 0, paired by user, with
+            `low` and `high` (95 %); the quantity that the knob controls: `unlikeness`, 1 - the mean cosine of the items
+            in a list by `diversify_by`, or their mean `age` in days; and Diversity, Novelty and Coverage, as in
+            `evaluate`. `attrs['free']` is the largest value up to which there is no visible loss: the interval of the
+            change reaches 0.
 
         Raises:
-            ValueError: another knob or metric; `'freshness_weight'` without `half_life`; nothing to evaluate.
+            ValueError: an unknown knob or metric; `'freshness_weight'` without `half_life`; nothing to evaluate.
 
         Example:
             >>> learn.tradeoff('diversity', [0.1, 0.3, 0.5])  # doctest: +SKIP
@@ -764,19 +777,19 @@ class Recommender:
     def evaluate_fold_in(
         self, on="valid", *, n_given=(1, 3, 5, 10, 20), k: int = 10, seed: int = 0, filter_seen: bool | str = True
     ) -> pd.DataFrame:
-        """What is said of new users when the first n of their rows become known; see `new_users.evaluate_fold_in`.
+        """Evaluate predictions for new users of whom the first n rows are known; see `new_users.evaluate_fold_in`.
 
-        The first in time where the rows have times, so that nothing given is later than what is to be predicted; else n
-        drawn at random.
+        If the rows have times, the first n in time are given, so that no given row is later than a predicted one;
+        otherwise n rows are drawn at random.
 
         Args:
-            on: as of `evaluate`; its users without training rows are the new ones, see `splits.cold_users`.
-            n_given, k: rows given, and cut-off of the ranking metrics.
-            seed: of the draw of rows without times, or of equal ones.
-            filter_seen: whether what is given at the largest n does not compete.
+            on: as in `evaluate`; its users without training rows are the new ones, see `splits.cold_users`.
+            n_given, k: numbers of given rows, and cut-off of the ranking metrics.
+            seed: seed for drawing rows without times or with equal times.
+            filter_seen: whether the rows given at the largest n are excluded from the candidates.
 
         Returns:
-            DataFrame indexed by `n_given`, 0 included: RMSE, or HitRate, NDCG and Recall at `k` without ratings, beside
+            DataFrame indexed by `n_given`, including 0: RMSE or, without ratings, HitRate, NDCG and Recall at `k`, with
             baselines.
         """
         options = {"n_given": n_given, "k": k, "seed": seed, "filter_seen": filter_seen}
@@ -787,17 +800,17 @@ class Recommender:
     def task(
         self, on="valid", *, candidates=None, threshold: float | None = None, filter_seen: bool | str = True
     ) -> RankingTask:
-        """The `RankingTask` that `evaluate` with these arguments sets."""
+        """Return the `RankingTask` that `evaluate` uses with these arguments."""
         options = {"candidates": candidates, "threshold": threshold, "filter_seen": filter_seen}
         return RankingTask.make(self.data, on, **options)
 
     @reads
     def vectors(self, side: str = "items") -> tuple[pd.Index, np.ndarray]:
-        """Vectors of items or of users for another tool: the dot products of both are the scores.
+        """Return vectors of items or users for use in another tool; their dot products are the scores.
 
-        Biases are folded in, so that the largest products are the model's top k, and what the tool finds is what
-        `recommend` finds (which hides seen items). Of a model with `y_range` the scores are logits, of which the
-        ratings are `low + (high - low) * sigmoid`. Users' vectors are those of now: with the latest history.
+        Biases are folded in, so that the largest products are the model's top k and the tool finds the same items as
+        `recommend` (which also hides seen items). For a model with `y_range` the scores are logits; the ratings are
+        `low + (high - low) * sigmoid`. Users' vectors are the current ones, with the latest history.
 
         Args:
             side: `'items'` or `'users'`.
@@ -806,7 +819,7 @@ class Recommender:
             The ids `(n,)`, and a float32 matrix `(n, d)` with a row for each.
 
         Raises:
-            TypeError: the model's score is no dot product.
+            TypeError: the model's score is not a dot product.
 
         Example:
             >>> ids, matrix = rec.vectors('items')           # doctest: +SKIP
@@ -817,17 +830,17 @@ class Recommender:
 
     @reads
     def to_scipy(self, part: str = "known"):
-        """The events as a sparse matrix, e.g. for `implicit` or scikit-learn.
+        """Return the events as a sparse matrix, e.g. for `implicit` or scikit-learn.
 
         Args:
-            part: `'known'`, all events there are; `'train'` or `'valid'`, one part.
+            part: `'known'` for all events; `'train'` or `'valid'` for one part.
 
         Returns:
-            A CSR matrix `(n_users, n_items)` float32 with the ratings (of a repeated pair the last), or the number of
-            times that each pair is there; the users' ids, row by row, and the items', column by column.
+            A CSR matrix `(n_users, n_items)` float32 with the ratings (the last one of a repeated pair) or the number
+            of occurrences of each pair; the user ids of its rows; the item ids of its columns.
 
         Raises:
-            ValueError: another part, or there is none.
+            ValueError: `part` has another value, or the part does not exist.
 
         Example:
             >>> matrix, users, items = rec.to_scipy()  # doctest: +SKIP
@@ -839,27 +852,29 @@ class Recommender:
     def to_run(
         self, k: int = 100, on="valid", candidates=None, threshold: float | None = None
     ) -> dict[str, dict[str, float]]:
-        """The lists as a run, `{user: {item: score}}`, for ranx, ir_measures or pytrec_eval.
+        """Return the lists as a run, `{user: {item: score}}`, for ranx, ir_measures or pytrec_eval.
 
-        They are the lists that `evaluate(on)` judges: what was seen before is hidden, what is evaluated is not, and
-        histories end at the moment of evaluation. With `to_qrels` these tools give the figures of `evaluate`.
+        These are the lists that `evaluate(on)` evaluates: items seen before are hidden, evaluated items are not, and
+        histories end at the time of evaluation. Together with `to_qrels` these tools give the figures of `evaluate`.
 
         Args:
-            k: items a user, at least as many as the largest cut-off.
-            on: `'valid'`, or a DataFrame with the model's columns (a final test): its users are asked. None: all users,
-                the lists of `recommend`.
-            candidates: item ids that compete; default all.
-            threshold: as of `evaluate`: users without a relevant row are not asked.
+            k: number of items per user, at least the largest cut-off.
+            on: `'valid'`, or a DataFrame with the model's columns (a final test): lists for its users. None: the lists
+                of `recommend` for all users.
+            candidates: item ids to rank; default all.
+            threshold: as in `evaluate`; users without a relevant row get no list.
 
         Returns:
-            Ids as texts, which these tools need.
+            The run, with ids as strings, as these tools require.
         """
         return exchange.to_run(self, k, on, candidates, threshold)
 
     @takes_tables
     @reads
     def to_qrels(self, on="valid", threshold: float | None = None) -> dict[str, dict[str, int]]:
-        """What is relevant, `{user: {item: 1}}`, for ranx, ir_measures or pytrec_eval; arguments as of `evaluate`.
+        """Return the relevant items, `{user: {item: 1}}`, for ranx, ir_measures or pytrec_eval.
+
+        Arguments as in `evaluate`.
 
         Example:
             >>> ranx.evaluate(ranx.Qrels(rec.to_qrels()), ranx.Run(rec.to_run()), 'ndcg@10')  # doctest: +SKIP
@@ -868,37 +883,37 @@ class Recommender:
 
     @reads
     def to_onnx(self, file: str | Path, what: str = "score", *, k: int = 10) -> Path:
-        """Write the model as an ONNX file, which runs without torch and this library, by ONNX Runtime for one.
+        """Export the model as an ONNX file, which runs without torch and this library, e.g. in ONNX Runtime.
 
-        Inputs are named tensors with any number `b` of rows; which of these a model asks for, by what it `needs`,
-        stands in the file: `users` `(b,)` int64 indices; `history` `(b, l)` int64 indices of items, the latest last,
-        filled up at the right, and `lengths` `(b,)`; `context.NAME` `(b,)` codes or `(b, size)` numbers. An index is
-        the row of an id in the files beside it, `NAME.users.parquet` and `NAME.items.parquet`, counted from 1; 0 is
+        Inputs are named tensors with any number `b` of rows. Which ones a model takes depends on what it `needs` and is
+        stored in the file: `users` `(b,)` int64 indices; `history` `(b, l)` int64 indices of items, the latest last,
+        padded on the right, and `lengths` `(b,)`; `context.NAME` `(b,)` codes or `(b, size)` numbers. An index is the
+        row of an id, counted from 1, in the files `NAME.users.parquet` and `NAME.items.parquet` next to it; 0 is
         unknown.
 
-        The answers are compared with the model's, for questions of several sizes, before anything is written.
+        Before anything is written, the outputs are compared with the model's for inputs of several sizes.
 
         Args:
-            file: where; its folder is made.
-            what: `'score'`: of pairs, `users` (or histories) and `items` `(b,)`, the score `(b,)` that `model.forward`
-                gives. `'topk'`: `items` `(b, k)`, the best first and 0 where fewer are left, and `scores`, -inf there;
-                it also asks for `hidden` `(b, h)`, items that are no answers, filled up with 0. `'encoder'`: `vectors`
-                `(b, d)` of users, whose products with `vectors('items')` are the logits: by histories, or of models
-                with user features by `feature.NAME` `(b, size)`, shares of categories or numbers as `Features.matrix`
-                has them, what `add_users` would give to somebody new. `'vectors'`: likewise of known users. `'logits'`:
-                those of all items, `(b, n_items)`, unknown ones in column 0.
-            k: of `'topk'`.
+            file: path of the file; its folder is created.
+            what: `'score'`: the score `(b,)` of pairs, as from `model.forward`; inputs are `users` (or histories) and
+                `items` `(b,)`. `'topk'`: `items` `(b, k)`, the best first and 0 if fewer are left, and `scores`, -inf
+                for these; it also takes `hidden` `(b, h)`, items to hide, padded with 0. `'encoder'`: `vectors`
+                `(b, d)` of users, whose products with `vectors('items')` are the logits; the inputs are histories or,
+                for models with user features, `feature.NAME` `(b, size)`, shares of categories or numbers as in
+                `Features.matrix`, and the result is what `add_users` would give a new user. `'vectors'`: the same for
+                known users. `'logits'`: the logits of all items, `(b, n_items)`, unknown items in column 0.
+            k: list length, for `'topk'`.
 
         Returns:
-            The file. Its meta data have, as JSON under `collabkit`: `what`, `k`, `inputs`, `fields` (categories and
-            scales of features and context), the numbers of users and items, the names of the files of `ids`, the
-            `format`, and a SHA-256 of weights and data as `content`.
+            The path of the file. Its metadata have, as JSON under `collabkit`: `what`, `k`, `inputs`, `fields`
+            (categories and scales of features and context), the numbers of users and items, the names of the files of
+            `ids`, the `format`, and a SHA-256 of weights and data as `content`.
 
         Raises:
             ImportError: `onnx` or `onnxruntime` is missing: `pip install 'collabkit[onnx]'`.
-            TypeError: a model without a graph (a closed-form one, a pipeline, `TimeSVD`), or without vectors.
-            ValueError: another `what`; `k` out of range; tables of more than 2 GB.
-            RuntimeError: the file's answers would be others than the model's.
+            TypeError: the model has no graph (a closed-form model, a pipeline, `TimeSVD`), or no vectors.
+            ValueError: `what` has another value; `k` is out of range; tables are larger than 2 GB.
+            RuntimeError: the outputs of the file would differ from the model's.
 
         Example:
             >>> rec.to_onnx('served/lists.onnx', 'topk', k=20)  # doctest: +SKIP
@@ -907,13 +922,13 @@ class Recommender:
 
     @reads
     def to_torch_export(self, file: str | Path, what: str = "score", *, k: int = 10) -> Path:
-        """Write the model as torch's own exported program (`.pt2`), which runs without this library.
+        """Export the model as a torch exported program (`.pt2`), which runs without this library.
 
-        Arguments, inputs, their order and the check are those of `to_onnx`; the meta data are the extra file
-        `collabkit.json`. `GRURec` is written out event by event, which takes about a second an event of its `length`.
+        Arguments, inputs, their order and the check are those of `to_onnx`; the metadata are in the extra file
+        `collabkit.json`. `GRURec` is unrolled event by event, which takes about a second per event of its `length`.
 
         Raises:
-            TypeError, ValueError, RuntimeError: as of `to_onnx`.
+            TypeError, ValueError, RuntimeError: as in `to_onnx`.
 
         Example:
             >>> rec.to_torch_export('served/score.pt2')                             # doctest: +SKIP
@@ -926,28 +941,29 @@ class Recommender:
         self, dsn: str, schema: str = "rec", *, index: bool = True, k: int = 10, min_recall: float = 0.95,
         n_queries: int = 100, seed: int = 0,
     ) -> dict:  # fmt: skip
-        """Put the vectors into Postgres, with a function `recommend(user_id, k, filter_seen)` that answers by pgvector.
+        """Store the vectors in Postgres, with a function `recommend(user_id, k, filter_seen)` that uses pgvector.
 
-        Tables `items`, `users` and `seen`, and `facts` of the model, are filled by COPY under other names and renamed
-        at the end of one transaction: readers see the old model, then the new one. Scores are those of `recommend`.
-        What the user has seen is left out of the search (`hnsw.iterative_scan`), and a list that it leaves short is
-        searched exactly. Users' vectors are those of now. Privileges on replaced tables have to be granted again (or by
-        `alter default privileges`).
+        The tables `items`, `users`, `seen` and `facts` (about the model) are filled by COPY under other names and
+        renamed at the end of one transaction: readers see the old model, then the new one. Scores are those of
+        `recommend`. The search skips what the user has seen (`hnsw.iterative_scan`); if a list is then too short, it is
+        searched exactly. Users' vectors are the current ones. Privileges on replaced tables have to be granted again
+        (or by `alter default privileges`).
 
         Args:
-            dsn: of psycopg, e.g. `'postgresql://me@host/shop'`.
-            schema: where; made if it is not there. Tables of these names that it did not write are never replaced.
-            index: make an HNSW index of vectors of equal lengths, with the least `hnsw.ef_search` that finds enough.
-                Where none does it is dropped. False: exact search.
-            k, min_recall, n_queries, seed: the recall of the exact top `k` of so many users that is enough.
+            dsn: connection string for psycopg, e.g. `'postgresql://me@host/shop'`.
+            schema: target schema, created if it does not exist. Tables with these names that were not written by this
+                method are never replaced.
+            index: create an HNSW index of vectors of equal lengths, with the smallest `hnsw.ef_search` that reaches
+                `min_recall`. If none does, the index is dropped. False: exact search.
+            k, min_recall, n_queries, seed: the required recall of the exact top `k`, measured on `n_queries` users.
 
         Returns:
             `index` (`'hnsw'` or `'exact'`), `effort` (`ef_search`), `recall`, and the sizes, as in the table `facts`.
 
         Raises:
             ImportError: psycopg or pgvector is missing: `pip install 'collabkit[postgres]'`.
-            TypeError: the model's score is no dot product; ids that are neither whole numbers, texts nor UUIDs.
-            FileExistsError: the schema has tables of somebody else by these names.
+            TypeError: the model's score is not a dot product; ids are neither integers, strings nor UUIDs.
+            FileExistsError: the schema has tables with these names that were not written by this method.
             RuntimeError: the server has no pgvector.
 
         Example:
@@ -959,31 +975,31 @@ class Recommender:
 
     @classmethod
     def from_pgvector(cls, dsn: str, schema: str = "rec") -> "Recommender":
-        """The recommender on the vectors that `to_pgvector` wrote: a dot product of users and items, and what was seen.
+        """Load a recommender from the vectors and seen items that `to_pgvector` wrote; scores are dot products.
 
         Args:
-            dsn, schema: as of `to_pgvector`.
+            dsn, schema: as in `to_pgvector`.
 
         Raises:
-            ImportError: as of `to_pgvector`.
-            ValueError: there is no such schema, or one of a newer version.
+            ImportError: as in `to_pgvector`.
+            ValueError: the schema does not exist, or has a newer version.
         """
         return cls(*pgvector.read(dsn, schema))
 
     def to_hub(
         self, repo_id: str, *, private: bool = True, token: str | None = None, commit_message: str | None = None
     ) -> str:
-        """Put the artefact into a repository of the Hugging Face Hub, which is made if it is not there.
+        """Upload the artefact to a repository of the Hugging Face Hub, which is created if it does not exist.
 
-        The artefact has the ids of users and the events that they are known by: the repository is private by default.
+        The artefact contains user ids and the users' events, so the repository is private by default.
 
         Args:
             repo_id: `'owner/name'`.
-            private: of a new repository.
-            token, commit_message: of `huggingface_hub`.
+            private: whether a new repository is private.
+            token, commit_message: passed to `huggingface_hub`.
 
         Returns:
-            The repository's address.
+            The repository's URL.
 
         Raises:
             ImportError: `huggingface_hub` is missing: `pip install 'collabkit[hub]'`.
@@ -994,35 +1010,35 @@ class Recommender:
     def from_hub(
         cls, repo_id: str, *, revision: str | None = None, token: str | None = None, models: Sequence[type[Model]] = ()
     ) -> "Recommender":
-        """The recommender in a repository of the Hugging Face Hub that `to_hub` wrote; it is checked as by `load`.
+        """Load a recommender from a Hugging Face Hub repository written by `to_hub`, with the checks of `load`.
 
         Args:
             repo_id: `'owner/name'`.
             revision: a branch, tag or commit; default the latest.
-            token: of `huggingface_hub`, for private ones.
-            models: as of `load`.
+            token: token for `huggingface_hub`, for private repositories.
+            models: as in `load`.
 
         Raises:
             ImportError: `huggingface_hub` is missing.
-            BundleError: what is there is no artefact.
+            BundleError: the repository holds no artefact.
         """
         return cls.load(hub.download(repo_id, revision=revision, token=token), models)
 
     @classmethod
     def from_implicit(cls, model, user_ids, item_ids, events=None) -> "Recommender":
-        """A recommender on the factors of a model of `implicit`; its scores are that model's.
+        """Create a recommender from the factors of an `implicit` model; its scores are that model's.
 
         Args:
-            model: a fitted one with `user_factors` and `item_factors` (`AlternatingLeastSquares`,
-                `BayesianPersonalizedRanking`, `LogisticMatrixFactorization`; of the CPU or the GPU).
+            model: a fitted model with `user_factors` and `item_factors` (`AlternatingLeastSquares`,
+                `BayesianPersonalizedRanking`, `LogisticMatrixFactorization`; on the CPU or the GPU).
             user_ids, item_ids: external ids, in the order of the rows.
-            events: what the users are known by, and is hidden from them: the matrix `(n_users, n_items)` that the model
+            events: the users' events, which are hidden from their lists: the matrix `(n_users, n_items)` that the model
                 was fitted to, or a DataFrame with the columns `user` and `item` (or the names of the ids). Without it
-                nothing is hidden, nobody can be folded in, and no artefact can be written.
+                nothing is hidden, users cannot be folded in, and no artefact can be written.
 
         Raises:
-            TypeError: the model has no factors; events of another kind.
-            ValueError: as many ids as rows are needed; numbers that are not finite.
+            TypeError: the model has no factors; `events` has another type.
+            ValueError: the number of ids differs from the number of rows; numbers are not finite.
 
         Example:
             >>> als = implicit.als.AlternatingLeastSquares(factors=64)        # doctest: +SKIP
@@ -1036,15 +1052,15 @@ class Recommender:
     def from_lightfm(
         cls, model, user_ids, item_ids, events=None, *, user_features=None, item_features=None
     ) -> "Recommender":
-        """A recommender on the embeddings and biases of a LightFM model; its scores are that model's `predict`.
+        """Create a recommender from a LightFM model; its scores are those of the model's `predict`.
 
         Args:
-            model: a fitted one.
-            user_ids, item_ids, events: as of `from_implicit`.
+            model: a fitted model.
+            user_ids, item_ids, events: as in `from_implicit`.
             user_features, item_features: the sparse matrices that the model was fitted with, if any.
 
         Raises:
-            TypeError, ValueError: as of `from_implicit`.
+            TypeError, ValueError: as in `from_implicit`.
         """
         (user_bias, users), (item_bias, items) = exchange.lightfm_factors(model, user_features, item_features)
         return cls(*exchange.from_factors(users, items, (user_bias, item_bias), user_ids, item_ids, events))
@@ -1052,34 +1068,34 @@ class Recommender:
     @gives_tables
     @reads
     def questionnaire(self, n: int = 10, *, by: str = "information", items=None) -> pd.DataFrame:
-        """Items to ask a new user about, whose answers `recommend(history=...)` or `fold_in` takes.
+        """Return items to ask a new user about; pass the answers to `recommend(history=...)` or `fold_in`.
 
         Args:
-            n: how many.
-            by: `'information'`: the most telling ones, popular, divisive and spread over the space of tastes; see
-                `coldstart.questionnaire.next_questions`. `'popularity'`: the best known; `'spread'`: as if all
-                were known.
+            n: number of items.
+            by: `'information'`: the most informative items, which are popular, divisive and spread over the space of
+                tastes; see `coldstart.questionnaire.next_questions`. `'popularity'`: the best known items. `'spread'`:
+                the most informative items if everybody knew all items.
             items: ids to choose from; default all with training rows.
 
         Returns:
-            DataFrame with the item column, `known_by` (share of the users with a training row of it), `spread`
-            (standard deviation of the answer before anything is known, in ratings or logits) and `information` (nats
-            that the answer was expected to be worth, after those above it).
+            DataFrame with the item column, `known_by` (share of the users with a training row for it), `spread`
+            (standard deviation of the answer before anything is known, in ratings or logits) and `information`
+            (expected information of the answer in nats, given the answers to the rows above).
 
         Raises:
-            KeyError: an unknown item.
-            ValueError: `n` below 1 or above the number of items; an unknown `by`.
+            KeyError: an item is unknown.
+            ValueError: `n` is below 1 or above the number of items; `by` has an unknown value.
         """
         return questionnaire(self.fold, n, by=by, items=items)
 
     @takes_tables
     @writes
     def add_items(self, items: Table) -> "Recommender":
-        """Take in new items, known by their features alone; nothing is trained, and the other ids stay as they are.
+        """Add new items by their features; nothing is trained, and the other ids stay unchanged.
 
         Args:
-            items: a row an item: the item column and the columns of the model's item features. Categories that training
-                has not seen count as none (counted in a `CollabWarning`).
+            items: one row per item: the item column and the columns of the model's item features. Categories that are
+                not in the training data count as missing (with a `CollabWarning`).
 
         Returns:
             This recommender.
@@ -1087,7 +1103,7 @@ class Recommender:
         Raises:
             TypeError: the model has no item features.
             KeyError: a column is missing.
-            ValueError: an item exists already or has two rows; a vector of another length, with NaN.
+            ValueError: an item exists already or has two rows; a vector has another length or contains NaN.
         """
         self.data = add_ids(self.model, self.data, items, "item")
         return self
@@ -1095,68 +1111,69 @@ class Recommender:
     @takes_tables
     @writes
     def add_users(self, users: Table) -> "Recommender":
-        """Take in new users, known by their features alone; see `add_items`, and `fold_in` for users with ratings."""
+        """Add new users by their features; see `add_items`, and `fold_in` for users with ratings."""
         return self._take_in(lambda _: add_ids(self.model, self.data, users, "user"))
 
     @takes_tables
     @writes
     def fold_in(self, ratings: Table, users: Table | None = None) -> "Recommender":
-        """Take in new users by what they have rated or clicked, the items as they are; nothing is trained again.
+        """Add new users by their ratings or clicks, with the items unchanged; nothing is trained.
 
-        Each gets the row of the user table under which the history is most likely, given how the training users are
-        distributed; see `fold_in.FoldIn`. Their histories are hidden from their recommendations and saved with the
-        model. Users who are there without training rows (added, folded in before, or in the validation part alone)
-        may come again with more.
+        Each user gets the row of the user table under which the history is most likely, given the distribution of the
+        training users; see `fold_in.FoldIn`. Their histories are hidden from their recommendations and saved with the
+        model. Existing users without training rows (added, folded in before, or only in the validation part) may be
+        folded in again with more events.
 
         Args:
-            ratings: rows of the new users, with the model's user, item and rating columns. Unknown items are left out
-                (counted).
-            users: features of users who are not there yet, as for `add_users`.
+            ratings: rows of the new users, with the model's user, item and rating columns. Unknown items are dropped
+                (and counted).
+            users: features of users who do not exist yet, as for `add_users`.
 
         Returns:
             This recommender.
 
         Raises:
             KeyError: a column is missing.
-            ValueError: a user has training rows, or no item that the model knows; a rating out of range.
-            TypeError: the model's users are computed from the training data alone.
+            ValueError: a user has training rows, or no item that the model knows; a rating is out of range.
+            TypeError: the model computes its users only from the training data.
         """
         return self._take_in(lambda solver: fold_in_users(self.model, self.data, ratings, users, solver))
 
     @takes_tables
     @writes
     def update(self, events: Table, users: Table | None = None, items: Table | None = None) -> "Recommender":
-        """Take in what happened since the training, of known and of new users and items; seconds, not a fit.
+        """Add events since training, of known and new users and items; takes seconds and needs no fit.
 
-        The events count as training rows from now on: histories know them, and what was met is hidden. Of the model
-        what concerns their users is solved for again, and nothing else moves:
+        From now on the events count as training rows: they are part of the histories, and their items are hidden. Only
+        the parts of the model that concern these users and new items are solved for again:
 
-        - After `fit_als` the rows of these users are the exact solution for the items as they are, and those of new
-          items the exact solution for the users.
-        - Other models with a table of users: each of these users gets the most likely row given all that is known of
-          them, as in `fold_in`. A new item has its features' answer, or that of an unknown item, until it is trained:
-          `learn.update` does.
-        - Models that look at histories: the events are part of them. New items likewise.
-        - Closed-form models are fitted again, to all rows: their lists are those of a refit.
+        - After `fit_als` the rows of these users are the exact solution for the current items, and those of new items
+          the exact solution for the users.
+        - In other models with a user table, each of these users gets the most likely row given all their events, as in
+          `fold_in`. A new item is scored by its features, or as an unknown item, until it is trained, as by
+          `learn.update`.
+        - In models that read histories, the events become part of the histories. New items are treated as above.
+        - Closed-form models are fitted again to all rows: their lists are those of a refit.
 
-        But for closed-form models the rows of items known before, of all other users, and every other weight stay the
-        same, to the last bit; so do the lists of users without new events, but for new items that enter them.
+        Except in closed-form models, the rows of existing items and of all other users, and every other weight, stay
+        bit-for-bit the same; so do the lists of users without new events, apart from new items that enter them.
 
         Args:
-            events: a row an event, with the model's columns: of positives alone where the model knows no ratings. A
-                pair that is known already is left out, and of ratings the newer one counts; both are counted in a
-                `CollabWarning`. Where repeats are events of their own they stay, but for rows with a known time.
-            users, items: features of new users and items, as of `add_users` and `add_items`; rows of known ids are left
-                out (counted).
+            events: one row per event, with the model's columns; only positives if the model has no ratings. A pair that
+                is already known is dropped, or its rating is replaced by the newer one; both are counted in a
+                `CollabWarning`. If repeats count as separate events, they are kept, except rows whose time is already
+                known.
+            users, items: features of new users and items, as in `add_users` and `add_items`; rows of known ids are
+                dropped (and counted).
 
         Returns:
             This recommender.
 
         Raises:
-            TypeError: ids of another type than the model's; `events` is no DataFrame; a model whose rows are computed
-                from all training data; features for a model without.
+            TypeError: ids have another type than the model's; `events` is not a DataFrame; the model's rows are
+                computed from all training data; features are given for a model without features.
             KeyError: a column is missing.
-            ValueError: there are no events; a missing id, rating or time; a rating out of range.
+            ValueError: there are no events; an id, rating or time is missing; a rating is out of range.
 
         Example:
             >>> rec = Recommender.load(folder)          # doctest: +SKIP
@@ -1195,12 +1212,12 @@ class Recommender:
 
     @writes
     def refold(self) -> None:
-        """Solve for the rows of the folded-in users again, e.g. after more training."""
+        """Solve again for the rows of the folded-in users, e.g. after more training."""
         self._take_in(lambda solver: refold(self.model, self.data, solver) or self.data)
 
     @property
     def fold(self) -> FoldIn:
-        """The fold-in for the model as it is now; kept until a weight changes."""
+        """The fold-in for the current model; cached until a weight changes."""
         return self._keep("fold", lambda: FoldIn(self.model, self.data))
 
     def _explainer(self) -> Explainer:
@@ -1287,7 +1304,7 @@ class Recommender:
         return self.data.asker(self.model.needs, histories=latest)
 
     def query(self, user_idx: Tensor, context=None) -> Tensor | Query:
-        """The query of the users at `user_idx` `(b,)` as of now; `context` as of `predict`."""
+        """Return the current query of the users at `user_idx` `(b,)`; `context` as in `predict`."""
         return at_moment(self._asker(), moment_of(context, len(user_idx), self.model, self.data))(user_idx)
 
     def _lean(self, tilt: Tilt, diversity: Diversity) -> dict:

@@ -1,4 +1,4 @@
-"""`auto_fit`: from the plainest model upwards, as long as it pays and there is time."""
+"""`auto_fit`: tries models from the simplest upwards, as long as they improve and there is time."""
 
 from __future__ import annotations
 
@@ -68,40 +68,40 @@ def auto_fit(
     dls: CollabDataLoaders, metric: str | None = None, minutes: float = 2, *, test: Table | None = None,
     seed: int | None = None, n_boot: int = 1000, show: bool = True,
 ) -> tuple[object, pd.DataFrame]:  # fmt: skip
-    """The best model that a few minutes find: from popularity upwards, one after the other, as long as it pays.
+    """Find the best model within a few minutes: try models from popularity upwards while they improve.
 
-    Of events: popularity, `ItemKNN`, least squares of 64, 128 and 256 factors, `EASE` where the items allow, and by
-    gradient `CollFilter` and a network (`TwoTower` where there are side features). Of events in their order
-    (`history=`): popularity, `NextItem`, `ItemKNN`, `EASE` and `SASRec`. Of ratings: biases, `CollFilter` by two
-    recipes, `TimeSVD` where there are times, and `EmbeddingNN`.
+    For events: popularity, `ItemKNN`, least squares with 64, 128 and 256 factors, `EASE` if the number of items allows
+    it, and, by gradient descent, `CollFilter` and a network (`TwoTower` if there are side features). For ordered events
+    (`history=`): popularity, `NextItem`, `ItemKNN`, `EASE` and `SASRec`. For ratings: biases, `CollFilter` with two
+    recipes, `TimeSVD` if there are times, and `EmbeddingNN`.
 
-    A step pays where the 95 % interval of its gain over the best so far, by user, lies above 0. After two steps that do
-    not pay the search ends; of least squares with more factors the first that does not pays for all. The model with the
-    best figure is kept. It is chosen by the validation rows of half the users; the other half, or `test`, is what the
-    choice has not seen: the columns `test` are what to quote. The models themselves are trained on the training part:
-    `best.refit_all()` takes the validation rows in.
+    A model is an improvement if the 95 % interval of its gain over the best so far, paired by user, lies above 0. The
+    search ends after two models without improvement. If least squares does not improve with more factors, still larger
+    ones are skipped. The model with the best value is kept. It is chosen on the validation rows of half of the users.
+    The other half, or `test`, is not used for the choice: report the `test` columns. The models are trained on the
+    training part; `best.refit_all()` adds the validation rows.
 
     Args:
         dls: the data, with a validation part.
-        metric: to choose by, `'NDCG@10'` or another one of ranks, or of ratings `'RMSE'` (default for these) or
-            `'MAE'`.
-        minutes: for all of it. A fit ends in time, with fewer sweeps or epochs where need be; what cannot end early is
-            only begun where it should be done in time. Popularity, or biases, are always fitted.
-        test: a table of held-out rows to report on; then all validation rows choose.
-        seed: of the models and of the halves; default that of `dls`.
-        n_boot: resamples of the intervals.
+        metric: the metric to optimise: `'NDCG@10'` or another ranking metric, or for ratings `'RMSE'` (the default
+            there) or `'MAE'`.
+        minutes: total time. A fit ends in time, with fewer sweeps or epochs if necessary. Fits that cannot be stopped
+            early are started only if they should finish in time. Popularity, or biases, are always fitted.
+        test: a table of held-out rows to report on; then all validation rows are used for the choice.
+        seed: seed of the models and of the halves; default that of `dls`.
+        n_boot: number of bootstrap resamples for the intervals.
         show: whether to print the table.
 
     Returns:
-        The best model (a learner or a closed-form model), and a table, a row a model: its figure on the part that
-        chooses, `value`, `low`, `high` (95 %); `gain` over the best before it, with `gain_low` and `gain_high` (above 0
-        is better, of errors too); `test`, `test_low`, `test_high` on the part that does not; `seconds` of fit and
-        evaluation; `kept`; and a `note` where it was left out or cut short.
+        The best model (a learner or a closed-form model), and a table with one row per model: `value`, `low`, `high`
+        (95 %) on the part used for the choice; `gain` over the best model before it, with `gain_low` and `gain_high`
+        (positive is better, also for errors); `test`, `test_low`, `test_high` on the other part; `seconds` of fit and
+        evaluation; `kept`; and a `note` if the model was skipped or stopped early.
 
     Raises:
-        ValueError: no validation part, or of too few users; an unknown metric, or one of ratings for events; `minutes`
-            not above 0.
-        TypeError: `dls` is no `CollabDataLoaders`.
+        ValueError: there is no validation part, or it has too few users; the metric is unknown, or a rating metric is
+            used for events; `minutes` is not above 0.
+        TypeError: `dls` is not a `CollabDataLoaders`.
 
     Example:
         >>> from collabkit import datasets

@@ -1,4 +1,4 @@
-"""`backtest`: what models would have earned in the weeks after several moments, trained on what was known then."""
+"""`backtest`: evaluates models on the windows after several points in time, trained on the data up to then."""
 
 from collections.abc import Callable, Iterable
 
@@ -29,42 +29,44 @@ def backtest(
     window="7D", k: int | Iterable[int] = 10, metrics: Iterable | None = None, threshold: float | None = None,
     cold: str = "keep", n_boot: int = 1000, seed: int = 0, max_memory: int | str = "512MB", **options,
 ) -> pd.DataFrame:  # fmt: skip
-    """Metrics of models at several moments: trained on all before each, asked about the window that follows.
+    """Evaluate models at several points in time: train on all rows before each, test on the window that follows.
 
-    Leaving out each user's last event, as is usual, lets a model learn from what others did later than it is asked
-    about: which items became popular, and which would be met by whom. Nobody knows that on the day (Ji et al., "A
-    critical study on data leakage in recommender system offline evaluation", 2023). Here nothing of the future is in
-    the training part.
+    The usual leave-last-out split lets a model learn from what other users did later than the tested event: which items
+    became popular, and who would interact with which. In production nobody knows that (Ji et al., "A critical study on
+    data leakage in recommender system offline evaluation", 2023). Here the training part contains nothing of the
+    future.
 
-    Each user who has an event in the window is shown one list, as of the cut; all items that they meet in the window
-    for the first time are to be found. Beside the models stand the popularity of as long a time before the last
-    training event (by default last week's), with which all are compared, and that of all time.
+    Each user with an event in the window gets one list, computed at the cut; the relevant items are all that the user
+    interacts with for the first time in the window. The baselines are the popularity in a window of the same length
+    before the last training event (by default the last week), to which all models are compared, and the popularity over
+    all time.
 
     Args:
         fit: function from `CollabDataLoaders` to a trained model (a learner, `Recommender` or closed-form model), or to
-            a list of them; closed-form ones may be unfitted. The validation part of the dataloaders is the window: fit
-            must not pick anything by it.
-        ratings: the events, as of `CollabDataLoaders.from_df`.
+            a list of them; closed-form ones may be unfitted. The validation part of the dataloaders is the window:
+            `fit` must not use it for any choice.
+        ratings: the events, as in `CollabDataLoaders.from_df`.
         time_name: the column of their times.
-        n, window: the last `n` windows, and how long one lasts; see `splits.rolling_windows`.
-        cuts: the first moments of the windows, in the place of `n`; see `splits.time_split`.
-        k, metrics, threshold, n_boot, max_memory: as of `compare`; by default HitRate, NDCG, Recall and
-            `hits_per_thousand`, the hits among the items of a thousand lists shown.
-        cold: `'keep'`: users and items without an event before the cut count: a new user is shown the list of one of
-            whom nothing is known, and a new item is to be found, though a model of ids cannot. `'drop'` leaves the
-            window's rows of both out. Both are counted in a `CollabWarning`.
-        seed: of the dataloaders and the bootstrap.
-        **options: of `CollabDataLoaders.from_df`: columns, feedback, side features, batch size.
+        n, window: number of windows, counted from the end, and their length; see `splits.rolling_windows`.
+        cuts: the starts of the windows, instead of `n`; see `splits.time_split`.
+        k, metrics, threshold, n_boot, max_memory: as in `compare`; by default HitRate, NDCG, Recall and
+            `hits_per_thousand`, the hits among the items of a thousand lists.
+        cold: `'keep'` keeps users and items without an event before the cut: a new user gets the default list, and a
+            new item is relevant, although a model of ids cannot find it. `'drop'` drops the window's rows of both. Both
+            are counted in a `CollabWarning`.
+        seed: seed of the dataloaders and the bootstrap.
+        **options: arguments of `CollabDataLoaders.from_df`: columns, feedback, side features, batch size.
 
     Returns:
         DataFrame with index `(cut, metric, model)` and the columns of `compare`; `difference` is to the popularity of
-        the last window. Then a row of each metric and model with the cut `'mean'`: the means over the cuts, their
-        intervals (those of the cuts taken as independent) and the sum of `n`.
+        the last window. Then there is a row for each metric and model with the cut `'mean'`: the means over the cuts,
+        their intervals (treating the cuts as independent) and the sum of `n`.
 
     Raises:
-        ValueError: no times; windows that reach back to the first event; a cut with nothing before or in its window.
+        ValueError: there are no times; windows reach back to the first event; there are no rows before a cut or in its
+            window.
         KeyError: a column is missing.
-        TypeError: `fit` returns something that is no model.
+        TypeError: `fit` returns something that is not a model.
 
     Example:
         >>> from collabkit import EASE, datasets

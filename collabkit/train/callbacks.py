@@ -196,19 +196,20 @@ class ColdRows(Callback):
 
 
 class IdDropoutSchedule(Callback):
-    """Let the share of ids that are trained without their own row change over a fit; see `id_dropout`.
+    """Change the share of ids that are trained without their own row during a fit; see `id_dropout`.
 
-    Much at first makes the features tell what they can, little at the end lets known ids have rows of their own.
+    A large share at first makes the model learn from features; a small one at the end lets known ids have their own
+    rows.
 
     Args:
         schedule: function from the position in the fit, 0 to 1, to the share, e.g. fastai's `SchedLin(0.5, 0.0)`.
 
     Raises:
-        TypeError: the schedule is no function.
-        ValueError: a share lies outside [0, 1).
+        TypeError: the schedule is not a function.
+        ValueError: a share is outside [0, 1).
 
-    A model without side features is refused as the fit begins. After the fit the model has the `id_dropout` that it
-    was made with.
+    The start of the fit raises an error for a model without side features. After the fit the model has its original
+    `id_dropout` again.
 
     Example:
         >>> from fastai.callback.schedule import SchedLin

@@ -1,4 +1,4 @@
-"""`cross_validate`: models on k parts of the data in turn, each trained on the others."""
+"""`cross_validate`: evaluates models on k parts of the data in turn, trained on the other parts."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ def cross_validate(
     data: CollabDataLoaders | Table, models, k: int = 5, *, metrics: str | Iterable[str] | None = None,
     seed: int | None = None, n_boot: int = 1000, **options,
 ) -> pd.DataFrame:  # fmt: skip
-    """Metrics of models by k-fold cross-validation: each row is held out once, by models that are trained on the rest.
+    """Evaluate models by k-fold cross-validation: each row is held out once, and models are trained on the rest.
 
-    The rows, of both parts of dataloaders, are dealt into `k` parts at random. A figure is of all held-out rows: each
-    user's are taken together, and the intervals are bootstraps over users, whose rows are not independent. All models
-    meet the same parts. For what comes next in time `backtest` is the honest split.
+    All rows, from both parts if `data` is dataloaders, are split into `k` parts at random. A metric uses all held-out
+    rows: the rows of each user are combined, and the intervals are bootstraps over users, whose rows are not
+    independent. All models use the same parts. To evaluate predictions of the future, use `backtest`.
 
     Args:
-        data: dataloaders, or a table, of which they are made with `options`.
-        models: one, a list, or a dict by name, of closed-form models (`EASE()`, or the class), learners that were
-            trained (made and trained again on each part, as `refit_all` does), and functions from dataloaders to a
-            trained model. What is given stays as it is.
-        k: parts, at least 2.
-        metrics: `'NDCG@10'` and other metrics of ranks cut at k, and of ratings `'RMSE'` and `'MAE'`; one or several.
-            Default NDCG@10, or RMSE of ratings.
-        seed: of the parts and the bootstrap; default that of the dataloaders.
-        n_boot: resamples.
-        **options: of `CollabDataLoaders.from_df`, for a table.
+        data: dataloaders, or a table from which they are created with `options`.
+        models: one model, a list, or a dict by name, of closed-form models (`EASE()`, or the class), trained learners
+            (created and trained again on each part, as in `refit_all`), and functions from dataloaders to a trained
+            model. The models that you pass stay unchanged.
+        k: number of parts, at least 2.
+        metrics: ranking metrics with a cut-off such as `'NDCG@10'`, and `'RMSE'` and `'MAE'` for ratings; one or
+            several. Default NDCG@10, or RMSE for ratings.
+        seed: seed of the parts and the bootstrap; default that of the dataloaders.
+        n_boot: number of bootstrap resamples.
+        **options: arguments of `CollabDataLoaders.from_df`, for a table.
 
     Returns:
-        DataFrame indexed by metric and model: `value`, `low`, `high` (95 %), `difference` to the first model, by user,
-        with `diff_low` and `diff_high`; `std` of the folds' figures; `n` users; `seconds` of a fit, on average.
-        `attrs['folds']` has each fold's figures.
+        DataFrame indexed by metric and model: `value`, `low`, `high` (95 %), `difference` to the first model, paired by
+        user, with `diff_low` and `diff_high`; `std` over the folds; `n` users; mean `seconds` of a fit.
+        `attrs['folds']` has the values of each fold.
 
     Raises:
-        ValueError: `k` < 2, or more than there are rows; no models; an unknown metric.
-        TypeError: something in `models` is no model; options beside dataloaders.
+        ValueError: `k` is below 2 or above the number of rows; there are no models; a metric is unknown.
+        TypeError: an element of `models` is not a model; `options` are given with dataloaders.
 
     Example:
         >>> from collabkit import EASE, Popularity, datasets

@@ -41,9 +41,9 @@ __all__ = ["CollabDataLoaders"]
 
 
 class CollabDataLoaders(DataLoaders):
-    """Training and validation batches of a table of interactions; takes the place of fastai's `CollabDataLoaders`.
+    """Training and validation batches from a table of interactions; a replacement for fastai's `CollabDataLoaders`.
 
-    Make it with `from_df`, `from_dfs`, `from_csv` or `from_parquet`.
+    Create it with `from_df`, `from_dfs`, `from_csv` or `from_parquet`.
 
     Example:
         >>> from collabkit import datasets
@@ -69,57 +69,60 @@ class CollabDataLoaders(DataLoaders):
         val_bs: int | None = None, shuffle: bool = True,
         drop_last: bool = False, device=None,
     ) -> CollabDataLoaders:  # fmt: skip
-        """Batches from one table, which is split here.
+        """Create batches from one table and split it into a training and a validation part.
 
-        With `feedback='implicit'` every event is a positive, or those rated at least `rating_threshold`; a repeated
-        pair counts once (see `filters.positive_events`), and the batches are positives with sampled negatives.
+        With `feedback='implicit'` every event is a positive, or only those rated at least `rating_threshold`. A
+        repeated pair counts once (see `filters.positive_events`). Batches contain positives with sampled negatives.
 
-        With `weights` the loss of a training row counts so many times, e.g. where a few items have most of the rows.
-        They are scaled to mean 1, so that learning rates keep their meaning, and are the last tensor of a training
-        batch, and `learn.fit_als` takes them. Validation losses and metrics and predictions know no weights, and the
-        artefact keeps none, as it keeps no loss; but it keeps counts.
+        `weights` multiply the loss of the training rows, e.g. if a few items have most of the rows. They are scaled to
+        mean 1, so that learning rates keep their meaning. They are the last tensor of a training batch, and
+        `learn.fit_als` uses them too. Validation losses, metrics and predictions ignore weights. The artefact stores
+        neither weights nor the loss, but it does store counts.
 
         Args:
-            ratings: a row an event: a table of pandas, polars, Arrow or whatever else narwhals knows, or a scipy
-                matrix, see `from_scipy`. With implicit feedback only a named rating column is read.
-            valid_pct: share of the rows, drawn at random, that is validation; 0 for no validation part: all rows are
-                trained on, fits show no validation figures, and `learn.evaluate` wants a table. Ignored with a
-                `splitter`.
-            user_name, item_name, rating_name, time_name: columns, in any order. User, item and, of explicit feedback,
-                the rating need no name where it is plain which they are: by what they are called (`customer_id`, `sku`,
-                `stars`, ...), else by fastai's places, the first three. What was taken is said unless it is the
-                first columns, called so; what is doubtful is an error; see `guess.guess_columns`. Times are taken
-                only where they are named, or with `history`, which is about their order.
-            context_features: columns of what is known of a row's moment (device, hour, page): names, or a dict from
-                names to kinds as of `user_features`; a column of the kind `'time'` unfolds into hour, weekday, season
-                and age; see `features.Context`.
-            seed: of the split, the order of the batches and, by default, the learner; the split is then fastai's.
-            path: where the learner saves.
+            ratings: a table with one row per event (pandas, polars, Arrow or any other library that narwhals
+                supports), or a scipy matrix, see `from_scipy`. With implicit feedback the rating column is read only
+                if you name it.
+            valid_pct: share of the rows, drawn at random, in the validation part. With 0 there is no validation part:
+                all rows are used for training, fits show no validation figures, and `learn.evaluate` needs a table.
+                Ignored if there is a `splitter`.
+            user_name, item_name, rating_name, time_name: column names, in any order. The names of user, item and
+                (explicit feedback) rating are optional if the columns can be identified by their names
+                (`customer_id`, `sku`, `stars`, ...) or else, as in fastai, as the first three. The choice is
+                reported unless it is the first columns with the standard names; an ambiguous choice raises an error;
+                see `guess.guess_columns`. Times are used only if you name them, or with `history`, which depends on
+                their order.
+            context_features: columns with the context of a row (device, hour, page): names, or a dict from names to
+                kinds as in `user_features`. A column of kind `'time'` is expanded into hour, weekday, season and age;
+                see `features.Context`.
+            seed: seed of the split, of the order of the batches and, by default, of the learner; with a seed the split
+                is the same as fastai's.
+            path: folder in which the learner saves files.
             splitter: one of `collabkit.splits`, any function DataFrame -> (training rows, validation rows), or the
                 validation table itself.
-            feedback: `'explicit'` (ratings) or `'implicit'` (clicks, views, purchases, liked items), or the record
-                `Implicit(threshold=, negatives=, n_neg=, by_user=, history=, repeats=)` in the place of the next five
-                arguments, which has also `counts=` (plays, quantities, repeats as confidence) and `dislikes=`.
+            feedback: `'explicit'` (ratings) or `'implicit'` (clicks, views, purchases, liked items), or an object
+                `Implicit(threshold=, negatives=, n_neg=, by_user=, history=, repeats=)`, which replaces the next five
+                arguments and also has `counts=` (plays, quantities, repeats as confidence) and `dislikes=`.
             rating_threshold: with implicit feedback, the lowest rating that is a positive.
-            n_neg, negatives, by_user, history: likewise, as of `Implicit`.
-            weights: of the rows in the training loss: `'inverse_user'` or `'inverse_item'`, 1 / the number of training
-                rows of the row's user or item, so that all of them count the same; or the name of a column of numbers
-                of at least 0, of which a repeated pair's row that stays has its own (a column that is called as one
-                of the two words must be renamed).
-            users, items: side information, a row a user (item): tables with the user (item) column of `ratings`.
-            user_features, item_features: their columns to use: names, or a dict from names to kinds; see
-                `features.Features.from_df`. Default all that tell something. The kinds that were inferred are shown by
-                `print(dls.features.items)`.
-            bs: rows a training batch; None picks one from the number of rows, see `auto_bs`.
-            val_bs: rows a validation batch (memory only); default the larger of `bs` and 8,192.
-            shuffle: a new permutation each epoch.
-            drop_last: leave out an incomplete last training batch.
+            n_neg, negatives, by_user, history: with implicit feedback, as in `Implicit`.
+            weights: weights of the rows in the training loss. `'inverse_user'` or `'inverse_item'`: 1 / the number of
+                training rows of the row's user or item, so that all users or items have the same total weight. Or the
+                name of a column of nonnegative numbers; for a repeated pair, the weight of the row that is kept is
+                used. (A column that has one of these two names must be renamed.)
+            users, items: side information, one row per user (item): tables with the user (item) column of `ratings`.
+            user_features, item_features: columns of these tables to use: names, or a dict from names to kinds; see
+                `features.Features.from_df`. By default all informative columns. `print(dls.features.items)` shows the
+                inferred kinds.
+            bs: rows per training batch; None chooses it from the number of rows, see `auto_bs`.
+            val_bs: rows per validation batch (affects only memory); default the larger of `bs` and 8,192.
+            shuffle: use a new permutation in each epoch.
+            drop_last: drop an incomplete last training batch.
             device: default fastai's `default_device()`.
 
         Raises:
             KeyError: a column is missing.
             ValueError, TypeError: ids, ratings or weights are missing, infinite or of the wrong type; weights are
-                negative, or 0 in all training rows; a part would be empty.
+                negative, or 0 in all training rows; the training or validation part would be empty.
         """
         given = {"threshold": rating_threshold, "n_neg": n_neg, "negatives": negatives, "by_user": by_user}
         feedback = read_feedback(feedback, **given, history=history)
@@ -149,10 +152,10 @@ class CollabDataLoaders(DataLoaders):
         cls, train: Table, valid: Table, user_name: str | None = None, item_name: str | None = None,
         rating_name: str | None = None, seed: int | None = None, path: str | Path = ".", **kwargs,
     ) -> CollabDataLoaders:  # fmt: skip
-        """Batches from two tables, split by the caller; the vocabularies cover both. Arguments as in `from_df`.
+        """Create batches from two tables, split by the caller; the vocabularies cover both. Arguments as in `from_df`.
 
-        With implicit feedback a pair of the validation part that training holds too is left out of it (counted). A
-        column of `weights` need be in `train` alone.
+        With implicit feedback, validation pairs that also occur in the training part are dropped (and counted). A
+        column of `weights` is needed only in `train`.
         """
         valid = valid if issparse(valid) else to_pandas(valid)
         if not (issparse(valid) or isinstance(valid, pd.DataFrame)):
@@ -165,7 +168,7 @@ class CollabDataLoaders(DataLoaders):
     @classmethod
     @delegates(from_df.__func__, but="ratings")
     def from_csv(cls, csv: str | Path, **kwargs) -> CollabDataLoaders:
-        """`from_df` of `pandas.read_csv(csv)`; texts of dates in the column `time_name` are read as dates."""
+        """Call `from_df` on `pandas.read_csv(csv)`; strings in the column `time_name` are parsed as dates."""
         return cls.from_df(with_dates(pd.read_csv(csv), kwargs.get("time_name")), **kwargs)
 
     @classmethod
@@ -173,25 +176,25 @@ class CollabDataLoaders(DataLoaders):
     def from_parquet(
         cls, file: str | Path, *, stream: bool = False, cache: str | Path | None = None, **kwargs
     ) -> CollabDataLoaders:  # fmt: skip
-        """`from_df` of `pandas.read_parquet(file)`, or of files that are larger than memory.
+        """Call `from_df` on `pandas.read_parquet(file)`, or stream files that are larger than memory.
 
-        With `stream=True` Polars encodes the files, of which no table is made, and the encoded columns are kept in the
-        folder `cache`, sorted by user, from where batches are read. The next call with the same files and options finds
-        them there. Epochs mix blocks of neighbouring rows, see `BlockOrder`. What is done with a model stays the same.
-        A stream differs in this: the rows held out are drawn one by one with the probability `valid_pct`, or by one of
-        `collabkit.splits`, which sees indices in the place of ids; ids, times and ratings are not guessed from odd
-        types; and there are no `weights`, `context_features`, `counts` or `dislikes`.
+        With `stream=True` Polars encodes the files without loading them as a table. The encoded columns are stored in
+        the folder `cache`, sorted by user, and batches are read from there. The next call with the same files and
+        options reuses them. Epochs mix blocks of neighbouring rows, see `BlockOrder`. Models are used in the same way.
+        A stream has these differences: the rows held out are drawn one by one with the probability `valid_pct`, or by
+        one of `collabkit.splits`, which gets indices instead of ids; unusual types of ids, times and ratings are not
+        converted; and `weights`, `context_features`, `counts` and `dislikes` are not supported.
 
         Args:
             file: a Parquet file; with `stream=True` also a folder of its parts.
-            stream: read it so. It needs `pip install 'collabkit[scale]'`.
-            cache: folder of the cache, some 20 bytes a row; by what the files and options are each has its own in it.
+            stream: whether to stream the files. Needs `pip install 'collabkit[scale]'`.
+            cache: folder of the cache, about 20 bytes per row; each set of files and options has its own subfolder.
 
         Raises:
             ImportError: Polars is missing.
-            FileNotFoundError, KeyError, TypeError, ValueError: a part is missing, damaged, or of another schema or type
-                of ids than others; as of `from_df`.
-            OSError: the disk of the cache is full; what was finished is kept.
+            FileNotFoundError, KeyError, TypeError, ValueError: a part is missing or damaged, or its schema or type of
+                ids differs from the others; also as in `from_df`.
+            OSError: the disk of the cache is full; finished parts are kept.
         """
         if not stream:
             if cache is not None:
@@ -205,20 +208,20 @@ class CollabDataLoaders(DataLoaders):
     @classmethod
     @delegates(from_df.__func__, but="ratings")
     def from_scipy(cls, matrix, user_ids=None, item_ids=None, **kwargs) -> CollabDataLoaders:
-        """`from_df` of a scipy matrix of users by items: stored values are ratings or, of implicit feedback, counts.
+        """Create batches from a scipy matrix of users by items, whose values are ratings or, if implicit, counts.
 
-        The columns of its table are `user`, `item` and `rating` (`count`). What is stored twice, as zero, or not at all
-        for a whole user or item is counted; see `matrices.matrix_table`. `recommend(history=)`, `evaluate(on=)` and
-        their kin take matrices with the same columns.
+        The columns of its table are `user`, `item` and `rating` (`count`). Duplicate entries, stored zeros, and users
+        or items without entries are counted; see `matrices.matrix_table`. `recommend(history=)`, `evaluate(on=)` and
+        similar methods accept matrices with the same columns.
 
         Args:
-            matrix: `(n users, n items)` of any sparse format.
-            user_ids, item_ids: of its rows and columns; default their numbers from 0.
-            **kwargs: of `from_df`.
+            matrix: `(n users, n items)` in any sparse format.
+            user_ids, item_ids: ids of its rows and columns; default 0, 1, 2, ...
+            **kwargs: arguments of `from_df`.
 
         Raises:
-            ValueError: as many ids as rows or columns are not given, or some twice; missing, infinite or negative
-                values; ratings of a pair more than once.
+            ValueError: the number of ids differs from the number of rows or columns, or ids are repeated; values are
+                missing, infinite or negative; a pair has more than one rating.
 
         Example:
             >>> from scipy.sparse import csr_array
@@ -238,10 +241,10 @@ class CollabDataLoaders(DataLoaders):
         n_neg: int | None = None, negatives=None, by_user: bool = False, features: SideFeatures | None = None,
         **options,
     ) -> CollabDataLoaders:  # fmt: skip
-        """Batches from two encoded parts that share their vocabularies, or from one. Arguments as in `from_df`.
+        """Create batches from one encoded part, or from two that share their vocabularies. Arguments as in `from_df`.
 
         `features` are the side features of users and items, row-aligned with the vocabularies.
-        Weights are those of `train.weight`, scaled to mean 1; those of `valid` are left out.
+        Weights are those in `train.weight`, scaled to mean 1; those of `valid` are ignored.
         """
         feedback = read_feedback(feedback, n_neg=n_neg, negatives=negatives, by_user=by_user)
         train, valid = only_training_weights(train, valid)
@@ -257,7 +260,7 @@ class CollabDataLoaders(DataLoaders):
         bs: int | None = 64, val_bs: int | None = None, shuffle: bool = True, drop_last: bool = False, device=None,
         weights: str | None = None,
     ) -> CollabDataLoaders:  # fmt: skip
-        """Batches of a `Dataset`. Arguments as in `from_df`, `feedback` None for ratings.
+        """Create batches from a `Dataset`. Arguments as in `from_df`; `feedback` is None for ratings.
 
         Without a validation part the validation loader has no batches.
         """
@@ -282,11 +285,11 @@ class CollabDataLoaders(DataLoaders):
         return dls
 
     def of(self, data: Dataset) -> CollabDataLoaders:
-        """Batches of other data, made as these were: batch size, negatives, seed, and weights by the same word.
+        """Create batches of other data with the same options: batch size, negatives, seed, and kind of weights.
 
         Raises:
-            TypeError: these were put together by hand.
-            ValueError: weights from a column, which is not kept.
+            TypeError: these dataloaders were put together by hand.
+            ValueError: the weights came from a column, which is not stored.
         """
         self.check_of(weighted=data.train.weight is not None)
         if self.weights in INVERSE:
@@ -294,7 +297,7 @@ class CollabDataLoaders(DataLoaders):
         return self.from_dataset(data, **self._options)
 
     def check_of(self, weighted: bool = False) -> None:
-        """Raise as `of` would of data whose training rows are `weighted` or not."""
+        """Raise the errors that `of` would raise for data whose training rows are `weighted` or not."""
         if self._options is None:
             raise TypeError("these dataloaders were put together from loaders: make them by CollabDataLoaders.from_df")
         train = self.train.dataset  # weights that are made of counts are made anew, of those of the other data
@@ -303,12 +306,12 @@ class CollabDataLoaders(DataLoaders):
                              "alone: make new dataloaders of the whole table, from_df(valid_pct=0)")  # fmt: skip
 
     def with_data(self, data: Dataset) -> CollabDataLoaders:
-        """The same batches with data that has more ids; another learner may hold these, with a model of its own."""
+        """Return the same batches with data that has more ids; another learner may use them with its own model."""
         parts = data.train, _held_out(data)
         return self._with((dl.new(part) for dl, part in zip(self.loaders, parts, strict=True)), _data=data)
 
     def asking(self, needs: Sequence[str]) -> CollabDataLoaders:
-        """The same batches with what a model needs of a query; see `Model.needs`."""
+        """Return the same batches with the parts of a query that a model needs; see `Model.needs`."""
         if tuple(needs) == self._needs:
             return self
         return self._with(dl.new(batches=dl.batches.asking(needs)) for dl in self.loaders)
@@ -330,7 +333,7 @@ class CollabDataLoaders(DataLoaders):
 
     @property
     def data(self) -> Dataset:
-        """What the batches are made of, also where another loader was put in `loaders`."""
+        """The `Dataset` behind the batches, even if another loader was put into `loaders`."""
         train, valid = (loader.dataset for loader in self.loaders[:2])
         valid = valid if len(valid) else None
         if self._data is None or train is not self._data.train or valid is not self._data.valid:
@@ -355,25 +358,25 @@ class CollabDataLoaders(DataLoaders):
 
     @property
     def feedback(self) -> str:
-        """`'explicit'`, or `'implicit'` where the batches have sampled negatives."""
+        """`'explicit'`, or `'implicit'` if the batches have sampled negatives."""
         return "explicit" if isinstance(self.train.batches, Rated) and self.data.rated else "implicit"
 
     @property
     def n_inp(self) -> int:
-        """Number of inputs in a batch: one, `x` `(bs, 2)`; three, users, positives and negatives, if implicit."""
+        """Number of inputs in a batch: one (`x` `(bs, 2)`), or three if implicit (users, positives and negatives)."""
         return self.train.n_inp
 
     def pointwise(self) -> CollabDataLoaders:
         """The same implicit data as single pairs, `x (m, 2)` and `y (m, 1)`; see `batches.Pointwise`.
 
-        For a module that takes `x` alone and a plain fastai `Learner`. There is none of data with weights.
+        For use with a plain fastai `Learner` and a module that takes only `x`. Not available for data with weights.
         """
         if self.feedback != "implicit":
             raise ValueError("explicit feedback has batches x (bs, 2), y (bs, 1) already; pointwise() is for implicit")
         return self._with(dl.new(batches=Pointwise(dl.batches)) for dl in self.loaders)
 
     def audit(self, k: int = 10) -> pd.DataFrame:
-        """What is in the data, and what to beware of before training; see `collabkit.evaluate.audit.audit`."""
+        """Describe the data and report possible problems before training; see `collabkit.evaluate.audit.audit`."""
         if self.data.valid is None:
             raise ValueError("audit() compares the training with the validation part, and there is none (valid_pct=0)")
         return audit(self.data.train, self.data.valid, k=k)
@@ -383,14 +386,14 @@ class CollabDataLoaders(DataLoaders):
         self, test_items: Table, *, with_labels: bool = False, bs: int | None = None, rm_type_tfms=None,
         num_workers: int = 0, process: bool = True,
     ) -> Loader:  # fmt: skip
-        """A loader of new rows for `learn.get_preds(dl=...)`; unknown ids become index 0, counted in a `CollabWarning`.
+        """Create a loader of new rows for `learn.get_preds(dl=...)`; unknown ids become index 0 with a `CollabWarning`.
 
         Args:
             test_items: a table with the user and item columns, and the rating column for `with_labels=True`.
-            with_labels: batches `(x, y)` rather than `(x,)`.
-            bs: rows a batch; default the validation loader's.
-            rm_type_tfms, num_workers, process: taken for fastai's sake; there is nothing to remove, no worker, and
-                ids are always encoded.
+            with_labels: return batches `(x, y)` instead of `(x,)`.
+            bs: rows per batch; default that of the validation loader.
+            rm_type_tfms, num_workers, process: accepted for compatibility with fastai and ignored: there are no
+                transforms to remove and no workers, and ids are always encoded.
         """
         data = self.data.train
         time = data.columns.time if "time" in self._needs else None

@@ -1,4 +1,4 @@
-"""Ranking metrics of the validation part beside the loss, epoch by epoch: `collab_learner(metrics=['NDCG@10'])`."""
+"""Ranking metrics on the validation part in each epoch, next to the loss: `collab_learner(metrics=['NDCG@10'])`."""
 
 from __future__ import annotations
 
@@ -49,24 +49,23 @@ def as_metric(metric):
 
 
 class RankingMetric(Metric):
-    """A metric of the ranks of the validation part's relevant items: one of its subclasses, or of a function.
+    """A metric of the ranks of the validation part's relevant items: one of its subclasses, or a function.
 
-    All of a learner's metrics with the same candidates share one ranking pass a validation, at their largest k. The
-    value is that of `learn.evaluate`, without an interval and a baseline. Callbacks monitor it by its name, e.g.
+    All metrics of a learner with the same candidates share one ranking pass per validation, at their largest k. The
+    value is the same as in `learn.evaluate`, without interval and baseline. Callbacks monitor it by its name, e.g.
     `SaveModelCallback(monitor='NDCG@10')`.
 
     Args:
         k: cut-off.
-        candidates: None for all unseen items, or `SampledCandidates(n, seed)`, which the name then says; its items are
-            drawn once, the same in every epoch.
-        threshold: a validation item rated at least this is relevant; default the median training rating, or the
-            median of those above the lowest, where it is that. Without
-            ratings all are.
-        function: of `ranks` `(n,)`, `groups` `(n,)` and `k`, with a value a user; see `collabkit.metrics`. A learner
-            makes `RankingMetric(function=mine)` of such a function among its metrics.
-        n_users: rank for so many users alone, as of `learn.evaluate`: the same ones in every epoch. The name says it,
-            and `interval` how much the value says of all users. Where there are no more, it is all of them.
-        seed: of their draw.
+        candidates: None for all unseen items, or `SampledCandidates(n, seed)`, which is then part of the name; its
+            items are drawn once and are the same in every epoch.
+        threshold: a validation item rated at least this is relevant. The default is the median training rating, or, if
+            that is the lowest rating, the median of the ratings above it. Without ratings all items are relevant.
+        function: a function of `ranks` `(n,)`, `groups` `(n,)` and `k` that returns a value per user; see
+            `collabkit.metrics`. A learner wraps such a function in `RankingMetric(function=mine)`.
+        n_users: rank only for this many users, as in `learn.evaluate`; the same ones in every epoch, or all if there
+            are fewer. The name states it, and `interval` gives the uncertainty.
+        seed: seed for drawing these users.
 
     Raises:
         ValueError: `k` or `n_users` < 1.
@@ -174,27 +173,27 @@ class RankingMetric(Metric):
 
 
 class HitRate(RankingMetric, metric="HitRate"):
-    """`metrics.hit_rate` of the validation part; arguments as of `RankingMetric`."""
+    """`metrics.hit_rate` on the validation part; arguments as in `RankingMetric`."""
 
 
 class Precision(RankingMetric, metric="Precision"):
-    """`metrics.precision` of the validation part; arguments as of `RankingMetric`."""
+    """`metrics.precision` on the validation part; arguments as in `RankingMetric`."""
 
 
 class Recall(RankingMetric, metric="Recall"):
-    """`metrics.recall` of the validation part; arguments as of `RankingMetric`."""
+    """`metrics.recall` on the validation part; arguments as in `RankingMetric`."""
 
 
 class NDCG(RankingMetric, metric="NDCG"):
-    """`metrics.ndcg` of the validation part; arguments as of `RankingMetric`."""
+    """`metrics.ndcg` on the validation part; arguments as in `RankingMetric`."""
 
 
 class MAP(RankingMetric, metric="MAP"):
-    """`metrics.average_precision` of the validation part; arguments as of `RankingMetric`."""
+    """`metrics.average_precision` on the validation part; arguments as in `RankingMetric`."""
 
 
 class MRR(RankingMetric, metric="MRR"):
-    """`metrics.reciprocal_rank` of the validation part; arguments as of `RankingMetric`."""
+    """`metrics.reciprocal_rank` on the validation part; arguments as in `RankingMetric`."""
 
 
 class RatingError(Metric):

@@ -45,10 +45,10 @@ __all__ = ["collab_learner", "CollabLearner", "load_learner"]
 
 
 class CollabLearner(LeanLearner):
-    """A fastai `Learner` for the models of this library; make it with `collab_learner`.
+    """A fastai `Learner` for the models of this library; create it with `collab_learner`.
 
-    On top of fastai's methods it has `predict`, `recommend`, `similar_items`, `similar_users`, `evaluate` and `export`,
-    all by external ids. Arguments as of `loop.LeanLearner`.
+    In addition to fastai's methods it has `predict`, `recommend`, `similar_items`, `similar_users`, `evaluate` and
+    `export`, all with external ids. Arguments as in `loop.LeanLearner`.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -66,7 +66,7 @@ class CollabLearner(LeanLearner):
 
     @delegates(LeanLearner.fit)
     def fit(self, n_epoch, *args, **kwargs) -> None:
-        """fastai's `fit`; see `LeanLearner.fit`. Users who were folded in are folded into the model that comes out."""
+        """Train as fastai's `fit`; see `LeanLearner.fit`. Folded-in users are then folded into the trained model."""
         try:
             super().fit(n_epoch, *args, **kwargs)
             self._keep_metrics()
@@ -78,10 +78,10 @@ class CollabLearner(LeanLearner):
 
     @delegates(LeanLearner.load)
     def load(self, *args, **kwargs) -> "CollabLearner":
-        """See `LeanLearner.load`; folded-in users are folded into the model that was loaded.
+        """Load weights, see `LeanLearner.load`; folded-in users are then folded into the loaded model.
 
         Raises:
-            ValueError: the checkpoint has tables of other sizes; the model stays as it was.
+            ValueError: the checkpoint has tables of other sizes; the model stays unchanged.
         """
         kept = deepcopy(self.model.state_dict())
         try:
@@ -105,21 +105,22 @@ class CollabLearner(LeanLearner):
         self, n_sweeps: int = 12, *, reg: float | None = None, unobserved_weight: float | None = None, nu: float = 1.0,
         n_cg: int = 3, search: bool = True, cbs=None, checkpoint: str | Path | None = None, resume: bool = False,
     ):  # fmt: skip
-        """Implicit alternating least squares for a dot-product model: the quickest way to a strong ranking.
+        """Fit a dot-product model by implicit alternating least squares: the quickest way to a strong ranking.
 
         Each sweep solves for all users and then for all items, and counts as an epoch: progress, validation metrics,
         `SaveModelCallback` and early stopping work as in `fit`. Biases are set to zero. Gradient training may follow.
-        Rows count by their confidence, where the data has counts (`Implicit(counts=)`), and their `weights=`.
+        Rows are weighted by their confidence, if the data has counts (`Implicit(counts=)`), and by their `weights=`.
 
         Args:
-            n_sweeps: how many.
-            reg, unobserved_weight: of the objective, see `als.ALSSolver`. What is not named is picked, and said: by a
-                rule from shape and density, and a few short fits around it that are judged on a part cut from the
-                training part; see `als_defaults.pick_als`. Together these cost less than three fits.
-            nu, n_cg: the exponent of the penalty and the steps of conjugate gradients.
-            search: whether to try; False: the rule alone.
-            cbs: further callbacks.
-            checkpoint, resume: as of `fit`.
+            n_sweeps: number of sweeps.
+            reg, unobserved_weight: parameters of the objective, see `als.ALSSolver`. By default they are chosen and
+                reported: a rule based on shape and density gives a first value, and a few short fits around it are
+                evaluated on a part cut from the training part; see `als_defaults.pick_als`. Together these cost less
+                than three fits.
+            nu, n_cg: the exponent of the penalty and the number of conjugate gradient steps.
+            search: whether to run the short fits; False uses only the rule.
+            cbs: additional callbacks.
+            checkpoint, resume: as in `fit`.
 
         Raises:
             TypeError: the model's score is not the dot product of two tables.
@@ -138,37 +139,39 @@ class CollabLearner(LeanLearner):
         self.fit(n_sweeps, cbs=cbs, checkpoint=checkpoint, resume=resume)
 
     def update(self, events: pd.DataFrame, users=None, items=None, *, lr: float = 1e-2) -> "CollabLearner":
-        """Take in what happened since the training; see `Recommender.update`. Returns the learner.
+        """Add events that happened after training; see `Recommender.update`. Returns the learner.
 
-        On top of what it does, new items of models trained by gradient are trained by this learner's loss: their rows
-        alone, over as many passes as make some 100 batches (at least one), while every other weight stays. Users who
-        have them are solved for again after it. The new events are training rows of the next `fit`, and of `refit_all`;
-        the validation part stays what it was, but for ratings that newer ones replace.
+        In addition, if the model was trained by gradient descent, the rows of new items are trained with this
+        learner's loss, over as many passes as make some 100 batches (at least one), while all other weights stay
+        fixed. Then the rows of the users who have these items are solved for again. The new events are training rows
+        in the next `fit` and in `refit_all`; the validation part stays the same, except for ratings that are replaced
+        by newer ones.
 
         Args:
-            events, users, items: as of `Recommender.update`.
-            lr: first rate of the steps on the rows of new items.
+            events, users, items: as in `Recommender.update`.
+            lr: initial learning rate for the rows of new items.
         """
         update(self, events, users, items, lr=lr)
         return self
 
     def refit_all(self) -> "CollabLearner":
-        """The same recipe on all rows: a new learner, trained on the training and the validation part together.
+        """Train a new learner with the same recipe on the training and the validation part together.
 
-        For the end, when model, loss, learning rate and epochs have been chosen with the validation part: what is
-        exported should know all events. The model is made anew as `collab_learner` made this one, and the fits that
-        this learner had are made again in their order, with their arguments, callbacks and seed. A fit that was stopped
-        early keeps its schedule and ends after as many epochs as it had; one whose best weights `SaveModelCallback` put
-        back ends at that epoch. Callbacks that watch validation figures, and metrics, are left out. This learner stays
-        as it is, users who were folded in are so in the new one too, and only new tables are left to `evaluate` on.
+        Use it at the end, when the validation part has served to choose the model, loss, learning rate and epochs, so
+        that the exported model knows all events. The model is created again as by `collab_learner`, and the fits of
+        this learner are repeated in the same order, with the same arguments, callbacks and seed. A fit that was
+        stopped early keeps its schedule and ends after the same number of epochs. A fit whose best weights were
+        restored by `SaveModelCallback` ends at that epoch. Metrics, and callbacks that monitor validation figures, are
+        left out. This learner stays unchanged. Folded-in users are also folded into the new one. The new learner can
+        `evaluate` only on new tables.
 
         Returns:
             The new learner, whose dataloaders have no validation part.
 
         Raises:
-            ValueError: nothing was trained yet; weights were loaded from a file; row weights from a column, which are
-                known of the training rows alone.
-            TypeError: `collab_learner` did not make this learner.
+            ValueError: nothing was trained yet; weights were loaded from a file; row weights come from a column, which
+                exist only for the training rows.
+            TypeError: this learner was not created by `collab_learner`.
 
         Example:
             >>> from collabkit import CollabDataLoaders, datasets
@@ -205,7 +208,7 @@ class CollabLearner(LeanLearner):
 
     @property
     def dls(self) -> CollabDataLoaders:
-        """The dataloaders, with the ids that the recommender took in on its own."""
+        """The dataloaders, including ids that were added through the recommender."""
         self._take_over()
         return self._dls
 
@@ -215,7 +218,7 @@ class CollabLearner(LeanLearner):
 
     @property
     def opt(self):
-        """The optimiser, of the tables as they are; None before the first fit, and after new ids."""
+        """The optimiser of the current tables; None before the first fit, and after ids were added."""
         self._take_over()
         return self._opt
 
@@ -231,22 +234,22 @@ class CollabLearner(LeanLearner):
 
     @delegates(Recommender.predict)
     def predict(self, users, items, **kwargs) -> float | np.ndarray | tuple:
-        """Predicted rating of each (user, item) pair; see `Recommender.predict`."""
+        """Return the predicted rating of each (user, item) pair; see `Recommender.predict`."""
         return self.recommender.predict(users, items, **kwargs)
 
     @delegates(Recommender.calibrate)
     def calibrate(self, method: str = "platt", **kwargs) -> pd.DataFrame:
-        """Learn what scores mean: probabilities, or intervals around ratings; see `Recommender.calibrate`."""
+        """Calibrate scores to probabilities, or ratings to intervals; see `Recommender.calibrate`."""
         return self.recommender.calibrate(method, **kwargs)
 
     @delegates(Recommender.recommend)
     def recommend(self, users=None, k: int = 10, **kwargs) -> pd.DataFrame:
-        """The top `k` items of each user, or by `history=` of new ones; see `Recommender.recommend`."""
+        """Return the top `k` items of each user, or of new users by `history=`; see `Recommender.recommend`."""
         return self.recommender.recommend(users, k, **kwargs)
 
     @delegates(Recommender.recommend, but="history")
     def recommend_batches(self, users=None, k: int = 10, *, block: int = BLOCK, **kwargs) -> Iterator[pd.DataFrame]:
-        """The lists of any number of users, table by table; see `Recommender.recommend_batches`."""
+        """Yield the lists of any number of users, table by table; see `Recommender.recommend_batches`."""
         return self.recommender.recommend_batches(users, k, block=block, **kwargs)
 
     @delegates(Recommender.recommend, but="history")
@@ -256,37 +259,37 @@ class CollabLearner(LeanLearner):
 
     @delegates(Recommender.why)
     def why(self, user=None, item=None, **kwargs) -> pd.DataFrame:
-        """What each past item adds to the score of an item; see `Recommender.why`."""
+        """Return what each past item adds to the score of an item; see `Recommender.why`."""
         return self.recommender.why(user, item, **kwargs)
 
     @delegates(Recommender.recommend_users)
     def recommend_users(self, item, k: int = 10, **kwargs) -> pd.DataFrame:
-        """The `k` users whose score of an item is best; see `Recommender.recommend_users`."""
+        """Return the `k` users with the highest scores for an item; see `Recommender.recommend_users`."""
         return self.recommender.recommend_users(item, k, **kwargs)
 
     def add_items(self, items: Table) -> "CollabLearner":
-        """Take in new items by their features, without training; see `Recommender.add_items`. Returns the learner."""
+        """Add new items by their features, without training; see `Recommender.add_items`. Returns the learner."""
         return self._extended(self.recommender.add_items(items))
 
     def add_users(self, users: Table) -> "CollabLearner":
-        """Take in new users by their features, without training; see `Recommender.add_users`. Returns the learner."""
+        """Add new users by their features, without training; see `Recommender.add_users`. Returns the learner."""
         return self._extended(self.recommender.add_users(users))
 
     def fold_in(self, ratings: Table, users: Table | None = None) -> "CollabLearner":
-        """Take in new users by their ratings or clicks, without training; see `Recommender.fold_in`.
+        """Add new users by their ratings or clicks, without training; see `Recommender.fold_in`.
 
-        Their rows are no training data: `fit` leaves them out, and folds these users in again at its end. Returns the
+        Their rows are not training data: `fit` ignores them, and folds these users in again at its end. Returns the
         learner.
         """
         return self._extended(self.recommender.fold_in(ratings, users))
 
     @delegates(Recommender.questionnaire)
     def questionnaire(self, n: int = 10, **kwargs) -> pd.DataFrame:
-        """Items to ask a new user about; see `Recommender.questionnaire`."""
+        """Return items to ask a new user about; see `Recommender.questionnaire`."""
         return self.recommender.questionnaire(n, **kwargs)
 
     def vectors(self, side: str = "items") -> tuple[pd.Index, np.ndarray]:
-        """The ids and vectors of items or users, whose dot products are the scores; see `Recommender.vectors`."""
+        """Return ids and vectors of items or users, whose dot products are the scores; see `Recommender.vectors`."""
         return self.recommender.vectors(side)
 
     def _extended(self, recommender: Recommender) -> "CollabLearner":
@@ -296,47 +299,47 @@ class CollabLearner(LeanLearner):
         return self
 
     def similar_items(self, item, k: int = 10, *, by: str = "vectors") -> pd.DataFrame:
-        """The `k` nearest items by what was learned or by features; see `Recommender.similar_items`."""
+        """Return the `k` nearest items by learned vectors or by features; see `Recommender.similar_items`."""
         return self.recommender.similar_items(item, k, by=by)
 
     def next_items(self, item, k: int = 10) -> pd.DataFrame:
-        """The `k` items that are expected right after `item`; see `Recommender.next_items`."""
+        """Return the `k` items most likely to follow `item`; see `Recommender.next_items`."""
         return self.recommender.next_items(item, k)
 
     def similar_users(self, user, k: int = 10) -> pd.DataFrame:
-        """The `k` nearest users by cosine; see `Recommender.similar_users`."""
+        """Return the `k` nearest users by cosine; see `Recommender.similar_users`."""
         return self.recommender.similar_users(user, k)
 
     @delegates(Recommender.evaluate)
     def evaluate(self, on="valid", **kwargs) -> pd.DataFrame:
-        """Rating and ranking metrics with intervals, beside baselines; see `Recommender.evaluate`."""
+        """Return rating and ranking metrics with intervals and baselines; see `Recommender.evaluate`."""
         return self.recommender.evaluate(on, **kwargs)
 
     @delegates(Recommender.tradeoff)
     def tradeoff(self, knob: str = "diversity", values=None, on="valid", **kwargs) -> pd.DataFrame:
-        """What diverse, unknown or new items in lists cost in accuracy; see `Recommender.tradeoff`."""
+        """Return the cost in accuracy of diverse, less known or new items in lists; see `Recommender.tradeoff`."""
         return self.recommender.tradeoff(knob, values, on, **kwargs)
 
     @delegates(Recommender.evaluate_fold_in)
     def evaluate_fold_in(self, on="valid", **kwargs) -> pd.DataFrame:
-        """What is said of new users when n of their rows become known; see `Recommender.evaluate_fold_in`."""
+        """Evaluate predictions for new users of whom n rows are known; see `Recommender.evaluate_fold_in`."""
         return self.recommender.evaluate_fold_in(on, **kwargs)
 
     @delegates(Recommender.to_onnx)
     def to_onnx(self, file: str | Path, what: str = "score", **kwargs) -> Path:
-        """Write the model as an ONNX file, which runs without torch; see `Recommender.to_onnx`."""
+        """Export the model as an ONNX file, which runs without torch; see `Recommender.to_onnx`."""
         return self.recommender.to_onnx(file, what, **kwargs)
 
     @delegates(Recommender.to_torch_export)
     def to_torch_export(self, file: str | Path, what: str = "score", **kwargs) -> Path:
-        """Write the model as torch's exported program; see `Recommender.to_torch_export`."""
+        """Export the model as a torch exported program; see `Recommender.to_torch_export`."""
         return self.recommender.to_torch_export(file, what, **kwargs)
 
     def export(self, folder: str | Path = "export") -> Path:
         """Write the artefact (no pickle) that `load_learner` and `Recommender.load` read; see `serve.save_artefact`.
 
-        A relative `folder` lies under `self.path`. Of tables in shards every process writes its rows into the same file
-        of weights, so that all must see the folder; it is written without what `serve.Light` answers from.
+        A relative `folder` is relative to `self.path`. For sharded tables every process writes its rows into the same
+        file of weights, so all must have access to the folder; the files for `serve.Light` are not written.
         """
         if is_sharded(self.model):
             return save_shards(Path(self.path) / folder, self.recommender, metrics=self._metrics_of_fit)
@@ -350,52 +353,53 @@ def collab_learner(
     seed: int | None = None, wd_on: str = "factors", start: str | None = None, sparse: bool | str | None = None,
     sharded: bool = False, **kwargs,
 ) -> CollabLearner:  # fmt: skip
-    """A learner for ratings or for implicit feedback, with fastai's signature and defaults.
+    """Create a learner for ratings or for implicit feedback, with fastai's signature and defaults.
 
-    Of implicit feedback the dot-product model begins at what `fit_als()` gives, as five epochs from random rows
-    with fastai's learning rate and batches of 64 get no further than popularity: on ML-latest-small, a random fifth
-    held out, three seeds, NDCG@10 is .333 after `fit_one_cycle(5)` with nothing named (.171 from random rows), .171 by
-    popularity, .306 by `ItemKNN`, and .339 by `learn.fit_als()`, which is quicker and still what to do first. See
-    docs/decisions/0018-counts-and-defaults.md for other data.
+    With implicit feedback the dot-product model starts from the result of `fit_als()`, because five epochs from random
+    rows with fastai's learning rate and batches of 64 get no further than popularity. On ML-latest-small (a random
+    fifth held out, three seeds) NDCG@10 is .333 after `fit_one_cycle(5)` with default arguments (.171 from random
+    rows), .171 for popularity, .306 for `ItemKNN`, and .339 for `learn.fit_als()`, which is faster and still the best
+    first step. See docs/decisions/0018-counts-and-defaults.md for other data.
 
     Args:
         dls: batches from `CollabDataLoaders`.
-        n_factors: factors of a dot-product model, embedding size of the others; with `use_nn` on ratings, as in fastai,
-            the hidden layer's width.
-        use_nn: an embedding network rather than the dot product with biases (`CollFilter`): `EmbeddingNN` for ratings,
-            `NCF` for implicit feedback.
+        n_factors: number of factors of a dot-product model, embedding size of other models; with `use_nn` on ratings
+            the width of the hidden layer, as in fastai.
+        use_nn: use an embedding network instead of the dot product with biases (`CollFilter`): `EmbeddingNN` for
+            ratings, `NCF` for implicit feedback.
         emb_szs: with `use_nn` on ratings, embedding sizes: `{column: size}`, or a user and an item entry, each a size
             or `(n, size)` as from fastai's `get_emb_sz`. Default `emb_sz_rule`.
         layers: widths of the hidden layers, for models that have them; default `[n_factors]` with `use_nn` on ratings.
         config: with `use_nn`, a dict of `ps`, `embed_p`, `use_bn`, `bn_final`, `y_range` as from `tabular_config`.
         y_range: `(low, high)` of predicted ratings, a little wider than the ratings, e.g. `(0, 5.5)`.
-        loss_func: for ratings default mean squared error. For implicit feedback a name in `losses.LOSSES`
-            (`'sampled_softmax'`, the default of the dot-product model without side features, `'bce'`, that of other
-            models, `'bpr'`, `'hinge'`, `'softmax'`, ...) or a function of the positives' scores `(bs,)` and the
-            negatives' `(bs, n)`, -inf where one does not count.
-        model: another model: a class, e.g. `TwoTower`, or one that is made already.
-        seed: of the initial weights and of training; default the dataloaders' seed.
-        wd_on: `'factors'`: weight decay spares biases; `'all'`: it touches every table, as in fastai.
-        start: where the first fit by gradient begins: `'als'`, at the rows that `fit_als()` gives, or
-            `'random'`. Default `'als'` for a new dot-product model of implicit feedback without side features, where
-            neither `loss_func` nor `init_std` is named.
-        sparse: which tables have sparse gradients, so that a training step costs what its batch touches: True, False,
-            or `'auto'`, the default of a new model without `opt_func`: those of at least 300,000 rows. Weight decay,
-            which is decoupled, then reaches a row when a batch does, and no momentum moves the others; see
-            `optim.LazyAdamW`.
-        sharded: deal the rows of users and items to the processes that a launcher started, so that each holds a part of
-            the tables and of the optimiser's moments. It needs TorchRec (requirements-torchrec.txt), and is for models
-            of two tables (`CollFilter`, `NCF`, `NeuMF`, `TwoTower`, ...) without side features. All that asks the model
-            is then called within `learn.distrib_ctx()`, by all processes; `learn.export` writes an artefact that one
-            process loads. One process alone trains the same model. See
+        loss_func: for ratings, by default mean squared error. For implicit feedback a name in `losses.LOSSES`
+            (`'bpr'`, `'hinge'`, `'softmax'`, ...; the default is `'sampled_softmax'` for the dot-product model without
+            side features and `'bce'` for other models), or a function of the positives' scores `(bs,)` and the
+            negatives' scores `(bs, n)`, which are -inf for negatives to ignore.
+        model: another model: a class, e.g. `TwoTower`, or an instance.
+        seed: seed of the initial weights and of training; default that of the dataloaders.
+        wd_on: `'factors'` applies no weight decay to biases; `'all'` applies it to every table, as in fastai.
+        start: starting point of the first gradient fit: `'als'` (the result of `fit_als()`) or `'random'`. Default
+            `'als'` for a new dot-product model of implicit feedback without side features, if you pass neither
+            `loss_func` nor `init_std`.
+        sparse: which tables have sparse gradients, so that the cost of a training step depends only on the rows in its
+            batch: True, False, or `'auto'` (tables of at least 300,000 rows), the default for a new model without
+            `opt_func`. With sparse gradients, (decoupled) weight decay is applied to a row only when it is in a batch,
+            and momentum does not move the other rows; see `optim.LazyAdamW`.
+        sharded: distribute the rows of users and items over the processes of a launcher; each holds a part of the
+            tables and of the optimiser's moments. It needs TorchRec (requirements-torchrec.txt), and supports models of
+            two tables (`CollFilter`, `NCF`, `NeuMF`, `TwoTower`, ...) without side features. All processes then call
+            every method that uses the model, within `learn.distrib_ctx()`; `learn.export` writes an artefact that one
+            process can load. A single process trains the same model. See
             docs/decisions/0031-tables-larger-than-a-machine.md.
         **kwargs: options of the model (`ps`, `embed_p`, `init_std`, `similarity`, ...), and fastai's
             `Learner` arguments (`metrics`, `cbs`, `lr`, `wd`, `opt_func`, `path`, ...).
 
     Raises:
-        ValueError: ratings outside `y_range`; sizes that do not fit the data; options of another model or feedback.
-        TypeError: an unknown argument; `sharded` with a model that it is not for.
-        ImportError: `sharded`, and TorchRec is missing.
+        ValueError: ratings are outside `y_range`; sizes do not fit the data; options belong to another model or
+            kind of feedback.
+        TypeError: an unknown argument; `sharded` with a model that does not support it.
+        ImportError: `sharded`, and TorchRec is not installed.
     """
     options = {name: value for name, value in locals().items() if name not in ("dls", "kwargs")}
     options |= {name: value for name, value in kwargs.items() if name not in ("metrics", "cbs")}
@@ -445,15 +449,15 @@ def load_learner(
     val_bs: int | None = None, device=None, n_neg: int | None = None, negatives=None, by_user: bool = False,
     loss_func=None, **kwargs,
 ) -> CollabLearner:  # fmt: skip
-    """The learner in an artefact folder written by `learn.export`, ready to recommend or to train on.
+    """Load a learner from an artefact folder written by `learn.export`, to recommend or to continue training.
 
     Args:
         folder: the artefact. For a pickle exported by fastai use `fastai.learner.load_learner`.
-        models: the class of its model, where that is not one of the library's.
-        path: where the learner saves.
-        bs, val_bs, device: of the dataloaders, for training on.
-        n_neg, negatives, by_user: likewise, for implicit feedback; the artefact keeps none of them.
-        loss_func: likewise; by default that of `collab_learner`.
+        models: the class of its model, if it is not one of the library's.
+        path: folder in which the learner saves files.
+        bs, val_bs, device: options of the dataloaders, for further training.
+        n_neg, negatives, by_user: the same for implicit feedback; the artefact does not store them.
+        loss_func: the loss for further training; default as in `collab_learner`.
         **kwargs: other arguments of `CollabLearner`.
 
     Raises:

@@ -53,20 +53,20 @@ _INNER_EVENTS = {
 
 
 class LeanLearner(Learner):
-    """fastai's training loop with less work a batch.
+    """fastai's training loop with less work per batch.
 
-    Events within a batch are sent to the callbacks that define them alone, and the default callbacks are the lean ones
-    of `collabkit.train.callbacks`; what is recorded and scheduled is the same (docs/decisions/0001-training-loop.md).
+    Events within a batch are sent only to callbacks that define them, and the default callbacks are the lean ones in
+    `collabkit.train.callbacks`. Recording and scheduling are the same (docs/decisions/0001-training-loop.md).
 
     Args:
         dls: the batches.
         model: the model.
         loss_func: default mean squared error; a torch loss is flattened by `FlatLoss`.
-        seed: of everything random in training (dropout); the caller's global generators are left as they were.
-        wd_on: which tables weight decay touches by default, see `optim.undecayed`.
+        seed: seed of everything random in training (dropout); the caller's global generators stay unchanged.
+        wd_on: to which tables weight decay applies by default, see `optim.undecayed`.
         opt_func: default fused AdamW, `optim.TableAdamW`, with fastai's betas; `eps` is fastai's 1e-5, or 1e-8 with a
             `losses.RankingLoss`.
-        cbs: callbacks beside the default ones.
+        cbs: callbacks in addition to the default ones.
         **kwargs: the other arguments of fastai's `Learner`.
     """
 
@@ -147,15 +147,15 @@ class LeanLearner(Learner):
     def fit(
         self, n_epoch, lr=None, wd=None, cbs=None, reset_opt=False, start_epoch=0, *, checkpoint=None, resume=False
     ) -> None:
-        """fastai's `fit`; dropout draws from this learner's own generator, the caller's are left as they were.
+        """Train as fastai's `fit`; dropout uses this learner's own generator, the caller's stay unchanged.
 
         Args:
-            n_epoch, lr, wd, cbs, reset_opt, start_epoch: as of fastai.
-            checkpoint, resume: a folder in which to keep what is needed to go on, and whether to go on from the newest
-                in it, as if there had been no interruption; see `checkpoint.Checkpoint`.
+            n_epoch, lr, wd, cbs, reset_opt, start_epoch: as in fastai.
+            checkpoint, resume: a folder for the training state, and whether to resume from the newest checkpoint in
+                it, as if there had been no interruption; see `checkpoint.Checkpoint`.
 
         Raises:
-            ValueError: `n_epoch`, `lr` or `wd` out of range; checkpoints of another training.
+            ValueError: `n_epoch`, `lr` or `wd` is out of range; the checkpoints belong to another training.
         """
         n_epoch = whole("n_epoch", n_epoch)
         _check_rates(lr, "lr"), _check_rates(wd, "wd")
@@ -175,18 +175,20 @@ class LeanLearner(Learner):
             settle_default_rows(self.model, self.dls)
 
     def distrib_ctx(self, *, timeout: float = 600.0) -> AbstractContextManager["LeanLearner"]:
-        """Within it the processes that a launcher started train, evaluate and export together; without one, no change.
+        """Context in which the processes of a launcher train, evaluate and export together; no effect without one.
 
-        Start them by `torchrun --nproc-per-node 2 train.py`. All run the same script: they read the same rows, make the
-        same learner, with a seed, and call the same methods. `bs` stays the size of the whole batch, of which each
-        process computes its rows, so that the result is that of one process but for rounding. What a call needs of
-        disks is written by the first process while the others wait. See docs/decisions/0027-several-processes.md.
+        Start the processes with `torchrun --nproc-per-node 2 train.py`. All run the same script: they read the same
+        rows, create the same learner, with a seed, and call the same methods. `bs` remains the size of the whole
+        batch, and each process computes its share of the rows, so the result is the same as with one process except
+        for rounding. The first process writes files while the others wait. See
+        docs/decisions/0027-several-processes.md.
 
         Args:
-            timeout: seconds after which a process that does not answer is given up.
+            timeout: seconds after which a process that does not respond is given up.
 
         Raises:
-            ProcessesError: the processes have other data, seeds or weights; another one has ended or does not answer.
+            ProcessesError: the processes have different data, seeds or weights; another process has ended or does not
+                respond.
 
         Example:
             >>> from collabkit import CollabDataLoaders, collab_learner, datasets
@@ -200,7 +202,7 @@ class LeanLearner(Learner):
         return working_together(self, timeout)
 
     def to_detach(self, b, cpu=True, gather=True):
-        """fastai's, of this process alone: each has all rows that are validated, and fastai would join them."""
+        """fastai's `to_detach` for this process only: each has all validated rows, and fastai would gather them."""
         return super().to_detach(b, cpu, gather=False)
 
     def _end_cleanup(self):
@@ -219,10 +221,10 @@ class LeanLearner(Learner):
             super()._do_epoch_validate(ds_idx, dl)
 
     def validate(self, ds_idx=1, dl=None, cbs=None):
-        """fastai's `validate`: the loss and metrics of a part.
+        """Return the loss and metrics of a part, as fastai's `validate`.
 
         Raises:
-            ValueError: it has no rows.
+            ValueError: the part has no rows.
         """
         self._check_rows(self.dls[ds_idx] if dl is None else dl)
         return super().validate(ds_idx, dl, cbs)
@@ -258,9 +260,9 @@ class LeanLearner(Learner):
         self, n_epoch, lr_max=None, div=25.0, div_final=1e5, pct_start=0.25, wd=None, moms=None, cbs=None,
         reset_opt=False, start_epoch=0, *, checkpoint=None, resume=False,
     ) -> None:  # fmt: skip
-        """fastai's `fit_one_cycle`: learning rate up then down a cosine, momentum the other way (Smith, 2018).
+        """Train as fastai's `fit_one_cycle`: the rate rises and falls along a cosine, momentum inversely (Smith, 2018).
 
-        `checkpoint` and `resume` as of `fit`.
+        `checkpoint` and `resume` as in `fit`.
         """
         lr = self._peak_lr(lr_max)
         low, mid, high = self.moms if moms is None else moms
@@ -275,10 +277,11 @@ class LeanLearner(Learner):
         self, n_cycles, cycle_len, lr_max=None, cycle_mult=2, cbs=None, reset_opt=False, wd=None, start_epoch=0, *,
         checkpoint=None, resume=False,
     ) -> None:  # fmt: skip
-        """Cosine annealing with warm restarts: `n_cycles` cycles, each `cycle_mult` times as long as the one before.
+        """Train with warm restarts (SGDR): `n_cycles` cycles, each `cycle_mult` times as long as the one before.
 
-        Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts" (2017). The first cycle has
-        `cycle_len` epochs; `cycle_mult=1` keeps them all so long. `checkpoint` and `resume` as of `fit`.
+        Each cycle anneals the learning rate along a cosine: Loshchilov and Hutter, "SGDR: stochastic gradient descent
+        with warm restarts" (2017). The first cycle has `cycle_len` epochs; with `cycle_mult=1` all cycles have this
+        length. `checkpoint` and `resume` as in `fit`.
         """
         lr = self._peak_lr(lr_max)
         lengths = [cycle_len * cycle_mult**i for i in range(n_cycles)]
@@ -319,7 +322,7 @@ class LeanLearner(Learner):
             self._loader_epoch = 0 if loader is None else loader.epoch
 
     def lr_find(self, *args, **kwargs) -> Any:
-        """fastai's `lr_find`; the model, the optimiser and the fit that follows are the same as without it."""
+        """Run fastai's `lr_find`; the model, the optimiser and later fits are the same as without it."""
         state, weights = (self._rng, self._loader_epoch), deepcopy(self.model.state_dict())
         said = {name: getattr(self.model, name, None) for name in ("trained", "als", "calibration")}
         if self.opt is None:
@@ -338,15 +341,15 @@ class LeanLearner(Learner):
     def save(self, file, with_opt: bool = True, **kwargs) -> Path:
         """Save weights, and the optimiser if there is one, to `path/model_dir/file.safetensors`.
 
-        The file takes the place of an older one when it is whole, and has a checksum.
+        The file replaces an older one only when it is complete, and has a checksum.
 
         Args:
-            file: its name, with or without the ending.
-            with_opt: the optimiser too.
-            **kwargs: fastai's options of pickle, which are of no use here.
+            file: file name, with or without the extension.
+            with_opt: save the optimiser too.
+            **kwargs: fastai's pickle options, which are ignored.
 
         Returns:
-            Its path.
+            The path of the file.
         """
         path = self._checkpoint(file, ".safetensors")
         if not (processes().alone and rank_distrib()):
@@ -356,20 +359,21 @@ class LeanLearner(Learner):
         return path
 
     def load(self, file, device=None, with_opt: bool = True, strict: bool = True, **kwargs):
-        """Load what `save` wrote, or fastai's `.pth`; a checkpoint from the midst of training settles unknown ids here.
+        """Load a file written by `save`, or fastai's `.pth`.
 
-        To go on with a training that was interrupted use `fit(..., checkpoint=folder, resume=True)`.
+        For a checkpoint from the middle of a training, the rows of unknown ids are set when it is loaded. To resume an
+        interrupted training use `fit(..., checkpoint=folder, resume=True)`.
 
         Args:
-            file: its name; without an ending the `.safetensors` if it is there, else the `.pth`.
-            device: of the optimiser's tensors; default that of the dataloaders.
-            with_opt: the optimiser too, if it was saved.
-            strict: the names of the tensors must be those of the model.
-            **kwargs: of fastai, for `.pth`.
+            file: file name; without an extension the `.safetensors` file if it exists, else the `.pth` file.
+            device: device of the optimiser's tensors; default that of the dataloaders.
+            with_opt: load the optimiser too, if it was saved.
+            strict: require that the names of the tensors are those of the model.
+            **kwargs: fastai's arguments, for `.pth`.
 
         Raises:
-            DamagedFileError: a bit of it has changed, or it was cut short.
-            FileNotFoundError: there is neither.
+            DamagedFileError: the file was changed or truncated.
+            FileNotFoundError: neither file exists.
         """
         if not self.recipe.inside:  # else a callback of a fit puts back what that fit made
             self.recipe.foreign = f"the file {file}"
@@ -399,7 +403,7 @@ class LeanLearner(Learner):
         return Path(self.path) / self.model_dir / name.with_name(name.name + part_of(self.model) + ending)
 
     def get_preds(self, ds_idx=1, dl=None, *args, **kwargs) -> Any:
-        """fastai's `get_preds`, also of a single row, whose predictions `(1,)` fastai makes a scalar and trips over."""
+        """fastai's `get_preds`, which also works for a single row (fastai squeezes its predictions and then fails)."""
         loader = self.dls[ds_idx] if dl is None else dl
         self._check_rows(loader)
         ragged = isinstance(loader, Loader) and loader.batches.ragged
@@ -413,7 +417,7 @@ class LeanLearner(Learner):
         return tuple(t[None] if one and isinstance(t, torch.Tensor) and t.ndim == 0 else t for t in result)
 
     def add_cb(self, cb) -> "LeanLearner":
-        """fastai's `add_cb`; of its `TensorBoardCallback` without what is made for images, which would fail here."""
+        """fastai's `add_cb`; turns off the image-specific parts of its `TensorBoardCallback`, which would fail here."""
         cb = cb() if isinstance(cb, type) else cb
         odd = [name for name in ("trace_model", "log_preds", "projector") if getattr(cb, name, False)]
         if odd and cb.name == "tensor_board":

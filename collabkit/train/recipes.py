@@ -1,6 +1,6 @@
-"""Recipes: hyper-parameters for `CollFilter` on ratings, picked on validation parts of MovieLens.
+"""Recipes: hyper-parameters for `CollFilter` on ratings, chosen on validation parts of MovieLens.
 
-The table in benchmarks/README.md shows what each reaches, and on which data it was picked.
+The table in benchmarks/README.md shows the results of each, and the data on which it was chosen.
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ class Recipe:
 
     Args:
         n_factors: length of the factor vectors.
-        bs: rows a batch.
-        n_epoch, lr, wd: of `learn.fit_one_cycle(n_epoch, lr, wd=wd)`.
+        bs: rows per batch.
+        n_epoch, lr, wd: arguments of `learn.fit_one_cycle(n_epoch, lr, wd=wd)`.
     """
 
     n_factors: int
@@ -31,7 +31,7 @@ FAST_100K = Recipe(n_factors=64, bs=512, n_epoch=5, lr=1e-2, wd=0.7)
 
 
 def rating_recipe(n_rows: int) -> Recipe:
-    """The quality recipe for about `n_rows` training ratings: more rows want larger batches and less decay.
+    """Return the quality recipe for about `n_rows` training ratings: more rows need larger batches and less decay.
 
     Example:
         >>> rating_recipe(80_000).bs, rating_recipe(900_000).bs

@@ -1,4 +1,4 @@
-"""`Track`: the figures of a fit in TensorBoard, Weights & Biases, MLflow or trackio, by the names that tables have."""
+"""`Track`: logs a fit to TensorBoard, Weights & Biases, MLflow or trackio, with the names used in tables."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["Track"]
 
 
 class Track(Callback):
-    """Send the losses, metrics and learning rate of each epoch, and what a fit was made with, to a tracker.
+    """Log the losses, metrics and learning rate of each epoch, and the options of the fit, to a tracker.
 
-    One callback for all of them, with one set of names: those of the table that a fit prints (`train_loss`,
-    `valid_loss`, `NDCG@10`). MLflow allows no @ in a name: there it is `NDCG_at_10`. `collabkit[track]` installs them.
+    One callback supports all trackers, with the names of the table that a fit prints (`train_loss`, `valid_loss`,
+    `NDCG@10`). MLflow does not allow `@` in a name: there it is `NDCG_at_10`. `collabkit[track]` installs the trackers.
 
     Args:
         to: `'tensorboard'`, `'wandb'`, `'mlflow'` or `'trackio'`.
-        run: what the run is called; the same name goes on with it, as after an interruption. Default the time.
-        project: of W&B and trackio, the experiment of MLflow.
-        folder: where it is kept: the folder of the logs of TensorBoard (default `runs`) and of W&B's files; of MLflow
-            the tracking URI. trackio reads `TRACKIO_DIR`.
-        config: further options to be shown with the run.
+        run: name of the run; the same name continues the run, e.g. after an interruption. Default the time.
+        project: the project in W&B and trackio, the experiment in MLflow.
+        folder: storage location: the folder of TensorBoard's logs (default `runs`) or of W&B's files; for MLflow the
+            tracking URI. trackio reads `TRACKIO_DIR`.
+        config: additional options to log with the run.
 
     Raises:
         ValueError: `to` is none of the four.

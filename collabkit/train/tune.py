@@ -1,4 +1,4 @@
-"""`tune`: the options of a model, searched by Optuna within some minutes; what is hopeless ends early."""
+"""`tune`: searches the options of a model with Optuna within some minutes; prunes hopeless trials."""
 
 from __future__ import annotations
 
@@ -39,42 +39,42 @@ def tune(
     n_trials: int | None = None, storage: str | Path | None = None, resume: bool = False, test: Table | None = None,
     seed: int | None = None, n_boot: int = 1000, show: bool = True, **options,
 ) -> tuple[object, pd.DataFrame]:  # fmt: skip
-    """The best options of a model that some minutes find, by Optuna: Bayesian search, and early ends.
+    """Find the best options of a model within some minutes, with Optuna: Bayesian search with pruning.
 
-    After each epoch (or sweep of `fit_als`) the metric of the validation part is looked at, and a trial whose figure is
-    below the median of those before it at that epoch ends there. Options are chosen by the validation rows of half the
-    users; the other half, or `test`, is what the choice has not seen, as in `auto_fit`.
+    After each epoch (or sweep of `fit_als`) the metric is computed on the validation part, and a trial whose value is
+    worse than the median of the earlier trials at that epoch is pruned. Options are chosen on the validation rows of
+    half of the users; the other half, or `test`, is not used for the choice, as in `auto_fit`.
 
-    With `storage` each trial is written to a file as soon as it ends: after a kill `resume=True` goes on, and the trial
-    that ran is begun anew. `pip install collabkit[tune]` brings Optuna.
+    With `storage` each trial is written to a file as soon as it ends. After a kill, `resume=True` continues the search
+    and restarts the trial that was running. Install Optuna with `pip install collabkit[tune]`.
 
     Args:
-        data: dataloaders with a validation part, or a table, of which they are made with `options`.
-        space: `{name: choice}`: a list is a choice of its values, a pair `(low, high)` a range (of whole numbers where
-            both ends are; by logarithm where they are ten times apart), anything else is fixed. Names are those of the
-            batches (`bs`, `n_neg`, `negatives`), of `collab_learner` and the model (`model`, `n_factors`, `loss_func`,
-            ...) and of the fit (`n_epoch`, `lr`, `wd`; with `reg`, `unobserved_weight` or `n_sweeps` it is `fit_als`).
-            With a closed-form `model` (`EASE`, `ItemKNN`) they are its options.
-        minutes: for all of it; trials end in time, and at least one is made.
-        metric: to choose by; default NDCG@10, or RMSE of ratings.
-        n_trials: at the most, those before a kill included.
-        storage: a file for the trials, say `'study.log'`.
-        resume: go on with the trials in it, or begin where there is none.
-        test: a table of held-out rows to report on; then all validation rows choose.
-        seed: of the models, the search and the halves; default that of the dataloaders.
-        n_boot: resamples of the intervals.
+        data: dataloaders with a validation part, or a table from which they are created with `options`.
+        space: `{name: choice}`. A list is a set of choices; a pair `(low, high)` is a range (of integers if both ends
+            are integers; on a logarithmic scale if the ends differ by a factor of ten); anything else is fixed. Names
+            are arguments of the batches (`bs`, `n_neg`, `negatives`), of `collab_learner` and the model (`model`,
+            `n_factors`, `loss_func`, ...) and of the fit (`n_epoch`, `lr`, `wd`; with `reg`, `unobserved_weight` or
+            `n_sweeps` the fit is `fit_als`). With a closed-form `model` (`EASE`, `ItemKNN`) they are its options.
+        minutes: total time; trials end in time, and at least one is run.
+        metric: the metric to optimise; default NDCG@10, or RMSE for ratings.
+        n_trials: maximum number of trials, including those before a kill.
+        storage: a file for the trials, e.g. `'study.log'`.
+        resume: continue with the trials in `storage`, or start if there are none.
+        test: a table of held-out rows to report on; then all validation rows are used for the choice.
+        seed: seed of the models, the search and the halves; default that of the dataloaders.
+        n_boot: number of bootstrap resamples for the intervals.
         show: whether to print the table.
-        **options: of `CollabDataLoaders.from_df`, for a table.
+        **options: arguments of `CollabDataLoaders.from_df`, for a table.
 
     Returns:
-        The best model, trained on the training part with the options that were found, and a table, a row a trial: its
-        options, `value`, `low`, `high` (95 %) on the part that chooses, `test`, `test_low`, `test_high` on the other
-        one, `seconds`, `state` (`'complete'`, `'pruned'`, `'failed'`) and `kept`.
+        The best model, trained on the training part with the best options, and a table with one row per trial: its
+        options, `value`, `low`, `high` (95 %) on the part used for the choice, `test`, `test_low`, `test_high` on the
+        other part, `seconds`, `state` (`'complete'`, `'pruned'`, `'failed'`) and `kept`.
 
     Raises:
-        ImportError: Optuna is not there.
+        ImportError: Optuna is not installed.
         FileExistsError: `storage` has trials, and `resume` is False.
-        ValueError, TypeError: `storage` is of another search; a space that is none; as of `auto_fit`.
+        ValueError, TypeError: `storage` belongs to another search; `space` is invalid; as in `auto_fit`.
 
     Example:
         >>> from collabkit import datasets

@@ -21,22 +21,22 @@ MOST_BUCKETS, SHOWN = 2**22, 3
 
 
 class Bag(Categories):
-    """The kind `'bag'`: any number of values an id, such as tags, ingredients or favourite genres, as of `'multi'`.
+    """The kind `'bag'`: any number of values per id, such as tags, ingredients or favourite genres, as in `'multi'`.
 
-    What an id gets is a weighted mean of its values' embeddings, of which no table of ids by values is ever made.
+    An id gets the weighted mean of the embeddings of its values. No table of ids by values is ever created.
 
     Args:
-        weights: None: all values of an id count alike. `'idf'`: by how rare they are, `ln((n + 1) / (n_c + 1)) + 1` for
-            the `n_c` of `n` training ids that have the value. `'attention'`: by a number for each value that is learned
-            with the model, softmax over the id's values; at first all alike.
-        buckets: number of codes that values are hashed into (CRC-32, the same on every machine), so that values which
-            training has not met have an embedding too; several values may share one. Default a code for each value of
-            the training ids, and values unseen there count as none.
-        share: a name. All bags of users and items with it have the same values, and one table of embeddings: what a
-            user likes and what an item is are then alike. Biases stay apart.
+        weights: None gives all values of an id the same weight. `'idf'` weights them by rarity,
+            `ln((n + 1) / (n_c + 1)) + 1` if `n_c` of `n` training ids have the value. `'attention'` learns a number for
+            each value with the model and applies a softmax over the id's values; at first all weights are equal.
+        buckets: number of codes into which values are hashed (CRC-32, the same on every machine), so that values that
+            are not in the training data have an embedding too; several values may share a code. By default each value
+            of the training ids has its own code, and other values are ignored.
+        share: a name. All bags of users and items with this name have the same values and share one embedding table,
+            so that the likes of a user and the values of an item are comparable. Biases are separate.
 
     Raises:
-        ValueError: an option out of range.
+        ValueError: an option is out of range.
 
     Example:
         >>> from collabkit.data.features import Features

@@ -1,4 +1,4 @@
-"""`Picture`: posters, photographs and drawings: files, bytes or arrays, decoded once into small pictures."""
+"""`Picture`: posters, photographs and drawings from files, bytes or arrays, decoded once into small pictures."""
 
 import io
 import os
@@ -29,28 +29,29 @@ _BLOCK = 256
 
 
 class Picture(Content):
-    """The kind `'image'`: a picture of each id.
+    """The kind `'image'`: a picture for each id.
 
-    The column holds paths, bytes of files, Pillow images, or arrays `(h, w)`, `(h, w, 1, 3 or 4)` or `(3, h, w)`: whole
-    numbers to 255, or numbers from 0 to 1. What is grey or transparent (on white) becomes three colours, and all is
-    brought to one size. Files that are missing, damaged or larger than `max_pixels` count as missing (counted); they
-    are not decoded. Decoding happens once, in several threads: Pillow computes outside of Python's lock.
+    The column holds paths, bytes of files, Pillow images, or arrays `(h, w)`, `(h, w, 1, 3 or 4)` or `(3, h, w)` with
+    integers up to 255 or numbers from 0 to 1. Grey and transparent pictures (on white) are converted to three colours,
+    and all are resized to one size. Files that are missing, damaged or larger than `max_pixels` count as missing
+    (counted) and are not decoded. Decoding happens once, in several threads, because Pillow releases Python's lock.
 
     Args:
-        encoder: `'cnn'`, a small convolutional network that is trained with the model. Or one made elsewhere, whose
-            vectors are computed once and are dense numbers from then on: a callable (a torchvision or timm module, say)
+        encoder: `'cnn'`, a small convolutional network that is trained with the model. Or an external encoder, whose
+            vectors are computed once and then used as dense numbers: a callable (e.g. a torchvision or timm module)
             from `(m, 3, size, size)` float32 from 0 to 1, not normalised, to `(m, d)` numbers, or a `TrainedEncoder`
             from `Model.encoder`.
-        train: `'end_to_end'`, the default of `'cnn'`, or `'frozen'`, of the others; a `TrainedEncoder` can be either.
-        size: height and width in pixels that the encoder sees; default 32, or that of the trained encoder.
-        width: numbers that `'cnn'` gives; default 32.
-        folder: what relative paths are relative to; default the working folder.
-        max_pixels: a picture with more of them is refused.
-        cache: folder that keeps the vectors of a frozen encoder, of this one alone, from one run to the next.
-        n_workers: threads; default one a processor, at most 8.
+        train: `'end_to_end'`, the default for `'cnn'`, or `'frozen'`, for external ones; a `TrainedEncoder` can be
+            either.
+        size: height and width of the encoder's input in pixels; default 32, or that of the trained encoder.
+        width: output size of `'cnn'`; default 32.
+        folder: base folder of relative paths; default the working folder.
+        max_pixels: pictures with more pixels are not decoded.
+        cache: folder that stores the vectors of a frozen encoder between runs, for this encoder only.
+        n_workers: number of threads; default one per processor, at most 8.
 
     Raises:
-        TypeError, ValueError: options that do not go together.
+        TypeError, ValueError: options contradict each other.
 
     Example:
         >>> from collabkit.data.features import Features

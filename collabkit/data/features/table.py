@@ -28,14 +28,14 @@ __all__ = ["Features", "SideFeatures"]
 class Features:
     """Side information of users or of items: row j of every tensor belongs to the id at index j of the vocabulary.
 
-    Make it with `Features.from_df`. `print` shows the fields, the kinds they were taken for, and what is missing.
+    Create it with `Features.from_df`. `print` shows the fields, their kinds, and missing values.
 
     Args:
         vocab: the ids.
-        fields: what the columns are.
-        rows: of each field, `Runs` of codes or numbers `(n, width)`.
+        fields: descriptions of the columns.
+        rows: for each field, `Runs` of codes or numbers `(n, width)`.
         given: `(n,)` bool, which ids have a feature row; the others count as missing in every field.
-        notes: what was left out or missing, counted.
+        notes: counts of dropped and missing values.
 
     Example:
         >>> films = pd.DataFrame({'title': ['Alien', 'Brazil', 'Cube'], 'genres': ['Horror|Sci-Fi', 'Sci-Fi', 'Horror'],
@@ -58,26 +58,26 @@ class Features:
     @classmethod
     @takes_tables
     def from_df(cls, df: Table | None, vocab: Vocab, columns=None, *, trained: Tensor | None = None) -> "Features":
-        """Encode a table of side information, one row an id.
+        """Encode a table of side information with one row per id.
 
         Args:
-            df: a table with the id column (called as the vocabulary) and columns of features; None where `columns`
-                brings its own ids.
-            vocab: the ids. Rows of ids it does not know are left out (counted); ids without a row count as missing.
-            columns: which columns: a list of names, or a dict from names to kinds (`'categorical'`, `'multi'`,
-                `'numeric'`, `'binned'`, `'dense'`, `'bag'`, `'text'`, `'image'`; None to infer it, which takes nothing
-                for a bag, text or an image), to a kind with options (`Bag(weights='idf')`, `Text(encoder='bag')`), to a
-                list of 0/1 columns that together are one multi-valued field, or to `(ids, matrix)` of dense vectors
-                made elsewhere. A binned number counts by the twentieth of the training ids it lies in, which suits
-                models that add parts up. Default all columns,
-                kinds inferred, less those that tell no two ids apart or every two (counted).
-            trained: `(n,)` bool, the ids with training rows: they alone fix categories, means and scales. Default all.
+            df: a table with the id column (named as the vocabulary) and feature columns; None if `columns` has its own
+                ids.
+            vocab: the ids. Rows of unknown ids are dropped (and counted); ids without a row count as missing.
+            columns: the columns to use: a list of names, or a dict from names to kinds (`'categorical'`, `'multi'`,
+                `'numeric'`, `'binned'`, `'dense'`, `'bag'`, `'text'`, `'image'`; None infers the kind, but never a bag,
+                text or image), to a kind with options (`Bag(weights='idf')`, `Text(encoder='bag')`), to a list of 0/1
+                columns that together are one multi-valued field, or to `(ids, matrix)` of precomputed dense vectors.
+                Binned numbers use 20 quantile bins of the training ids, which suits additive models. By default all
+                columns, with inferred kinds, except columns that are constant or different for every id (counted).
+            trained: `(n,)` bool, the ids with training rows, which alone determine categories, means and scales.
+                Default all.
 
         Raises:
-            KeyError: a column is not there.
-            ValueError: an id has several rows; a column that was named tells no two ids apart; infinite numbers;
-                vectors with NaN or of unequal length.
-            TypeError: a column does not hold what its kind says.
+            KeyError: a column is missing.
+            ValueError: an id has several rows; a named column is constant; numbers are infinite; vectors contain NaN or
+                have unequal lengths.
+            TypeError: the values of a column do not fit its kind.
         """
         trained = np.ones(len(vocab), dtype=bool) if trained is None else trained.numpy()
         notes: list[str] = []

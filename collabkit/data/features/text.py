@@ -1,4 +1,4 @@
-"""`Text`: titles and descriptions, by their words, pieces of words, and the order of the words."""
+"""`Text`: titles and descriptions, encoded by their words, pieces of words, and the order of the words."""
 
 import re
 import unicodedata
@@ -29,30 +29,29 @@ _ALONE = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF)
 
 
 class Text(Content):
-    """The kind `'text'`: what an id is called, or what is written of it.
+    """The kind `'text'`: the title or description of an id.
 
-    Words are runs of letters, marks and digits of any script, without regard to case and to how Unicode composes them
-    (NFKC); in scripts that write no spaces, and of symbols such as emoji, each sign is a word. They are hashed into a
-    fixed number of codes, so that words which training has not met need no vocabulary. A text without a word counts as
-    missing.
+    Words are runs of letters, marks and digits of any script, ignoring case and Unicode composition (NFKC). In scripts
+    without spaces, and for symbols such as emoji, each character is a word. Words are hashed into a fixed number of
+    codes, so words that are not in the training data need no vocabulary. A text without words counts as missing.
 
     Args:
-        encoder: `'cnn'` finds groups of words in their order (Kim 2014), and `'bag'` takes the mean of words and pieces
-            of words, both learned with the model. Or an encoder made elsewhere, whose vectors are computed once and are
-            dense numbers from then on: a callable from a list of `m` texts to `(m, d)` numbers, an object with such an
-            `encode` (a sentence-transformers model), the name of a model of sentence-transformers, or a
-            `TrainedEncoder` from `Model.encoder`.
-        train: `'end_to_end'`, the default of built-in encoders, or `'frozen'`, of the others; a `TrainedEncoder` can be
-            either.
-        width: numbers that a built-in encoder gives; default 96 and 32.
-        n_codes: of a built-in encoder, how many codes words are hashed into; default a power of two at least twice the
-            different words of the training ids.
-        max_words: what is beyond is cut off (counted).
-        cache: folder that keeps the vectors of a frozen encoder, of this one alone, from one run to the next.
+        encoder: `'cnn'` finds groups of words in order (Kim 2014); `'bag'` takes the mean of words and pieces of words.
+            Both are trained with the model. Or an external encoder, whose vectors are computed once and then used as
+            dense numbers: a callable from a list of `m` texts to `(m, d)` numbers, an object with such an `encode` (a
+            sentence-transformers model), the name of a sentence-transformers model, or a `TrainedEncoder` from
+            `Model.encoder`.
+        train: `'end_to_end'`, the default for built-in encoders, or `'frozen'`, for external ones; a `TrainedEncoder`
+            can be either.
+        width: output size of a built-in encoder; default 96 and 32.
+        n_codes: for a built-in encoder, the number of codes into which words are hashed; default a power of two at
+            least twice the number of distinct words of the training ids.
+        max_words: maximum number of words; longer texts are truncated (and counted).
+        cache: folder that stores the vectors of a frozen encoder between runs, for this encoder only.
 
     Raises:
-        TypeError, ValueError: options that do not go together.
-        ImportError: a name of a model, and sentence-transformers is not installed.
+        TypeError, ValueError: options contradict each other.
+        ImportError: `encoder` is a model name and sentence-transformers is not installed.
 
     Example:
         >>> from collabkit.data.features import Features

@@ -1,6 +1,7 @@
 """Splits of a table of interactions into a training and a validation part.
 
-Each function makes a `Splitter`, for `CollabDataLoaders.from_df(..., splitter=...)` or to be called on a DataFrame:
+Each function returns a `Splitter`, to be passed to `CollabDataLoaders.from_df(..., splitter=...)` or called on a
+DataFrame:
 
     >>> import pandas as pd
     >>> df = pd.DataFrame({'user': [1, 1, 1, 2], 'item': ['a', 'b', 'c', 'a'], 'time': [3, 1, 2, 9]})
@@ -8,7 +9,7 @@ Each function makes a `Splitter`, for `CollabDataLoaders.from_df(..., splitter=.
     Split: 3 train and 1 valid rows by leave_last_out(n=1)
       1 of 2 users have no row in valid: 1 row or fewer
 
-`splitter` holds what they share, `rows` the splits by rows and times, `cold` those that hold whole ids out.
+`splitter` holds the common classes, `rows` the splits by rows and times, `cold` those that hold out whole ids.
 """
 
 from collabkit.data.splits.cold import cold_items, cold_users

@@ -1,4 +1,4 @@
-"""Splits that hold whole items or users out, for what is said of new ones."""
+"""Splits that hold out whole items or users, to evaluate predictions for new ones."""
 
 import numpy as np
 import torch
@@ -12,18 +12,18 @@ __all__ = ["cold_items", "cold_users"]
 
 
 def cold_items(frac: float = 0.1, *, seed: int | None = None, min_rating: float | None = None) -> Splitter:
-    """A random share `frac` of the items is held out entirely: all their rows are validation, none is training.
+    """Hold out a random share `frac` of the items entirely: all their rows are in the validation part.
 
-    `max(1, round(frac * n_items))` items are drawn among the sorted ids, so that the same seed holds out the same items
-    in whatever order the rows are. Without a seed the draw comes from torch's global generator.
+    `max(1, round(frac * n_items))` items are drawn from the sorted ids, so the same seed holds out the same items
+    regardless of the order of the rows. Without a seed, torch's global generator is used.
 
     Args:
         frac: share of the items, strictly between 0 and 1.
-        seed: of the draw.
-        min_rating: validation rows rated below it are left out (counted).
+        seed: seed of the draw.
+        min_rating: validation rows rated below it are dropped (and counted).
 
     Raises:
-        ValueError: `frac` out of its range; a part would be empty.
+        ValueError: `frac` is out of range; a part would be empty.
 
     Example:
         >>> import pandas as pd
@@ -37,9 +37,9 @@ def cold_items(frac: float = 0.1, *, seed: int | None = None, min_rating: float 
 
 
 def cold_users(frac: float = 0.1, *, seed: int | None = None, min_rating: float | None = None) -> Splitter:
-    """A random share `frac` of the users is held out entirely: all their rows are validation, none is training.
+    """Hold out a random share `frac` of the users entirely: all their rows are in the validation part.
 
-    Args, draw and errors as of `cold_items`.
+    Arguments, draw and errors as in `cold_items`.
 
     Example:
         >>> import pandas as pd

@@ -21,9 +21,9 @@ __all__ = [
 def random_split(
     valid_pct: float = 0.2, *, seed: int | None = None, cold: str = "keep", min_rating: float | None = None
 ) -> Splitter:
-    """A random share `valid_pct` of the rows is validation; the same seed gives the same rows as fastai's.
+    """Put a random share `valid_pct` of the rows into the validation part; a seed gives the same rows as in fastai.
 
-    Without a seed the draw comes from torch's global generator, as in fastai.
+    Without a seed, torch's global generator is used, as in fastai.
 
     Raises:
         ValueError: `valid_pct` is not strictly between 0 and 1, or a part would be empty.
@@ -41,9 +41,9 @@ def random_split(
 
 
 def no_split() -> Splitter:
-    """All rows are training rows, and there is no validation part: for the last fit, after all choices are made.
+    """Use all rows for training, without a validation part: for the final fit, after all choices are made.
 
-    `CollabDataLoaders.from_df(valid_pct=0)` is the same.
+    `CollabDataLoaders.from_df(valid_pct=0)` does the same.
 
     Example:
         >>> no_split()(pd.DataFrame({'user': [1, 1, 2], 'item': ['a', 'b', 'a']}))
@@ -55,9 +55,9 @@ def no_split() -> Splitter:
 def leave_last_out(
     n: int = 1, *, time_name: str | None = None, cold: str = "keep", min_rating: float | None = None
 ) -> Splitter:
-    """The last `n` rows of each user by time are validation; ties fall to the later row of the table.
+    """Put the last `n` rows of each user by time into the validation part; among ties the later row in the table.
 
-    Users with `n` rows or fewer keep all of them in training.
+    Users with `n` rows or fewer have all of them in the training part.
 
     Raises:
         ValueError: `n` < 1, or no time column was named.
@@ -85,18 +85,20 @@ def time_split(
     share: float | None = None, *, date=None, window=None, time_name: str | None = None, cold: str = "keep",
     min_rating: float | None = None,
 ) -> Splitter:  # fmt: skip
-    """One cut in time for all users: training lies before it, validation at or after it, so that nothing leaks back.
+    """Split at one time for all users: training rows are before it, validation rows at or after it.
+
+    So the model cannot learn from the future.
 
     Args:
-        share: share of the rows, the latest ones, that are validation; rows with the time of the cut all go to
-            validation, so that the part may be larger. Default 0.2.
-        date: or the first moment of the validation part, comparable with the column (a `pd.Timestamp`, a number).
-        window: how long the validation part lasts: days, a `pd.Timedelta` or a text like `'7D'`. What comes later is
-            in neither part (counted). Default all that follows. Times that are numbers are since 1970; see
-            `Interactions.day`.
+        share: share of the rows, the latest ones, in the validation part. All rows with the time of the cut are
+            validation rows, so the part may be larger. Default 0.2.
+        date: alternatively, the start of the validation part, comparable with the column (a `pd.Timestamp`, a number).
+        window: length of the validation part: days, a `pd.Timedelta` or a string like `'7D'`. Later rows are in neither
+            part (counted). By default there is no limit. Numeric times are since 1970; see `Interactions.day`.
 
     Raises:
-        ValueError: both or a bad `share` given, a bad `window`, no time column named, or a part would be empty.
+        ValueError: both `share` and `date` are given, `share` or `window` is invalid, no time column was named, or a
+            part would be empty.
 
     Example:
         >>> days = pd.to_datetime(['1998-02-27', '1998-03-01', '1998-03-07', '1998-03-08'])
@@ -125,18 +127,18 @@ def time_split(
 def rolling_windows(
     n: int = 4, window="7D", *, time_name: str | None = None, cold: str = "keep", min_rating: float | None = None
 ) -> list[Splitter]:
-    """`n` splitters for a backtest: validation is one of the last `n` windows of the data, training all before it.
+    """Return `n` splitters for a backtest: each validates on one of the last `n` windows and trains on all rows before.
 
-    The last window ends with the last event, each other where the next begins; the earliest comes first. What lies
-    after a window is in neither part (counted). `collabkit.backtest` evaluates models on them.
+    The last window ends with the last event, every other one where the next begins; the earliest comes first. Rows
+    after a window are in neither part (counted). `collabkit.backtest` evaluates models on these splits.
 
     Args:
-        n: how many.
-        window: how long each lasts: days, a `pd.Timedelta` or a text like `'7D'`; see `time_split`.
+        n: number of windows.
+        window: length of each window: days, a `pd.Timedelta` or a string like `'7D'`; see `time_split`.
 
     Raises:
-        ValueError: `n` < 1 or a bad `window`; when called, the windows reach back to the first event, or a part would
-            be empty.
+        ValueError: `n` < 1 or `window` is invalid; when a splitter is called, the windows reach back to the first
+            event, or a part would be empty.
 
     Example:
         >>> df = pd.DataFrame({'user': range(4), 'item': range(4), 'time': pd.date_range('2020-01-01', periods=4)})
@@ -223,7 +225,7 @@ def _parts(times: pd.Series, first, days: float | None) -> tuple[np.ndarray, np.
 
 
 def k_fold(n_folds: int = 5, *, seed: int | None = None, cold: str = "keep") -> Iterator[Splitter]:
-    """`n_folds` splitters; each row is validation in exactly one of them.
+    """Return `n_folds` splitters; each row is a validation row in exactly one of them.
 
     Example:
         >>> df = pd.DataFrame({'user': range(6), 'item': range(6)})
@@ -246,7 +248,7 @@ def k_fold(n_folds: int = 5, *, seed: int | None = None, cold: str = "keep") -> 
 
 
 def column_split(name: str, *, cold: str = "keep") -> Splitter:
-    """A given column says which rows are validation: True/1 or 'valid'/'test'; False/0 or 'train' are training.
+    """Split by a column: True/1 or 'valid'/'test' are validation rows; False/0 or 'train' are training rows.
 
     Raises:
         KeyError: the table lacks the column.

@@ -1,4 +1,4 @@
-"""`Splitter`: a way to split a table, and `Split`, what comes of it."""
+"""`Splitter`: a way to split a table, and `Split`, its result."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,12 +16,12 @@ __all__ = ["Split", "Splitter"]
 
 @dataclass(frozen=True)
 class Split:
-    """Row positions of the two parts, and what was left out of them.
+    """Row positions of the two parts, and notes on dropped rows.
 
     Args:
         train, valid: int64 positions `(n,)` in the table, disjoint.
         by: how the split was made.
-        notes: one line for each kind of rows left out, with its counts and the reason.
+        notes: one line per kind of dropped rows, with counts and the reason.
     """
 
     train: np.ndarray
@@ -39,15 +39,15 @@ class Split:
 
 @dataclass(frozen=True)
 class Splitter:
-    """A way to split: called on a DataFrame it returns a `Split`.
+    """A way to split a table: when called on a DataFrame, it returns a `Split`.
 
     Args:
-        by: what it is called in reports.
+        by: name for reports.
         rows: function `(df, columns) -> (train rows, valid rows, notes)`.
         cold: what happens to validation rows whose user or item has no training row: `'keep'` or `'drop'` (counted).
-        time_name: column of the event times, for splits that need it; `from_df` fills it in.
-        min_rating: validation rows rated below it are left out (counted): what is to be found is what was liked.
-        may_be_empty: the validation part may have no rows, on purpose; of other splits that is an error.
+        time_name: column of the event times, for splits that need it; `from_df` sets it.
+        min_rating: validation rows rated below it are dropped (and counted), so that only liked items are relevant.
+        may_be_empty: whether the validation part may have no rows; for other splits that is an error.
     """
 
     by: str

@@ -21,19 +21,19 @@ __all__ = ["Light"]
 
 
 class Light(Engine):
-    """Answers from an artefact with NumPy alone, as `Recommender` gives them, in a fraction of its time and memory.
+    """Recommend from an artefact with NumPy alone: the results of `Recommender` in a fraction of its time and memory.
 
-    Models whose scores are dot products, sums over what each item of a history adds, or popularity. Of models whose
-    vectors a network makes of a history, users whom the artefact knows are answered; histories need the network.
-    Answers are lists of dicts, whose keys are the columns of `Recommender`'s tables. Scores are the same to the last
-    digits of float32; of equal ones the item that comes first in the vocabulary is listed first.
+    Supports models whose scores are dot products, sums over the items of a history, or popularity. For models whose
+    vectors come from a network that reads a history, it supports users in the artefact; new histories need the network.
+    Results are lists of dicts, whose keys are the columns of `Recommender`'s tables. Scores are the same to the last
+    digits of float32; among equal scores, the item that comes first in the vocabulary is listed first.
 
-    It changes nothing and keeps no state between questions: any number of threads may ask one. Arrays are mapped into
-    memory, which several processes share.
+    It changes nothing and keeps no state between calls, so any number of threads may use one object. Arrays are
+    memory-mapped and shared by several processes.
 
     Args:
-        config: of the artefact.
-        arrays: of its files.
+        config: the config of the artefact.
+        arrays: the arrays from its files.
 
     Example:
         >>> light = Light.load(folder)                           # doctest: +SKIP
@@ -47,11 +47,11 @@ class Light(Engine):
 
     @classmethod
     def load(cls, folder: str | Path) -> Light:
-        """The artefact in a folder written by `learn.export`.
+        """Load the artefact in a folder written by `learn.export`.
 
         Raises:
-            FileNotFoundError: there is no such folder.
-            BundleError: it is damaged or no artefact, was written without what this runtime needs, or is of a model
+            FileNotFoundError: the folder does not exist.
+            BundleError: it is damaged or not an artefact, lacks the files that this runtime needs, or holds a model
                 that needs torch; the message says what to do.
         """
         return cls(*load_arrays(folder))
@@ -67,14 +67,14 @@ class Light(Engine):
         freshness_weight: float = 1.0, diversity: float = 0.0, diversify_by="vectors", pool: int = 100,
         why: bool | int = False, max_memory=None,
     ) -> list[dict]:  # fmt: skip
-        """The top `k` items of each user, or of somebody new by a `history`; arguments as of `Recommender.recommend`.
+        """Return the top `k` items of each user or of a `history`; arguments as in `Recommender.recommend`.
 
-        A history is one person's, lists by user are dicts. `recent` and `context` need torch, and so does
-        `diversify_by` but for `'vectors'`.
+        A history is that of one user; lists per user are dicts. `recent` and `context` need torch, and so does
+        `diversify_by`, except `'vectors'`.
 
         Raises:
-            KeyError, ValueError, TypeError: as of `Recommender.recommend`.
-            NotImplementedError: what this runtime does not do.
+            KeyError, ValueError, TypeError: as in `Recommender.recommend`.
+            NotImplementedError: this runtime does not support the request.
         """
         self._refuse(recent=recent, context=context)
         lean = {"offsets": self._offsets(novelty_weight, half_life, freshness_weight)}
@@ -98,7 +98,7 @@ class Light(Engine):
         return self._records(found, logits, wanted.k, {self.users.name: ids}, because)
 
     def default_list(self, k: int = 10, *, items=None, exclude=None, context=None) -> list[dict]:
-        """The top `k` items of a user of whom nothing is known; arguments as of `recommend`."""
+        """Return the top `k` items for an unknown user; arguments as in `recommend`."""
         self._refuse(context=context)
         wanted = Wanted(whole("k", k)).limited(items, exclude, None, self.items)
         return self._records(*self._lists(wanted, np.zeros(1, np.int64)), wanted.k, {}, None)
@@ -106,7 +106,7 @@ class Light(Engine):
     def predict(
         self, users, items, *, unknown: str = "raise", context=None, interval: float | None = None
     ) -> float | list[float] | tuple:
-        """Predicted rating of each (user, item) pair, or its score; arguments and errors as of `Recommender.predict`.
+        """Return the rating or score of each (user, item) pair; arguments and errors as in `Recommender.predict`.
 
         Returns:
             A float for two scalars, else a list. With `interval` three of these.
@@ -135,7 +135,7 @@ class Light(Engine):
         return answers[0] if interval is None else tuple(answers)
 
     def similar_items(self, item, k: int = 10) -> list[dict]:
-        """The `k` items that are most like `item` (one id or several); as of `Recommender.similar_items`."""
+        """Return the `k` items most similar to `item` (one id or several); see `Recommender.similar_items`."""
         idx = self._encode(self.items, item, "raise")
         if whole("k", k) > self.n_items - 2:
             say(f"only {self.n_items - 2} others exist, fewer than k={k}")
@@ -147,7 +147,7 @@ class Light(Engine):
         return self._table(found, k, asked, "items", {"similarity": best})
 
     def history(self, user) -> list[dict]:
-        """What is known of a user, the latest last; as of `Recommender.history`."""
+        """Return the known events of a user, the latest last; see `Recommender.history`."""
         row = int(self._encode(self.users, user, "raise")[0])
         told, names = self.events.told(row), self.config["columns"]
         columns = {self.items.name: [self.items.decode([i])[0] if i else None for i in told["items"].tolist()]}
@@ -160,7 +160,7 @@ class Light(Engine):
         return self._called(columns)
 
     def why(self, user=None, item=None, *, history=None, by: str = "history", context=None) -> list[dict]:
-        """What each past item adds to the score of an item; as of `Recommender.why`.
+        """Return what each past item adds to the score of an item; see `Recommender.why`.
 
         Returns:
             Records of the item column, `part` and `share`, the largest first; their shares sum to the score.
@@ -183,7 +183,7 @@ class Light(Engine):
         return self._called({self.items.name: names, "part": parts, "share": shares})
 
     def questionnaire(self, n: int = 10, *, by: str = "information", items=None) -> list[dict]:
-        """Items to ask a new user about; as of `Recommender.questionnaire`."""
+        """Return items to ask a new user about; see `Recommender.questionnaire`."""
         fold = self._need_fold()
         if by not in BY:
             raise ValueError(f"by must be one of {', '.join(map(repr, BY))}, got {by!r}")
@@ -200,7 +200,7 @@ class Light(Engine):
         return self._called({self.items.name: self.items.decode(idx[chosen]), **columns})
 
     def facts(self, item) -> dict[str, object]:
-        """The features of an item by name: categories as a list, a number as a float; what is not known is left out."""
+        """Return the known features of an item by name: categories as a list, a number as a float."""
         row, found = int(self._encode(self.items, item, "raise")[0]), {}
         for j, field in enumerate(self.config.get("features", {}).get("items", ())):
             codes, start = (self.arrays.get(f"features.items.{j}.{name}") for name in ("codes", "start"))
@@ -214,5 +214,5 @@ class Light(Engine):
         return {name: value for name, value in found.items() if value != []}
 
     def popularity(self) -> np.ndarray:
-        """How many training rows each item has, `(n_items,)`, the unknown one at 0."""
+        """Return the number of training rows of each item `(n_items,)`, the unknown item at index 0."""
         return self.arrays["items.rows"]

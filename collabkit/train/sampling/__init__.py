@@ -1,14 +1,14 @@
-"""Negative sampling: which items a user has not met stand beside each positive in training.
+"""Negative sampling: draws items that a user has not seen as negatives for each positive in training.
 
 A sampler is made from the training interactions and draws item indices. Two kinds share one interface:
 
 - *per row* (`shared = False`): `UniformNegatives`, `PopularityNegatives` draw `(b, n)` items that the row's user has
   not seen in training, exactly, with replacement; `ShownNegatives` those of another model's lists;
 - *shared* (`shared = True`): `SharedNegatives`, `InBatchNegatives`, `AllItems` give items `(m,)` for the whole batch,
-  so that the scores are one matrix product; what a row's user has seen, its own positive at the least, is masked.
+  so that the scores are one matrix product; items that a row's user has seen, at least its positive, are masked.
 
-`log_counts` says how often an item was to be expected among a row's negatives, for the correction of the sampled
-softmax; `inf` there marks a negative that does not count.
+`log_counts` is the log of the expected count of an item among a row's negatives, for the correction of the sampled
+softmax; `inf` marks a negative to ignore.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ IN_ORDER: dict[str, Callable] = {
 
 
 def make_sampler(negatives, train: Interactions, named: dict[str, Callable] = SAMPLERS):
-    """The sampler that `negatives` names, or makes: one of `named`, or a function of the training interactions."""
+    """Create the sampler `negatives`: a name in `named`, or a function of the training interactions."""
     if isinstance(negatives, str) and negatives in named:
         return named[negatives](train)
     if callable(negatives):

@@ -1,4 +1,4 @@
-"""Negatives of each row's own, which its user has not seen."""
+"""Negatives drawn separately for each row, which its user has not seen."""
 
 import math
 
@@ -149,17 +149,17 @@ class UniformNegatives(PopularityNegatives):
 
 
 class KnownNegatives:
-    """Of each row's negatives the first is one that its user is known to dislike, the others are a sampler's.
+    """Negatives whose first one in each row is an item that the user dislikes; the others come from a sampler.
 
-    Who dislikes nothing gets the sampler's alone. The sampler must not draw what is disliked, which it does not where
-    it was made from events that hold these pairs too.
+    Users without dislikes get only negatives from the sampler. The sampler must not draw disliked items; it does not if
+    it was made from events that include these pairs.
 
     Args:
-        sampler: of each row's own negatives, e.g. `UniformNegatives`.
-        disliked: by user the items.
+        sampler: a sampler with separate negatives for each row, e.g. `UniformNegatives`.
+        disliked: the disliked items by user.
 
     Raises:
-        ValueError: negatives that the batch shares.
+        ValueError: the sampler shares its negatives within the batch.
 
     Example:
         >>> import pandas as pd

@@ -1,4 +1,4 @@
-"""Negatives that the rows of a batch share."""
+"""Negatives that are shared by the rows of a batch."""
 
 import torch
 from torch import Tensor
@@ -12,14 +12,14 @@ __all__ = ["SharedNegatives", "InBatchNegatives", "AllItems"]
 class SharedNegatives:
     """Items for the whole batch, drawn by `n_events ** alpha` from those with training rows, each at most once.
 
-    `n` draws are made, and what comes up twice counts once. In a row whose user has seen an item in training it is no
-    negative: it is masked, the row's own positive (an accidental hit) among them.
+    `n` draws are made, and an item drawn twice counts once. Items that a row's user has seen in training, including the
+    row's own positive (an accidental hit), are masked in that row.
 
     Args:
         train: training interactions.
         alpha: 0 is uniform, 1 by popularity.
-        mask_seen: mask all that the user has seen; else the row's own positive alone.
-        device: where it draws.
+        mask_seen: mask all items that the user has seen; otherwise only the row's own positive.
+        device: device for the draws.
 
     Raises:
         ValueError: `alpha` is negative.
@@ -83,10 +83,10 @@ class SharedNegatives:
 
 
 class InBatchNegatives(SharedNegatives):
-    """The positives of the other rows of the batch: free of charge, and drawn by popularity.
+    """The positives of the other rows of the batch, which cost nothing and are distributed by popularity.
 
     The correction for popularity is that of Yi et al., "Sampling-bias-corrected neural modeling" (2019). An item that
-    is the positive of several rows stands once among the negatives. Arguments as of `SharedNegatives`.
+    is the positive of several rows is a negative only once. Arguments as in `SharedNegatives`.
     """
 
     def __init__(self, train: Interactions, *, mask_seen: bool = True, device=None):
@@ -104,7 +104,7 @@ class InBatchNegatives(SharedNegatives):
 class AllItems(SharedNegatives):
     """Every item with a training row: the full softmax, for catalogues where `bs x n_items` scores fit.
 
-    Arguments as of `SharedNegatives`; by default only the row's own positive is masked: the softmax over all items.
+    Arguments as in `SharedNegatives`; by default only the row's own positive is masked: the softmax over all items.
     """
 
     def __init__(self, train: Interactions, *, mask_seen: bool = False, device=None):

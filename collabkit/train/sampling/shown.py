@@ -1,4 +1,4 @@
-"""`ShownNegatives`: negatives from what a first stage shows, on which the second one of a pipeline is trained."""
+"""`ShownNegatives`: negatives from the lists of a first stage, to train the second stage of a pipeline."""
 
 import math
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ __all__ = ["ShownNegatives"]
 
 
 class ShownNegatives:
-    """Items of the lists that candidate models show a user, seen ones left out, all equally likely.
+    """Items from the lists of candidate models for a user, except seen ones, all equally likely.
 
     Args:
         train: training interactions.
-        models: trained models with the ids of `train`, as of `Pipeline`.
-        n: items a user of each model's list.
-        device: where it draws.
+        models: trained models with the ids of `train`, as in `Pipeline`.
+        n: number of items per user in each model's list.
+        device: device for the draws.
 
     Raises:
-        ValueError: models of other users or items, or that are not trained.
+        ValueError: models have other users or items, or are not trained.
 
     Example:
         >>> from functools import partial
