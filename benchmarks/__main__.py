@@ -70,6 +70,7 @@ BENCHMARKS = {
     "tune": auto_fit.tune_quality,
     "knn_speed": knn_speed.knn_speed,
     "als_sweep": als_speed.als_sweep,
+    "ncf_speed": ranking_speed.ncf_speed,
     "bpr_speed": ranking_speed.bpr_speed,
     "sampling_speed": ranking_speed.sampling_speed,
     "time_to_hit_rate": ranking_speed.time_to_hit_rate,
