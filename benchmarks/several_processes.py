@@ -229,7 +229,7 @@ def _resumed(folder: Path, move: Callable) -> dict:
     from collabkit.train.refit import _StopAfter
 
     for resume in (False, True):
-        learn = quiet(collab_learner(rated(), use_nn=True, layers=[32], y_range=Y_RANGE, path=folder))
+        learn = quiet(collab_learner(rated(), use_nn=True, layers=[32], use_bn=False, y_range=Y_RANGE, path=folder))
         cbs = [] if resume else [_StopAfter(1)]
         move(learn)
         with learn.distrib_ctx():
