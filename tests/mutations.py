@@ -35,7 +35,7 @@ MUTATIONS = {  # name: file, line, what stands in its place, tests
     "a history holds its own event": ("train/batches.py", "rows - self.length), rows)", "rows - self.length), rows + 1)", "contract batches"),
     "find the other pairs": ("data/runs.py", "self.keys[at[inside]] == keys[inside]", "self.keys[at[inside]] >= keys[inside]", "runs"),
     "one more of the last": ("data/runs.py", "torch.maximum(self.start[1:] - k,", "torch.maximum(self.start[1:] - k - 1,", "runs"),
-    "seen items are drawn": ("train/sampling/rows.py", "(end - self.weight)[items] - own", "(end - self.weight)[items]", "sampling"),
+    "seen items are drawn": ("train/sampling/rows.py", "begin[items] - taken", "begin[items]", "sampling"),
     "popularity without the user": ("train/sampling/rows.py", "self._log_weight[items] - self._log_left[users][:, None]", "self._log_weight[items]", "sampling"),
     "the last of repeated events": ("data/feedback.py", "np.lexsort([time[rows],", "np.lexsort([-time[rows],", "implicit filters prepare"),
     "counts of zero are events": ("data/feedback.py", "values > 0, f\"count", "values >= 0, f\"count", "implicit filters"),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import collabkit
-from collabkit import collab_learner, splits
+from collabkit import Implicit, collab_learner, splits
 from collabkit.data.interactions import Columns, Interactions
 from collabkit.data.notices import CollabWarning
 from collabkit.train import loader as loader_module
@@ -434,6 +434,66 @@ for value in learn.model.state_dict().values():
     digest.update(value.numpy().tobytes())
 print(digest.hexdigest())
 """
+
+
+def written(tmp_path, dates, sep=","):
+    lines = [sep.join(["user", "item", "rating", "when"])]
+    lines += [sep.join([str(j % 3), "ab"[j % 2], str(j % 5 + 1), date]) for j, date in enumerate(dates)]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path / "t.csv"
+
+
+def read_times(file):
+    names = {"user_name": "user", "item_name": "item", "rating_name": "rating", "time_name": "when"}
+    dls = CollabDataLoaders.from_csv(file, **names, valid_pct=0)
+    return sorted(pd.to_datetime(dls.data.train.time.numpy()).strftime("%Y-%m-%d"))
+
+
+@pytest.mark.parametrize("sep", [",", ";", "\t", "|"])
+@pytest.mark.parametrize(
+    ("dates", "days"),
+    [
+        (["2025-03-07", "2025-04-01"], ["2025-03-07", "2025-04-01"]),
+        (["07.03.2025 10:00", "13.03.2025 11:30"], ["2025-03-07", "2025-03-13"]),
+        (["07/03/2025", "13/03/2025"], ["2025-03-07", "2025-03-13"]),
+        (["03/07/2025", "03/13/2025"], ["2025-03-07", "2025-03-13"]),
+        (["7-3-25", "13-3-25"], ["2025-03-07", "2025-03-13"]),
+    ],
+)
+def test_dates_of_a_csv_are_what_they_say(tmp_path, dates, days, sep):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore" if sep != "," else "error", CollabWarning)  # it says so
+        assert read_times(written(tmp_path, dates, sep)) == days
+
+
+def test_dates_that_may_be_two_are_refused_or_said(tmp_path):
+    with pytest.warns(CollabWarning, match=r"'when' are read with the day first, .* '07.03.2025'"):
+        assert read_times(written(tmp_path, ["07.03.2025", "01.04.2025"])) == ["2025-03-07", "2025-04-01"]
+    for date in ("07/03/2025", "07-03-2025"):
+        with pytest.raises(ValueError, match=f"begin with the day or with the month, e.g. '{date}', .* as 2026-01-31"):
+            read_times(written(tmp_path, [date]))
+    with pytest.raises(ValueError, match="times that cannot be read, 1 of them, e.g. 'soon': write them as"):
+        read_times(written(tmp_path, ["2025-03-07", "soon"]))
+
+
+def test_other_separators_are_said_and_an_empty_file_is_named(tmp_path):
+    with pytest.warns(CollabWarning, match="is read as a table separated by ';', as its header has no comma"):
+        read_times(written(tmp_path, ["2025-03-07"], ";"))
+    (tmp_path / "none.csv").write_text("")
+    with pytest.raises(ValueError, match="none.csv is empty"):
+        CollabDataLoaders.from_csv(tmp_path / "none.csv")
+
+
+def test_a_misspelt_column_is_found():
+    df = pd.DataFrame({"user": [1, 1, 2], "item": [1, 2, 1], "Menge": [1, 2, 3]})
+    with pytest.raises(KeyError, match=r"\['Mege'\] not found \(did you mean 'Menge'\?\)"):
+        CollabDataLoaders.from_df(df, feedback=Implicit(counts="Mege"))
+
+
+def test_a_random_split_of_histories_is_said(toy):
+    names = {"user_name": "user", "item_name": "title", "time_name": "time", "feedback": "implicit", "seed": 0}
+    with pytest.warns(CollabWarning, match="rows are held out at random, so a model trains on events later"):
+        CollabDataLoaders.from_df(toy, **names, history=5)
 
 
 def test_two_processes_give_one_result(capsys):

@@ -625,7 +625,7 @@ def test_read_interactions_by_extension(tmp_path):
         ("a.dat.gz", b"x", r"ends in \.gz"),
         ("a.csv", b"", r"a\.csv cannot be read as \.csv"),
         ("a.csv", b"user,item\n", r"holds no rows \(columns: \['user', 'item'\]\)"),
-        ("a.csv", b"user;item\n1;2\n", "a single column .*is the file separated as .csv says"),
+        ("a.csv", b"user item\n1 2\n", "a single column .*is the file separated as .csv says"),
         ("a.csv", b"user,item\n1,2\n1,2,3,4\n", "cannot be read as .csv"),
         ("a.csv", b"user,item\n\xff\xfe,2\n", "cannot be read as .csv"),
         ("a.parquet", b"nonsense", "cannot be read as .parquet"),

@@ -1,5 +1,6 @@
 """`collab_learner` and `CollabLearner`: fastai's training methods, reproducibility, arguments and errors."""
 
+import copy
 import hashlib
 import random
 
@@ -240,6 +241,14 @@ def test_one_seed_one_result_in_this_process(kind):
     torch.rand(7)
     assert fingerprint(kind) == first
     assert fingerprint(kind, seed=6) != first
+
+
+def test_a_misspelt_name_is_found():
+    learn = make_learner("dot")
+    with pytest.raises(AttributeError, match=r"CollabLearner has no attribute 'recomend' \(did you mean 'recommend'"):
+        learn.recomend(1)
+    assert learn.i_weight is learn.model.i_weight  # as of fastai's learners
+    assert copy.deepcopy(learn).model is not learn.model
 
 
 def test_one_seed_one_result_in_another_process():

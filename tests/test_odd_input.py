@@ -150,6 +150,7 @@ def test_unknown_ids_name_what_was_meant():
     with pytest.raises(KeyError) as caught:
         learn.recommend(10**6)
     assert "did you mean" not in str(caught.value)
+    assert near_match("x", ["A Flying Fox"]) == near_match("K9999", ["K0199", "K0001"]) == ""  # far-fetched
     assert near_match("ndgc", ["ndcg", "rmse"]) == " (did you mean 'ndcg'?)"
     assert near_match("", ["a"]) == near_match(3, ["a"]) == near_match("zzz", ["a", 3]) == ""
 

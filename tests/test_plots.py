@@ -12,7 +12,7 @@ from helpers import trained
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 
-from collabkit import CollabInterpretation
+from collabkit import CollabInterpretation, CollabWarning
 from collabkit.interpret.plots import plot_bars, plot_losses, plot_map
 
 
@@ -102,6 +102,12 @@ def test_labels_of_a_crowded_map_do_not_overlap(n, seed):
     for t in labels(ax):
         x, y = t.get_window_extent().get_points().mean(0)
         assert box.x0 <= x <= box.x1 and box.y0 <= y <= box.y1
+
+
+def test_a_large_map_has_as_many_labels_as_can_be_read():
+    with pytest.warns(CollabWarning, match="3,000 points are drawn, the first 50 with labels"):
+        ax = plot_map(cloud(3000), "pc1", "pc2", "title")
+    assert len(labels(ax)) == 50 and len(ax.collections[0].get_offsets()) == 3000
 
 
 def test_labels_of_the_map_of_a_trained_model_do_not_overlap():

@@ -17,7 +17,7 @@ from torch import Tensor
 from collabkit.data.confidence import Confidence
 from collabkit.data.features.context import Context
 from collabkit.data.frames import Table, read_source, takes_tables
-from collabkit.data.notices import MissingError, say
+from collabkit.data.notices import MissingError, near_match, say
 from collabkit.data.runs import Runs
 from collabkit.data.unique import sorted_unique
 from collabkit.data.vocab import Vocab
@@ -70,7 +70,8 @@ class Columns:
         if odd := [name for name in self.present if isinstance(name, bool) or not isinstance(name, kinds)]:
             raise TypeError(f"column names must be texts or whole numbers, got {odd}; rename the columns")
         if len(set(self.present)) < len(self.present):
-            raise ValueError(f"user, item, rating, time and context must be different columns, got {self.present}")
+            raise ValueError("user, item, rating (or counts), time and context must be different columns, got "
+                             f"{self.present}")  # fmt: skip
         taken = [name for name in (self.user, self.item) if name in RESERVED]
         taken += [name for name in (self.rating,) if name in ("prediction", "loss")]
         if taken:
@@ -81,8 +82,9 @@ class Columns:
         if not isinstance(df, pd.DataFrame):
             raise TypeError(f"expected a pandas DataFrame of interactions, got {type(df).__name__}")
         if missing := [name for name in self.present if name not in df.columns]:
-            raise MissingError(f"column(s) {missing} not found; the table has {list(df.columns)}. Name them with "
-                           "user_name=, item_name=, rating_name=, time_name=")  # fmt: skip
+            raise MissingError(f"column(s) {missing} not found{near_match(missing[0], df.columns)}; the table has "
+                           f"{list(df.columns)}. Name them with user_name=, item_name=, rating_name=, time_name= "
+                           "(context_features=, counts=)")  # fmt: skip
         self.check_names()
         if repeated := [name for name in self.present if (df.columns == name).sum() > 1]:
             raise ValueError(f"column(s) {repeated} occur more than once in the table; rename or drop the others")

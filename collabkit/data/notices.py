@@ -9,6 +9,8 @@ from contextvars import ContextVar
 
 __all__ = ["CollabWarning", "MissingError", "near_match", "noting", "say"]
 
+MIN_PART = 3  # letters of a name that are looked for within others
+ALIKE = 0.7  # share of letters in common, from which on a name may be meant
 _NOTES: ContextVar[list | None] = ContextVar("collabkit_notes", default=None)
 
 
@@ -58,8 +60,8 @@ def near_match(wanted, names) -> str:
     if not isinstance(wanted, str):
         return ""
     wanted, texts = wanted.lower(), {str(name).lower(): name for name in names if isinstance(name, str)}
-    found = [text for text in texts if wanted and wanted in text][:1]
+    found = [text for text in texts if len(wanted) >= MIN_PART and wanted in text][:1]
     if not found:  # comparing letters is slow: of many only those that begin alike
         near = [text for text in texts if text[:2] == wanted[:2]] if len(texts) > 2000 else texts
-        found = difflib.get_close_matches(wanted, near, n=1, cutoff=0.6)
+        found = difflib.get_close_matches(wanted, near, n=1, cutoff=ALIKE)
     return f" (did you mean {texts[found[0]]!r}?)" if found else ""

@@ -37,10 +37,36 @@ def with_dates(df: pd.DataFrame, time_name: str | None) -> pd.DataFrame:
     """A table that was read from a file, with dates in the column of times where it holds texts of them."""
     if time_name is None or time_name not in df.columns or not pd.api.types.is_string_dtype(df[time_name].dtype):
         return df
-    try:
-        return df.assign(**{time_name: pd.to_datetime(df[time_name])})
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"column {time_name!r} has times that cannot be read: {error}") from None
+    texts = df[time_name]
+    day_first = _day_first(texts, time_name)
+    times = pd.to_datetime(texts, dayfirst=day_first, errors="coerce")
+    if (bad := texts[times.isna() & texts.notna()]).any():
+        try:  # dates that are written in several ways
+            times = pd.to_datetime(texts, dayfirst=day_first, format="mixed")
+        except (ValueError, TypeError):
+            raise ValueError(f"column {time_name!r} has times that cannot be read, {len(bad):,} of them, e.g. "
+                             f"{bad.iloc[0]!r}: write them as 2026-01-31 12:00, or {_CONVERT}") from None  # fmt: skip
+    return df.assign(**{time_name: times})
+
+
+_CONVERT = "read the table with pandas, convert them by pd.to_datetime, and hand it to from_df"
+_NUMERIC_DATE = r"^\s*(\d{1,2})([./-])(\d{1,2})\2\d{2}(?:\d{2})?(?!\d)"
+
+
+def _day_first(texts: pd.Series, name: str) -> bool:
+    """Whether dates such as 03.07.2026 begin with the day: told by days above 12 or by dots, else refused."""
+    heads = pd.Series(texts.dropna().str.slice(0, 12).unique()).str.extract(_NUMERIC_DATE).dropna()
+    if heads.empty:
+        return False
+    first, second = heads[0].astype(int), heads[2].astype(int)
+    if (first > 12).any() or (second > 12).any():
+        return bool((first > 12).any())
+    text = texts.dropna().iloc[0]
+    if (heads[1] == ".").all():
+        say(f"dates in {name!r} are read with the day first, as is usual with dots, e.g. {text!r}")
+        return True
+    raise ValueError(f"dates in {name!r} begin with the day or with the month, e.g. {text!r}, and no day above 12 "
+                     f"tells which: write them as 2026-01-31, or {_CONVERT}")  # fmt: skip
 
 
 def id_codes(df: pd.DataFrame, name: str) -> np.ndarray:

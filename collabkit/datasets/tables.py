@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
-__all__ = ["read_interactions", "READERS"]
+from collabkit.data.notices import say
+
+__all__ = ["read_interactions", "read_csv", "READERS"]
 
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 _COLUMNS = ("user", "item", "rating", "timestamp")
@@ -67,6 +69,22 @@ def read_interactions(path: str | os.PathLike) -> pd.DataFrame:
             f"is the file separated as {kind} says?"
         )
     return table
+
+
+def read_csv(file: str | os.PathLike) -> pd.DataFrame:
+    """`pandas.read_csv`; a header without a comma that has semicolons, tabs or bars is read by these, which is said.
+
+    Raises:
+        ValueError: the file is empty.
+    """
+    try:
+        header = pd.read_csv(file, nrows=0).columns
+    except pd.errors.EmptyDataError:
+        raise ValueError(f"{file} is empty") from None
+    found = [mark for mark in ";\t|" if len(header) == 1 and mark in str(header[0])]
+    if found:
+        say(f"{file} is read as a table separated by {found[0]!r}, as its header has no comma")
+    return pd.read_csv(file, sep=found[0] if found else ",", low_memory=False)
 
 
 def _folder(path: Path) -> pd.DataFrame:
@@ -135,7 +153,7 @@ _TYPES = {"token": "str", "token_seq": "str", "float": "float64", "float_seq": "
 
 
 READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
-    ".csv": partial(pd.read_csv, low_memory=False),
+    ".csv": read_csv,
     ".tsv": partial(pd.read_csv, sep="\t", low_memory=False),
     ".parquet": pd.read_parquet,
     ".pq": pd.read_parquet,

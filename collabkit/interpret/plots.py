@@ -8,11 +8,15 @@ import pandas as pd
 from adjustText import adjust_text
 from matplotlib.axes import Axes
 
+from collabkit.data.notices import say
+
 __all__ = ["plot_map", "plot_bars", "plot_calibration", "plot_losses"]
+
+MOST_LABELS = 50  # of a map; moving more apart takes minutes
 
 
 def plot_map(points: pd.DataFrame, x: str, y: str, label: str, *, ax: Axes | None = None, max_chars: int = 32) -> Axes:
-    """A labelled scatter plot whose labels are moved apart until they do not collide.
+    """A labelled scatter plot whose labels are moved apart until they do not collide; the first 50 points have one.
 
     Args:
         points: one row a point, with the columns `x`, `y` (numbers) and `label`.
@@ -25,16 +29,19 @@ def plot_map(points: pd.DataFrame, x: str, y: str, label: str, *, ax: Axes | Non
     ax.axvline(0, color="0.85", lw=0.8, zorder=0)
     ax.margins(0.12)
     ax.set(xlabel=x, ylabel=y)
+    named = points.head(MOST_LABELS)
+    if len(points) > len(named):
+        say(f"{len(points):,} points are drawn, the first {len(named)} with labels: more could not be read")
     texts = [
         ax.text(px, py, _short(text, max_chars), fontsize=8, color="0.15")
-        for px, py, text in zip(points[x], points[y], points[label], strict=True)
+        for px, py, text in zip(named[x], named[y], named[label], strict=True)
     ]
     ax.figure.canvas.draw()  # the layout must stand before label sizes mean anything
     if len(texts) > 1:
         adjust_text(
             texts,
-            x=points[x].to_numpy(),
-            y=points[y].to_numpy(),
+            x=named[x].to_numpy(),
+            y=named[y].to_numpy(),
             ax=ax,
             expand=(1.08, 1.25),
             iter_lim=min(300, 20_000 // len(texts)),  # steps, not seconds: the same data gives the same picture

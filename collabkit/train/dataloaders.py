@@ -23,13 +23,14 @@ from collabkit.data.frames import Table, read_source, takes_tables, to_pandas
 from collabkit.data.interactions import Interactions
 from collabkit.data.matrices import MatrixIds
 from collabkit.data.memory import give_back
-from collabkit.data.notices import CollabWarning
+from collabkit.data.notices import CollabWarning, say
 from collabkit.data.prepare import prepare, say_duplicates, table_columns
 from collabkit.data.processes import own_device
 from collabkit.data.splits import no_split, random_split
 from collabkit.data.tables import with_dates
 from collabkit.data.vocab import Vocab
 from collabkit.data.weights import INVERSE, only_training_weights, weighted
+from collabkit.datasets.tables import read_csv
 from collabkit.evaluate.audit import audit
 from collabkit.train.batches import ByUser, Pointwise, Ranked, Rated, Windows
 from collabkit.train.delegates import delegates
@@ -137,6 +138,9 @@ class CollabDataLoaders(DataLoaders):
         columns = table_columns(ratings, user_name, item_name, rating_name, time_name, context_features, feedback)
         if splitter is None:
             splitter = no_split() if valid_pct == 0 else random_split(valid_pct, seed=seed)
+            if valid_pct and feedback is not None and feedback.history is not None:
+                say("rows are held out at random, so a model trains on events later than those it is asked for; pass "
+                    "splitter=splits.leave_last_out() or splits.time_split() to ask what comes next")  # fmt: skip
         sides = {"users": users, "items": items, "user_features": user_features, "item_features": item_features}
         data = prepare(ratings, columns, splitter=splitter, feedback=feedback, weights=weights, **sides,
                        context_features=context_features)  # fmt: skip
@@ -168,8 +172,14 @@ class CollabDataLoaders(DataLoaders):
     @classmethod
     @delegates(from_df.__func__, but="ratings")
     def from_csv(cls, csv: str | Path, **kwargs) -> CollabDataLoaders:
-        """Call `from_df` on `pandas.read_csv(csv)`; strings in the column `time_name` are parsed as dates."""
-        return cls.from_df(with_dates(pd.read_csv(csv), kwargs.get("time_name")), **kwargs)
+        """Call `from_df` on the table in a CSV file; strings in the column `time_name` are parsed as dates.
+
+        Columns may be separated by semicolons, tabs or bars instead of commas, which is said. Dates such as 03.07.2026
+        are read with the day first; those with slashes or dashes are an error if no day above 12 tells the order.
+        Files that need other options (decimal commas, encodings) are read by `pandas.read_csv`, then by `from_df`.
+        """
+        table = read_csv(csv) if isinstance(csv, (str, Path)) else pd.read_csv(csv)
+        return cls.from_df(with_dates(table, kwargs.get("time_name")), **kwargs)
 
     @classmethod
     @delegates(from_df.__func__, but="ratings")

@@ -14,7 +14,7 @@ from fastcore.foundation import L
 from collabkit.data.checks import check_seed, whole
 from collabkit.data.feedback import read_feedback
 from collabkit.data.frames import Table
-from collabkit.data.notices import say
+from collabkit.data.notices import near_match, say
 from collabkit.data.prepare import say_unstorable
 from collabkit.data.processes import processes
 from collabkit.models.base import Model, as_model, check_y_range, probe
@@ -65,6 +65,16 @@ class CollabLearner(LeanLearner):
         return repr(self.recommender).replace("Recommender", "CollabLearner", 1)
 
     @delegates(LeanLearner.fit)
+    def __getattr__(self, name: str):
+        """What fastai looks up in the model; a name that is nowhere is an error that says what may be meant."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("_"):
+                raise
+            own = [known for known in dir(type(self)) if not known.startswith("_")]
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{near_match(name, own)}") from None
+
     def fit(self, n_epoch, *args, **kwargs) -> None:
         """Train as fastai's `fit`; see `LeanLearner.fit`. Folded-in users are then folded into the trained model."""
         try:
@@ -334,6 +344,11 @@ class CollabLearner(LeanLearner):
     def to_torch_export(self, file: str | Path, what: str = "score", **kwargs) -> Path:
         """Export the model as a torch exported program; see `Recommender.to_torch_export`."""
         return self.recommender.to_torch_export(file, what, **kwargs)
+
+    @delegates(Recommender.to_pgvector)
+    def to_pgvector(self, dsn: str, schema: str = "rec", **kwargs) -> dict:
+        """Store the vectors in Postgres; see `Recommender.to_pgvector`."""
+        return self.recommender.to_pgvector(dsn, schema, **kwargs)
 
     def export(self, folder: str | Path = "export") -> Path:
         """Write the artefact (no pickle) that `load_learner` and `Recommender.load` read; see `serve.save_artefact`.

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from fastai.callback.core import Callback, CancelFitException
+from filelock import FileLock
 
 from collabkit.data.checks import check_seed, whole
 from collabkit.data.frames import Table, takes_tables
@@ -129,6 +130,20 @@ def _quiet() -> Iterator[None]:
         optuna.logging.set_verbosity(level)
 
 
+class _Lock:
+    """Optuna's lock of a file, by one that ends with its process; Optuna's own outlives a kill by half a minute."""
+
+    def __init__(self, file: Path):
+        self.lock = FileLock(file.with_name(f".{file.name}.guard"))
+
+    def acquire(self) -> bool:
+        self.lock.acquire()
+        return True
+
+    def release(self) -> None:
+        self.lock.release()
+
+
 def _study(storage, resume: bool, space: Space, dls, halves: Halves, seed: int):
     """A new study, or the one in the file, with the trial that was killed to be made again."""
     import optuna
@@ -144,11 +159,15 @@ def _study(storage, resume: bool, space: Space, dls, halves: Halves, seed: int):
                                   "file")  # fmt: skip
         file.parent.mkdir(parents=True, exist_ok=True)
         _cut_last_line(file)
-    kept = InMemoryStorage() if file is None else JournalStorage(JournalFileBackend(str(file)))
     direction = "minimize" if halves.metric in ERRORS else "maximize"
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1)
-    study = optuna.create_study(storage=kept, study_name="collabkit", load_if_exists=True, direction=direction,
-                                pruner=pruner)  # fmt: skip
+    try:
+        backend = None if file is None else JournalFileBackend(str(file), lock_obj=_Lock(file))
+        kept = InMemoryStorage() if backend is None else JournalStorage(backend)
+        study = optuna.create_study(storage=kept, study_name="collabkit", load_if_exists=True, direction=direction,
+                                    pruner=pruner)  # fmt: skip
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} is no file of trials ({error}): name another one in storage=") from None
     plan = {"metric": halves.metric, "data": dls.data.train.data_hash()[:16], "seed": str(seed), **space.plan()}
     before = json.loads(study.user_attrs.get("plan", "null"))
     if before is None:
@@ -261,6 +280,10 @@ class _Search:
         """The model of the best trial; made again where another process made it."""
         import optuna
 
+        ended = self.study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
+        if not ended:
+            raise ValueError(f"none of the {len(self.study.trials)} trials came to its end; what they failed with was "
+                             "said above. Correct the space, and name a new file if there is one")  # fmt: skip
         trial = self.study.best_trial
         if trial.number != self.number:
             with noting():
