@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import re
+import socket
 import sys
 import warnings
 from unittest import mock
@@ -49,6 +50,7 @@ def folder(tmp_path_factory):
     ratings.sample(200, random_state=0).to_csv(folder / "test.csv", index=False)
     printed = run("train", "ratings.csv", "--out", "model", "--epochs", 3, "--bs", 64, "--factors", 16, cwd=folder)
     assert "RMSE" in printed and "artefact written to" in printed
+    assert "model: CollFilter\n" in printed
     assert len(re.findall(r"^ +[123]  +\d\.\d+  +\d\.\d+", printed, flags=re.MULTILINE)) == 3  # a line an epoch
     return folder
 
@@ -132,6 +134,8 @@ def test_evaluate(folder):
         (["similar", "model", "No Such Film"], "unknown 'title' id"),
         (["train", "ratings.csv", "--out", "m", "--user", "usr"], "not found"),
         (["train", "ratings.csv", "--out", "m", "--split", "odd"], "--split must be one of"),
+        (["train", "ratings.csv", "--out", "m", "--valid-pct", "20"], "got 20: for 20 % give --valid-pct 0.2"),
+        (["train", "ratings.csv", "--out", "m", "--split", "time", "--valid-pct", "0"], "--valid-pct must lie"),
         (["train", "none.csv", "--out", "m"], "no such file"),
         (["train", "ratings.csv", "--out", "m", "--y-range", "0", "4"], "outside y_range"),
     ],
@@ -139,6 +143,13 @@ def test_evaluate(folder):
 def test_errors_are_one_line_without_a_traceback(folder, words, message):
     printed = run(*words, cwd=folder, ok=False)
     assert message in printed and "Traceback" not in printed
+
+
+def test_serve_names_a_port_that_is_in_use(folder):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        printed = run("serve", "model", "--port", port, cwd=folder, ok=False)
+    assert printed == f"collabkit: port {port} is in use: choose another with --port\n"
 
 
 def test_help_lists_the_commands(tmp_path):

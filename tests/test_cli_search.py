@@ -31,8 +31,15 @@ def folder(tmp_path_factory):
     table.tail(40).assign(user=9999).drop_duplicates("film").to_csv(folder / "new.csv", index=False)
     pd.DataFrame({"film": np.arange(80), "genre": np.arange(80) % 5}).to_csv(folder / "films.csv", index=False)
     words = ["--implicit", "--factors", 8, "--epochs", 3, "--out", "als"]
-    assert "NDCG@10" in run("train", "events.csv", *words, cwd=folder)
+    printed = run("train", "events.csv", *words, cwd=folder)
+    assert "NDCG@10" in printed and "model: CollFilter, solved by least squares\n" in printed
     return folder
+
+
+def test_train_says_why_it_does_not_solve_by_least_squares(folder):
+    words = ["--implicit", "--lr", 0.01, "--bs", 512, "--factors", 4, "--epochs", 1, "--out", "descent"]
+    printed = run("train", "events.csv", *words, cwd=folder)
+    assert "model: CollFilter, trained by gradient descent because of --lr, --bs; without, by least squares" in printed
 
 
 def test_a_run_is_repeated_by_its_file(folder):
@@ -60,7 +67,8 @@ def test_features_counts_thresholds_and_models(folder):
     rec = Recommender.load(folder / "net")
     assert type(rec.model).__name__ == "TwoTower" and rec.data.features.items is not None
     assert rec.data.train.count is not None
-    run("train", "events.csv", "--implicit", "--threshold", 4, "--model", "EASE", "--out", "liked", cwd=folder)
+    words = ["--implicit", "--threshold", 4, "--model", "EASE", "--out", "liked"]
+    assert "model: EASE\n" in run("train", "events.csv", *words, cwd=folder)
     liked = (pd.read_csv(folder / "events.csv")["rating"] >= 4).sum()
     data = Recommender.load(folder / "liked").data
     assert len(data.train) + len(data.valid) == liked

@@ -80,6 +80,10 @@ def test_what_is_refused():
         compare([Popularity(), EASE()])
     with pytest.raises(ValueError, match="at least one model"):
         compare([])
+    with pytest.raises(TypeError, match=r"got the class ItemKNN: write ItemKNN\(\)"):
+        compare([ItemKNN])
+    with pytest.raises(TypeError, match="got the class Recommender$"):
+        compare([Recommender])
     with pytest.raises(TypeError, match="expected learners, Recommenders and closed-form models, got str"):
         compare([learn, "popularity"])
     with pytest.raises(TypeError, match="unexpected keyword argument 'thresold'"):

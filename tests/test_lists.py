@@ -102,6 +102,20 @@ def test_any_iterable_allows_and_denies(rec, kind):
     np.testing.assert_allclose(denied["score"], left["score"], atol=1e-5)  # of equal scores any item may be there
 
 
+def test_unknown_ids_are_named(ease):
+    meant = r"'i07x' \(did you mean 'i07'\?\)"
+    with pytest.warns(CollabWarning, match="2 of 3 ids in exclude= .* left out: 'none', 'i07x'$"):
+        ease.recommend("u1", exclude=["none", "i01", "i07x"])
+    with pytest.warns(CollabWarning, match=f"1 of 2 ids in items= .* left out: {meant}$"):
+        ease.recommend("u1", k=1, items=["i07x", "i01"], filter_seen=False)
+    with pytest.warns(CollabWarning, match=f"2 of 3 pairs in exclude= .* hide nothing: 'none', {meant}$"):
+        ease.recommend("u1", exclude={"u1": ["i07x", "i01"], "none": "i02"})
+    with pytest.warns(CollabWarning, match=f"of 2 rows of history 1 name items .* left out: {meant}$"):
+        ease.recommend(history=["i07x", "i01"])
+    with pytest.warns(CollabWarning, match=f"of 2 rows of history 1 name items .* left out: {meant}$"):
+        ease.recommend(history=pd.DataFrame({"user": ["a", "a"], "item": ["i07x", "i01"]}))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_unknown_ids_are_counted(ease, kind):
     with pytest.warns(CollabWarning, match="2 of 3 ids in exclude= are unknown to the model and left out"):

@@ -73,7 +73,7 @@ def train(
     """Train a model on a file and write the artefact.
 
     For ratings, training options that are not given come from the recipe for this number of rows. For events
-    (--implicit), CollFilter is fitted by least squares.
+    (--implicit), CollFilter is fitted by least squares; --lr, --wd or --bs has it trained by gradient descent instead.
     """
     from collabkit.data.processes import launched
 

@@ -193,7 +193,15 @@ def loaders(ratings: Path, columns: Columns, rows: Rows, bs: int | None = 64):
 
 
 def splitter_of(columns: Columns):
-    """The splitter that is named."""
+    """The splitter that is named.
+
+    Raises:
+        ValueError: there is no such splitter, or the share is none.
+    """
+    share = columns.valid_pct
+    if not 0 < share < 1:
+        percent = f": for {share:g} % give --valid-pct {share / 100:g}" if 1 < share < 100 else ""
+        raise ValueError(f"--valid-pct must lie strictly between 0 and 1, got {share:g}{percent}")
     if columns.split == "random":
         return collabkit.splits.random_split(columns.valid_pct, seed=columns.seed)
     if columns.split == "time":

@@ -47,6 +47,7 @@ def train_ratings(
     else:
         dls = collabkit.CollabDataLoaders.from_parquet(ratings, stream=True, cache=cache, **names)
     speak(f"{dls.train.dataset}\n{recipe}")
+    speak("model: CollFilter")
     learn = fit_on_console(dls, recipe, y_range)
     with learn.distrib_ctx():
         table, folder = learn.evaluate(), learn.export(out.resolve())
@@ -88,14 +89,21 @@ def train_model(
     if cls is not None and issubclass(cls, ClosedForm):
         if odd := sorted(({*fit} - {"bs"}) | ({"y_range"} if y_range else set())):
             raise ValueError(f"{cls.__name__} is fitted in one go: {', '.join(odd)} is without effect")
+        print(f"model: {cls.__name__}")
         learn = cls().fit(dls)
     else:
         options = {name: fit[name] for name in ("n_factors",) if name in fit}
         if dls.feedback == "explicit":
             options["y_range"] = usual_range(dls.data) if y_range is None else y_range
         learn = collabkit.collab_learner(dls, model=cls, cbs=ConsoleProgress(), **options)
+        squares = _by_squares(learn)
+        gradient = [f"--{name}" for name in ("lr", "wd", "bs") if name in fit] if squares else []
+        how = ", solved by least squares" if squares and not gradient else ""
+        if gradient:
+            how = f", trained by gradient descent because of {', '.join(gradient)}; without, by least squares"
+        print(f"model: {type(learn.model).__name__}{how}")
         with learn.no_bar(), learn.no_logging():
-            if _by_squares(learn, fit):
+            if squares and not gradient:
                 learn.fit_als(fit.get("n_epoch", 12))
             else:
                 learn.fit_one_cycle(fit.get("n_epoch", 5), fit.get("lr", 5e-3), wd=fit.get("wd"))
@@ -104,12 +112,11 @@ def train_model(
     record(out)
 
 
-def _by_squares(learn, fit: dict) -> bool:
-    """Whether least squares solve for the model, and nothing is named of a fit by gradient."""
+def _by_squares(learn) -> bool:
+    """Whether least squares solve for the model."""
     from collabkit.models import CollFilter
 
-    plain = type(learn.model) is CollFilter and not learn.dls.data.rated and "history" not in learn.model.needs
-    return plain and not {"lr", "wd", "bs"} & set(fit)
+    return type(learn.model) is CollFilter and not learn.dls.data.rated and "history" not in learn.model.needs
 
 
 def _say_nothing(*_) -> None:

@@ -135,6 +135,7 @@ class _Told(NamedTuple):
     items: np.ndarray
     ratings: Tensor | None = None
     times: pd.Series | None = None
+    unknown: str = ""  # some of the items that the model does not know
 
 
 def _summed(told: _Told, what: str) -> _Told:
@@ -165,7 +166,7 @@ def _kept(told: _Told, what: str, y_range, ordered: bool) -> np.ndarray:
     rows = np.flatnonzero(keep)
     unknown, parts = int((items == 0).sum()), []
     if unknown:
-        parts.append(f"{unknown:,} name items that the model does not know and are left out")
+        parts.append(f"{unknown:,} name items that the model does not know and are left out: {told.unknown}")
     if repeated := len(items) - unknown - len(rows):
         parts.append(f"{repeated:,} repeat a (user, item) pair, of which the last one counts")
     if parts:
@@ -198,7 +199,8 @@ def _many_histories(table: pd.DataFrame, data: Dataset, rated: bool, by_time: bo
     if not rated and data.train.confidence is not None:
         counts = np.ones(len(table)) if columns.count is None else read_counts(table, columns.count)
         ratings = torch.from_numpy(counts)
-    return _Told(code, ids, items, ratings, table[times] if by_time else None)
+    unknown = "" if items.all() else data.items.unknown(table[columns.item], items)
+    return _Told(code, ids, items, ratings, table[times] if by_time else None, unknown)
 
 
 def _one_history(history, data: Dataset, rated: bool) -> _Told:
@@ -221,7 +223,8 @@ def _one_history(history, data: Dataset, rated: bool) -> _Told:
     items = data.items.encode(list(named))
     if not items.any():
         data.items.encode(list(named), unknown="raise")
-    told = _Told(np.zeros(len(items), dtype=np.int64), None, items)
+    unknown = "" if items.all() else data.items.unknown(list(named), items)
+    told = _Told(np.zeros(len(items), dtype=np.int64), None, items, unknown=unknown)
     if counted and not isinstance(named, dict):
         return told._replace(ratings=torch.ones(len(named), dtype=torch.float64))
     if not rated and not counted:

@@ -163,11 +163,27 @@ class Vocab:
         idx = self.index.get_indexer(self._alike(values)).astype(np.int64) + 1
         if unknown == "raise" and (idx == 0).any():
             missing = values[idx == 0].unique()
-            meant = near_match(missing[0], self.index) if len(self) < 100_000 else ""
-            raise MissingError(f"{len(missing):,} unknown {self.name!r} id(s): {_some(missing)}{meant}. The model "
+            raise MissingError(f"{len(missing):,} unknown {self.name!r} id(s): {self._named(missing)}. The model "
                                f"knows {len(self) - 1:,} (e.g. {_some(self.index)}). "
                                "Check the spelling, or leave them out")  # fmt: skip
         return idx
+
+    def unknown(self, values, idx: np.ndarray) -> str:
+        """Some of the ids `values` `(n,)` that are not there, as text, with what the first may mean.
+
+        Args:
+            values: of which `encode` found some to be unknown.
+            idx: what it returned, `(n,)`.
+
+        Example:
+            >>> vocab, asked = Vocab(['Alien', 'Brazil']), ['Brazil', 'Alienn']
+            >>> vocab.unknown(asked, vocab.encode(asked))
+            "'Alienn' (did you mean 'Alien'?)"
+        """
+        return self._named(check_ids(values, self.name)[idx == 0].unique())
+
+    def _named(self, missing: pd.Index) -> str:
+        return _some(missing) + (near_match(missing[0], self.index) if len(self) < 100_000 else "")
 
     def row(self, value) -> int | None:
         """The index of one id that is there and of the ids' own type; None for all else, on which `encode` has more."""

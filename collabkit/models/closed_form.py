@@ -177,4 +177,8 @@ def model_and_data(given) -> tuple[Model, Dataset | None]:
     try:
         return model, Dataset.of(given if model is not None else None)
     except TypeError:
-        raise TypeError(f"expected learners, Recommenders and closed-form models, got {type(given).__name__}") from None
+        what, hint = type(given).__name__, ""
+        if isinstance(given, type):
+            what = f"the class {given.__name__}"
+            hint = f": write {given.__name__}()" if issubclass(given, ClosedForm) else ""
+        raise TypeError(f"expected learners, Recommenders and closed-form models, got {what}{hint}") from None

@@ -49,7 +49,8 @@ def read_choice(given, what: str, effect: str, users: Vocab | None, items: Vocab
         if what == "items" and len(idx) and not idx.any():
             items.encode(given, unknown="raise")
         if unknown := int((idx == 0).sum()):
-            say(f"{unknown:,} of {len(idx):,} ids in {what}= are unknown to the model and left out")
+            say(f"{unknown:,} of {len(idx):,} ids in {what}= are unknown to the model and left out: "
+                f"{items.unknown(given, idx)}")  # fmt: skip
         return Choice(torch.from_numpy(idx[idx > 0]).unique())
     if users is None:
         raise ValueError(f"{what}= is by user, but nobody who is asked has an id: give {what}= as item ids")
@@ -66,7 +67,9 @@ def read_choice(given, what: str, effect: str, users: Vocab | None, items: Vocab
     user_idx, item_idx = users.encode(keys), items.encode(asked)
     known = (user_idx > 0) & (item_idx > 0)
     if unknown := int((~known).sum()):
-        say(f"{unknown:,} of {len(known):,} pairs in {what}= name unknown ids; they {effect} nothing")
+        say(f"{unknown:,} of {len(known):,} pairs in {what}= name unknown ids; they {effect} nothing: "
+            + ", ".join(vocab.unknown(ids, idx) for vocab, ids, idx in
+                        ((users, keys, user_idx), (items, asked, item_idx)) if not idx.all()))  # fmt: skip
     pairs = Runs.pairs(user_idx[known], item_idx[known], len(users), len(items))
     rows = users.encode(named)
     return Choice(pairs=pairs, users=users.decode(pd.unique(rows[rows > 0])))

@@ -36,16 +36,23 @@ def read_choice(given, what: str, effect: str, users: Ids | None, items: Ids) ->
         if what == "items" and len(idx) and not idx.any():
             items.encode(values, unknown="raise")
         if unknown := int((idx == 0).sum()):
-            say(f"{unknown:,} of {len(idx):,} ids in {what}= are unknown to the model and left out")
+            say(f"{unknown:,} of {len(idx):,} ids in {what}= are unknown to the model and left out: "
+                f"{items.unknown(values, idx)}")  # fmt: skip
         return Choice(sorted_unique(idx[idx > 0]))
     if users is None:
         raise ValueError(f"{what}= is by user, but nobody who is asked has an id: give {what}= as item ids")
     rows = users.encode(given)
-    lists = [items.encode([ids] if is_one(ids) else list(ids)) for ids in given.values()]
+    named = [[ids] if is_one(ids) else list(ids) for ids in given.values()]
+    lists = [items.encode(ids) for ids in named]
     n_pairs = sum(map(len, lists))
     known = sum(int((ids > 0).sum()) for row, ids in zip(rows, lists, strict=True) if row > 0)
     if unknown := n_pairs - known:
-        say(f"{unknown:,} of {n_pairs:,} pairs in {what}= name unknown ids; they {effect} nothing")
+        say(f"{unknown:,} of {n_pairs:,} pairs in {what}= name unknown ids; they {effect} nothing: "
+            + ", ".join(vocab.unknown(ids, idx) for vocab, ids, idx in (
+                (users, [user for user, ids in zip(given, named, strict=True) for _ in ids],
+                 np.repeat(rows, [len(ids) for ids in named])),
+                (items, [item for ids in named for item in ids], np.concatenate(lists)),
+            ) if not idx.all()))  # fmt: skip
     return Choice(
         by_user={int(row): sorted_unique(ids[ids > 0]) for row, ids in zip(rows, lists, strict=True) if row > 0}
     )
@@ -79,10 +86,11 @@ def read_history(history, items: Ids, spec: Mapping, having: np.ndarray) -> tupl
     idx = items.encode(list(named))
     if not idx.any():
         items.encode(list(named), unknown="raise")
+    unknown = "" if idx.all() else items.unknown(named, idx)
     weight = _numbers(named, rated, counted)
     if counted:
         idx, weight = _summed(idx, weight)
-    rows = _kept(idx, weight, spec)
+    rows = _kept(idx, weight, spec, unknown)
     idx, weight = idx[rows], None if weight is None else weight[rows]
     if len(idx) == 0:
         raise ValueError("1 user(s) have no item that the model knows; leave them out, or add_items first")
@@ -117,7 +125,7 @@ def _lasts(idx: np.ndarray) -> np.ndarray:
     return keep
 
 
-def _kept(idx: np.ndarray, ratings: np.ndarray | None, spec: Mapping) -> np.ndarray:
+def _kept(idx: np.ndarray, ratings: np.ndarray | None, spec: Mapping, names: str) -> np.ndarray:
     """The places of the rows that count; the others are said, and ratings out of range refused."""
     if ratings is not None and spec["y_range"] is not None and len(ratings):
         low, high = spec["y_range"]
@@ -129,7 +137,7 @@ def _kept(idx: np.ndarray, ratings: np.ndarray | None, spec: Mapping) -> np.ndar
     if not spec["ordered"]:
         keep &= _lasts(idx)
     if unknown:
-        parts.append(f"{unknown:,} name items that the model does not know and are left out")
+        parts.append(f"{unknown:,} name items that the model does not know and are left out: {names}")
     if repeated := len(idx) - unknown - int(keep.sum()):
         parts.append(f"{repeated:,} repeat a (user, item) pair, of which the last one counts")
     if parts:

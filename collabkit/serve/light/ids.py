@@ -84,11 +84,19 @@ class Ids:
         found = np.fromiter((self._find(value) for value in values), np.int64, len(values))
         if unknown == "raise" and (found == 0).any():
             missing = list(dict.fromkeys(value for value, row in zip(values, found, strict=True) if row == 0))
-            meant = near_match(missing[0], self) if self.n < 100_000 else ""
-            raise MissingError(f"{len(missing):,} unknown {self.name!r} id(s): {_some(missing)}{meant}. The model "
+            raise MissingError(f"{len(missing):,} unknown {self.name!r} id(s): {self._named(missing)}. The model "
                                f"knows {self.n - 1:,} (e.g. {self._examples()}). "
                                "Check the spelling, or leave them out")  # fmt: skip
         return found
+
+    def unknown(self, values: Iterable, idx: np.ndarray) -> str:
+        """Some of the ids `values` `(n,)` that `encode` found unknown, as text; see `Vocab.unknown`."""
+        return self._named(
+            list(dict.fromkeys(plain(value) for value, row in zip(values, idx, strict=True) if row == 0))
+        )
+
+    def _named(self, missing: list) -> str:
+        return _some(missing) + (near_match(missing[0], self) if self.n < 100_000 else "")
 
     def _check(self, values: list) -> None:
         if missing := [j for j, value in enumerate(values) if value is None or value != value]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import logging
 import os
+import socket
 import tempfile
 
 import uvicorn
@@ -26,7 +28,12 @@ def run(settings: Settings, *, host: str, port: int, workers: int = 1, fd: int |
         host, port: where; 0 as the port for any free one.
         workers: processes, each with the artefact.
         fd: a socket that listens already, as systemd hands one over; then a restart refuses nobody.
+
+    Raises:
+        ValueError: the port is in use, or not for this user to take.
     """
+    if fd is None:
+        _check_port(host, port)
     if settings.token() is None and not is_loopback(host):
         log.warning("whoever reaches %s may ask: no token is asked for; see --token-file", host)
     settings.to_environment()
@@ -43,6 +50,21 @@ def run(settings: Settings, *, host: str, port: int, workers: int = 1, fd: int |
         uvicorn.Server(config).run()
     else:
         Multiprocess(config, sockets=[config.bind_socket()]).run()
+
+
+def _check_port(host: str, port: int) -> None:
+    """Bind as uvicorn will: it says of a port that is taken no more than the number of the error."""
+    reasons = {errno.EADDRINUSE: "is in use", errno.EACCES: "needs rights that this user does not have"}
+    for family, kind, proto, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        try:
+            with socket.socket(family, kind, proto) as trial:
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
+                if family == socket.AF_INET6:
+                    trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, True)
+                trial.bind(address)
+        except OSError as error:  # of others, as a family that the machine lacks, uvicorn knows whether they matter
+            if error.errno in reasons:
+                raise ValueError(f"port {port} {reasons[error.errno]}: choose another with --port") from error
 
 
 def is_loopback(host: str) -> bool:
