@@ -124,7 +124,7 @@ def test_what_came_after_the_split_is_not_counted():
         ([1, np.inf, 2, 1, 1, 1, 1, 1], ValueError, "1 infinite count"),
         (list("abcdefgh"), TypeError, "counts must be numbers; column 'qty'"),
         ([True] * 8, TypeError, "counts must be numbers"),
-        ([0] * 8, ValueError, "no row of 8 is left"),
+        ([0] * 8, ValueError, "no row of 8 is left: the counts of the .* have a sum of 0 or less; relax"),
         ([-1] * 8, ValueError, "no row of 8 is left"),
     ],
 )

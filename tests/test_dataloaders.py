@@ -273,6 +273,9 @@ def test_from_tables_and_files(planted, tmp_path):
     planted.to_parquet(tmp_path / "r.parquet")
     expected = part(from_df(planted).valid)
     assert part(CollabDataLoaders.from_csv(tmp_path / "r.csv", seed=42, **NAMES).valid) == expected
+    (tmp_path / "none.csv").touch()
+    with pytest.raises(ValueError, match="none.csv cannot be read as CSV: No columns"):
+        CollabDataLoaders.from_csv(tmp_path / "none.csv")
     assert part(CollabDataLoaders.from_parquet(tmp_path / "r.parquet", seed=42, **NAMES).valid) == expected
     dls = CollabDataLoaders.from_dfs(planted[:300], planted[300:], **NAMES, bs=32, seed=1)
     both = [*part(dls.train), *part(dls.valid)]
@@ -480,7 +483,7 @@ def test_other_separators_are_said_and_an_empty_file_is_named(tmp_path):
     with pytest.warns(CollabWarning, match="is read as a table separated by ';', as its header has no comma"):
         read_times(written(tmp_path, ["2025-03-07"], ";"))
     (tmp_path / "none.csv").write_text("")
-    with pytest.raises(ValueError, match="none.csv is empty"):
+    with pytest.raises(ValueError, match="none.csv cannot be read as CSV: No columns"):
         CollabDataLoaders.from_csv(tmp_path / "none.csv")
 
 

@@ -220,7 +220,7 @@ def test_encoded_parts():
         (
             {"rating_name": "time", "rating_threshold": 1e6},
             ValueError,
-            "no row of 880 is left: all are rated below 1e.06",
+            "no row of 880 is left: rated below 1e.06",
         ),
         ({"n_negs": 3}, TypeError, "n_negs"),
     ],

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-__all__ = ["CollabWarning", "MissingError", "near_match", "noting", "say"]
+__all__ = ["CollabWarning", "MissingError", "is_noting", "near_match", "noting", "say"]
 
 MIN_PART = 3  # letters of a name that are looked for within others
 ALIKE = 0.7  # share of letters in common, from which on a name may be meant
@@ -53,6 +53,11 @@ class MissingError(KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
+
+
+def is_noting() -> bool:
+    """Whether what is said here is collected, as by a service, rather than shown to a person at work."""
+    return _NOTES.get() is not None
 
 
 def near_match(wanted, names) -> str:

@@ -98,5 +98,5 @@ def describe_left_out(keep: np.ndarray, users: np.ndarray, items: np.ndarray, re
 def say_left_out(keep: np.ndarray, users: np.ndarray, items: np.ndarray, reason: str) -> None:
     """Warn of the rows `(n,)` that are not kept; none kept is a `ValueError`."""
     if not keep.any():
-        raise ValueError(f"no row of {len(keep):,} is left: all are {reason}; relax the filter")
+        raise ValueError(f"no row of {len(keep):,} is left: {reason}; relax the filter")
     say(describe_left_out(keep, users, items, reason))

@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 from torch import Tensor
 
-from collabkit.data.notices import MissingError, near_match
+from collabkit.data.notices import MissingError, is_noting, near_match
 
 __all__ = ["Vocab", "UNKNOWN"]
 
@@ -180,10 +180,10 @@ class Vocab:
             >>> vocab.unknown(asked, vocab.encode(asked))
             "'Alienn' (did you mean 'Alien'?)"
         """
-        return self._named(check_ids(values, self.name)[idx == 0].unique())
+        return self._named(check_ids(values, self.name)[idx == 0].unique(), guess=not is_noting())  # a guess takes ms
 
-    def _named(self, missing: pd.Index) -> str:
-        return _some(missing) + (near_match(missing[0], self.index) if len(self) < 100_000 else "")
+    def _named(self, missing: pd.Index, guess: bool = True) -> str:
+        return _some(missing) + (near_match(missing[0], self.index) if guess and len(self) < 100_000 else "")
 
     def row(self, value) -> int | None:
         """The index of one id that is there and of the ids' own type; None for all else, on which `encode` has more."""

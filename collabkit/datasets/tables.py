@@ -72,15 +72,8 @@ def read_interactions(path: str | os.PathLike) -> pd.DataFrame:
 
 
 def read_csv(file: str | os.PathLike) -> pd.DataFrame:
-    """`pandas.read_csv`; a header without a comma that has semicolons, tabs or bars is read by these, which is said.
-
-    Raises:
-        ValueError: the file is empty.
-    """
-    try:
-        header = pd.read_csv(file, nrows=0).columns
-    except pd.errors.EmptyDataError:
-        raise ValueError(f"{file} is empty") from None
+    """`pandas.read_csv`; a header without a comma that has semicolons, tabs or bars is read by these, which is said."""
+    header = pd.read_csv(file, nrows=0).columns
     found = [mark for mark in ";\t|" if len(header) == 1 and mark in str(header[0])]
     if found:
         say(f"{file} is read as a table separated by {found[0]!r}, as its header has no comma")

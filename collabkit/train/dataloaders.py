@@ -178,7 +178,10 @@ class CollabDataLoaders(DataLoaders):
         are read with the day first; those with slashes or dashes are an error if no day above 12 tells the order.
         Files that need other options (decimal commas, encodings) are read by `pandas.read_csv`, then by `from_df`.
         """
-        table = read_csv(csv) if isinstance(csv, (str, Path)) else pd.read_csv(csv)
+        try:
+            table = read_csv(csv) if isinstance(csv, (str, Path)) else pd.read_csv(csv)
+        except ValueError as error:  # pandas' parser does not say which file it was
+            raise ValueError(f"{csv} cannot be read as CSV: {error}") from error
         return cls.from_df(with_dates(table, kwargs.get("time_name")), **kwargs)
 
     @classmethod

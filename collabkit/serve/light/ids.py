@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from collabkit.data.notices import MissingError, near_match
+from collabkit.data.notices import MissingError, is_noting, near_match
 
 __all__ = ["Ids", "plain"]
 
@@ -92,11 +92,12 @@ class Ids:
     def unknown(self, values: Iterable, idx: np.ndarray) -> str:
         """Some of the ids `values` `(n,)` that `encode` found unknown, as text; see `Vocab.unknown`."""
         return self._named(
-            list(dict.fromkeys(plain(value) for value, row in zip(values, idx, strict=True) if row == 0))
+            list(dict.fromkeys(plain(value) for value, row in zip(values, idx, strict=True) if row == 0)),
+            guess=not is_noting(),
         )
 
-    def _named(self, missing: list) -> str:
-        return _some(missing) + (near_match(missing[0], self) if self.n < 100_000 else "")
+    def _named(self, missing: list, guess: bool = True) -> str:
+        return _some(missing) + (near_match(missing[0], self) if guess and self.n < 100_000 else "")
 
     def _check(self, values: list) -> None:
         if missing := [j for j, value in enumerate(values) if value is None or value != value]:
