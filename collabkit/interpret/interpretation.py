@@ -124,7 +124,7 @@ class CollabInterpretation:
         """Plot items on two principal components of their factors, with labels that do not overlap.
 
         Args:
-            n: number of items to plot, the most rated ones.
+            n: number of items to plot, the most rated ones; the first 50 have labels.
             dims: the two components, counted from 1.
             items: alternatively, the ids to plot.
             n_fit: the components are fitted on the `n_fit` most rated items (and the plotted ones).
