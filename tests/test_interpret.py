@@ -218,12 +218,13 @@ def test_plot_pca_fits_on_the_most_rated(dot):
 
 
 def test_plot_pca_takes_more_items_than_there_are(dot, monkeypatch):
-    # 150 labels take it a minute
-    monkeypatch.setattr("collabkit.interpret.plots.adjust_text", lambda *args, **kwargs: None)
+    monkeypatch.setattr("collabkit.interpret.plots.MOST_LABELS", 10_000)
+    monkeypatch.setattr("collabkit.interpret.plots.adjust_text", lambda *args, **kwargs: None)  # 150 take it a minute
     assert sorted(map_labels(dot.plot_pca(n=10_000))) == sorted(dot.pca(1).index)
 
 
 def test_plot_pca_draws_no_item_without_training_rows(monkeypatch):
+    monkeypatch.setattr("collabkit.interpret.plots.MOST_LABELS", 10_000)
     monkeypatch.setattr("collabkit.interpret.plots.adjust_text", lambda *args, **kwargs: None)
     interp, cold = with_cold_items()
     labels = map_labels(interp.plot_pca(n=10_000))
