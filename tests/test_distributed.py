@@ -42,15 +42,26 @@ class Played(NamedTuple):
         assert end["code"] == 1, (end, self.said(scenario, rank, size))
         return self.said(scenario, rank, size), end["seconds"]
 
+    def failed_on_each(self, scenario: str, words: str, seconds: float) -> None:
+        """Each of two processes failed in time, and said so."""
+        for rank in range(2):
+            text, took = self.failed(scenario, rank)
+            assert words in text, text
+            assert took < seconds
+
+
+def play(script: str, folder: Path, timeout: float, *flags: str) -> Played:
+    """What a script beside this file leaves in the folder, that plays its scenarios in processes of one thread each."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
+    environment = {key: value for key, value in environment.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    command = [sys.executable, *flags, str(HERE / script), str(folder)]
+    subprocess.run(command, env=environment, check=True, timeout=timeout, capture_output=True)
+    return Played(folder, json.loads((folder / "ended.json").read_text()))
+
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("several")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
-    environment = {key: value for key, value in environment.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    command = [sys.executable, str(HERE / "several.py"), str(folder)]
-    subprocess.run(command, env=environment, check=True, timeout=400, capture_output=True)
-    return Played(folder, json.loads((folder / "ended.json").read_text()))
+    return play("several.py", tmp_path_factory.mktemp("several"), timeout=400)
 
 
 def differences(one, other) -> dict[str, float]:
@@ -106,10 +117,7 @@ BAD = {
 
 @pytest.mark.parametrize(("scenario", "words"), BAD.items())
 def test_what_does_not_fit_is_an_error_on_each_process(played, scenario, words):
-    for rank in range(2):
-        text, seconds = played.failed(scenario, rank)
-        assert words in text.splitlines()[-1] or words in text, text
-        assert seconds < 60
+    played.failed_on_each(scenario, words, seconds=60)
 
 
 def test_an_error_of_one_process_ends_the_others_and_is_named(played):

@@ -1,9 +1,6 @@
 """Tables in shards: several processes, each with its part of the rows, do what one does (`make test-torchrec`)."""
 
 import importlib.util
-import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +8,7 @@ import pytest
 import several
 import shards
 import torch
-from test_distributed import Played, differences
+from test_distributed import differences, play
 
 from collabkit import CollFilter, Recommender, SASRec, collab_learner, load_learner
 from collabkit.models.sharded import ShardedTables, in_shards, is_sharded
@@ -23,12 +20,7 @@ HERE = Path(__file__).parent
 def played(tmp_path_factory):
     if importlib.util.find_spec("torchrec") is None:
         pytest.skip("an optional engine: TorchRec is not installed; make test-torchrec has it")
-    folder = tmp_path_factory.mktemp("shards")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
-    environment = {key: value for key, value in environment.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    command = [sys.executable, "-W", "ignore", str(HERE / "shards.py"), str(folder)]
-    subprocess.run(command, env=environment, check=True, timeout=280, capture_output=True)
-    return Played(folder, json.loads((folder / "ended.json").read_text()))
+    return play("shards.py", tmp_path_factory.mktemp("shards"), 280, "-W", "ignore")
 
 
 @pytest.mark.parametrize("name", shards.CASES)
@@ -107,9 +99,7 @@ BAD = {
 
 @pytest.mark.parametrize(("scenario", "words"), BAD.items())
 def test_what_cannot_be_is_an_error_on_each_process(played, scenario, words):
-    for rank in range(2):
-        text, seconds = played.failed(scenario, rank)
-        assert words in text and seconds < 30
+    played.failed_on_each(scenario, words, seconds=30)
 
 
 def test_checkpoints_of_shards_want_as_many_processes(played):

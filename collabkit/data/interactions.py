@@ -82,14 +82,18 @@ class Columns:
         if not isinstance(df, pd.DataFrame):
             raise TypeError(f"expected a pandas DataFrame of interactions, got {type(df).__name__}")
         if missing := [name for name in self.present if name not in df.columns]:
-            raise MissingError(f"column(s) {missing} not found{near_match(missing[0], df.columns)}; the table has "
-                           f"{list(df.columns)}. Name them with user_name=, item_name=, rating_name=, time_name= "
-                           "(context_features=, counts=)")  # fmt: skip
+            raise no_columns(missing, list(df.columns), "the table has")
         self.check_names()
         if repeated := [name for name in self.present if (df.columns == name).sum() > 1]:
             raise ValueError(f"column(s) {repeated} occur more than once in the table; rename or drop the others")
         if len(df) == 0:
             raise ValueError(f"the table of interactions is empty (0 rows, columns {list(df.columns)})")
+
+
+def no_columns(missing: list, there: list, has: str) -> MissingError:
+    """The error that columns are `missing`, where a table `has` those that are `there`."""
+    return MissingError(f"column(s) {missing} not found{near_match(missing[0], there)}; {has} {there}. Name them with "
+                        "user_name=, item_name=, rating_name=, time_name= (context_features=, counts=)")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

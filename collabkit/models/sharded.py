@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from collabkit.data.processes import Processes, ProcessesError, launched, processes
 from collabkit.models.table import Embedding, Tables, filled_later, init_rows, made_as
 
-__all__ = ["ShardedTables", "common_tensors", "in_shards", "is_sharded", "refuse_shards", "shards_of"]
+__all__ = ["ShardedTables", "common_tensors", "in_shards", "is_sharded", "owners", "refuse_shards", "shards_of"]
 
 BLOCK = 2**16  # rows that are drawn at once
 
@@ -191,6 +191,11 @@ def shards_of(model) -> list[ShardedTables]:
     return [tables for tables in found if isinstance(tables, ShardedTables) and tables.size > 1]
 
 
+def owners(model) -> dict[int, ShardedTables]:
+    """By the `id` of each weight that is dealt to several processes the tables that it is of."""
+    return {id(table.weight): tables for tables in shards_of(model) for table in tables}
+
+
 def is_sharded(model) -> bool:
     """Whether no process has all of a model's rows."""
     return bool(shards_of(model))
@@ -205,6 +210,6 @@ def refuse_shards(model, what: str) -> None:
 
 def common_tensors(model: nn.Module) -> list[Tensor]:
     """A model's parameters and buffers, each once, without what each process has rows of its own of."""
-    own = {id(table.weight) for tables in shards_of(model) for table in tables}
+    own = owners(model)
     found = {id(tensor): tensor.detach() for tensor in (*model.parameters(), *model.buffers()) if id(tensor) not in own}
     return list(found.values())

@@ -15,7 +15,7 @@ from torch import Tensor
 from collabkit.data.processes import processes
 from collabkit.models import Model
 from collabkit.models.scorers import all_finite
-from collabkit.models.sharded import ShardedTables, shards_of
+from collabkit.models.sharded import owners
 from collabkit.serve.artefact import check_target
 from collabkit.serve.recommender import Recommender
 
@@ -55,14 +55,9 @@ def _check_finite(model: Model) -> None:
         raise ValueError("the model has NaN or infinite weights: its training diverged; train again before exporting")
 
 
-def _tables(model: Model) -> dict[int, ShardedTables]:
-    """Whose each table's weight is, by its `id`."""
-    return {id(table.weight): tables for tables in shards_of(model) for table in tables}
-
-
 def _places(model: Model) -> dict[str, dict]:
     """What the head of the file says: of each tensor the type, the shape, and where it begins and ends."""
-    places, end, whose = {}, 0, _tables(model)
+    places, end, whose = {}, 0, owners(model)
     for name, value in model.state_dict(keep_vars=True).items():
         tables = whose.get(id(value))
         shape = list(value.shape) if tables is None else [tables.n, *value.shape[1:]]
@@ -80,7 +75,7 @@ def _head(places: dict[str, dict]) -> bytes:
 def _begin(file: Path, places: dict[str, dict], model: Model) -> None:
     """The file in its full size, with its head and what all processes have alike."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    head, whose = _head(places), _tables(model)
+    head, whose = _head(places), owners(model)
     with open(file, "wb") as out:
         out.write(head)
         out.truncate(len(head) + max((place["data_offsets"][1] for place in places.values()), default=0))
@@ -91,7 +86,7 @@ def _begin(file: Path, places: dict[str, dict], model: Model) -> None:
 
 def _write_rows(file: Path, places: dict[str, dict], model: Model) -> None:
     """This process's rows, at their place."""
-    head, whose = len(_head(places)), _tables(model)
+    head, whose = len(_head(places)), owners(model)
     with open(file, "r+b") as out:
         for name, value in model.state_dict(keep_vars=True).items():
             if tables := whose.get(id(value)):

@@ -25,7 +25,7 @@ from collabkit.data.processes import Processes, digest, joined, launched, own_de
 from collabkit.data.runs import Runs
 from collabkit.data.vocab import Vocab
 from collabkit.models.base import as_model, probe
-from collabkit.models.sharded import common_tensors, is_sharded, shards_of
+from collabkit.models.sharded import common_tensors, is_sharded, owners
 from collabkit.train.checkpoint import plan_of
 from collabkit.train.shares import Share, as_one
 
@@ -82,7 +82,7 @@ class Together(Callback):
 
     def before_step(self):
         """Add up gradients and losses."""
-        own = {id(table.weight) for tables in shards_of(self.learn.model) for table in tables}  # here they are whole
+        own = owners(self.learn.model)  # here they are whole
         groups = self.learn.opt.param_lists
         parameters = [p for group in groups for p in group if p.requires_grad and id(p) not in own]
         self.learn.loss = add_up(parameters, self.learn.loss, self.team, self.share.empty)

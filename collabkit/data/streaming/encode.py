@@ -12,8 +12,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from collabkit.data.interactions import Columns
-from collabkit.data.notices import MissingError, say
+from collabkit.data.interactions import Columns, no_columns
+from collabkit.data.notices import say
 from collabkit.data.vocab import UNKNOWN
 
 __all__ = ["Scan", "Side", "open_scan", "polars"]
@@ -165,8 +165,7 @@ def open_scan(parts: list[Path], schemas: list[pa.Schema], columns: Columns, thr
             time.
     """
     if missing := [name for name in columns.present if name not in schemas[0].names]:
-        raise MissingError(f"column(s) {missing} not found; the files have {schemas[0].names}. Name them with "
-                           "user_name=, item_name=, rating_name=, time_name=")  # fmt: skip
+        raise no_columns(missing, schemas[0].names, "the files have")
     columns.check_names()
     kinds = {columns.user: "id", columns.item: "id", columns.rating: "rating", columns.time: "time"}
     for name in columns.present:
