@@ -141,5 +141,5 @@ def _write(learn: CollabLearner, out: Path) -> Path:
         print(f"  {file}")
     folder = learn.export((out / "artefact").resolve())
     user = learn.dls.train.dataset.users[1]
-    print(f"  {out / folder.name}/  (try: collabkit recommend {out / folder.name} --user {user})")
+    print(f"  {out / folder.name}/  (try: {called()} recommend {out / folder.name} --user {user})")
     return out / folder.name
