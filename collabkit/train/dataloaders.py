@@ -375,6 +375,12 @@ class CollabDataLoaders(DataLoaders):
         return "explicit" if isinstance(self.train.batches, Rated) and self.data.rated else "implicit"
 
     @property
+    def history(self) -> int | None:
+        """The number of events that each window of history looks back on; None if made without `history=`."""
+        batches = self.train.batches
+        return batches.length if isinstance(batches, Windows) else None
+
+    @property
     def n_inp(self) -> int:
         """Number of inputs in a batch: one (`x` `(bs, 2)`), or three if implicit (users, positives and negatives)."""
         return self.train.n_inp

@@ -28,11 +28,13 @@ from collabkit.train.callbacks import AlternatingLeastSquares
 from collabkit.train.choose import (
     N_FACTORS,
     check_ratings,
+    check_rest,
     check_shards,
     choose_loss,
     choose_start,
     other_model,
     rating_model,
+    say_windows,
 )
 from collabkit.train.dataloaders import CollabDataLoaders
 from collabkit.train.delegates import delegates
@@ -433,6 +435,7 @@ def collab_learner(
             model = rating_model(dls, n_factors, use_nn, **given, options=kwargs)
         else:
             model = other_model(dls, model, n_factors, use_nn, **given, options=kwargs)
+    check_rest(kwargs, model, set(options) - set(kwargs))
     if sharded and not all(isinstance(side.tables, ShardedTables) for side in model.sides):
         raise TypeError(f"sharded=True is for models whose two sides are tables, got {type(model).__name__}")
     if as_model(model) is not None and (is_new or sparse is not None):
@@ -446,6 +449,7 @@ def collab_learner(
         check_ratings(dls, model.y_range)
         model.name_rows(*dls.classes.values())
         say_unstorable(dls.data)
+        say_windows(dls, model)
         if not is_sharded(model):  # else when the processes have met
             probe(model, dls.data)
         if is_new and getattr(loss_func, "of_differences", False):
