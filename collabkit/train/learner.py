@@ -122,6 +122,8 @@ class CollabLearner(LeanLearner):
         Each sweep solves for all users and then for all items, and counts as an epoch: progress, validation metrics,
         `SaveModelCallback` and early stopping work as in `fit`. Biases are set to zero. Gradient training may follow.
         Rows are weighted by their confidence, if the data has counts (`Implicit(counts=)`), and by their `weights=`.
+        The training loss shown is the objective per training row; the validation loss is the learner's loss, in other
+        units: compare the validation losses of epochs, not the two columns.
 
         Args:
             n_sweeps: number of sweeps.
