@@ -146,11 +146,11 @@ def _options(folder: Path) -> dict:
             "seed": 0, "bs": BS}  # fmt: skip
 
 
-def in_process(function, folder: Path) -> dict:
-    """What `function` answers, in a process of its own, so that its memory is its own too."""
+def in_process(function, given) -> dict:
+    """What `function` answers to what it is given, in a process of its own, so that its memory is its own too."""
     context = multiprocessing.get_context("spawn")
     answer = context.SimpleQueue()
-    process = context.Process(target=function, args=(folder, answer))
+    process = context.Process(target=function, args=(given, answer))
     process.start()
     found = answer.get()
     process.join()

@@ -160,6 +160,11 @@ class Dataset:
             return self.train
         return self._whole if self._whole is not None else self.train.concat(self.train, self.valid)
 
+    def sorted_by_user(self) -> "Dataset":
+        """The same with the rows of both parts in the order of users and times."""
+        valid = None if self.valid is None else self.valid.sorted_by_user()
+        return replace(self, train=self.train.sorted_by_user(), valid=valid)
+
     def item_ages(self, *, is_valid: bool) -> Tensor:
         """Days `(n_items,)` float64 from each item's first known event to the latest known one.
 

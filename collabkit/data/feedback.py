@@ -12,6 +12,7 @@ from collabkit.data.counts import late_rows
 from collabkit.data.interactions import Columns, Interactions
 from collabkit.data.notices import say
 from collabkit.data.tables import say_left_out
+from collabkit.data.unique import repeats_of
 
 __all__ = ["Implicit", "read_feedback", "positive_rows", "rated_rows", "disliked_events", "check_threshold"]
 
@@ -159,11 +160,17 @@ def positive_rows(
     rows = rated_rows(table, threshold)
     if repeats == "keep":
         return rows
-    time = np.zeros(len(table)) if table.time is None else table.time.numpy()
-    order = rows[np.lexsort([time[rows], np.zeros(len(rows)) if part is None else part[rows]])]
-    first = order[~pd.Series(table.pair_keys().numpy()[order]).duplicated().to_numpy()]
     which = "in the table" if table.time is None else "in time"
-    return _kept(table, rows, np.isin(rows, first), f"repeat a (user, item) pair; the first {which} stays")
+    reason = f"repeat a (user, item) pair; the first {which} stays"
+    keys, keep = table.pair_keys().numpy(), np.ones(len(rows), dtype=bool)
+    again = np.flatnonzero(repeats_of(keys if len(rows) == len(keys) else keys[rows]))  # places in `rows`
+    if len(again):
+        at = rows[again]
+        key = keys[at]
+        time = np.zeros(len(at)) if table.time is None else table.time.numpy()[at]
+        order = np.lexsort([time, np.zeros(len(at)) if part is None else part[at], key])
+        keep[again[order[1:][key[order[1:]] == key[order[:-1]]]]] = False
+    return _kept(table, rows, keep, reason)
 
 
 def rated_rows(table: Interactions, threshold: float | None) -> np.ndarray:

@@ -309,8 +309,10 @@ class Interactions:
 
     def sorted_by_user(self) -> Interactions:
         """The same rows in the order of their users, each user's by time, otherwise as they were."""
-        rows = self.by_user.values
-        return self if bool((rows.diff() == 1).all()) else self.take(rows)
+        in_order = self.user_idx[1:] >= self.user_idx[:-1]
+        if self.time is not None:
+            in_order &= (self.user_idx[1:] > self.user_idx[:-1]) | (self.time[1:] >= self.time[:-1])
+        return self if bool(in_order.all()) else self.take(self.by_user.values)
 
     def new_empty(self) -> Interactions:
         """No rows, the same vocabularies (fastai's `Learner.export` asks for it)."""

@@ -15,7 +15,7 @@ from collabkit.data.interactions import Columns, Interactions
 from collabkit.data.notices import say
 from collabkit.data.splits import Split, Splitter
 from collabkit.data.tables import name_columns
-from collabkit.data.unique import sorted_unique
+from collabkit.data.unique import repeats_of, sorted_unique
 from collabkit.data.vocab import Vocab
 from collabkit.data.weights import check_weight_column, weighted
 
@@ -149,24 +149,24 @@ def say_unstorable(data: Dataset) -> None:
 def say_duplicates(train: Interactions, valid: Interactions | None) -> None:
     """Warn of repeated pairs, and of those whose ratings differ, counted."""
     parts = [part for part in (train, valid) if part is not None]
-    pairs = torch.cat([part.pair_keys() for part in parts]).numpy()
-    if repeated := len(pairs) - len(sorted_unique(pairs)):
-        conflicts = (
-            "" if train.rating is None else _conflicts(pairs, torch.cat([part.rating for part in parts]).numpy())
-        )
-        say(f"{repeated:,} of {len(pairs):,} rows repeat a (user, item) pair; all are kept. filters.drop_duplicates "
-            f"keeps one of each{conflicts}")  # fmt: skip
+    pairs = np.concatenate([part.pair_keys().numpy() for part in parts])
+    again = repeats_of(pairs)
+    if again.any():
+        n, pairs = len(pairs), pairs[again]
+        repeated = len(pairs) - len(sorted_unique(pairs))
+        ratings = None if train.rating is None else torch.cat([part.rating for part in parts]).numpy()[again]
+        say(f"{repeated:,} of {n:,} rows repeat a (user, item) pair; all are kept. filters.drop_duplicates "
+            f"keeps one of each{'' if ratings is None else _conflicts(pairs, ratings)}")  # fmt: skip
 
 
 def _conflicts(pairs: np.ndarray, ratings: np.ndarray) -> str:
-    """How many of the pairs that repeat have different ratings, in words."""
+    """How many of these pairs, each of which repeats, have different ratings, in words."""
     order = np.lexsort((ratings, pairs))
-    again = np.diff(pairs[order]) == 0
-    repeated = pairs[order][1:]
-    different = len(sorted_unique(repeated[again & (np.diff(ratings[order]) != 0)]))
+    pairs, changes = pairs[order], np.diff(ratings[order]) != 0
+    different = len(sorted_unique(pairs[1:][changes & (np.diff(pairs) == 0)]))
     if not different:
         return ""
-    return f". {different:,} of the {len(sorted_unique(repeated[again])):,} pairs that repeat have different ratings"
+    return f". {different:,} of the {len(sorted_unique(pairs)):,} pairs that repeat have different ratings"
 
 
 def _only_used_ids(train: Interactions, valid: Interactions) -> tuple[Interactions, Interactions]:

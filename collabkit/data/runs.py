@@ -51,13 +51,17 @@ class Runs:
     @classmethod
     def pairs(cls, rows, values, n: int, width: int) -> Runs:
         """The distinct pairs of `rows` `(m,)` and `values` `(m,)`, each row's values ascending."""
-        return cls.from_keys(sorted_unique(np.asarray(rows, np.int64) * width + np.asarray(values, np.int64)), n, width)
+        keys = np.array(rows, dtype=np.int64)  # a copy, which becomes the values
+        keys *= width
+        keys += np.asarray(values, np.int64)
+        return cls.from_keys(sorted_unique(keys, reuse=True), n, width, reuse=True)
 
     @classmethod
-    def from_keys(cls, keys: np.ndarray, n: int, width: int) -> Runs:
-        """The pairs of sorted distinct `keys`, `row * width + value`."""
+    def from_keys(cls, keys: np.ndarray, n: int, width: int, *, reuse: bool = False) -> Runs:
+        """The pairs of sorted distinct `keys`, `row * width + value`, whose memory may be overwritten with `reuse`."""
         start = np.searchsorted(keys, np.arange(n + 1) * width)
-        return cls(torch.from_numpy(start), torch.from_numpy(keys % max(width, 1)), width)
+        values = np.remainder(keys, max(width, 1), out=keys if reuse else None)
+        return cls(torch.from_numpy(start), torch.from_numpy(values), width)
 
     @property
     def mapped(self) -> bool:
@@ -83,7 +87,12 @@ class Runs:
     @cached_property
     def keys(self) -> np.ndarray:
         """One number `(m,)` for each pair, `row * width + value`."""
-        return (self.rows * self.width + self.values).numpy()
+        return self._new_keys()
+
+    def _new_keys(self) -> np.ndarray:
+        keys = np.repeat(np.arange(len(self), dtype=np.int64) * self.width, self.lengths.numpy())
+        keys += self.values.numpy()
+        return keys
 
     @cached_property
     def cells(self) -> np.ndarray:
@@ -178,8 +187,12 @@ class Runs:
 
     def union(self, *others: Runs) -> Runs:
         """These sorted pairs and those of `others`."""
-        keys = sorted_unique(np.concatenate([self.keys, *(other.keys for other in others)]))
-        return self.from_keys(keys, len(self), self.width)
+        keys = np.empty(sum(len(runs.values) for runs in (self, *others)), dtype=np.int64)
+        at = 0
+        for runs in (self, *others):
+            at += len(runs.values)
+            keys[at - len(runs.values) : at] = runs._new_keys()  # which are not kept
+        return self.from_keys(sorted_unique(keys, reuse=True), len(self), self.width, reuse=True)
 
     def without(self, other: Runs) -> Runs:
         """These sorted pairs less those of `other`."""

@@ -36,7 +36,7 @@ from collabkit.train.batches import ByUser, Pointwise, Ranked, Rated, Windows
 from collabkit.train.delegates import delegates
 from collabkit.train.from_files import streamed
 from collabkit.train.loader import Loader, auto_bs
-from collabkit.train.sampling import IN_ORDER, KnownNegatives, make_sampler
+from collabkit.train.sampling import IN_ORDER, KnownNegatives, Met, make_sampler
 
 __all__ = ["CollabDataLoaders"]
 
@@ -147,6 +147,8 @@ class CollabDataLoaders(DataLoaders):
         options = {"path": path, "seed": seed, "bs": bs, "val_bs": val_bs, "shuffle": shuffle, "drop_last": drop_last}
         data = replace(data, source=source)
         del ratings
+        if feedback is not None:  # here, where the rows in another order are not kept by a caller
+            data = data.sorted_by_user()
         give_back()  # several times the columns have come and gone
         return cls.from_dataset(data, feedback=feedback, device=device, weights=weights, **options)
 
@@ -278,8 +280,7 @@ class CollabDataLoaders(DataLoaders):
         Without a validation part the validation loader has no batches.
         """
         if feedback is not None:  # negatives are drawn, and histories read, in the order of users and times
-            valid = None if data.valid is None else data.valid.sorted_by_user()
-            data = replace(data, train=data.train.sorted_by_user(), valid=valid)
+            data = data.sorted_by_user()
         if (feedback is None or feedback.repeats != "keep") and not data.train.stored:  # else they are wanted, or said
             say_duplicates(data.train, data.valid)
         bs = auto_bs(len(data.train)) if bs is None else whole("bs", bs)
@@ -437,25 +438,35 @@ def _batches(data: Dataset, feedback: Implicit | None) -> tuple[Rated | Ranked, 
         windows = Windows(train, sampler, feedback.n_neg, feedback.history)
         events = Ranked(valid, sampler, feedback.n_neg, data.trained, feedback.history)
         return windows.asking(("history",)), events.asking(("history",))
-    first, n_neg = _sampler(train, data, feedback), feedback.n_neg
+    first, n_neg = _sampler(data, feedback, train), feedback.n_neg
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CollabWarning)  # said of the training part
         try:
-            second = first if len(valid) == 0 else _sampler(data.events, data, feedback)
+            second = first if len(valid) == 0 else _sampler(data, feedback, train, valid)
         except ValueError:  # between both parts everybody has met everything
-            second = _sampler(train, data, feedback)
+            second = first
     if feedback.by_user:
         return ByUser(train, first, n_neg), ByUser(valid, second, n_neg)
     before = data.trained if len(valid) else None  # what they had met
     return Ranked(train, first, n_neg), Ranked(valid, second, n_neg, before)
 
 
-def _sampler(events: Interactions, data: Dataset, feedback: Implicit):
-    """The sampler of negatives of `events`, with those that are known, if there are any."""
+def _sampler(data: Dataset, feedback: Implicit, *parts: Interactions):
+    """The sampler of negatives of `parts`, with those that are known, if there are any."""
     if data.disliked is None:
-        return make_sampler(feedback.negatives, events)
-    events = replace(events, context={}, contexts=None)
-    sampler = make_sampler(feedback.negatives, Interactions.concat(events, data.disliked))
+        return make_sampler(feedback.negatives, _together(data, feedback, parts))
+    sampler = make_sampler(feedback.negatives, _together(data, feedback, (*parts, data.disliked)))
     if sampler.shared and feedback.dislikes is None:  # as of an artefact
-        return make_sampler(feedback.negatives, events)
+        return make_sampler(feedback.negatives, _together(data, feedback, parts))
     return KnownNegatives(sampler, data.disliked.pairs)
+
+
+def _together(data: Dataset, feedback: Implicit, parts: tuple[Interactions, ...]) -> Interactions | Met:
+    """What a sampler is made from; a copy of all rows only for a function of the caller."""
+    if len(parts) == 1:
+        return parts[0]
+    if data.train.stored:
+        return data.events
+    if isinstance(feedback.negatives, str):
+        return Met(parts)
+    return Interactions.concat(*(replace(part, context={}, contexts=None) for part in parts))

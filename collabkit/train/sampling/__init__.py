@@ -18,10 +18,11 @@ from collabkit.data.interactions import Interactions
 from collabkit.train.sampling.rows import KnownNegatives, PopularityNegatives, UniformNegatives
 from collabkit.train.sampling.shared import AllItems, InBatchNegatives, SharedNegatives
 from collabkit.train.sampling.shown import ShownNegatives
+from collabkit.train.sampling.weights import Met
 
 __all__ = [
     "UniformNegatives", "PopularityNegatives", "SharedNegatives", "InBatchNegatives", "AllItems", "ShownNegatives",
-    "KnownNegatives",
+    "KnownNegatives", "Met",
     "SAMPLERS", "IN_ORDER", "make_sampler",
 ]  # fmt: skip
 
@@ -41,7 +42,7 @@ IN_ORDER: dict[str, Callable] = {
 }
 
 
-def make_sampler(negatives, train: Interactions, named: dict[str, Callable] = SAMPLERS):
+def make_sampler(negatives, train: Interactions | Met, named: dict[str, Callable] = SAMPLERS):
     """Create the sampler `negatives`: a name in `named`, or a function of the training interactions."""
     if isinstance(negatives, str) and negatives in named:
         return named[negatives](train)

@@ -12,7 +12,7 @@ from collabkit.train.sampling.weights import item_weights
 
 __all__ = ["KnownNegatives", "PopularityNegatives", "UniformNegatives"]
 
-PART = 2**20  # events at once, where an array is made of all of them
+PART = 2**18  # events at once, where an array is made of all of them
 
 
 class PopularityNegatives:
