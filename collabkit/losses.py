@@ -108,7 +108,7 @@ def _mean(losses: Tensor, weight: Tensor | None) -> Tensor:
     if weight is None:
         return losses.mean()
     if weight.shape != losses.shape[:1]:
-        raise ValueError(f"weights must be one a row, ({len(losses)},), got {tuple(weight.shape)}")
+        raise ValueError(f"weights must be one per row, ({len(losses)},), got {tuple(weight.shape)}")
     return (weight * (losses if losses.ndim == 1 else losses.mean(1))).mean()
 
 

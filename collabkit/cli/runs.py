@@ -105,11 +105,11 @@ def _read(ctx: typer.Context, file: Path | None) -> Path | None:
     except FileNotFoundError:
         raise ValueError(f"--config: there is no file {file}") from None
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"--config: {file} is no TOML: {error}") from None
+        raise ValueError(f"--config: {file} is not valid TOML: {error}") from None
     command = values.pop("command", ctx.info_name)
     values.pop("collabkit", None)
     if command != ctx.info_name:
-        raise ValueError(f"{file} is of `collabkit {command}`, not of `collabkit {ctx.info_name}`")
+        raise ValueError(f"{file} was written by `collabkit {command}`, not by `collabkit {ctx.info_name}`")
     known = [p.name for p in ctx.command.params if p.name not in ("config", "help")]
     for name in values:
         if name not in known:
@@ -214,7 +214,7 @@ def splitter_of(columns: Columns):
 def _check(rows: Rows) -> None:
     named = [f"--{name}" for name in ("threshold", "counts", "history") if getattr(rows, name) is not None]
     if named and not rows.implicit:
-        raise ValueError(f"{', '.join(named)}: with --implicit alone")
+        raise ValueError(f"{', '.join(named)}: only with --implicit")
     for side in ("user", "item"):
         if getattr(rows, f"{side}_feature") and getattr(rows, f"{side}s") is None:
             raise ValueError(f"--{side}-feature names columns of a table: give it by --{side}s")

@@ -106,7 +106,7 @@ def read_recent(
         ValueError: a rating is missing or out of range; a time is missing.
     """
     if not isinstance(recent, pd.DataFrame):
-        what = f"a DataFrame with columns {data.columns.present}, a row an event"
+        what = f"a DataFrame with columns {data.columns.present}, one row per event"
         raise TypeError(f"recent= must be {what}; got {type(recent).__name__}")
     if len(recent) == 0:
         _columns_of(recent, data, rated, "recent=")
@@ -117,7 +117,7 @@ def read_recent(
     user_idx = data.users.encode(told.ids)
     if len(new := told.ids[user_idx == 0]):
         who = f"{len(new):,} user(s) of recent= are unknown to the model, e.g. {new.tolist()[0]!r}"
-        raise MissingError(f"{who}: ask for them by history=, or take them in by fold_in first")
+        raise MissingError(f"{who}: pass their events as history=, or add them with fold_in first")
     rows = torch.from_numpy(_kept(told, "recent=", y_range, ordered))
     users = torch.from_numpy(user_idx)[torch.from_numpy(told.code)[rows]]
     events = {"user_idx": users, "item_idx": torch.from_numpy(told.items)[rows], "weight": None}
@@ -145,7 +145,7 @@ def _summed(told: _Told, what: str) -> _Told:
     total = np.bincount(pair, told.ratings.numpy())[pair] if len(pair) else np.zeros(0)
     known = told.items > 0  # the others are counted with what the model does not know
     if nothing := int((known & (total <= 0)).sum()):
-        say(f"{nothing:,} of {len(known):,} rows of {what} are of pairs with a count of 0 or less; they are left out")
+        say(f"{nothing:,} of {len(known):,} rows of {what} belong to pairs with a count of 0 or less and are left out")
     keep = ~known | ((total > 0) & ~pd.Series(pair).duplicated(keep="last").to_numpy())
     times = None if told.times is None else told.times[keep]
     ratings = torch.from_numpy(total[keep]).float()
@@ -218,7 +218,7 @@ def _one_history(history, data: Dataset, rated: bool) -> _Told:
     else:
         named = list(history)
     if len(named) == 0:
-        what = "give at least one item; default_list() is for users of whom nothing is known"
+        what = "give at least one item; default_list() is for users about whom nothing is known"
         raise ValueError(f"the history is empty: {what}")
     items = data.items.encode(list(named))
     if not items.any():

@@ -37,7 +37,7 @@ def add_ids(model: Model, data: Dataset, df: pd.DataFrame, name: str) -> Dataset
     side, vocab = model.side(name), getattr(data, f"{name}s")
     if side.features is None:
         other = ", or fold_in(ratings) them" if name == "user" else ""
-        why = f"the model has no {name} features, so nothing is known of a new {name}"
+        why = f"the model has no {name} features, so nothing is known about a new {name}"
         raise TypeError(f"{why}: train with {name}s=features{other}")
     fields = side.features.features.fields
     columns = [vocab.name, *(column for field in fields for column in field.columns or (field.name,))]
@@ -76,7 +76,7 @@ def fold_in_users(
     if users is not None and data.users.name in getattr(users, "columns", ()):
         others = users[data.users.name][~users[data.users.name].isin(new.ids)]
         if len(others):
-            who = f"{len(others):,} of {len(users):,} rows of users= are of users without a known rating"
+            who = f"{len(others):,} of {len(users):,} rows of users= belong to users without a known rating"
             raise ValueError(f"{who}, e.g. {others.tolist()[0]!r}; add_users takes such users")
     with _undone_on_error(model):
         if users is not None:

@@ -82,7 +82,7 @@ def _check(model: Model, data: Dataset, events) -> None:
     if not (model.by_fit or "history" in model.needs or (model.user_side.can_write and model.item_side.can_write)):
         raise TypeError(f"{name} cannot be updated: its rows are computed from all training data; train it anew")
     if not isinstance(events, pd.DataFrame):
-        what = f"a DataFrame with columns {data.columns.present}, a row an event"
+        what = f"a DataFrame with columns {data.columns.present}, one row per event"
         raise TypeError(f"update needs {what}; got {type(events).__name__}")
     data.columns.check(events)
 
@@ -93,13 +93,13 @@ def _with_new_ids(model: Model, data: Dataset, events: pd.DataFrame, name: str, 
     features = getattr(data.features, f"{name}s") if side.features is None else side.features.features
     if table is not None:
         if features is None:
-            raise TypeError(f"{name}s= has features of {name}s, and the model was made without: leave it out")
+            raise TypeError(f"{name}s= has {name} features, but the model was made without: leave it out")
         check_columns(table, [vocab.name], f"the table {name}s=")
         refuse_repeated(table[vocab.name])
         known = vocab.encode(table[vocab.name]) > 0
         if known.any():
-            say(f"{known.sum():,} of {len(known):,} rows of {name}s= are of ids that exist already: their features "
-                "stay as they are")  # fmt: skip
+            say(f"{known.sum():,} of {len(known):,} rows of {name}s= have ids that are already known: their features "
+                "do not change")  # fmt: skip
             table = table[~known]
     fresh = _unknown(vocab, events[vocab.name])
     if table is not None and len(table):
@@ -152,7 +152,7 @@ def _new_rows(model: Model, data: Dataset, events: pd.DataFrame) -> tuple[Intera
         kept = rows.take(np.sort(first))
         kept = kept.take(~data.seen.find(kept.user_idx, kept.item_idx)[1])
     if known := n - len(kept):
-        say(f"{known:,} of {n:,} rows are known already, or repeat another of them, and are left out")
+        say(f"{known:,} of {n:,} rows are already known, or repeat another row, and are left out")
     return replace(kept, weight=None), data
 
 
@@ -185,7 +185,7 @@ def _added_counts(rows: Interactions, events: pd.DataFrame, data: Dataset) -> tu
         again = keys[at] == part.pair_keys()
         total.index_add_(0, at[again], part.count[again].double())
     if gone := int((total <= 0).sum()):
-        say(f"the counts of {gone:,} of {len(keys):,} pairs come to 0 or less; the pairs are left out")
+        say(f"the counts of {gone:,} of {len(keys):,} pairs add up to 0 or less; the pairs are left out")
     there = total > 0
     return replace(rows.take(last[there]), count=total[there].float(), weight=None), _without(data, keys)[0]
 

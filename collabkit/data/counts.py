@@ -31,7 +31,7 @@ def read_counts(df: pd.DataFrame, name) -> np.ndarray:
             raise ValueError(f"column {name!r} has {bad.sum():,} {what} count(s), first at row "
                              f"{np.flatnonzero(bad)[0]}; drop them, or fill them with what they stand for")  # fmt: skip
     if fractions := int((values != np.floor(values)).sum()):
-        say(f"{fractions:,} of {len(values):,} counts in {name!r} are fractions, which are taken as amounts")
+        say(f"{fractions:,} of {len(values):,} counts in {name!r} are fractions; they are taken as amounts")
     return values
 
 
@@ -72,8 +72,8 @@ class Counted:
         among, total = self.among, self.totals(self.among)
         keep = total > 0 if threshold is None else (total > 0) & (total >= threshold)
         if below := int((self.count[among] < 0).sum()):
-            say(f"{below:,} of {len(among):,} counts in {self.name!r} are below 0 (returns); they are taken off the "
-                "sums of their pairs")  # fmt: skip
+            say(f"{below:,} of {len(among):,} counts in {self.name!r} are below 0 (returns); they are subtracted from "
+                "the sums of their pairs")  # fmt: skip
         least = "of 0 or less" if threshold is None else f"below {threshold:g}"
         left = keep[self.pair[among]]
         if not left.all():

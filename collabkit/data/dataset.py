@@ -182,7 +182,7 @@ class Dataset:
     def _timed(self, is_valid: bool) -> list[Interactions]:
         parts = [self.train] if is_valid or self.valid is None else [self.train, self.valid]
         if any(part.time is None for part in parts):
-            raise ValueError("the age of items needs the times of the events, which this data has not: make the "
+            raise ValueError("the age of items needs the times of the events, which this data lacks: make the "
                              "dataloaders with time_name=")  # fmt: skip
         return [part for part in parts if len(part)]
 
@@ -262,7 +262,7 @@ class Dataset:
             return rows.user_idx
         history = self.histories.of(rows.user_idx) if "history" in needs else None
         if "time" in needs and rows.time is None:
-            raise ValueError(f"the model asks when each row was: the table needs the column {self.columns.time!r}")
+            raise ValueError(f"the model uses the time of each row: the table needs the column {self.columns.time!r}")
         context = dict(rows.context) if "context" in needs else {}
         return Query(rows.user_idx, history, context, time=rows.time if "time" in needs else None)
 

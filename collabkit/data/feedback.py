@@ -97,12 +97,12 @@ class Implicit:
     def _check_counts(self) -> None:
         if self.counts is None:
             if given := [name for name in ("confidence", "alpha") if getattr(self, name) is not None]:
-                raise ValueError(f"{', '.join(given)} says what counts are worth: give counts=, a column or 'repeats'")
+                raise ValueError(f"{', '.join(given)} weight(s) counts: also give counts=, a column or 'repeats'")
             return
         if isinstance(self.counts, bool) or not isinstance(self.counts, (str, int, np.integer)):
             raise TypeError(f"counts must be a column or 'repeats', got {self.counts!r}")
         if self.history is not None or self.repeats == "keep":
-            raise ValueError("counts= makes one event of all rows of a pair, history= and repeats='keep' keep each: "
+            raise ValueError("counts= merges all rows of a pair, but history= and repeats='keep' keep each row: "
                              "leave one of them out")  # fmt: skip
         if isinstance(self.confidence, Confidence) and self.alpha is not None:
             raise ValueError("give alpha in the Confidence record or beside it, not both")
@@ -116,7 +116,7 @@ class Implicit:
         if self.threshold is None:
             raise ValueError("dislikes= needs threshold=, below which a rating is a dislike")
         if self.history is not None or self.by_user or self.negatives not in (None, "uniform", "popularity"):
-            raise ValueError("dislikes='negatives' are of each row's own: give negatives='uniform' or 'popularity', "
+            raise ValueError("dislikes='negatives' draws per row: give negatives='uniform' or 'popularity', "
                              "without by_user= and history=")  # fmt: skip
 
 
@@ -135,7 +135,7 @@ def read_feedback(feedback, **given) -> Implicit | None:
         raise ValueError(f"rating_threshold={given['threshold']!r} is for feedback='implicit'")
     if given:
         options = ", ".join(f"{name}={value!r}" for name, value in given.items())
-        raise ValueError(f"{options}: for feedback='implicit'; ratings need no negatives")
+        raise ValueError(f"{options}: only for feedback='implicit'; ratings need no negatives")
     return None
 
 
@@ -163,7 +163,7 @@ def positive_rows(
     order = rows[np.lexsort([time[rows], np.zeros(len(rows)) if part is None else part[rows]])]
     first = order[~pd.Series(table.pair_keys().numpy()[order]).duplicated().to_numpy()]
     which = "in the table" if table.time is None else "in time"
-    return _kept(table, rows, np.isin(rows, first), f"repeat a (user, item) pair; the first {which} stays")
+    return _kept(table, rows, np.isin(rows, first), f"repeat a (user, item) pair; the first {which} is kept")
 
 
 def rated_rows(table: Interactions, threshold: float | None) -> np.ndarray:
@@ -177,7 +177,7 @@ def rated_rows(table: Interactions, threshold: float | None) -> np.ndarray:
         raise ValueError(f"column {name!r} has {(values < 0).sum():,} negative value(s), first at row "
                          f"{np.flatnonzero(values < 0)[0]}: a count cannot be negative. For ratings pass "
                          "rating_threshold=, the lowest one that is a positive")  # fmt: skip
-    rows = _kept(table, rows, values > 0, f"count of zero in {name!r}, nothing happened")
+    rows = _kept(table, rows, values > 0, f"count of zero in {name!r}, no event")
     say(f"feedback='implicit': every row is a positive, whatever its {name!r}; pass rating_threshold= to count only "
         "high values")  # fmt: skip
     return rows
@@ -209,7 +209,7 @@ def disliked_events(
     idx = {f"{side}_idx": _in_vocab(events, train, side) for side in ("user", "item")}
     known = (idx["user_idx"] > 0) & (idx["item_idx"] > 0)
     if lost := int((~known).sum()):
-        say(f"{lost:,} of {len(rows):,} disliked pairs are of users or items without a positive; they are left out")
+        say(f"{lost:,} of {len(rows):,} disliked pairs have a user or item without a positive; they are left out")
     vocabs = {"users": train.users, "items": train.items, "columns": train.columns}
     return replace(events, **idx, **vocabs, rating=None, context={}, contexts=None).take(known.numpy())
 

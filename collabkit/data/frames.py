@@ -70,7 +70,7 @@ def to_pandas(value):
                         "a matrix (from_scipy)")  # fmt: skip
     found = _known(value)
     if isinstance(found, nw.LazyFrame):
-        raise TypeError(f"a {type(value).__module__.partition('.')[0]} {type(value).__name__} is lazy, its rows are "
+        raise TypeError(f"a {type(value).__module__.partition('.')[0]} {type(value).__name__} is lazy: its rows are "
                         "not computed yet; compute them first, e.g. table.collect()")  # fmt: skip
     if isinstance(found, nw.DataFrame):
         likes_pandas = found.implementation.is_pandas_like()
@@ -109,7 +109,7 @@ def as_kind(frame: pd.DataFrame, kind) -> Any:
     try:
         table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata()
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-        raise TypeError(f"the ids cannot be kept in a table of {kind}: {error}; ask with a pandas table") from error
+        raise TypeError(f"the ids cannot be returned in a {kind} table: {error}; pass a pandas table") from error
     return nw.from_arrow(table, backend=kind).to_native()
 
 

@@ -173,7 +173,7 @@ def _at_its_place(role: str, seen: _Candidates) -> tuple[Hashable, str | None]:
     rivals = [name for name, other in seen.likely.items() if name != seen.place and other <= rank]
     if any(seen.likely[name] == rank or (role == "user" and seen.likely[name] < 3 <= rank) for name in rivals):
         raise _doubt(role, [seen.place, *rivals])
-    return seen.place, f" (by its place; {', '.join(map(repr, rivals))} could be meant too)" if rivals else None
+    return seen.place, f" (by its place; {', '.join(map(repr, rivals))} could also be meant)" if rivals else None
 
 
 def _elsewhere(df: pd.DataFrame, role: str, seen: dict[str, _Candidates], free: list) -> tuple[Hashable, str | None]:
@@ -188,19 +188,19 @@ def _elsewhere(df: pd.DataFrame, role: str, seen: dict[str, _Candidates], free: 
     called = [other for other in ROLES if place in seen[other].likely]
     if place is None or called or not _bears(df, place, role):
         at = df.columns[ROLES.index(role)]
-        why = f"is called as {_A[called[0]]} is" if called else "is named already" if place is None else _holds(df, at)
+        why = f"is named like {_A[called[0]]}" if called else "is already taken" if place is None else _holds(df, at)
         silent = [name for name in free if not any(name in seen[other].likely for other in ROLES)]
         could = [name for name in silent if _bears(df, name, role)]
-        hint = f", one of {could} perhaps" if could else f"; the table has {list(df.columns)}"
+        hint = f", perhaps one of {could}" if could else f"; the table has {list(df.columns)}"
         implicit = ". Events without ratings take feedback='implicit'" if role == "rating" else ""
-        raise ValueError(f"no column is called as {_A[role]} usually is, and {at!r}, in the place of one, {why}: pass "
+        raise ValueError(f"no column is named like {_A[role]}, and {at!r}, at the position of one, {why}: pass "
                          f"{role}_name={hint}{implicit}")  # fmt: skip
     return place, " (by its place)"
 
 
 def _doubt(role: str, names: list) -> ValueError:
-    return ValueError(f"the columns {' and '.join(map(repr, names))} could each be the {role}: say which, "
-                      f"{role}_name={names[0]!r}, say")  # fmt: skip
+    return ValueError(f"the columns {' and '.join(map(repr, names))} could each be the {role}: pass the right one, "
+                      f"e.g. {role}_name={names[0]!r}")  # fmt: skip
 
 
 def _times(df: pd.DataFrame, found: dict, seen: _Candidates, timed: bool, said: bool) -> list[str]:
@@ -214,7 +214,7 @@ def _times(df: pd.DataFrame, found: dict, seen: _Candidates, timed: bool, said: 
         found["time"] = best[0]
         return [f"time {best[0]!r}"]
     names = ", ".join(map(repr, named))
-    return [f"no time, though {names} may hold some (time_name= uses it)"] if said or timed else []
+    return [f"no time, though {names} may be one (to use it, pass time_name=)"] if said or timed else []
 
 
 def _bears(df: pd.DataFrame, name, role: str) -> bool:
@@ -237,7 +237,7 @@ def _bears(df: pd.DataFrame, name, role: str) -> bool:
 
 def _holds(df: pd.DataFrame, name) -> str:
     column = df.iloc[:, list(df.columns).index(name)]
-    unique = ", no two of them alike" if len(column) >= _FEW and _hashable(column) and column.is_unique else ""
+    unique = ", all different" if len(column) >= _FEW and _hashable(column) and column.is_unique else ""
     return f"holds values like {column.iloc[:1].tolist()[0]!r}{unique}" if len(column) else "holds nothing"
 
 

@@ -444,7 +444,7 @@ def encode_times(column: pd.Series, ticks: int | None = None) -> Tensor:
     whole = np.floor(values) if values.dtype.kind == "f" else values
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (ticks > 1 or (values == whole).all())):
         raise ValueError(f"column {column.name!r} holds infinite or fractional times where the model's data have whole "
-                         "numbers; use the unit that these have")  # fmt: skip
+                         "numbers; use the same unit")  # fmt: skip
     if len(values) and not -(2.0**63) <= float(whole.min()) * ticks <= float(whole.max()) * ticks < 2.0**63:
         raise ValueError(f"column {column.name!r} holds times outside the range of int64, up to {values.max()}")
     parts = np.rint((values - whole) * ticks).astype(np.int64) if ticks > 1 and values.dtype.kind == "f" else 0

@@ -73,7 +73,7 @@ def matrix_table(
     """
     if matrix.ndim != 2 or matrix.shape != (len(ids.rows), len(ids.columns)):
         raise ValueError(f"the matrix has the shape {matrix.shape}, but {len(ids.rows):,} users and "
-                         f"{len(ids.columns):,} items are known by their rows and columns")  # fmt: skip
+                         f"{len(ids.columns):,} items have ids")  # fmt: skip
     coo = matrix.tocoo()
     row, column, values = np.asarray(coo.row, np.int64), np.asarray(coo.col, np.int64), np.asarray(coo.data)
     _check_values(values)
@@ -81,20 +81,20 @@ def matrix_table(
     if zeros := int((values == 0).sum()):
         if rated:
             say(f"{zeros:,} of {len(values):,} stored values of the matrix are zeros; they count as ratings of 0. "
-                "matrix.eliminate_zeros() takes them out")  # fmt: skip
+                "matrix.eliminate_zeros() removes them")  # fmt: skip
         else:
-            say(f"left out {zeros:,} of {len(values):,} stored values of the matrix: zeros, nothing happened")
+            say(f"left out {zeros:,} of {len(values):,} stored values of the matrix: zeros are no events")
             row, column, values = (part[values != 0] for part in (row, column, values))
     if not rated and (values < 0).any():
         raise ValueError(f"the matrix has {(values < 0).sum():,} negative value(s): a count cannot be negative. For "
                          "ratings use feedback='explicit', or keep those that are positives")  # fmt: skip
     if len(values) == 0:
-        raise ValueError(f"the matrix of shape {matrix.shape} stores no value that counts")
+        raise ValueError(f"the matrix of shape {matrix.shape} has no values to use")
     if whole:
         empty = [n - len(sorted_unique(part)) for n, part in zip(matrix.shape, (row, column), strict=True)]
         if any(empty):
             say(f"{empty[0]:,} of {matrix.shape[0]:,} rows and {empty[1]:,} of {matrix.shape[1]:,} columns of the "
-                "matrix are empty: the data know nothing of their ids")  # fmt: skip
+                "matrix are empty: their ids are unknown to the data")  # fmt: skip
     users, items, value = names
     return pd.DataFrame({users: ids.rows.take(row), items: ids.columns.take(column), value: values}, copy=False)
 
@@ -116,7 +116,7 @@ def _each_once(row, column, values, n_columns: int, rated: bool) -> tuple[np.nda
     if repeated := len(row) - len(first):
         if rated:
             raise ValueError(f"{repeated:,} of {len(row):,} entries of the matrix repeat a (user, item) pair: scipy "
-                             "takes their sum, which is no rating. Pass the ratings as a table, or call "
+                             "adds them up, and a sum is not a rating. Pass the ratings as a table, or call "
                              "matrix.sum_duplicates() if the sum is meant")  # fmt: skip
         say(
             f"{repeated:,} of {len(row):,} entries of the matrix repeat a (user, item) pair; as in scipy, their "

@@ -54,7 +54,7 @@ def prepare(
         first, second = rows[rows < n_first], rows[rows >= n_first]
         for name, part in (("training", first), ("validation", second)):
             if len(part) == 0:
-                raise ValueError(f"no row of the {name} table is left: none is a positive that is new")
+                raise ValueError(f"no row of the {name} table is left: none is a new positive")
     if counted is not None:
         first, second, *sums = counted.split(first, second, by_table=is_split)
     train, held_out = _only_used_ids(events.take(first), events.take(second))
@@ -129,12 +129,12 @@ def split_rows(df: pd.DataFrame, columns: Columns, splitter) -> Split:
 def say_order(events: Interactions) -> None:
     """Warn where events have no order but that of the table: without times, or of one user at one time."""
     if events.time is None:
-        say("there is no time_name=, so that the order of the table counts as the order in time")
+        say("there is no time_name=, so the order of the table is taken as the order in time")
         return
     rows = events.by_user.values
     user, time = events.user_idx[rows].diff(), events.time[rows].diff()
     if tied := int(((user == 0) & (time == 0)).sum()):
-        say(f"{tied:,} of {len(events):,} events have the time of their user's event before; they stay in the order of "
+        say(f"{tied:,} of {len(events):,} events have the time of their user's previous event; they keep the order of "
             "the table")  # fmt: skip
 
 
@@ -142,7 +142,7 @@ def say_unstorable(data: Dataset) -> None:
     """Warn of ids that no artefact can hold: before a training, not after it."""
     for vocab in (data.users, data.items):
         if not vocab.storable:
-            say(f"ids like {vocab[1]!r} (column {vocab.name!r}) can be trained on, but no artefact can hold them; "
+            say(f"ids like {vocab[1]!r} (column {vocab.name!r}) can be trained on but not stored in an artefact; "
                 f"convert them first, e.g. df[{vocab.name!r}].astype(str)")  # fmt: skip
 
 

@@ -133,7 +133,7 @@ class Processes:
             told = "; ".join(f"{name} is {_by_rank([other.get(name) for other in found])}" for name in odd)
             raise ProcessesError(f"the {self.size} processes do not have the same {what}: {told or 'other things'}. "
                                  "Each must read the same rows in the same order and be given the same arguments, "
-                                 "seed= among them")  # fmt: skip
+                                 "including seed=")  # fmt: skip
 
     def each(self, function: Callable[[], T], what: str) -> T:
         """What `function()` gives here; where it fails on one process, that error on all of them."""
@@ -205,8 +205,8 @@ class Processes:
                     if rank != self.rank and store.check([f"{STEP}/{rank}"]):
                         return f"process {rank} ended with {store.get(f'{STEP}/{rank}').decode()}"
             time.sleep(0.1)
-        return (f"another one ended without a word (it was killed, or ran out of memory), or did not answer for "
-                f"{self.timeout:g} seconds, or was asked for something else")  # fmt: skip
+        return (f"another one ended without a message (it was killed, or ran out of memory), did not answer for "
+                f"{self.timeout:g} seconds, or was doing something else")  # fmt: skip
 
 
 _CURRENT = Processes()
@@ -242,7 +242,7 @@ def own_device() -> torch.device | None:
         return None
     if int(place) >= torch.cuda.device_count():
         raise ProcessesError(f"process {place} of this machine has no GPU of its own: there are "
-                             f"{torch.cuda.device_count()}. Start as many processes, or hide the GPUs by "
+                             f"{torch.cuda.device_count()}. Start as many processes, or hide the GPUs with "
                              "CUDA_VISIBLE_DEVICES= to train on the CPU")  # fmt: skip
     torch.cuda.set_device(int(place))
     return torch.device("cuda", int(place))
@@ -284,8 +284,8 @@ def _meet(rank: int, size: int, timeout: float) -> None:
         dist.init_process_group(backend, rank=rank, world_size=size, timeout=timedelta(seconds=timeout))
     except (RuntimeError, ValueError) as error:
         raise ProcessesError(
-            f"process {rank} of {size} did not meet the others within {timeout:g} seconds: start as many as "
-            f"WORLD_SIZE says, by torchrun (torch said: {str(error).splitlines()[0][:200]})"
+            f"process {rank} of {size} did not meet the others within {timeout:g} seconds: start as many "
+            f"processes as WORLD_SIZE says, by torchrun (torch said: {str(error).splitlines()[0][:200]})"
         ) from error
 
 

@@ -65,7 +65,7 @@ def _day_first(texts: pd.Series, name: str) -> bool:
     if (heads[1] == ".").all():
         say(f"dates in {name!r} are read with the day first, as is usual with dots, e.g. {text!r}")
         return True
-    raise ValueError(f"dates in {name!r} begin with the day or with the month, e.g. {text!r}, and no day above 12 "
+    raise ValueError(f"dates in {name!r} begin with the day or with the month, e.g. {text!r}: no day above 12 "
                      f"tells which: write them as 2026-01-31, or {_CONVERT}")  # fmt: skip
 
 

@@ -206,8 +206,8 @@ class Vocab:
         try:
             return values.astype(dtype)
         except (ValueError, TypeError, NotImplementedError) as error:
-            raise TypeError(f"{self.name!r} ids are of type {dtype} (e.g. {_some(self.index)}), which {_some(values)} "
-                            f"cannot be made: {error}") from error  # fmt: skip
+            raise TypeError(f"{self.name!r} ids are of type {dtype} (e.g. {_some(self.index)}); {_some(values)} cannot "
+                            f"be converted to it: {error}") from error  # fmt: skip
 
     @property
     def storable(self) -> bool:
@@ -289,7 +289,7 @@ def _to_index(values) -> pd.Index:
             return text
         except UnicodeEncodeError as error:
             raise ValueError(
-                f"an id is no valid text: {error}; correct it, e.g. .str.encode('utf-8', 'replace')"
+                f"an id is not valid text: {error}; correct it, e.g. .str.encode('utf-8', 'replace')"
             ) from None
     elif dtype == object and len(values) and isinstance(np.asarray(values)[0], tuple):
         return pd.Index(values, dtype=object, tupleize_cols=False)

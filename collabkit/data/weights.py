@@ -52,7 +52,7 @@ def only_training_weights(train: Interactions, valid: Interactions | None) -> tu
     """Both parts, with weights of mean 1 in `train`, if it has any, and none in `valid`."""
     if train.weight is not None:
         if train.weight.shape != (len(train),):
-            raise ValueError(f"train.weight must be one a row, ({len(train)},), got {tuple(train.weight.shape)}")
+            raise ValueError(f"train.weight must be one per row, ({len(train)},), got {tuple(train.weight.shape)}")
         train = replace(train, weight=scale_weights(train.weight, "train.weight"))
     return train, None if valid is None else replace(valid, weight=None)
 

@@ -78,4 +78,4 @@ def _check_alike(parts: list[Path], columns: list[list]) -> None:
     for part, names in zip(parts, columns, strict=True):
         if set(names) != set(columns[0]):
             raise ValueError(f"{part.name} has the columns {names}, but {parts[0].name} has {columns[0]}: the files "
-                             "are no parts of one table; read them one by one")  # fmt: skip
+                             "are not parts of one table; read them one by one")  # fmt: skip

@@ -110,7 +110,7 @@ def movielens_name(path: str | os.PathLike) -> str:
     for file, name in by_file.items():
         if (Path(path) / file).is_file():
             return name
-    raise FileNotFoundError(f"{path} is no MovieLens folder: it has none of {', '.join(by_file)}")
+    raise FileNotFoundError(f"{path} is not a MovieLens folder: it has none of {', '.join(by_file)}")
 
 
 def movielens_folds(
@@ -144,7 +144,7 @@ def movielens_folds(
         raise ValueError(f"only '100k' has official folds, got {name!r}; split {name!r} yourself, with a seed")
     known = (*_FIFTHS, "ua", "ub")
     if isinstance(folds, str) or not set(folds) <= set(known):
-        raise ValueError(f"folds must be a sequence of names out of {', '.join(known)}, got {folds!r}")
+        raise ValueError(f"folds must be a sequence of names from {', '.join(known)}, got {folds!r}")
     folder = _locate(edition, path, progress, *(f"{fold}.{part}" for fold in folds for part in ("base", "test")))
     items = _items(edition, folder)
 

@@ -57,11 +57,11 @@ def read_schemas(parts: Sequence[Path], read=pq.read_schema, kind: str = "Parque
         except FileNotFoundError:
             raise ValueError(f"the part {part} is missing: it was there when the folder was listed") from None
         except (pa.ArrowInvalid, OSError) as error:
-            raise ValueError(f"the part {part} is no whole {kind} file ({error}); write it again, or move it out of "
-                             "the folder") from error  # fmt: skip
+            raise ValueError(f"the part {part} is not a complete {kind} file ({error}); write it again, or move it out "
+                             "of the folder") from error  # fmt: skip
         if set(schemas[-1].names) != set(schemas[0].names):
             raise ValueError(f"{part.name} has the columns {schemas[-1].names}, but {parts[0].name} has "
-                             f"{schemas[0].names}: the files are no parts of one table")  # fmt: skip
+                             f"{schemas[0].names}: the files are not parts of one table")  # fmt: skip
     return schemas
 
 
@@ -81,8 +81,8 @@ def stream_column(path: str | Path, name: str, rows: int, kind: pa.DataType | No
     parts = _parts(path, (*PARQUET, *_SEPARATORS), "Parquet, CSV or TSV")
     endings = {".parquet" if part.suffix.lower() not in _SEPARATORS else part.suffix.lower() for part in parts}
     if len(endings) > 1:
-        raise ValueError(f"{path} holds files of several kinds ({', '.join(sorted(endings))}): leave there the parts "
-                         "of one table alone")  # fmt: skip
+        raise ValueError(f"{path} holds files of several kinds ({', '.join(sorted(endings))}): keep only the parts "
+                         "of one table there")  # fmt: skip
     separator = _SEPARATORS.get(endings.pop())
     if separator is None:
         schemas = read_schemas(parts)
@@ -90,7 +90,7 @@ def stream_column(path: str | Path, name: str, rows: int, kind: pa.DataType | No
         schemas = read_schemas(parts, lambda part: _open_separated(part, separator).schema, "CSV")
     names = schemas[0].names
     if name not in names and len(names) > 1:
-        raise MissingError(f"{path} has no column {name!r}, but {names}: name it so, or leave the others out")
+        raise MissingError(f"{path} has no column {name!r}, but {names}: rename that column, or leave the others out")
     column, held, n = name if name in names else names[0], [], 0
     if separator is None or kind is None:
         kind = _one_type(parts, column, [schema.field(column).type for schema in schemas])

@@ -112,7 +112,7 @@ def _times(train: Interactions, valid: Interactions) -> list[tuple]:
     never = torch.iinfo(torch.int64).max
     asked = torch.full((train.n_users,), never).scatter_reduce(0, valid.user_idx, valid.time, "amin")
     leaked = train.time > asked[train.user_idx]  # of users without validation rows none is
-    leak = "later than their user's first validation row: a model that learns from them knows what it is asked about"
+    leak = "later than their user's first validation row: a model that learns from them knows the future"
     same = "share of rows with another event of the same user at the same time: their order is unknown"
     later = "share of validation rows whose user has a later training row"
     return [
@@ -143,7 +143,7 @@ def _concentration(train: Interactions) -> list[tuple]:
     top = max(1, round(0.01 * n))
     share = float(counts[-top:].sum() / counts.sum())
     return [
-        ("Gini of item popularity", gini, "0: all items have as many training rows; near 1: a few have them all"),
+        ("Gini of item popularity", gini, "0: all items have equally many training rows; near 1: a few have them all"),
         ("rows of the top 1 % of items", share, f"share of the training rows that the {top:,} most popular items have"),
     ]
 

@@ -77,7 +77,7 @@ class UserScores:
             ValueError: the two are of other users.
         """
         if self.metric != other.metric or not np.array_equal(self.users, other.users):
-            raise ValueError(f"{self.metric} and {other.metric} are of other users: judge both on the same rows")
+            raise ValueError(f"{self.metric} and {other.metric} are of different users: judge both on the same rows")
         ends = bootstrap_interval(self.sums - other.sums, self.counts, n_boot=n_boot, seed=seed)
         both = self.value + other.value if self.metric == "RMSE" else 1.0
         return self.value - other.value, *(float(end / both) if both else 0.0 for end in ends)
@@ -129,7 +129,7 @@ class Judge:
         self.on, self.tasks, self.rows = on, [], None
         test, _, drawn = drawn_rows(held_out(data, on), most, seed)
         if drawn:
-            say(f"models are judged by {drawn}, at random, of those with held-out rows")
+            say(f"models are judged on {drawn}, at random, of those with held-out rows")
         if self.name in ERRORS:
             self.rows = test.take((test.user_idx > 0).numpy())
             self.users = self.rows.user_idx.unique().numpy()

@@ -54,7 +54,7 @@ def _half(users: np.ndarray, n_users: int, seed: int, for_fit: bool) -> np.ndarr
     found = sorted_unique(users)
     if len(found) < 2:
         raise ValueError(
-            f"calibration needs held-out rows of at least 2 users, one half to fit to, there are {len(found)}"
+            f"calibration needs held-out rows of at least 2 users, one half to fit to, but there are {len(found)}"
         )
     chosen = np.zeros(n_users, dtype=bool)
     chosen[np.random.default_rng(seed).permutation(found)[: len(found) // 2]] = True
@@ -106,7 +106,7 @@ def _probabilities(scores, positive, weight, method: str, n_negatives: int, seed
     fitted = LogisticRegression(C=1e6, max_iter=1000).fit((scores[:, None] - centre) / spread, positive, weight)
     slope = float(fitted.coef_[0, 0]) / spread
     if slope <= 0:
-        say("higher scores do not mean more positives on the validation part: the probabilities say the base rate")
+        say("higher scores do not mean more positives on the validation part: the probabilities are the base rate")
         rate = float(np.average(positive, weights=weight))
         return Probabilities(method, (), (math.log(rate / (1 - rate)), 0.0), **options)
     return Probabilities(method, (), (float(fitted.intercept_[0]) - slope * centre, slope), **options)

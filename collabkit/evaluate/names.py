@@ -26,8 +26,8 @@ def read_name(text: str) -> tuple[str, int | None]:
     """
     word, at, cut = text.partition("@")
     if word not in _NAMES:
-        raise ValueError(f"unknown metric(s) {[text]}; there are {', '.join(METRICS)}; of ratings {', '.join(ERRORS)}"
-                         f"{near_match(word, METRICS)}. A cut-off is said as in 'NDCG@10'")  # fmt: skip
+        raise ValueError(f"unknown metric(s) {[text]}; there are {', '.join(METRICS)}; for ratings {', '.join(ERRORS)}"
+                         f"{near_match(word, METRICS)}. Write a cut-off as in 'NDCG@10'")  # fmt: skip
     name = _NAMES[word]
     if not at:
         return name, None

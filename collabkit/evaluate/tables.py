@@ -44,7 +44,7 @@ def evaluate(
     rated = test.rating is not None and data.rated and model.predicts_ratings
     if errors and metrics is not None and not (rated and by in (None, "cold")):
         here = f"here by is {by!r}" if rated else "this model or table has none"
-        raise ValueError(f"{', '.join(errors)}: errors of predicted ratings, with by=None or by='cold'; {here}")
+        raise ValueError(f"{', '.join(errors)}: only for predicted ratings, with by=None or by='cold'; {here}")
     options = {"threshold": threshold, "test": test, "filter_seen": filter_seen, "n_users": n_users, "seed": seed}
     task = RankingTask.make(data, on, candidates=candidates, **options)
     common, lean = {"by": by, "n_boot": n_boot, "seed": seed}, {"tilt": tilt, "diversity": diversity}
@@ -220,7 +220,7 @@ def _check_by(by: str | None, names: list):
         raise ValueError(f"by must be None or one of {', '.join(map(repr, _BY))}, got {by!r}")
     wrong = sorted({name for name in names if name in LIST_METRICS})
     if by != "user_activity" and wrong:
-        raise ValueError(f"{', '.join(wrong)} describe(s) users' lists; by={by!r} has none of them")
+        raise ValueError(f"{', '.join(wrong)} describe(s) users' lists; by={by!r} has none")
     return _BY[by]
 
 

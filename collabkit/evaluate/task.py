@@ -102,8 +102,8 @@ def metric_values(metric: Callable, ranks: np.ndarray, groups: np.ndarray, k: in
     n = int(groups.max()) + 1
     if values.shape != (n,):
         raise ValueError(
-            f"metric {metric_name(metric)} must return a value a user, ({n},), from ranks (n,), groups (n,) and k, got "
-            f"{values.shape}"
+            f"metric {metric_name(metric)} must return one value per user, ({n},), from ranks (n,), groups (n,) and k, "
+            f"got {values.shape}"
         )
     return values
 
@@ -181,8 +181,8 @@ class RankingTask:
         hidden = met.where(np.zeros(len(met.values), dtype=bool)) if hidden is None else hidden.without(pairs)
         if threshold is not None and test.rating is None:
             raise ValueError(
-                f"threshold={threshold!r} is of ratings, and these events have none: every row is relevant. Pass a "
-                "table of the rows that are, e.g. evaluate(on=test[test['rating'] >= 4])"
+                f"threshold={threshold!r} needs ratings, and these events have none: every row is relevant. Pass a "
+                "table of the relevant rows, e.g. evaluate(on=test[test['rating'] >= 4])"
             )
         threshold = default_threshold(data.train) if threshold is None else finite("threshold", threshold)
         rows, label, drawn = drawn_rows(_relevant_rows(test, threshold), n_users, seed)
@@ -279,7 +279,7 @@ class RankingTask:
         known, every = self.data.histories_before(self._rows, is_valid=self._is_valid), self._known
         users = torch.from_numpy(self.unique)
         if later := int((every.lengths - known.lengths)[users].sum()):
-            say(f"{later:,} events of the evaluated users came after the moment of evaluation and are no part of their "
+            say(f"{later:,} events of the evaluated users came after the moment of evaluation and are not in their "
                 "histories; split by time to keep them out of training too")  # fmt: skip
         return known
 
@@ -330,7 +330,7 @@ def _say_repeated(n: int, data: Dataset) -> None:
         say(f"{what}: as repeats are kept, these items stay candidates of their users; other seen items are hidden")
         return
     who = "" if data.folded is None else " (or users were folded in by them)"
-    say(f"{what}{who}: the figures are too good for them; drop duplicates before splitting (filters.drop_duplicates)")
+    say(f"{what}{who}: their figures are too good; drop duplicates before splitting (filters.drop_duplicates)")
 
 
 def held_out(data: Dataset, on) -> Interactions:
@@ -366,7 +366,7 @@ def check_ks(k: int | Iterable[int]) -> list[int]:
         if not whole:
             raise ValueError(f"k must be a whole number or a list of them, got {k!r}")
         if not 1 <= value < 2**31:
-            raise ValueError(f"k must be at least 1, got {value!r}" if value < 1 else f"k={value!r} is beyond any list")
+            raise ValueError(f"k must be at least 1, got {value!r}" if value < 1 else f"k={value!r} is too large")
     if not ks:
         raise ValueError("k must be a whole number or a list of them, got an empty list")
     return sorted({int(value) for value in ks})

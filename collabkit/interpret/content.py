@@ -93,7 +93,7 @@ def _field(interp, feature) -> FieldRows:
     found = {field.field.name: field for field in rows.fields if field.encoder is not None}
     if feature not in found:
         raise ValueError(
-            f"there is no item feature {feature!r} with an encoder that was trained; such are {sorted(found)}"
+            f"there is no item feature {feature!r} with a trained encoder; these have one: {sorted(found)}"
         )
     return found[feature]
 
@@ -108,7 +108,7 @@ def _contents(field: FieldRows, at: int, content, item) -> tuple[Runs, object]:
     else:
         whole = field.field.by_kind.encode(field.field, pd.Series([content], index=[item], dtype=object))[0]
     if len(whole.values) == 0:
-        raise ValueError(f"{item!r} has nothing to look at in {field.field.name!r}: no content that can be read")
+        raise ValueError(f"{item!r} has no readable content in {field.field.name!r}")
     return whole.to(field.start.device), content
 
 

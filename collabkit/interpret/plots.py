@@ -31,7 +31,7 @@ def plot_map(points: pd.DataFrame, x: str, y: str, label: str, *, ax: Axes | Non
     ax.set(xlabel=x, ylabel=y)
     named = points.head(MOST_LABELS)
     if len(points) > len(named):
-        say(f"{len(points):,} points are drawn, the first {len(named)} with labels: more could not be read")
+        say(f"{len(points):,} points are drawn, the first {len(named)} with labels: more would be unreadable")
     texts = [
         ax.text(px, py, _short(text, max_chars), fontsize=8, color="0.15")
         for px, py, text in zip(named[x], named[y], named[label], strict=True)

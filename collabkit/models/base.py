@@ -88,7 +88,7 @@ class Model(nn.Module):
             options["features"] = features
         model = cls(data.n_users, data.n_items, **options)
         if features and not model.features:
-            raise TypeError(f"{cls.__name__} was given side features and has none: call self.add_features(features)")
+            raise TypeError(f"{cls.__name__} was given side features but has none: call self.add_features(features)")
         return model
 
     def config(self) -> dict:
@@ -225,7 +225,7 @@ class Model(nn.Module):
         sides = [side for side in self.sides if side.features is not None]
         learned = [field.field.name for side in sides for field in side.features.fields if field.encoder is not None]
         if learned:
-            raise TypeError(f"{what} without training, so that nothing would be learned of {learned}: give "
+            raise TypeError(f"{what} without training, so nothing would be learned about {learned}: give "
                             "train='frozen' or vectors made elsewhere, or leave them out")  # fmt: skip
         if self.context is not None or any(side.joins != "sum" for side in sides):
             raise TypeError(f"{what} without a context and without features beside the rows; make the dataloaders so")
@@ -261,11 +261,11 @@ class Model(nn.Module):
 
     def user_vectors(self, query: Tensor | Query) -> Tensor:
         """Vectors `(..., d)` whose dot products with the items' are the logits, where the model has such."""
-        raise TypeError(f"the score of {type(self).__name__} is no dot product")
+        raise TypeError(f"the score of {type(self).__name__} is not a dot product")
 
     def item_vectors(self, idx: Tensor) -> Tensor:
         """The items' vectors `(..., d)`."""
-        raise TypeError(f"the score of {type(self).__name__} is no dot product")
+        raise TypeError(f"the score of {type(self).__name__} is not a dot product")
 
     @property
     def has_vectors(self) -> bool:
@@ -274,7 +274,7 @@ class Model(nn.Module):
 
     def interact(self, user_rows: tuple[Tensor, ...], item_rows: tuple[Tensor, ...]) -> Tensor:
         """Logits of the broadcast shape of the leading dimensions of the two sides' parts."""
-        raise TypeError(f"{type(self).__name__} does not say how rows of users and items meet")
+        raise TypeError(f"{type(self).__name__} does not define interact, the score of user and item rows")
 
     def score(self, query: Tensor | Query, item_idx: Tensor) -> Tensor:
         """Logits of the broadcast shape of users and items; a `Query` of `b` takes items `(b,)`, `(b, n)`, `(1, n)`."""
@@ -436,9 +436,9 @@ def make_for(cls, data: Dataset, **options) -> nn.Module:
         if cls.by_fit:
             raise TypeError(f"{cls.__name__} is fitted in one go: {cls.__name__}().fit(dls)")
         if "context" in cls.needs and not data.columns.context:
-            raise ValueError(f"{cls.__name__} looks at the context of a row: make dls with context_features=[columns]")
+            raise ValueError(f"{cls.__name__} uses the context of a row: make dls with context_features=[columns]")
         if "time" in cls.needs and data.columns.time is None:
-            raise ValueError(f"{cls.__name__} looks at the time of a row: make dls with time_name=")
+            raise ValueError(f"{cls.__name__} uses the time of a row: make dls with time_name=")
         return cls.for_data(data, **options)
     if data.features:
         raise TypeError(f"{cls.__name__} {_NO_FEATURES}")
@@ -513,8 +513,8 @@ def answering(model: Model):
 def say_untrained(model: Model) -> None:
     """Warn that what a model answers is that of the weights it began with, if it is."""
     if not (model.trained or model.by_fit):
-        say(f"this {type(model).__name__} has not been trained, as no epoch of a fit has ended, so its answers are "
-            "those of random weights; call learn.fit_one_cycle first, or load weights")  # fmt: skip
+        say(f"this {type(model).__name__} is not trained, as no epoch of a fit has ended, so its answers are "
+            "from random weights; call learn.fit_one_cycle first, or load weights")  # fmt: skip
 
 
 def sigmoid_range(x: Tensor, low: float, high: float) -> Tensor:

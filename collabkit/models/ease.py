@@ -71,7 +71,7 @@ class EASE(ClosedForm):
             gigabytes = 12 * min(n_items, n_users) ** 2 / 1e9
             raise ValueError(
                 f"EASE inverts a matrix of items x items, or of users x users: {n_items:,} items are more than "
-                f"max_items={self.max_items:,}, and so are {n_users:,} users; it would take some {gigabytes:,.0f} GB. "
+                f"max_items={self.max_items:,}, and so are {n_users:,} users; it would take about {gigabytes:,.0f} GB. "
                 "Drop rare items first (filters.min_count), raise max_items, or use ItemKNN"
             )
         # To ask costs n_users^2 a user, or the rows of what the user has: where both are alike, items are better.

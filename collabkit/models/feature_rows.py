@@ -117,7 +117,7 @@ class FeatureRows(nn.Module):
         """The encoder of the field `name` as it is now; see `Model.encoder`."""
         found = {field.field.name: field for field in self.fields if field.encoder is not None}
         if name not in found:
-            raise ValueError(f"there is no feature {name!r} with an encoder that is trained; such are {sorted(found)}")
+            raise ValueError(f"there is no feature {name!r} with a trained encoder; these have one: {sorted(found)}")
         return TrainedEncoder(found[name].field, found[name].encoder)
 
 

@@ -105,5 +105,5 @@ def features_for(data: Dataset, given: Features | None, model: str) -> Features:
     if features is None:
         raise ValueError(f"{model} needs item features: {model}(features), or dataloaders made with items=")
     if len(features) != data.n_items:
-        raise ValueError(f"features of {len(features)} items for {data.n_items} items: they belong to others")
+        raise ValueError(f"features of {len(features)} items for data of {data.n_items}: they belong to others")
     return features

@@ -54,7 +54,7 @@ class EmbeddingNN(Model):
             raise ValueError(f"layers and embedding sizes must be positive, got {layers=} and emb_szs={list(emb_szs)}")
         ps = [float(ps)] * len(layers) if not isinstance(ps, Sequence) else [float(p) for p in ps]
         if len(ps) != len(layers) or not all(0 <= p < 1 for p in [*ps, embed_p]):
-            raise ValueError(f"dropouts must lie in [0, 1), one a layer ({len(layers)}), got {ps=}, {embed_p=}")
+            raise ValueError(f"dropouts must lie in [0, 1), one per layer ({len(layers)}), got {ps=}, {embed_p=}")
         super().__init__(*table_sides(n_users, n_items, [d_user], [d_item], std=init_std), y_range)
         self.init_std = init_std
         self._config = {"layers": layers, "ps": ps, "embed_p": float(embed_p), "use_bn": use_bn, "bn_final": bn_final}

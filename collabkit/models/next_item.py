@@ -79,7 +79,7 @@ class NextItem(ClosedForm):
         history, ridge = data.train.histories, data.n_items - 1 <= self.max_items
         decays = self.decays or (RIDGE if ridge else COUNTS)
         if not bool((history.lengths > 1).any()):
-            raise ValueError("nobody has two events in the training part, so that nothing follows anything")
+            raise ValueError("no user has two events in the training part, so there is no next item to learn")
         maps = self._ridge(history, decays) if ridge else [sparse_counts(history, a, FROM, TO) for a in decays]
         kept = [_best(rows, min(self.top, data.n_items - 1)) for rows in maps]
         self.rates = torch.tensor(decays, dtype=torch.float64)

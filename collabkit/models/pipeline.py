@@ -58,7 +58,7 @@ class Pipeline(ClosedForm):
         data = found[-1][1]
         for model, other in found[:-1]:
             if other.users != data.users or other.items != data.items:
-                raise ValueError(f"{type(model).__name__} has other ids than the ranker; make all from one table")
+                raise ValueError(f"{type(model).__name__} has different ids from the ranker; make all from one table")
         super().__init__()
         self._put_together([model for model, _ in found], n_candidates, weight)
         self.fit(data)
@@ -90,7 +90,7 @@ class Pipeline(ClosedForm):
     def config(self) -> dict:
         own = [type(model).__name__ for model in self._models if type(model) not in _models()]
         if own:
-            raise TypeError(f"a pipeline is saved with models of the library alone, this one has {', '.join(own)}")
+            raise TypeError(f"only pipelines of the library's own models can be saved; this one has {', '.join(own)}")
         models = [{"class": type(model).__name__, "arguments": model.config(),
                    "features": [part is not None for part in model.features]} for model in self._models]  # fmt: skip
         return {"models": models, "n_candidates": self.n_candidates, "weight": self.weight}

@@ -106,8 +106,8 @@ class SequenceModel(DotModel):
     def encode_steps(self, history: Runs) -> Tensor:
         """The states `(m, d)` after each event of histories that are no longer than `length`."""
         if int(history.lengths.max()) > self.length:
-            raise ValueError(f"windows of {int(history.lengths.max())} events are longer than length={self.length}, "
-                             "which the model looks back on: give it the history= of the dataloaders")  # fmt: skip
+            raise ValueError(f"windows of {int(history.lengths.max())} events are longer than the model's "
+                             f"length={self.length}: give it the history= of the dataloaders")  # fmt: skip
         place = torch.arange(len(history.values), device=history.start.device) - history.start[history.rows]
         return self.states(self._rows(history), history.lengths)[history.rows, place]
 

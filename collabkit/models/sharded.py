@@ -107,7 +107,7 @@ class ShardedTables(Tables):
         return found
 
     def grow(self, n: int) -> None:
-        raise TypeError(f"the {self.name}s of this model are dealt to {self.size} processes, and take no new ids: "
+        raise TypeError(f"the {self.name}s of this model are split over {self.size} processes, which take no new ids: "
                         "export it, load the artefact in one process, and add them there")  # fmt: skip
 
     def own(self, table: nn.Embedding) -> Tensor:
@@ -122,8 +122,8 @@ class ShardedTables(Tables):
     def _team(self) -> Processes:
         team = processes()
         if team.size != self.size:
-            raise ProcessesError(f"the rows of {self.name}s are dealt to {self.size} processes, and here is only this "
-                                 "one: call this within learn.distrib_ctx(), and on all of them")  # fmt: skip
+            raise ProcessesError(f"the rows of {self.name}s are split over {self.size} processes, and here is only "
+                                 "this one: call this within learn.distrib_ctx(), and on all of them")  # fmt: skip
         return team
 
 
@@ -204,8 +204,8 @@ def is_sharded(model) -> bool:
 def refuse_shards(model, what: str) -> None:
     """Raise `TypeError` where `what` would need all of a model's rows in one process."""
     if is_sharded(model):
-        raise TypeError(f"{what} needs all rows in one process, and this model's are dealt to several: export it, and "
-                        "load the artefact in one process")  # fmt: skip
+        raise TypeError(f"{what} needs all rows in one process, and this model's are split over several: export it "
+                        "and load the artefact in one process")  # fmt: skip
 
 
 def common_tensors(model: nn.Module) -> list[Tensor]:

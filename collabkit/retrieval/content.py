@@ -44,13 +44,13 @@ class ContentCosines:
         features, rows = data.features.items, model.item_side.features
         if features is None:
             raise TypeError("by='content' compares item features, and the data has none: make the dataloaders with "
-                            "items= a table of them, or ask by='vectors'")  # fmt: skip
+                            "items=, a table of them, or use by='vectors'")  # fmt: skip
         encoders = {} if rows is None else {field.field.name: field for field in rows.fields if field.encoder}
         plain = [j for j, field in enumerate(features.fields) if not field.has_encoder]
         learned = [field.name for field in features.fields if field.has_encoder]
         if odd := [name for name in learned if name not in encoders]:
-            raise TypeError(f"features {odd} are texts or pictures, and {type(model).__name__} has no encoder that has "
-                            "learned what is in them")  # fmt: skip
+            raise TypeError(f"features {odd} are texts or pictures, and {type(model).__name__} has no trained "
+                            "encoder for them")  # fmt: skip
         fields, kept = (tuple(part[j] for j in plain) for part in (features.fields, features.rows))
         self.sparse, numbers = tfidf(replace(features, fields=fields, rows=kept), features.given.numpy())
         every = torch.arange(data.n_items)
@@ -69,7 +69,7 @@ class ContentCosines:
             ValueError: of one of the items asked about there are none.
         """
         if bare := int((~self.given[rows]).sum()):
-            raise ValueError(f"no features are known of {bare} of the items: by='content' has nothing to compare; ask "
+            raise ValueError(f"{bare} of the items have no known features: by='content' has nothing to compare; use "
                              "by='vectors'")  # fmt: skip
         at = rows.numpy()
         found = torch.from_numpy((self.sparse[at] @ self.sparse.T).toarray().astype(np.float32, copy=False))

@@ -67,7 +67,7 @@ def item_likeness(model: Model, data: Dataset, by: object = "vectors") -> Tensor
     if isinstance(by, Features):
         features = by
         if len(features) != data.n_items:
-            raise ValueError(f"features of {len(features)} items for {data.n_items}: they belong to others")
+            raise ValueError(f"features of {len(features)} items for data of {data.n_items}: they belong to others")
     else:
         if not isinstance(by, (str, list, tuple)) or not all(isinstance(name, str) for name in by):
             raise TypeError(f"diversify_by must be 'vectors', names of item features, or Features, got {by!r}")

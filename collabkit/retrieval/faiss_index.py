@@ -64,7 +64,7 @@ class FaissIndex:
         self.equal = kind == "hnsw of equal lengths"
         self.built = self._build(time.perf_counter() + seconds) if built is None else built
         if self.built.ntotal != len(vectors) - 1 or self.built.d != vectors.shape[1] + self.equal:
-            raise ValueError(f"the index has {self.built.ntotal:,} vectors of {self.built.d}, of others")
+            raise ValueError(f"the index has {self.built.ntotal:,} vectors of {self.built.d}, made of others")
 
     def _build(self, until: float):
         rows, library = self.vectors[1:].numpy(), self.faiss

@@ -100,13 +100,13 @@ def _choice(report: pd.DataFrame, min_recall: float, exact: bool) -> tuple[str, 
         if not exact:
             best = report.drop(index="exact")["recall"].max()
             raise ValueError(
-                f"no index finds min_recall={min_recall:g} of the exact lists, the best {best:.1%}; search exactly"
+                f"no index finds min_recall={min_recall:g} of the exact lists (best: {best:.1%}); search exactly"
             )
         return "exact", "no index finds enough"
     name, times = enough.index[0], base / max(enough["ms"].iloc[0], 1e-9)
     said = f"{name} takes {enough['ms'].iloc[0]:.3g} ms a query, exact search {base:.3g}"
     if exact and times < GAIN:
-        return "exact", f"{said}: exact search of so many items costs too little to search otherwise"
+        return "exact", f"{said}: exact search of so many items is fast enough"
     return name, f"{said}, and finds {enough['recall'].iloc[0]:.1%} of it"
 
 

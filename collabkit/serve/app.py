@@ -83,7 +83,7 @@ class Settings:
         found = Path(self.token_file).read_text(encoding="utf-8").strip()
         if len(found) < 16 or not found.isascii() or any(mark.isspace() for mark in found):
             raise ValueError(f"{self.token_file} must hold a token of at least 16 ASCII characters without blanks, "
-                             "e.g. of: openssl rand -hex 32")  # fmt: skip
+                             "e.g. from: openssl rand -hex 32")  # fmt: skip
         return found
 
     def to_environment(self) -> None:

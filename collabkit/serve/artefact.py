@@ -126,7 +126,7 @@ def save_artefact(
     _check_sizes(model, data)
     _check_config(model, data)
     if len(data.train) == 0:
-        raise ValueError("an artefact holds the events that users are known by, and there are none: give events=")
+        raise ValueError("an artefact holds the events of its users, and there are none: give events=")
     say_untrained(model)
     if not all_finite(model.state_dict().values()):
         raise ValueError("the model has NaN or infinite weights: its training diverged; train again before exporting")
@@ -161,7 +161,7 @@ def _check_config(model: Model, data: Dataset) -> None:
         made = type(model).for_data(replace(data, features=model.features), **config)
     shapes, others = ({key: value.shape for key, value in m.state_dict().items()} for m in (model, made))
     if shapes != others or model.y_range != made.y_range:
-        raise ValueError(f"{name}.config() leaves an option out: {config} makes another model than the one to be saved")
+        raise ValueError(f"{name}.config() leaves an option out: {config} makes another model than this one")
 
 
 def check_target(folder: Path) -> None:
@@ -218,7 +218,7 @@ def _load(folder: Path, files: dict[str, Path], models: Sequence[type[Model]]) -
                 raise BundleError(f"artefact {folder} is damaged: {file} does not match its checksum; export it again")
         data = _read_data(files, config)
         if data.train.data_hash() != config.get("data_hash"):
-            raise BundleError(f"artefact {folder} is damaged: its interactions are not those of its data_hash")
+            raise BundleError(f"artefact {folder} is damaged: its interactions do not match its data_hash")
         if specs:
             data = replace(data, features=_read_features(files[FEATURES], specs, data.users, data.items))
         if config["model"].get("context"):
@@ -354,7 +354,7 @@ def _als_options(options) -> dict | None:
     needed, number = {"reg", "unobserved_weight", "nu"}, (int, float)
     whole = isinstance(options, dict) and needed <= set(options)
     if options is not None and not (whole and all(isinstance(value, number) for value in options.values())):
-        raise ValueError(f"config.json has options of least squares that are none: {options!r}")
+        raise ValueError(f"config.json has unknown options of least squares: {options!r}")
     return options
 
 
@@ -432,17 +432,17 @@ def _read_data(files: dict[str, Path], config: dict) -> Dataset:
     whole = [name for name in (*codes, "time") if name in table]
     odd = [f"{name} ({table[name].dtype})" for name in whole if table[name].dtype != np.int64]
     if odd or ("rating" in table and table["rating"].dtype != np.float32):
-        raise ValueError(f"interactions.parquet has columns of other types than are written: {odd or 'rating'}")
+        raise ValueError(f"interactions.parquet has columns of unexpected types: {odd or 'rating'}")
     if not table["part"].isin(range(4)).all() or not (table["part"] == 0).any():
-        raise ValueError("interactions.parquet has rows of other parts than 0, 1, 2 and 3, or none of part 0")
+        raise ValueError("interactions.parquet must have rows of the parts 0, 1, 2 and 3 only, and some of part 0")
     if "rating" in table and not np.isfinite(table["rating"]).all():
         raise ValueError("interactions.parquet has ratings that are NaN or infinite")
     if ("count" in table) != (config.get("confidence") is not None):
-        raise ValueError("interactions.parquet has counts exactly if config.json says what they are worth")
+        raise ValueError("interactions.parquet must have counts exactly if config.json has a confidence")
     if "count" in table and (
         table["count"].dtype != np.float32 or not (np.isfinite(table["count"]) & (table["count"] > 0)).all()
     ):
-        raise ValueError("interactions.parquet has counts that are no float32 numbers above 0")
+        raise ValueError("interactions.parquet has counts that are not float32 numbers above 0")
     for name, n in codes.items():
         if table[name].min() < 0 or table[name].max() >= n:
             raise ValueError(f"interactions.parquet has {name} outside 0..{n - 1}")

@@ -53,7 +53,7 @@ def read_choice(given, what: str, effect: str, users: Vocab | None, items: Vocab
                 f"{items.unknown(given, idx)}")  # fmt: skip
         return Choice(torch.from_numpy(idx[idx > 0]).unique())
     if users is None:
-        raise ValueError(f"{what}= is by user, but nobody who is asked has an id: give {what}= as item ids")
+        raise ValueError(f"{what}= is given per user, but these users have no ids: give {what}= as item ids")
     if isinstance(given, pd.DataFrame):
         if len(given):
             Columns(users.name, items.name).check(given)

@@ -137,5 +137,5 @@ def _loaded(folder: Path, digest: str, models: tuple) -> Recommender:
     found = Recommender.load(folder, models)
     if _digest(folder) != digest:
         raise ValueError(f"the artefact {folder} is not the one that was there when the work began: it was replaced, "
-                         "or this machine has another at this path; give a folder that all see")  # fmt: skip
+                         "or this machine has another at this path; give a folder that all machines see")  # fmt: skip
     return found

@@ -32,11 +32,11 @@ __all__ = ["from_factors", "implicit_factors", "lightfm_factors", "to_qrels", "t
 def vectors(recommender: "Recommender", side: str) -> tuple[pd.Index, np.ndarray]:
     """See `Recommender.vectors`."""
     if side not in ("items", "users"):
-        raise ValueError(f"vectors are those of 'items' or of 'users', got {side!r}")
+        raise ValueError(f"side must be 'items' or 'users', got {side!r}")
     model = recommender.model
     if not model.has_vectors:
-        raise TypeError(f"the scores of {type(model).__name__} are no dot products, so that there are no vectors whose "
-                        "products they are; similar_items and predict answer for it")  # fmt: skip
+        raise TypeError(f"the scores of {type(model).__name__} are not dot products, so it has no vectors; "
+                        "use similar_items and predict")  # fmt: skip
     vocab = getattr(recommender, side)
     with answering(model):
         if side == "items":

@@ -37,14 +37,14 @@ def to_onnx(model: Model, data: Dataset, file, what: str, k: int, *, ids: bool =
     """See `Recommender.to_onnx`; with `ids=False` no files of ids are written."""
     if "time" in model.needs:
         raise TypeError(f"{type(model).__name__} searches the times of ratings, for which ONNX has no operation; "
-                        "to_torch_export has")  # fmt: skip
+                        "use to_torch_export")  # fmt: skip
     onnx, runtime = _package("onnx"), _package("onnxruntime")
     file = Path(file).expanduser().resolve()
     graph, meta = _prepared(model, data, what, k)
     meta["ids"] = _id_files(file) if ids else {name: f"{name}.parquet" for name in ("users", "items")}
     if graph.tables > MOST:
-        raise ValueError(f"the tables have {graph.tables:,} bytes, more than an ONNX file holds ({MOST:,}); export the "
-                         "artefact, or to_torch_export")  # fmt: skip
+        raise ValueError(f"the tables have {graph.tables:,} bytes, more than an ONNX file holds ({MOST:,}); use export "
+                         "or to_torch_export")  # fmt: skip
     proto = onnx.load_from_string(_onnx_bytes(graph, _example(model, data, graph)))
     onnx.helper.set_model_props(proto, {META: json.dumps(meta)})
     onnx.checker.check_model(proto)
@@ -226,8 +226,8 @@ def _check(model: Model, data: Dataset, graph: Graph, answer: Callable) -> None:
 def _check_close(found: np.ndarray, wanted: np.ndarray, what: str, name: str) -> None:
     far = float(np.abs(found - wanted).max(initial=0)) if found.shape == wanted.shape else np.inf
     if not far <= CLOSE * max(1.0, float(np.abs(wanted).max(initial=0))):
-        raise RuntimeError(f"the file's {what} of {name} are {far:.2g} from the model's, and no file was written; "
-                           f"{CLOSE:g} is allowed. Is the model's own code one that torch can trace?")  # fmt: skip
+        raise RuntimeError(f"the file's {what} of {name} are {far:.2g} from the model's, more than {CLOSE:g}, "
+                           "so no file was written. Can torch trace the model's own code?")  # fmt: skip
 
 
 def _wanted(model: Model, graph: Graph, query, items: Tensor, given: dict[str, Tensor]) -> Tensor:

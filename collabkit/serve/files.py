@@ -144,7 +144,7 @@ def read_tensors(path: Path, device="cpu") -> tuple[dict[str, Tensor], dict]:
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
         if isinstance(error, DamagedFileError):
             raise
-        raise DamagedFileError(f"{path} is damaged or no checkpoint: {error}") from error
+        raise DamagedFileError(f"{path} is damaged or not a checkpoint: {error}") from error
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -101,13 +101,13 @@ def is_bundle(folder: Path) -> bool:
 
 def read_config(folder: Path, files: dict[str, Path]) -> dict:
     if "config.json" not in files:
-        raise BundleError(f"{folder} is no collabkit artefact: it has no config.json")
+        raise BundleError(f"{folder} is not a collabkit artefact: it has no config.json")
     try:
         config = json.loads(files["config.json"].read_text(encoding="utf-8"))
     except ValueError as error:
         raise BundleError(f"artefact {folder} is damaged: config.json is not valid JSON ({error})") from error
     if not isinstance(config, dict) or config.get("format") != "collabkit":
-        raise BundleError(f"{folder} is no collabkit artefact: its config.json was written by something else")
+        raise BundleError(f"{folder} is not a collabkit artefact: its config.json was written by something else")
     version = config.get("version")
     if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
         raise BundleError(

@@ -45,21 +45,21 @@ def check_what(model: Model, what: str, k: int) -> None:
     if what not in WHATS:
         raise ValueError(f"what must be one of {', '.join(map(repr, WHATS))}, got {what!r}")
     if model.by_fit or model.joined:
-        raise TypeError(f"{name} is no network: it is not exported as a graph. Export the artefact, of which "
-                        "collabkit's own runtime answers")  # fmt: skip
+        raise TypeError(f"{name} is not a network and cannot be exported as a graph. Export the artefact, which "
+                        "collabkit's own runtime reads")  # fmt: skip
     if what in ("encoder", "vectors") and not model.has_vectors:
-        raise TypeError(f"the score of {name} is no dot product, so that its users have no vectors: export 'score', "
+        raise TypeError(f"the score of {name} is not a dot product, so its users have no vectors: export 'score', "
                         "'logits' or 'topk'")  # fmt: skip
     if "history" in model.needs and not _reads_padded(model):
-        raise TypeError(f"{name} reads histories by a function of its own; those that are exported are SequenceModels, "
-                        "which define states of padded histories")  # fmt: skip
+        raise TypeError(f"{name} reads histories in its own way; only SequenceModels can be exported, "
+                        "as they define states of padded histories")  # fmt: skip
     if what == "topk" and not (isinstance(k, int) and 1 <= k < model.n_items):
         raise ValueError(f"k must lie between 1 and the number of items, {model.n_items - 1:,}; got {k!r}")
     if what == "encoder" and _by_features(model):
         content = [field.name for field in model.user_side.features.features.fields if field.has_encoder]
         if content:
-            raise TypeError(f"the users' features {content} are texts or pictures, whose own encoders are not exported "
-                            "with the user's: export 'vectors', which takes known users")  # fmt: skip
+            raise TypeError(f"the users' features {content} are texts or pictures, whose encoders are not exported "
+                            "with the users' encoder: export 'vectors', which takes known users")  # fmt: skip
 
 
 def _reads_padded(model: Model) -> bool:

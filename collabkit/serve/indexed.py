@@ -62,7 +62,7 @@ def item_vectors(model: Model) -> Tensor:
     """Those of all items, `(n_items, d)` float32 on the CPU."""
     if not model.has_vectors:
         raise TypeError(
-            f"the score of {type(model).__name__} is no dot product, so that no index finds the best: search exactly"
+            f"the score of {type(model).__name__} is not a dot product, so no index finds the best: search exactly"
         )
     with answering(model):
         return model.item_vectors(torch.arange(model.n_items, device=model.device)).float().cpu()

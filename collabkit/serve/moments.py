@@ -34,7 +34,7 @@ def moment_of(context, n: int, model: Model, data: Dataset) -> dict:
         longest = max(map(len, lists.values()), default=1)
         table = pd.DataFrame({name: list(v) * (longest if len(v) == 1 else 1) for name, v in lists.items()})
     if len(table) not in (1, n):
-        raise ValueError(f"context= has {len(table):,} rows; give one, or one for each of the {n:,} that are asked")
+        raise ValueError(f"context= has {len(table):,} rows; give one, or one for each of the {n:,} users")
     found = {"context": data.train.contexts.encode(table, "context=")} if "context" in needs else {}
     if "time" in needs and timed in table:
         found["time"] = encode_times(table[timed], data.columns.ticks)

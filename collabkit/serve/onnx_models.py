@@ -91,11 +91,11 @@ class OnnxModel:
         if odd := [name for name in self.inputs if name in ("items", "hidden", "time") or name.startswith("feature.")]:
             raise ValueError(f"the file asks for {odd}: use run()")
         if users is None and history is None:
-            raise ValueError("give users=, or history= of somebody")
+            raise ValueError("give users= or history=")
         n = len(history) if users is None else len(users)
         users = _indices(np.zeros(n, np.int64) if users is None else users, "user", self.meta["n_users"])
         if "history" not in self.inputs and history is not None:
-            raise ValueError("the model reads no histories; ask it with users=")
+            raise ValueError("the model reads no histories; give users=")
         if "history" in self.inputs:
             history = [[]] * n if history is None else history
             if len(history) != n:
@@ -109,7 +109,7 @@ class OnnxModel:
         fields = {name.partition(".")[2]: field for name, field in self.meta["fields"].items()
                   if name.startswith("context.")}  # fmt: skip
         if odd := sorted(set(context) - set(fields)):
-            raise ValueError(f"there is no context {odd}; there is {sorted(fields)}")
+            raise ValueError(f"there is no context {odd}; the model has {sorted(fields)}")
         found = {}
         for name, field in fields.items():
             kind = np.int64 if field["one_code"] else np.float32
@@ -132,7 +132,7 @@ def _runtime() -> ModuleType:
     try:
         return import_module("onnxruntime")
     except ImportError as error:
-        raise ImportError("this model is answered by ONNX Runtime: pip install 'collabkit[onnx]'") from error
+        raise ImportError("this model needs ONNX Runtime: pip install 'collabkit[onnx]'") from error
 
 
 def _open(file: str | Path | bytes, threads: int):
@@ -147,7 +147,7 @@ def _open(file: str | Path | bytes, threads: int):
         session = runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         meta = json.loads(session.get_modelmeta().custom_metadata_map[META])
     except Exception as error:  # of the runtime's many kinds
-        raise ValueError(f"{name} is no file that collabkit's to_onnx wrote: {error}") from error
+        raise ValueError(f"{name} was not written by collabkit's to_onnx: {error}") from error
     if not isinstance(meta.get("format"), int) or meta["format"] > FORMAT:
         raise ValueError(f"{name} has format {meta.get('format')!r}, this collabkit reads up to {FORMAT}; update it")
     return session, meta

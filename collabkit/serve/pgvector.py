@@ -173,10 +173,10 @@ def _kind(vocab: Vocab) -> str:
     if isinstance(first, uuid.UUID):
         return "uuid"
     if not isinstance(first, str):
-        raise TypeError(f"ids of type {type(first).__name__} (column {vocab.name!r}) have no column in Postgres here: "
-                        f"whole numbers, texts and UUIDs have; train on df[{vocab.name!r}].astype(str)")  # fmt: skip
+        raise TypeError(f"ids of type {type(first).__name__} (column {vocab.name!r}) cannot be stored in Postgres: "
+                        f"use whole numbers, texts or UUIDs; train on df[{vocab.name!r}].astype(str)")  # fmt: skip
     if odd := next((text for text in vocab.ids if "\0" in text), None):
-        raise ValueError(f"Postgres takes no text with a NUL character, as the id {odd!r} of {vocab.name!r} has")
+        raise ValueError(f"Postgres takes no text with a NUL character, such as the id {odd!r} of {vocab.name!r}")
     return "text"
 
 

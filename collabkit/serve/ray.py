@@ -49,7 +49,7 @@ def recommend_on_ray(
     """
     lists = Lists(artefact, k, models=models, **options)
     if lists.column not in (columns := users.columns()):
-        raise MissingError(f"the users are in the column {lists.column!r}, the data set has {columns}")
+        raise MissingError(f"the users must be in the column {lists.column!r}; the data set has {columns}")
     return _mapped(users.select_columns([lists.column]), lists, n_workers, block)
 
 

@@ -212,8 +212,7 @@ class Recommender:
         if interval is None:
             return
         if not isinstance(self.model.calibration, Intervals):
-            raise ValueError("intervals are for ratings whose errors are known: call calibrate() first, of a model of "
-                             "ratings")  # fmt: skip
+            raise ValueError("intervals need a model of ratings with known errors: call calibrate() first")
         if not 0 < interval < 1:
             raise ValueError(f"interval must be a share between 0 and 1, e.g. .9, got {interval!r}")
 
@@ -274,7 +273,7 @@ class Recommender:
             ValueError: there is no calibration, or no validation part.
         """
         if self.model.calibration is None:
-            raise ValueError("nothing is known of what scores mean: call calibrate() first")
+            raise ValueError("the scores are not calibrated: call calibrate() first")
         return judge(self.model, self.data, self.model.calibration)
 
     @gives_tables
@@ -351,7 +350,7 @@ class Recommender:
         seen, told = self.data.hidden(filter_seen), None
         if history is not None:
             if users is not None or recent is not None:
-                raise ValueError("history= stands for new users: leave users= out, and recent=")
+                raise ValueError("history= is for new users: leave out users= and recent=")
             new = self._read_history(history)
             limits = Limits.read(items, exclude, new.vocab(self.columns.user), self.items)
             query, ids, told = self._new_query(new, context), new.ids, new.histories
@@ -429,7 +428,7 @@ class Recommender:
         """Raise `TypeError` for what is no option of `recommend`, or not one for blocks of users."""
         known = [name for name in inspect.signature(self.recommend).parameters if name not in ("users", "history")]
         if odd := sorted(set(options) - set(known)):
-            raise TypeError(f"lists in blocks take no {', '.join(odd)}; there are {', '.join(known)}")
+            raise TypeError(f"lists in blocks do not take {', '.join(odd)}; they take {', '.join(known)}")
 
     @gives_tables
     @reads
@@ -489,7 +488,7 @@ class Recommender:
         if by != "history":
             raise ValueError(f"by must be 'history', got {by!r}; CollabInterpretation.why has the parts")
         if item is None or (user is None) == (history is None):
-            raise ValueError("why needs an item and whose score it is: user=, or history= of somebody new")
+            raise ValueError("why needs item=, and either user= or the history= of a new user")
         check_why(self.model, True)
         chosen, told = self._encode(self.items, item, "raise"), None
         if history is None:
@@ -498,7 +497,7 @@ class Recommender:
             new = self._read_history(history)
             query, told = self._new_query(new, context), new.histories
         if len(query) != 1 or len(chosen) != 1:
-            raise ValueError(f"why explains one score, of one person and one item; got {len(query)} and {len(chosen)}")
+            raise ValueError(f"why explains one score of one user and one item; got {len(query)} and {len(chosen)}")
         return why_history(self._explainer(), query, told, chosen)
 
     @gives_tables
@@ -1292,7 +1291,7 @@ class Recommender:
         options = {"rated": takes_ratings(self.model, self.data), "y_range": self.model.y_range}
         named, events = read_recent(recent, self.data, **options, ordered=self.model.ordered)
         if users is None and len(named) == 0:
-            raise ValueError("recent= has no rows, so that it names nobody to recommend to; give users=")
+            raise ValueError("recent= has no rows and so names no users; give users=")
         ids, chosen = self._asked(named if users is None else users, unknown)
         query = self.query(chosen, context)
         query, told = recent_query(query, events, self.data, fold, once=not self.model.ordered)
@@ -1311,8 +1310,8 @@ class Recommender:
         """What puts items in another order than that of their scores, if anything, as parts of `Wanted`."""
         offsets = tilt.offsets(self.data)
         if offsets is not None and self._search is not None:
-            raise ValueError("novelty_weight= and half_life= rank all items anew, but an index finds those with the "
-                             "best scores alone; search exactly first: use_index(None)")  # fmt: skip
+            raise ValueError("novelty_weight= and half_life= rank all items anew, but an index finds only those with "
+                             "the best scores; search exactly first: use_index(None)")  # fmt: skip
         return {"offsets": offsets, "rerank": diversity.ranker(lambda: self._likeness(diversity.by))}
 
     def _likeness(self, by) -> Tensor:
@@ -1324,7 +1323,7 @@ class Recommender:
         """What the users at `rows` `(b,)` ask for, the `seen` items hidden."""
         allowed = limits.allow.pairs
         if allowed is not None and self._search is not None:
-            raise ValueError("items= by user is no question for an index, which knows one list for all; search exactly "
+            raise ValueError("an index cannot take items= per user, only one list for all; search exactly "
                              "first: use_index(None)")  # fmt: skip
         return Wanted(
             candidates=limits.candidates(self.data, rows), hidden=limits.hidden(seen), allowed=allowed, **options

@@ -56,7 +56,7 @@ def _mapped(users: DataFrame, lists: Lists) -> DataFrame:
     from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
     if lists.column not in users.columns:
-        raise MissingError(f"the users are in the column {lists.column!r}, the data frame has {users.columns}")
+        raise MissingError(f"the users must be in the column {lists.column!r}; the data frame has {users.columns}")
     schema = from_arrow_schema(lists.schema)
     kinds = to_arrow_schema(schema, timezone="UTC")
 

@@ -61,10 +61,10 @@ def _ids(part, vocab: Vocab) -> pd.Index:
     part = part.to_pandas() if isinstance(part, (pa.RecordBatch, pa.ChunkedArray, pa.Array)) else to_pandas(part)
     if isinstance(part, pd.DataFrame):
         if vocab.name not in part:
-            raise MissingError(f"the users are in the column {vocab.name!r}, the table has {list(part.columns)}")
+            raise MissingError(f"the users must be in the column {vocab.name!r}; the table has {list(part.columns)}")
         part = part[vocab.name]
     if isinstance(part, (str, bytes)) or not isinstance(part, Iterable):
-        raise TypeError(f"a reader of users gives tables or arrays of ids, got a {type(part).__name__}")
+        raise TypeError(f"a reader of users must give tables or arrays of ids, got a {type(part).__name__}")
     return pd.Index(part, tupleize_cols=False)
 
 

@@ -177,7 +177,7 @@ def check_why(model: Model, why) -> bool | int:
     inner = model.explained
     if "history" not in inner.needs and not inner.user_side.can_write:
         raise TypeError(f"the users of {type(inner).__name__} are computed from the training data as a whole: what one "
-                        "past item adds to a score cannot be told")  # fmt: skip
+                        "past item adds to a score is unknown")  # fmt: skip
     return True if isinstance(why, (bool, np.bool_)) else whole("why", why)
 
 
@@ -214,7 +214,7 @@ def why_history(explainer: Explainer, query, told: Runs | None, item: Tensor) ->
         shares = explainer.shares(query, told, item[None])
         score = model.score_pairs(query, torch.zeros(1, dtype=torch.int64), item).double()
         if not bool(score.isfinite()):
-            raise ValueError(f"{items.decode(item.numpy())[0]!r} has no score for this person, so there is no why")
+            raise ValueError(f"{items.decode(item.numpy())[0]!r} has no score for this user, so nothing explains it")
         values, prior = shares.values[:, 0], shares.prior
         rows = {} if prior is None or shares.method == "least squares" else {"prior": prior[0]}
         rows["rest"] = score - values.sum() - sum(rows.values())

@@ -44,8 +44,8 @@ class Halves:
         half = np.random.default_rng(seed).permutation(len(users)) < (len(users) + 1) // 2
         self.choosing, self.untouched = (users, None) if test is not None else (users[half], users[~half])
         if len(users) < 4:
-            raise ValueError(f"{len(users)} users with held-out rows are too few to choose by some and report on "
-                             "others; hold more rows out, or name a test table")  # fmt: skip
+            raise ValueError(f"{len(users)} users with held-out rows are too few to choose by one half and report on "
+                             "the other; hold more rows out, or name a test table")  # fmt: skip
 
     def __call__(self, model, check=lambda: None) -> tuple[UserScores, UserScores]:
         """The scores of the part to choose by, and of the other one."""
@@ -160,7 +160,7 @@ def _step(rung: Rung, shop: Workshop, halves: Halves, row: dict, *, first: bool)
             model = rung.fit(shop)
             scores = halves(model, check)
     except OutOfTimeError as error:
-        row["note"] = f"not tried: {error}" if str(error) else "not tried: time is over"
+        row["note"] = f"not tried: {error}" if str(error) else "not tried: no time left"
         return None
     except (ValueError, TypeError) as error:
         if first:

@@ -124,7 +124,7 @@ def _window(cut, time_name: str, cold: str) -> Splitter:
         pairs = id_codes(df, columns.user) * (items.max() + 1) + items
         new = ~np.isin(pairs[valid], pairs[train])
         again = int((~new).sum())
-        notes = [f"{again:,} rows of the window repeat a pair of training, which no list shows"] if again else []
+        notes = [f"{again:,} rows of the window repeat a training pair, which lists leave out"] if again else []
         return train, valid[new], notes
 
     return Splitter(f"the window at {cut!r}", rows, cold, time_name)
@@ -137,8 +137,8 @@ def _say_cold(parts: list[Dataset]) -> None:
     new_users, new_rows = (sum(int((counts[idx] == 0).sum()) for counts, idx in pairs) for pairs in (asked, found))
     if new_users or new_rows:
         n_users, n_rows = (sum(len(idx) for _, idx in pairs) for pairs in (asked, found))
-        say(f"{new_users:,} of the {n_users:,} users of the {len(parts)} windows have no event before the cut and are "
-            f"shown the list of one of whom nothing is known; {new_rows:,} of the {n_rows:,} events are of items "
+        say(f"{new_users:,} of the {n_users:,} users of the {len(parts)} windows have no event before the cut and get "
+            f"the list of an unknown user; {new_rows:,} of the {n_rows:,} events are of items "
             "without one. cold='drop' leaves both out")  # fmt: skip
 
 

@@ -107,7 +107,7 @@ class Rated(_Rows):
 
     def asking(self, needs: Sequence[str]) -> "Rated":
         if "history" in needs and self.before is None:
-            raise ValueError("a model that looks at histories learns from events: make dls with feedback='implicit'")
+            raise ValueError("a model that reads histories learns from events: make dls with feedback='implicit'")
         return super().asking(needs)
 
     def make(self, rows: Tensor, sizes: list[int], generator: torch.Generator | None) -> Iterator[tuple]:
@@ -257,7 +257,7 @@ class ByUser(Ranked):
     def _draw(self, sampler, n_neg: int) -> None:
         if not (sampler.shared and sampler.mask_seen) or isinstance(sampler, InBatchNegatives):
             one = f"negatives='shared' or partial(AllItems, mask_seen=True), got {type(sampler).__name__}"
-            raise ValueError(f"batches of users need negatives that they share, without what each has seen: {one}")
+            raise ValueError(f"batches of users need shared negatives without seen items: {one}")
         super()._draw(sampler, n_neg)
 
     def __len__(self) -> int:
@@ -326,7 +326,7 @@ class Windows(Ranked):
         self.history = self.data.histories
         self.n_targets = self.history.lengths - 1
         if not bool((self.n_targets > 0).any()):
-            raise ValueError("nobody has two events in the training part, so that nothing follows anything")
+            raise ValueError("no user has two events in the training part, so there is no next item to learn")
         if self.weight is not None:
             raise ValueError("windows of histories take no weights: leave weights= out with history=")
 
@@ -414,9 +414,9 @@ class Pointwise(Rated):
 
     def __init__(self, ranked: Ranked):
         if ranked.sampler.shared:
-            raise ValueError("pairs one a row need negatives of each row's own: negatives='uniform' or 'popularity'")
+            raise ValueError("pointwise() needs negatives of each row's own: negatives='uniform' or 'popularity'")
         if ranked.data.weight is not None:
-            raise ValueError("pairs one a row carry no weights: make the dataloaders without weights=")
+            raise ValueError("pointwise() has no weights: make the dataloaders without weights=")
         self.ranked, self.n_negatives = ranked, ranked.n_negatives
         super().__init__(ranked.data)
 

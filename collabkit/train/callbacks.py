@@ -43,7 +43,7 @@ class LeanRecorder(Recorder):
         missing = getattr(valid, "n", None) == 0  # on purpose: `valid_pct=0`
         self.valid_metrics = not missing
         if missing and self.learn.metrics and not hasattr(self.learn, "lr_finder"):
-            raise ValueError(f"metrics ({', '.join(self.learn.metrics.attrgot('name'))}) are of the validation part, "
+            raise ValueError(f"metrics ({', '.join(self.learn.metrics.attrgot('name'))}) need a validation part, "
                              f"and there is none: {ALL_TRAINED}")  # fmt: skip
         super().before_fit()
         names = list(self.metric_names[1:])

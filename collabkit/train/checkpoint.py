@@ -53,14 +53,14 @@ class Checkpoint(Callback):
         part = part_of(self.learn.model)
         if files and not self.resume:
             raise FileExistsError(
-                f"{self.where} holds checkpoints of a training; pass resume=True to go on from the newest, or name "
-                "another folder"
+                f"{self.where} holds checkpoints of a training run; pass resume=True to go on from the newest, or "
+                "name another folder"
             )
         mine = [file for file in files if file.name.endswith(f"{part}.safetensors")]
         team = processes() if part else Processes()  # those with parts of their own must take the same epoch
         if files and not any(team.objects(bool(mine), "which checkpoints there are")):
-            raise ValueError(f"the checkpoints in {self.where} are not of {team.size} processes: go on with as many as "
-                             f"wrote them ({files[0].name}), or name another folder")  # fmt: skip
+            raise ValueError(f"the checkpoints in {self.where} were not written by {team.size} processes: go on with "
+                             f"as many as wrote them ({files[0].name}), or name another folder")  # fmt: skip
         for file in team.objects([file.name for file in mine], "which checkpoints there are")[0]:
             file = self.where / file.replace(part_of(self.learn.model, 0), part)
             try:
@@ -69,13 +69,13 @@ class Checkpoint(Callback):
                 damage = error
             damage = next(filter(None, team.objects(damage and str(damage), "whether a checkpoint is whole")), None)
             if damage is not None:
-                say(f"{damage}; the checkpoint before it is taken, or the training begins anew")
+                say(f"{damage}; the previous checkpoint is used, or the training starts anew")
                 continue
             odd = [name for name, value in self.plan.items() if content["plan"].get(name) != value]
             if odd:
                 told = "; ".join(f"{name} was {content['plan'].get(name)}, is {self.plan[name]}" for name in odd)
                 raise ValueError(
-                    f"the checkpoints in {self.where} are of another training: {told}. Name another folder"
+                    f"the checkpoints in {self.where} are of another training run: {told}. Name another folder"
                 )
             self._restore(tensors, unpack(content["state"], tensors))
             return

@@ -57,12 +57,12 @@ def choose_start(dls, model, start: str | None, named: bool) -> str:
 def check_shards(dls, model, start: str | None, opt_func) -> None:
     """Raise `TypeError` or `ValueError` unless tables in shards are for what `collab_learner` is asked for."""
     if isinstance(model, nn.Module):
-        raise TypeError(f"sharded=True makes a new model, in parts; got the {type(model).__name__} that is made "
-                        "already: give model= its class")  # fmt: skip
+        raise TypeError(f"sharded=True makes a new model, in parts; got a finished {type(model).__name__}: "
+                        "pass its class as model=")  # fmt: skip
     needs = ("users",) if model is None else tuple(getattr(model, "needs", ()))
     if isinstance(dls.train.batches, Windows) or needs != ("users",):
         what = "a model of histories" if model is None else getattr(model, "__name__", repr(model))
-        raise TypeError(f"sharded=True is for models of two tables, whose scores need nothing but ids; got {what}")
+        raise TypeError(f"sharded=True is for models of two tables whose scores need only ids; got {what}")
     if any(dls_features(dls) or ()):
         raise TypeError("sharded=True is for models without side features or context; make the dataloaders without")
     if start == "als":

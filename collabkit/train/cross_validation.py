@@ -91,7 +91,7 @@ def loaders_of(data, options: dict, seed: int | None = None) -> CollabDataLoader
     """
     if isinstance(data, CollabDataLoaders):
         if options:
-            raise TypeError(f"{', '.join(options)}: options are for a table; these dataloaders are made already")
+            raise TypeError(f"{', '.join(options)}: options are for a table; these dataloaders already exist")
         return data
     if not isinstance(data, pd.DataFrame):
         raise TypeError(f"expected CollabDataLoaders or a table, got {type(data).__name__}")
@@ -106,7 +106,7 @@ def all_rows(data, options: dict, seed: int | None = None) -> CollabDataLoaders:
     """
     if isinstance(data, pd.DataFrame):
         if odd := sorted({"valid_pct", "splitter"} & set(options)):
-            raise TypeError(f"{', '.join(odd)}: the rows are split here, at random")
+            raise TypeError(f"{', '.join(odd)}: leave out; the rows are split at random here")
         options = {**options, "valid_pct": 0}
     dls = loaders_of(data, options, seed)
     return dls if dls.data.valid is None else dls.of(dls.data.all_trained())

@@ -312,7 +312,7 @@ class CollabDataLoaders(DataLoaders):
     def check_of(self, weighted: bool = False) -> None:
         """Raise the errors that `of` would raise for data whose training rows are `weighted` or not."""
         if self._options is None:
-            raise TypeError("these dataloaders were put together from loaders: make them by CollabDataLoaders.from_df")
+            raise TypeError("these dataloaders were built from single loaders: make them by CollabDataLoaders.from_df")
         train = self.train.dataset  # weights that are made of counts are made anew, of those of the other data
         if self.weights not in INVERSE and train.weight is not None and train.count is None and not weighted:
             raise ValueError(f"the weights of the rows ({self.weights or 'given'}) are known for the training rows "
@@ -385,7 +385,7 @@ class CollabDataLoaders(DataLoaders):
         For use with a plain fastai `Learner` and a module that takes only `x`. Not available for data with weights.
         """
         if self.feedback != "implicit":
-            raise ValueError("explicit feedback has batches x (bs, 2), y (bs, 1) already; pointwise() is for implicit")
+            raise ValueError("explicit feedback already has batches x (bs, 2), y (bs, 1); pointwise() is for implicit")
         return self._with(dl.new(batches=Pointwise(dl.batches)) for dl in self.loaders)
 
     def audit(self, k: int = 10) -> pd.DataFrame:

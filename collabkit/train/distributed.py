@@ -57,7 +57,7 @@ class Together(Callback):
         if is_sharded(learn.model):
             for cb in (cb for cb in learn.cbs if _looks_at_all_gradients(cb)):
                 raise ValueError(f"{type(cb).__name__} looks at the gradients of all rows at once, and these rows are "
-                                 "dealt to several processes: leave it out (learn.to_bf16() takes none)")  # fmt: skip
+                                 "split over several processes: leave it out (learn.to_bf16() needs none)")  # fmt: skip
         if learn.recorder.train_metrics:
             raise ValueError("train_metrics=True would show the metrics of one process's rows: leave it out")
         plan = plan_of(learn)
@@ -126,8 +126,8 @@ def joint_fit(learn) -> Iterator[list[Callback]]:
     if team.alone:
         if launched()[1] > 1:
             rank, size = launched()
-            say(f"this is process {rank} of {size}, and each of them trains alone on all rows: put the fit within "
-                "with learn.distrib_ctx(), and they share the work")  # fmt: skip
+            say(f"this is process {rank} of {size}, and each of them trains alone on all rows: to share the work, "
+                "put the fit within `with learn.distrib_ctx():`")  # fmt: skip
         yield []
         return
     with ExitStack() as stack:

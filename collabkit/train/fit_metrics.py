@@ -41,7 +41,7 @@ def as_metric(metric):
         if name in ERRORS:
             return RatingError(name)
         if name not in CUT_METRICS:
-            raise ValueError(f"{name} is a figure of evaluate and compare; in training there are "
+            raise ValueError(f"{name} is available in evaluate and compare only; training has "
                              f"{', '.join((*CUT_METRICS, *ERRORS))}, got {metric!r}")  # fmt: skip
         return RankingMetric(10 if cut is None else cut, function=CUT_METRICS[name])
     ranked = inspect.isfunction(metric) and list(inspect.signature(metric).parameters)[:3] == ["ranks", "groups", "k"]
@@ -90,7 +90,7 @@ class RankingMetric(Metric):
         self.n_users, self.seed = None if n_users is None else int(n_users), check_seed(seed)
         self.function = CUT_METRICS.get(self.metric) if function is None else function
         if self.function is None:
-            raise TypeError("RankingMetric needs a function of ranks, groups and k; or take HitRate(10) and its kin")
+            raise TypeError("RankingMetric needs a function of ranks, groups and k; or take HitRate(10) or the like")
         known = {own: name for name, own in CUT_METRICS.items()}  # a function of the library is called as in tables
         self.title = known.get(self.function) or metric_name(self.function)
         self._task: tuple[Dataset, Interactions, RankingTask] | None = None

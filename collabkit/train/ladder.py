@@ -51,7 +51,7 @@ class Workshop:
     def need(self, seconds: float) -> None:
         """Raise `OutOfTimeError` where less is left."""
         if seconds > self.budget.left:
-            raise OutOfTimeError(f"would take some {seconds:,.0f} s, {max(0.0, self.budget.left):,.0f} s are left")
+            raise OutOfTimeError(f"would take about {seconds:,.0f} s, {max(0.0, self.budget.left):,.0f} s are left")
 
     def quiet(self, learn: CollabLearner, fit: Callable) -> CollabLearner:
         """`learn` after `fit(learn)`, without a bar or a log."""
@@ -177,7 +177,7 @@ def _als(shop: Workshop, d: int) -> CollabLearner:
     end = Deadline(0.9 * shop.budget.left)
     shop.quiet(learn, lambda learn: learn.fit_als(SWEEPS, **fixed, cbs=end))
     if end.ended:
-        shop.notes[f"ALS {d}"] = f"{learn.n_epochs_done} of {SWEEPS} sweeps, as time was over"
+        shop.notes[f"ALS {d}"] = f"{learn.n_epochs_done} of {SWEEPS} sweeps, as time ran out"
     found = learn.model.als
     shop.settings = {name: found[name] for name in ("reg", "unobserved_weight")}
     return learn
@@ -208,9 +208,9 @@ def _gradient(name: str, make: Callable, n_epoch: int, lr: float, *, bs: int | N
         end = Deadline(0.9 * shop.budget.left)
         shop.quiet(learn, lambda learn: learn.fit_one_cycle(n, lr, wd=wd, cbs=end))
         if not learn.n_epochs_done:
-            raise OutOfTimeError("no epoch was done when time was over")
+            raise OutOfTimeError("time ran out before the first epoch was done")
         if end.ended:
-            shop.notes[name] = f"stopped after {learn.n_epochs_done} of {n} epochs, as time was over"
+            shop.notes[name] = f"stopped after {learn.n_epochs_done} of {n} epochs, as time ran out"
         return learn
 
     return Rung(name, fit)

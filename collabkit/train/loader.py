@@ -95,7 +95,7 @@ class Loader:
         Of pairs one a row there is none: fastai would take that many predictions, while a batch has more rows.
         """
         if isinstance(self.batches, (Pointwise, Windows)):
-            raise AttributeError("batches of pairs or of windows have more rows than they put in an order")
+            raise AttributeError("batches of pairs or windows have more rows than the order that draws them")
         return lambda: self._order().cpu()  # predictions, which fastai puts into it, are there
 
     def _order(self) -> Tensor:

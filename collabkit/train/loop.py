@@ -409,7 +409,7 @@ class LeanLearner(Learner):
         ragged = isinstance(loader, Loader) and loader.batches.ragged
         if ragged or (isinstance(self.loss_func, RankingLoss) and kwargs.get("with_loss")):
             raise ValueError("batches that share different negatives have no table of predictions, and ranking losses "
-                             "no value a row: use learn.recommend, learn.predict, or get_preds(dl=dls.test_dl(df)) "
+                             "no value per row: use learn.recommend, learn.predict, or get_preds(dl=dls.test_dl(df)) "
                              "for given pairs")  # fmt: skip
         one = getattr(loader, "n", None) == 1
         kwargs["reorder"] = kwargs.get("reorder", True) and not one

@@ -80,7 +80,9 @@ def fit_on_ray(
 
     def work() -> T:
         if not folder.is_dir():
-            raise FileNotFoundError(f"there is no {folder} on this machine: storage must be a folder that all see")
+            raise FileNotFoundError(
+                f"this machine has no folder {folder}: storage must be a folder that all machines see"
+            )
         return train(folder)
 
     trainer = TorchTrainer(

@@ -76,7 +76,7 @@ class Recipe:
         if self.foreign:
             raise ValueError(f"refit_all repeats the fits of this learner, but its weights come from {self.foreign}")
         if not self.fits:
-            raise ValueError("nothing was trained yet, so that there is nothing to repeat on all rows; call "
+            raise ValueError("nothing was trained yet, so there is nothing to repeat on all rows; call "
                              "learn.fit_one_cycle (or fit, fit_als, fit_sgdr) first")  # fmt: skip
 
 

@@ -152,7 +152,7 @@ def _checked(name, choice):
         if not choice:
             raise ValueError(f"{name}: an empty list leaves nothing to choose")
         if len({_label(value) for value in choice}) < len(choice):
-            raise ValueError(f"{name}: some of {choice!r} read the same")
+            raise ValueError(f"{name}: some values of {choice!r} look the same")
     elif isinstance(choice, tuple):
         if len(choice) != 2 or not finite(name, choice[0]) < finite(name, choice[1]):
             raise ValueError(f"{name}: a range is a pair (low, high), a choice of values a list, got {choice!r}")

@@ -167,7 +167,7 @@ def _study(storage, resume: bool, space: Space, dls, halves: Halves, seed: int):
         study = optuna.create_study(storage=kept, study_name="collabkit", load_if_exists=True, direction=direction,
                                     pruner=pruner)  # fmt: skip
     except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is no file of trials ({error}): name another one in storage=") from None
+        raise ValueError(f"{file} is not a file of trials ({error}): name another one in storage=") from None
     plan = {"metric": halves.metric, "data": dls.data.train.data_hash()[:16], "seed": str(seed), **space.plan()}
     before = json.loads(study.user_attrs.get("plan", "null"))
     if before is None:
@@ -282,8 +282,8 @@ class _Search:
 
         ended = self.study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
         if not ended:
-            raise ValueError(f"none of the {len(self.study.trials)} trials came to its end; what they failed with was "
-                             "said above. Correct the space, and name a new file if there is one")  # fmt: skip
+            raise ValueError(f"none of the {len(self.study.trials)} trials finished; see the warnings above for "
+                             "the errors. Correct the space, and name a new file if there is one")  # fmt: skip
         trial = self.study.best_trial
         if trial.number != self.number:
             with noting():

@@ -117,7 +117,7 @@ class FoldIn:
         histories = self._checked(histories)
         at = torch.zeros(len(histories), dtype=torch.int64) if at is None else at.cpu()
         if at.shape != (len(histories),):
-            raise ValueError(f"at must name {len(histories)} users, one a history, got shape {tuple(at.shape)}")
+            raise ValueError(f"at must name {len(histories)} users, one per history, got shape {tuple(at.shape)}")
         widths = self.model.user_side.widths
         found = torch.zeros(0, sum(widths))
         if len(histories):

@@ -61,13 +61,13 @@ class Content(Kind):
             raise ValueError(f"encoder={encoder!r} has learned nothing yet: train it end to end in one model, and give "
                              "encoder=learn.model.encoder(name), train='frozen' to another")  # fmt: skip
         if train == END_TO_END and not own and not isinstance(encoder, TrainedEncoder):
-            raise ValueError(f"{encoder!r} is not the library's: its vectors are computed once, train='frozen'; what "
-                             f"is trained is {', '.join(map(repr, self.built_in))} and a TrainedEncoder")  # fmt: skip
+            raise ValueError(f"{encoder!r} cannot be trained: pass train='frozen' to compute its vectors once. "
+                             f"Trainable are {', '.join(map(repr, self.built_in))} and a TrainedEncoder")  # fmt: skip
         if isinstance(encoder, TrainedEncoder):
             if encoder.field.kind != self.kind:
                 raise ValueError(f"{encoder} is of kind {encoder.field.kind!r}, not {self.kind!r}")
             if width is not None:
-                raise ValueError("width= is that of the trained encoder; leave it out")
+                raise ValueError("the trained encoder has its own width; leave width= out")
         if cache is not None and train == END_TO_END:
             raise ValueError("cache= keeps the vectors of a frozen encoder; this one is trained end to end")
         self.own_encoder, self.train = encoder, train
@@ -121,8 +121,8 @@ class Content(Kind):
                 )
             vectors, width = self._vectors(field.name, values, notes)
             if width not in (None, field.width):
-                raise ValueError(f"the encoder of {field.name!r} gives vectors of {width} numbers, and gave "
-                                 f"{field.width} in training: it is another one")  # fmt: skip
+                raise ValueError(f"the encoder of {field.name!r} gives vectors of {width} numbers but gave "
+                                 f"{field.width} in training: it is a different encoder")  # fmt: skip
         return *Dense().encode(field, vectors), *_counted(notes)
 
     def has_encoder(self, field: Field) -> bool:

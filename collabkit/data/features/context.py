@@ -147,7 +147,7 @@ def read_moments(column: pd.Series) -> pd.Series:
         return pd.Series(pd.NaT, index=column.index, dtype="datetime64[ns]")
     if not pd.api.types.is_numeric_dtype(values.dtype) or pd.api.types.is_bool_dtype(values.dtype):
         odd = next(iter(values.dropna()), None)
-        raise TypeError(f"context column {name!r} holds {odd!r}; its times are timestamps, or numbers since 1970")
+        raise TypeError(f"context column {name!r} holds {odd!r}; times must be timestamps or numbers since 1970")
     numbers = values.astype("Float64")
     largest = numbers.abs().max()
     unit = next(unit for least, unit in _UNITS if pd.isna(largest) or largest >= least)

@@ -66,8 +66,8 @@ class Field:
         if self.maker is not None:
             return self.maker
         if self.kind not in KINDS:
-            raise ValueError(f"feature {self.name!r} is of kind {self.kind!r}, of which nothing is known: put it into "
-                             f"KINDS first, beside {', '.join(map(repr, KINDS))}")  # fmt: skip
+            raise ValueError(f"feature {self.name!r} is of the unknown kind {self.kind!r}: add it to KINDS first, "
+                             f"which has {', '.join(map(repr, KINDS))}")  # fmt: skip
         return KINDS[self.kind]
 
     is_bag = property(attrgetter("by_kind.is_bag"), doc="Whether an id has codes of categories rather than numbers.")
@@ -228,7 +228,7 @@ class Categories(Kind):
             return [_multi(name, value) for value in values]
         odd = next((v for v in values if isinstance(v, (list, tuple, set, frozenset, np.ndarray))), None)
         if odd is not None:
-            raise TypeError(f"feature {name!r} is categorical, but holds {odd!r}; its kind is 'multi' or 'dense'")
+            raise TypeError(f"feature {name!r} is categorical, but holds {odd!r}; use kind 'multi' or 'dense'")
         return [[] if pd.isna(value) else [_text(value)] for value in values]
 
 
@@ -325,7 +325,7 @@ def infer_kind(column: pd.Series) -> str:
     values = column.dropna()
     first = values.iloc[0] if len(values) else None
     if isinstance(first, (dict, complex, np.complexfloating)):
-        raise TypeError(f"feature {column.name!r} holds {first!r}, a {type(first).__name__}: no kind takes such; make "
+        raise TypeError(f"feature {column.name!r} holds {first!r}, a {type(first).__name__}, which no kind takes; make "
                         "columns of numbers or texts of it")  # fmt: skip
     if isinstance(first, (list, tuple, set, frozenset, np.ndarray, Tensor)):
         return "dense" if any(_is_vector(value) for value in values.head(100)) else "multi"
@@ -364,7 +364,7 @@ class SaysNothing(ValueError):
     """The error of a column that cannot tell ids, or rows, apart."""
 
     def __init__(self, name: str, why: str, column: str = "feature", apart: str = "ids"):
-        self.why = f"{column} {name!r} tells no two training {apart} apart: {why}"
+        self.why = f"{column} {name!r} does not distinguish the training {apart}: {why}"
         super().__init__(f"{self.why}. Leave the column out")
         self.reason = why
 
@@ -380,7 +380,7 @@ def _multi(name: str, value) -> list[str]:
     if isinstance(value, str):
         return list(dict.fromkeys(part for part in map(str.strip, value.split("|")) if part))
     if _is_vector(value) and (isinstance(value, Tensor) or np.asarray(value).dtype.kind == "f"):
-        raise TypeError(f"feature {name!r} is multi-valued, but holds vectors of numbers; its kind is 'dense'")
+        raise TypeError(f"feature {name!r} is multi-valued, but holds vectors of numbers; use kind 'dense'")
     if isinstance(value, (list, tuple, set, frozenset, np.ndarray)):
         parts = sorted(value, key=str) if isinstance(value, (set, frozenset)) else value
         return list(dict.fromkeys(_text(part) for part in parts if not pd.isna(part)))
@@ -466,12 +466,12 @@ def _numbers(name: str, values: pd.Series) -> np.ndarray:
         return (values / pd.Timedelta(days=1)).to_numpy(dtype=np.float64, na_value=np.nan)
     odd = next((v for v in values.dropna() if isinstance(v, (str, bytes)) or np.ndim(v)), None)
     if odd is not None:
-        advice = "convert it with pd.to_numeric" if isinstance(odd, (str, bytes)) else "its kind is 'multi' or 'dense'"
+        advice = "convert it with pd.to_numeric" if isinstance(odd, (str, bytes)) else "use kind 'multi' or 'dense'"
         raise TypeError(f"feature {name!r} is numeric, but holds {odd!r}; {advice}")
     try:
         numbers = pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"feature {name!r} is numeric, but holds what is no number: {error}") from error
+        raise TypeError(f"feature {name!r} is numeric, but holds values that are not numbers: {error}") from error
     if np.isinf(numbers).any():
         raise ValueError(f"feature {name!r} has {np.isinf(numbers).sum():,} infinite value(s); correct them first")
     return numbers
@@ -484,7 +484,7 @@ def _vectors(name: str, values: pd.Series, width: int | None = None) -> tuple[np
     shapes = [np.shape(value) for value in given]
     flat = next((value for value, shape in zip(given, shapes, strict=True) if len(shape) != 1), None)
     if flat is not None:
-        raise TypeError(f"feature {name!r} is dense: a vector of numbers each, but holds {flat!r}")
+        raise TypeError(f"feature {name!r} is dense and needs vectors of numbers, but holds {flat!r}")
     if width is None:  # what most of them have
         width = max(set(shapes), key=shapes.count)[0] if shapes else 0
     wrong = next((j for j, shape in enumerate(shapes) if shape != (width,)), None)
@@ -496,7 +496,7 @@ def _vectors(name: str, values: pd.Series, width: int | None = None) -> tuple[np
         matrix[there] = np.asarray(given, dtype=np.float64)
     bad = ~np.isfinite(matrix).all(1)
     if bad.any():
-        raise ValueError(f"feature {name!r} has NaN or infinite numbers in {bad.sum():,} vector(s), first of "
+        raise ValueError(f"feature {name!r} has NaN or infinite numbers in {bad.sum():,} vector(s), first for "
                          f"{values.index[np.flatnonzero(bad)[0]]!r}; correct them, or give None for a vector that is "
                          "missing")  # fmt: skip
     return matrix, there

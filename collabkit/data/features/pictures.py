@@ -76,7 +76,7 @@ class Picture(Content):
         if isinstance(encoder, TrainedEncoder) and encoder.field.kind == self.kind:
             own = encoder.field.options["size"]
             if size not in (None, own):
-                raise ValueError(f"size={size!r}, and the trained encoder sees pictures of {own} pixels")
+                raise ValueError(f"size={size!r}, but the trained encoder takes pictures of {own} pixels")
             size = own
         self.size = whole_within("size", 32 if size is None else size, SMALLEST, LARGEST)
         self.max_pixels = whole_within("max_pixels", max_pixels, 1, 2**40)
@@ -163,14 +163,14 @@ def _check_types(name: str, values: pd.Series) -> None:
             continue
         if isinstance(value, str):
             if value.startswith(("http://", "https://")):
-                raise ValueError(f"feature {name!r} holds {value!r}: pictures are read from files; fetch them first")
+                raise ValueError(f"feature {name!r} holds {value!r}: pictures are read from files; download them first")
         elif not isinstance(value, (np.ndarray, Tensor)):
-            raise TypeError(f"feature {name!r} is an image: paths, bytes, Pillow images or arrays, but holds {value!r}")
+            raise TypeError(f"feature {name!r} takes paths, bytes, Pillow images or arrays, but holds {value!r}")
         elif _colours_last(value) is None or _kind_of(value) not in "bif":
             kind = f"{value.dtype} of shape {tuple(value.shape)}"
-            what = f"feature {name!r} has an array for {label!r} that is no picture: {kind}"
+            what = f"feature {name!r} has an array for {label!r} that is not a picture: {kind}"
             raise ValueError(
-                f"{what}; (h, w), (h, w, 3), (h, w, 4) or (3, h, w) of whole numbers to 255, or from 0 to 1"
+                f"{what}; use (h, w), (h, w, 3), (h, w, 4) or (3, h, w) of whole numbers to 255, or from 0 to 1"
             )
 
 
@@ -198,7 +198,7 @@ def _pixels(value, size: int, folder: Path | None, max_pixels: int) -> np.ndarra
     try:
         return _small(value, size, folder, max_pixels)
     except FileNotFoundError:
-        return "are files that are not there"
+        return "are missing files"
     except _Refused as error:
         return f"are refused: {error}"
     except Exception as error:  # Pillow raises nearly anything for damaged files

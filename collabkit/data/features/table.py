@@ -192,7 +192,7 @@ class Features:
 
     def _refuse_learned(self) -> None:
         if learned := [field.name for field in self.fields if field.has_encoder]:
-            raise TypeError(f"the numbers of features {learned} are what a model has learned to see in them; give "
+            raise TypeError(f"features {learned} have numbers only within a trained model; give "
                             "vectors made elsewhere, or an encoder as a callable")  # fmt: skip
 
     def spec(self) -> list[dict]:

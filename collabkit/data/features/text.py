@@ -101,7 +101,7 @@ class Text(Content):
             if cut:
                 notes.setdefault(f"text(s) of {field.name!r} are cut off after {most:,} words", []).append(label)
             if text and not words:
-                notes.setdefault(f"text(s) of {field.name!r} have no word, only spaces and signs", []).append(label)
+                notes.setdefault(f"text(s) of {field.name!r} have no words, only spaces and signs", []).append(label)
             rows.append([code for word in words for code in _codes(word, n_codes, pieces)])
         lengths = torch.tensor([0, *map(len, rows)], dtype=torch.int64)
         return Runs(lengths.cumsum(0), torch.tensor([code for row in rows for code in row], dtype=torch.int64))
@@ -179,7 +179,7 @@ def _texts(name: str, values: pd.Series) -> list[str]:
     """The values as texts, an empty one where one is missing."""
     odd = next((v for v in values if not isinstance(v, str) and not is_missing(v)), None)
     if odd is not None:
-        raise TypeError(f"feature {name!r} is a text, but holds {odd!r}, a {type(odd).__name__}; make texts of it")
+        raise TypeError(f"feature {name!r} is a text, but holds {odd!r}, a {type(odd).__name__}; convert it to texts")
     return [value if isinstance(value, str) else "" for value in values]
 
 

@@ -66,7 +66,7 @@ class VectorStore:
         vectors = [self.known[key] for key in keys]
         if odd := {vector.shape[0] for vector in vectors} - {vectors[0].shape[0]}:
             raise ValueError(f"the encoder of {name!r} gives vectors of {vectors[0].shape[0]} numbers and of "
-                             f"{sorted(odd)}: all need the same")  # fmt: skip
+                             f"{sorted(odd)}: all must have one length")  # fmt: skip
         return np.stack(vectors)
 
     def _encoded(self, name: str, contents: Sequence, at: list[int]) -> np.ndarray:
@@ -84,8 +84,8 @@ class VectorStore:
     def _compare(self, name: str, kept: np.ndarray, alone: np.ndarray, where: str) -> None:
         near = kept.shape == alone.shape and np.linalg.norm(kept - alone) <= _CLOSE * max(np.linalg.norm(alone), 1e-6)
         if not near:
-            raise ValueError(f"the encoder of {name!r} gives another vector alone than {where}: vectors must come in "
-                             "the order of the contents, the same each time, and be of one encoder")  # fmt: skip
+            raise ValueError(f"the encoder of {name!r} gives another vector alone than {where}: it must keep "
+                             "the order of the contents, be deterministic, and stay the same encoder")  # fmt: skip
 
     def _load(self) -> None:
         if self._read:

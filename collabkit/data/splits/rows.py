@@ -71,11 +71,11 @@ def leave_last_out(
         from_end = pd.Series(user[::-1]).groupby(user[::-1]).cumcount().to_numpy()[::-1]
         last = (from_end < n) & (np.bincount(user)[user] > n)
         few = int((np.bincount(user) <= n).sum())
-        notes = [f"{few:,} of {user.max() + 1:,} users have no row in valid: {n} row or fewer"] if few else []
+        notes = [f"{few:,} of {user.max() + 1:,} users have no row in valid, as they have {n} or fewer"] if few else []
         times = df[columns.time].iloc[order].reset_index(drop=True)
         first, before = times[last].groupby(user[last]).min(), times[~last].groupby(user[~last]).max()
         if tied := int((first == before.reindex(first.index)).sum()):
-            notes.append(f"for {tied:,} users events at one time lie on both sides of the cut; table order decided")
+            notes.append(f"{tied:,} users have events at one time on both sides of the cut; table order decided")
         return np.sort(order[~last]), np.sort(order[last]), notes
 
     return Splitter(f"leave_last_out(n={n})", rows, cold, time_name, min_rating)

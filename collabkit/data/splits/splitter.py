@@ -75,8 +75,8 @@ class Splitter:
         used = np.zeros(len(df), dtype=bool)
         used[train] = used[valid] = True
         if len(train) + len(valid) > used.sum():
-            raise ValueError(f"{self.by} gives {len(train) + len(valid) - used.sum():,} row positions twice; a row "
-                             "belongs to one part, once")  # fmt: skip
+            raise ValueError(f"{self.by} gives {len(train) + len(valid) - used.sum():,} row positions twice; each row "
+                             "may occur once, in one part")  # fmt: skip
         notes = [*notes, *_left_out(df, columns, slice(None), used, "in neither part")]
         if self.min_rating is not None:
             if columns.rating is None:

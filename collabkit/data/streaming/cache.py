@@ -69,9 +69,9 @@ class Cache:
             for file in self._made:
                 (self.folder / file).unlink(missing_ok=True)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise OSError(error.errno, f"the disk of the cache {self.folder} is full ({error.strerror}): make room "
-                              "or give another cache=; what was finished stays, and the next call goes on from "
-                              "there") from error  # fmt: skip
+                raise OSError(error.errno, f"the disk of the cache {self.folder} is full ({error.strerror}): free some "
+                              "space or give another cache=; finished parts are kept, and the next call goes on "
+                              "from there") from error  # fmt: skip
             raise
         return told
 
@@ -119,7 +119,7 @@ class Cache:
             return None
         told = json.loads(note.read_text(encoding="utf-8"))
         if damaged := [name for name, sums in told["files"].items() if self._sums(name) != sums]:
-            say(f"{damaged[0]} of the cache {self.folder} is not as it was written: it is made again")
+            say(f"{damaged[0]} of the cache {self.folder} has changed since it was written: it is made again")
             note.unlink()
             return None
         return told

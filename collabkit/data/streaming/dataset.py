@@ -92,7 +92,7 @@ def _whole(cache: Cache, scan: Scan, names: list[str], columns: Columns, once: b
     if once and told["left_out"]:
         which = "in the files" if columns.time is None else "in time"
         say(f"{told['left_out']:,} of {told['left_out'] + told['rows']:,} rows left out: they repeat a (user, item) "
-            f"pair; the first {which} stays")  # fmt: skip
+            f"pair; the first {which} is kept")  # fmt: skip
     vocabs = [Vocab(_read_side(cache, side).index(name), name)
               for side, name in (("users", columns.user), ("items", columns.item))]  # fmt: skip
     return _open(cache, names, vocabs, columns)
@@ -152,7 +152,7 @@ def _drawn(whole: StoredInteractions, valid_pct: float, seed: int | None) -> np.
         part = keep[at : at + 2**22]
         part[:] = rng.random(len(part), dtype=np.float32) >= valid_pct
     if keep.all() or not keep.any():
-        raise ValueError(f"valid_pct={valid_pct:g} leaves a part of {len(keep):,} rows empty; use more data or another")
+        raise ValueError(f"valid_pct={valid_pct:g} leaves a part of {len(keep):,} rows empty; change it")
     return keep
 
 

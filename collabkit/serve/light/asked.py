@@ -40,7 +40,7 @@ def read_choice(given, what: str, effect: str, users: Ids | None, items: Ids) ->
                 f"{items.unknown(values, idx)}")  # fmt: skip
         return Choice(sorted_unique(idx[idx > 0]))
     if users is None:
-        raise ValueError(f"{what}= is by user, but nobody who is asked has an id: give {what}= as item ids")
+        raise ValueError(f"{what}= is given per user, but these users have no ids: give {what}= as item ids")
     rows = users.encode(given)
     named = [[ids] if is_one(ids) else list(ids) for ids in given.values()]
     lists = [items.encode(ids) for ids in named]
@@ -81,7 +81,7 @@ def read_history(history, items: Ids, spec: Mapping, having: np.ndarray) -> tupl
     else:
         named = list(history)
     if len(named) == 0:
-        raise ValueError("the history is empty: give at least one item; default_list() is for users of whom nothing "
+        raise ValueError("the history is empty: give at least one item; default_list() is for users about whom nothing "
                          "is known")  # fmt: skip
     idx = items.encode(list(named))
     if not idx.any():
@@ -113,7 +113,7 @@ def _summed(idx: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray
     total = np.bincount(idx, counts)[idx]
     known = idx > 0
     if nothing := int((known & (total <= 0)).sum()):
-        say(f"{nothing:,} of {len(known):,} rows of history are of pairs with a count of 0 or less; they are left out")
+        say(f"{nothing:,} of {len(known):,} rows of history belong to pairs with a count of 0 or less and are left out")
     keep = ~known | ((total > 0) & _lasts(idx))
     return idx[keep], total[keep].astype(np.float32)
 

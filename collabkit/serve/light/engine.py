@@ -125,7 +125,7 @@ class Engine:
     def _refuse(self, **given) -> None:
         for name, value in given.items():
             if value is not None and not (isinstance(value, Mapping) and not value):
-                raise NotImplementedError(f"the light runtime does not take {name}=: ask Recommender")
+                raise NotImplementedError(f"the light runtime does not take {name}=: use Recommender")
 
     def _need_fold(self) -> Fold:
         if self.fold is None:
@@ -133,8 +133,8 @@ class Engine:
             reads = self.spec["kind"] == "vectors" and "history" in self.spec["needs"]
             if not reads and not self.spec["folds_in"]:
                 raise TypeError(f"folding in needs a model with rows for users; those of {name} are computed")
-            raise NotImplementedError(f"the light runtime does not look at histories for {name}, as they need torch, "
-                                      "or a prior that its artefact lacks: ask Recommender")  # fmt: skip
+            raise NotImplementedError(f"the light runtime cannot answer histories for {name}: they need torch, "
+                                      "or a prior that its artefact lacks; use Recommender")  # fmt: skip
         return self.fold
 
     def _encode(self, vocab: Ids, ids, unknown: str) -> np.ndarray:
@@ -281,7 +281,7 @@ class Engine:
             total += novelty * (bits - mean) / spread if spread > 0 else 0.0
         if half_life is not None:
             if "items.age" not in self.arrays:
-                raise ValueError("the age of items needs the times of the events, which this data has not: make the "
+                raise ValueError("the age of items needs the times of the events, which this data lacks: make the "
                                  "dataloaders with time_name=")  # fmt: skip
             total += freshness * np.exp2(-self.arrays["items.age"] / in_days("half_life", half_life))
         return total.astype(np.float32)
@@ -293,7 +293,7 @@ class Engine:
         if diversity == 0:
             return None
         if not (isinstance(by, str) and by == "vectors"):
-            raise NotImplementedError("the light runtime takes diversify_by='vectors' alone: ask Recommender")
+            raise NotImplementedError("the light runtime takes only diversify_by='vectors': use Recommender")
         return Rerank(float(diversity), pool)
 
     @cached_property

@@ -30,11 +30,11 @@ def _load(folder: Path, files: dict[str, Path]) -> Loaded:
     config = read_config(folder, files)
     spec = config.get("light")
     if not spec:
-        raise BundleError(f"artefact {folder} has not what the light runtime needs, as it was written by an older "
+        raise BundleError(f"artefact {folder} lacks what the light runtime needs, as it was written by an older "
                           f"version or with light=False: {AGAIN} and save it again")  # fmt: skip
     about = config.get("onnx")
     if spec["kind"] is None or (spec["kind"] == "pairs" and not about):
-        network = f"the network of {config['model']['class']}, whose scores are no dot product, without its ONNX file"
+        network = f"the network of {config['model']['class']}, whose scores are not dot products, without its ONNX file"
         again = f"{AGAIN} and save it with onnx=True" if spec["kind"] else AGAIN
         raise BundleError(f"the light runtime does not know {spec.get('refused') or network}: {again} (artefact "
                           f"{folder})")  # fmt: skip

@@ -73,7 +73,7 @@ def read_json(body: bytes) -> dict:
     except RecursionError:
         raise Refused(400, "bad_json", "the body is nested too deeply") from None
     except (ValueError, UnicodeError) as error:
-        raise Refused(400, "bad_json", f"the body is no JSON that can be read: {_short(error)}") from None
+        raise Refused(400, "bad_json", f"the body is not valid JSON: {_short(error)}") from None
     if body.count(b"[") + body.count(b"{") > DEPTH:
         _check_depth(found)
     if not isinstance(found, dict):
@@ -95,13 +95,13 @@ def read_lists(body: Mapping, ids: Any, limits: Limits) -> tuple[list | None, di
     _only(body, _LISTS)
     users, history = body.get("users"), body.get("history")
     if (users is None) == (history is None):
-        raise Refused(422, "invalid", "give either users, a list of ids, or history, what somebody new has met")
+        raise Refused(422, "invalid", "give either users, a list of ids, or history, the items of a new user")
     options: dict = {"k": _whole("k", body.get("k", 10), 1, limits.k)}
     for name in ("items", "exclude"):
         if body.get(name) is not None:
             options[name] = [ids("item", one) for one in _array(name, body[name], limits.items)]
     if options.get("items") == []:
-        raise Refused(422, "invalid", "items is empty, so that nothing can be recommended; leave it out for all items")
+        raise Refused(422, "invalid", "items is empty, so nothing can be recommended; leave it out for all items")
     options["filter_seen"] = _filter_seen(body.get("filter_seen", True))
     options["why"] = _why(body.get("why", False))
     if body.get("context") is not None:
@@ -252,7 +252,7 @@ def _array(name: str, value: Any, most: int) -> list:
 
 def _only(body: Mapping, names: tuple[str, ...]) -> None:
     if odd := [name for name in body if name not in names]:
-        raise Refused(422, "invalid", f"{_short(odd[0])} is not known here; there are {', '.join(names)}")
+        raise Refused(422, "invalid", f"{_short(odd[0])} is unknown; known are {', '.join(names)}")
 
 
 def _filter_seen(value: Any) -> bool | str:
@@ -274,7 +274,7 @@ def _context(value: Any) -> dict:
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _finite(text: str) -> float:

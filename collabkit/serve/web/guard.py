@@ -105,7 +105,7 @@ def _failed() -> Response:
 
 def _denied(path: str) -> Response:
     how = "Bearer" if path.startswith("/v1/") else 'Basic realm="collabkit", charset="UTF-8"'
-    body = {"error": "unauthorized", "message": "the service asks for a token: Authorization: Bearer TOKEN"}
+    body = {"error": "unauthorized", "message": "a token is required: Authorization: Bearer TOKEN"}
     return Json(body, 401, {"WWW-Authenticate": how})
 
 

@@ -83,7 +83,7 @@ class Holder:
         except Exception as error:  # torn, of a newer version, or no artefact at all: what answers goes on
             self.refused = {"since": time.time(), "why": str(error)}
             self.told("refused")
-            log.error("the new artefact is refused, the old one goes on answering: %s", error)
+            log.error("the new artefact is refused, the old one stays in use: %s", error)
             return False
         self.now, self.refused = new, None
         self.told("taken")
@@ -101,7 +101,7 @@ def check_whole(folder: Path) -> None:
     def check(at: Path, files: dict[str, Path]) -> None:
         for name, digest in read_config(at, files)["sha256"].items():
             if name != CONFIG and (name not in files or sha256(files[name]) != digest):
-                raise BundleError(f"artefact {at} is damaged: {name} is not as it was written; export it again")
+                raise BundleError(f"artefact {at} is damaged: {name} has changed since it was written; export it again")
 
     whole_folder(folder, check)
 

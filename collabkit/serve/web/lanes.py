@@ -160,7 +160,7 @@ class Lane:
         return time.monotonic() - one.since
 
     def _busy(self) -> Refused:
-        return Refused(503, "busy", f"no answer within {self.seconds:g} s; come again", retry_after=1)
+        return Refused(503, "busy", f"no answer within {self.seconds:g} s; try again later", retry_after=1)
 
 
 def _timed(answer: Callable, asked: list) -> tuple[Sequence[Any], float]:

@@ -28,7 +28,7 @@ __all__ = ["Pages"]
 
 ROWS, HISTORY, QUESTIONS = 20, 50, 10
 NAV = (("./", "Search"), ("questions", "Your list"), ("map", "Map"), ("about", "About"))
-HEADINGS = {404: "It is not here", 422: "That cannot be answered", 503: "Too many ask at the moment"}
+HEADINGS = {404: "Not found", 422: "The request cannot be answered", 503: "Too many requests at the moment"}
 
 
 class Pages:
@@ -61,7 +61,7 @@ class Pages:
             try:
                 return await page(request, self.service.holder.now)
             except Refused as error:
-                held, heading = self.service.holder.now, HEADINGS.get(error.status, "That cannot be answered")
+                held, heading = self.service.holder.now, HEADINGS.get(error.status, HEADINGS[422])
                 found = self._page(held, "error.html", "", heading=heading, message=error.message)
                 found.status_code = error.status
                 if error.retry_after is not None:
@@ -133,7 +133,7 @@ class Pages:
         past = [one for one in shares if one["part"] == "history"]
         score = sum(one["share"] for one in shares)
         most = max((abs(one["share"]) for one in past), default=0) or 1.0
-        names = {"prior": "before anything is known", "rest": "what the events do not explain"}
+        names = {"prior": "before any event", "rest": "not explained by the events"}
         rows = [row(held, one["item"], f"{one['share']:+.3f}", one["share"] / most) for one in past[:HISTORY]]
         left = past[HISTORY:]
         if left:
@@ -141,7 +141,7 @@ class Pages:
         rows += [bare(names.get(one["part"], one["part"]), one["share"], most) for one in shares if one not in past]
         values = {"title": held.catalogue.title(item), "address": address(held.items.text(item)), "rows": rows}
         values |= {"name": one_line(str(user)), "user_address": address(held.users.text(user))}
-        rest = "together they are the score"
+        rest = "together they add up to the score"
         return self._page(held, "why.html", "", score=plain(score), rest=rest, notes=found.notes, **values)
 
     async def item(self, request: Request, held: Held) -> Response:

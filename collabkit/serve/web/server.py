@@ -35,7 +35,7 @@ def run(settings: Settings, *, host: str, port: int, workers: int = 1, fd: int |
     if fd is None:
         _check_port(host, port)
     if settings.token() is None and not is_loopback(host):
-        log.warning("whoever reaches %s may ask: no token is asked for; see --token-file", host)
+        log.warning("anyone who reaches %s may use the service: no token is required; see --token-file", host)
     settings.to_environment()
     if workers > 1:
         os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="collabkit-metrics-"))
