@@ -53,7 +53,7 @@ _MODULES = {
 
 __all__ = [*_WHERE, *_MODULES, "__version__"]
 
-if TYPE_CHECKING:  # what a type checker reads in the place of `__getattr__`
+if TYPE_CHECKING:  # what a type checker reads in place of `__getattr__`
     from collabkit import datasets as datasets
     from collabkit import losses as losses
     from collabkit.data import filters as filters

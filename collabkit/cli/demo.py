@@ -56,7 +56,7 @@ def run_demo(data: Path | None, out: Path, *, seed: int = 42) -> CollabLearner:
 
 
 def fit_on_console(dls, recipe: Recipe, y_range: tuple[float, float] | None = None, cbs=ConsoleProgress):
-    """A `CollFilter` learner trained by `recipe`, with a line of losses an epoch.
+    """A `CollFilter` learner trained by `recipe`, with one line of losses per epoch.
 
     `y_range` defaults to that of the ratings, and a tenth of their spread on either side.
     """

@@ -90,11 +90,11 @@ def read_recent(
     """Check and encode what users whom the model knows did since the training.
 
     Args:
-        recent: a row an event, with the model's user and item columns, the rating column where the model takes ratings,
-            and, if it is there, the time column, by which the rows are put in order. It may have no rows. Rows of
-            unknown items are left out and, unless the model reads events in order, repeated pairs count once, the last
-            one; both are counted in a `CollabWarning`.
-        data, rated, y_range, ordered: as of `read_histories`.
+        recent: one row per event, with the model's user and item columns, the rating column where the model takes
+            ratings, and, if it is there, the time column, by which the rows are put in order. It may have no rows. Rows
+            of unknown items are left out and, unless the model reads events in order, repeated pairs count once, the
+            last one; both are counted in a `CollabWarning`.
+        data, rated, y_range, ordered: as in `read_histories`.
 
     Returns:
         The users that it names, in order of appearance, and the events in their order; their times are there where the

@@ -24,7 +24,7 @@ def add_ids(model: Model, data: Dataset, df: pd.DataFrame, name: str) -> Dataset
     Args:
         model: grows in place, or stays as it was where an error is raised.
         data: its data.
-        df: a row an id: the id column and the columns of the model's features.
+        df: one row per id: the id column and the columns of the model's features.
         name: the side, `'user'` or `'item'`.
 
     Returns:
@@ -32,7 +32,7 @@ def add_ids(model: Model, data: Dataset, df: pd.DataFrame, name: str) -> Dataset
 
     Raises:
         TypeError: the model has no features of that side.
-        KeyError, ValueError: as of `Recommender.add_items`.
+        KeyError, ValueError: as in `Recommender.add_items`.
     """
     side, vocab = model.side(name), getattr(data, f"{name}s")
     if side.features is None:
@@ -55,7 +55,7 @@ def fold_in_users(
     """Take in new users by what they have rated or clicked, the items as they are; see `Recommender.fold_in`.
 
     Args:
-        model, data: as of `add_ids`.
+        model, data: as in `add_ids`.
         ratings, users: rows of the new users; their features, if any are given.
         solver: gives the `FoldIn` for the grown data.
 

@@ -21,7 +21,7 @@ def recent_query(
     """The `query` of `b` users as of now, with the `events` that some of them had since, and what their rows are of.
 
     A model that looks at histories gets them with the events at their end. For another one the rows of these users
-    are solved for again, from all that is known of them; the others keep theirs.
+    are solved for again, from all that is known about them; the others keep theirs.
 
     Args:
         query: as if nothing had happened.

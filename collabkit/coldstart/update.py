@@ -48,7 +48,7 @@ def update(
     model: Model, data: Dataset, events: pd.DataFrame, users: pd.DataFrame | None = None,
     items: pd.DataFrame | None = None, solver: Callable[[Dataset], FoldIn] | None = None,
 ) -> Update:  # fmt: skip
-    """Take new events in; arguments and errors as of `Recommender.update`.
+    """Take new events in; arguments and errors as in `Recommender.update`.
 
     Args:
         model: changes in place, or stays as it was where an error is raised.
@@ -114,7 +114,7 @@ def _with_new_ids(model: Model, data: Dataset, events: pd.DataFrame, name: str, 
     if side.can_write or side.features is not None:
         first, known = side.n, None if side.features is None else features
         side.grow(vocab, known)
-        if side.can_write:  # ids of which nothing is known are as those that are unknown
+        if side.can_write:  # ids about which nothing is known are as those that are unknown
             new = torch.arange(first, side.n)
             new = new if known is None else new[~known.given[new]]
             side.write(new, [part[0] for part in side.read(torch.zeros(1, dtype=torch.int64))])

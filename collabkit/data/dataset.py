@@ -120,7 +120,7 @@ class Dataset:
         raise ValueError(f"filter_seen must be True, False or 'train' (the training part alone), got {filter_seen!r}")
 
     def rows_of(self, users: Tensor) -> pd.DataFrame:
-        """All that is known of `users` `(b,)`, the latest last, without their column and the context; see `to_df`."""
+        """All known events of `users` `(b,)`, the latest last, without their column and the context; see `to_df`."""
         rows = self._known.take(self._known.by_user.of(users).values)
         table = replace(rows, context={}, contexts=None).to_df().drop(columns=self.columns.user)
         if rows.time is not None and bool((never := rows.time == LATEST).any()):
@@ -187,7 +187,7 @@ class Dataset:
         return [part for part in parts if len(part)]
 
     def followed_by(self, events: Interactions, *, once: bool) -> Interactions:
-        """All that is known of the users of `events`, and then these.
+        """All that is known about the users of `events`, and then these.
 
         They are in the order of the times, known events first where these are equal. What follows events without times
         has none either, and is later than these.

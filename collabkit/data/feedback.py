@@ -151,7 +151,7 @@ def check_threshold(df: pd.DataFrame, columns: Columns, threshold: float | None,
 def positive_rows(
     table: Interactions, threshold: float | None = None, part: np.ndarray | None = None, repeats: str = "first"
 ) -> np.ndarray:
-    """The positions `(m,)`, ascending, of the positives, as of `filters.positive_events`; what is left out is said.
+    """The positions `(m,)`, ascending, of the positives, as in `filters.positive_events`; what is left out is said.
 
     `part` `(n,)` says of which of several tables each row is: an earlier one keeps the pair. With `repeats='keep'` all
     rows of a pair stay.

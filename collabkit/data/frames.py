@@ -1,7 +1,7 @@
 """Tables of any library at the door: pandas inside, results in the kind that came in.
 
 narwhals knows the kinds (polars, Arrow, Modin, cuDF, ...), Arrow carries the columns: numbers without a copy where a
-column is one piece without gaps. A scipy matrix has rows and columns in the place of ids; see `data.matrices`.
+column is one piece without gaps. A scipy matrix has rows and columns in place of ids; see `data.matrices`.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def to_pandas(value):
 
 
 def read_source(value, names: tuple[str, str, str] | None = None, *, rated: bool = False) -> tuple[Any, Source]:
-    """A table as of `to_pandas`, a matrix as a table with the columns `names`, and what it was.
+    """A table as in `to_pandas`, a matrix as a table with the columns `names`, and what it was.
 
     Args:
         value: a table of any library, a scipy matrix, or a pair `(matrix, MatrixIds)`.

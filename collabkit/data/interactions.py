@@ -111,7 +111,7 @@ class Interactions:
         columns: the column names in the caller's table.
         weight: `(n,)` float32, how much each row counts in the training loss, or None: all the same. It belongs to the
             training, like the loss: it is in neither `to_df`, `data_hash` nor the artefact.
-        context: what is known of each row's moment, by field as `Context.encode` gives it.
+        context: what is known about each row's moment, by field as `Context.encode` gives it.
         contexts: which fields these are.
         count: `(n,)` float32 above 0, how often or how much a pair was met in all, or None; each pair is there once.
         confidence: how sure that makes it, fitted to the training part.
@@ -148,7 +148,7 @@ class Interactions:
         """Validate and encode a table.
 
         Args:
-            df: one row an event, of any library; or a scipy matrix of users by items, whose rows and columns have
+            df: one row per event, of any library; or a scipy matrix of users by items, whose rows and columns have
                 their numbers for ids.
             columns: which columns hold what.
             users, items: vocabularies to encode with (ids they do not know become index 0 and are counted in a
@@ -425,7 +425,7 @@ def encode_times(column: pd.Series, ticks: int | None = None) -> Tensor:
     Fractions become so many `ticks` of the column's unit, so that their order stays.
 
     Raises:
-        ValueError: times are missing, infinite, too large, or fractions in the place of whole numbers.
+        ValueError: times are missing, infinite, too large, or fractions in place of whole numbers.
         TypeError: they are neither numbers nor timestamps.
 
     Example:

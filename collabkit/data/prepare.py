@@ -29,7 +29,7 @@ def prepare(
 ) -> Dataset:  # fmt: skip
     """Check the columns, encode them once, keep what is a positive, split, weigh, and add the side features.
 
-    The vocabularies cover the rows that are used; a validation part without rows is None. Arguments and errors as of
+    The vocabularies cover the rows that are used; a validation part without rows is None. Arguments and errors as in
     `CollabDataLoaders.from_df`; `feedback` is None for ratings.
     """
     check_weight_column(table, weights)

@@ -30,7 +30,7 @@ LEAST = 100  # residuals of a bin
 
 
 def calibrate(model: Model, data: Dataset, method: str, n_negatives: int, seed: int) -> Probabilities | Intervals:
-    """What the half of the validation users for it says; arguments and errors as of `Recommender.calibrate`."""
+    """What the half of the validation users for it says; arguments and errors as in `Recommender.calibrate`."""
     if method not in ("platt", "isotonic"):
         raise ValueError(f"method must be 'platt' or 'isotonic', got {method!r}")
     n_negatives, seed = whole("n_negatives", n_negatives), check_seed(seed)

@@ -85,7 +85,7 @@ def evaluate_fold_in(
 
     The first in time, where `test` has times; else, and among equal times, n drawn at random by `seed`. For every n the
     same rest is predicted, the rows beyond the largest n, and the first n given are among those at a larger n. With
-    n = 0, which is always there, users have what their features foretell, or else the default row.
+    n = 0, which is always there, users have what their features predict, or else the default row.
 
     Args:
         fold_in: of the trained model.

@@ -89,7 +89,7 @@ def evaluate_ratings(
         n_boot, seed: of the bootstrap over users.
 
     Returns:
-        DataFrame indexed by metric, or part and metric, with columns `value`, `low`, `high` (95 % interval), one a
+        DataFrame indexed by metric, or part and metric, with columns `value`, `low`, `high` (95 % interval), one per
         baseline, `n` (ratings).
     """
     train = data.train
@@ -133,8 +133,8 @@ def evaluate_ranking(
     Args:
         model: in evaluation mode.
         task: the users, their relevant items and their candidates.
-        k, metrics, n_boot, seed, max_memory: as of `Recommender.evaluate`.
-        tilt, diversity: what is ranked in the place of the scores alone.
+        k, metrics, n_boot, seed, max_memory: as in `Recommender.evaluate`.
+        tilt, diversity: what is ranked in place of the scores alone.
         by: `'user_activity'`: by decile of the users' training rows; `'item_popularity'`: by decile of the relevant
             items' training rows, each item counting in its decile as if it were all that is relevant. The index is then
             decile, its smallest and largest number (`from`, `to`), and metric; see `deciles`. `'item_age'`: likewise by
@@ -269,7 +269,7 @@ def interval_columns(values: dict, base: dict, n_users: int, *, n_boot: int, see
         n_boot, seed: of the bootstrap; all metrics share the resamples.
 
     Returns:
-        DataFrame, a row a metric: `value`, `low`, `high`, `difference`, `diff_low`, `diff_high`, `n`.
+        DataFrame, one row per metric: `value`, `low`, `high`, `difference`, `diff_low`, `diff_high`, `n`.
     """
     columns = {name: np.full(len(values), np.nan) for name in ("low", "high", "diff_low", "diff_high")}
     means, others = (np.array([column_mean(part[key]) for key in values]) for part in (values, base))

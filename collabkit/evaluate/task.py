@@ -97,7 +97,7 @@ def metric_name(metric: Callable) -> str:
 
 
 def metric_values(metric: Callable, ranks: np.ndarray, groups: np.ndarray, k: int) -> np.ndarray:
-    """The values of a metric given as a function, or an error where they are not one a user."""
+    """The values of a metric given as a function, or an error where they are not one per user."""
     values = np.asarray(metric(ranks, groups, k), dtype=np.float64)
     n = int(groups.max()) + 1
     if values.shape != (n,):
@@ -112,7 +112,7 @@ class RankingTask:
     """Rank each user's relevant test items among their candidates: the same question for every model.
 
     Args:
-        data: what is known of the users that are asked.
+        data: what is known about the users that are asked.
         users, items: `(n,)` the relevant pairs, sorted by user and item, each once.
         hidden: pairs that are never candidates (those seen in training).
         candidates: `(c,)` the items that compete where they are not hidden, ascending; None for all.
@@ -348,7 +348,8 @@ def held_out(data: Dataset, on) -> Interactions:
 def check_metrics(names) -> list:
     """The metrics as a list (default those of ranks cut at k), or an error that lists what there is.
 
-    A function of `ranks` `(n,)`, `groups` `(n,)` and `k` that returns a value a user is a metric too; see `metrics`.
+    A function of `ranks` `(n,)`, `groups` `(n,)` and `k` that returns one value per user is a metric too; see
+    `metrics`.
     """
     one = isinstance(names, str) or callable(names)
     names = list(CUT_METRICS) if names is None else [names] if one else list(names)

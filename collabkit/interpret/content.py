@@ -32,15 +32,15 @@ def explain_content(interp, item, feature, content=None, *, user=None, grid: int
     Args:
         item: an external id.
         feature: the name of an item feature of kind `'text'` or `'image'` with an encoder that was trained.
-        content: the text, or picture, in the place of the item's own. A text is always needed: models keep hashes of
+        content: the text, or picture, in place of the item's own. A text is always needed: models keep hashes of
             words. Default the picture that the item has.
         user: an external id whose score it is about; default the mean of up to 200 users.
         grid: into how many regions a picture is divided each way.
-        context: of a model with a context, the moment, as of `Recommender.predict`.
+        context: of a model with a context, the moment, as in `Recommender.predict`.
 
     Returns:
-        DataFrame with a row a word (`word`) or a region (`top`, `left`, `bottom`, `right` in pixels of the picture that
-        the encoder sees), and `value` in logits; `attrs['score']` is the score with all of them.
+        DataFrame with one row per word (`word`) or a region (`top`, `left`, `bottom`, `right` in pixels of the picture
+        that the encoder sees), and `value` in logits; `attrs['score']` is the score with all of them.
 
     Raises:
         TypeError: the model has no item features.
@@ -65,7 +65,7 @@ def plot_content(interp, item, feature, content=None, *, ax: Axes | None = None,
     """A picture with what each region of it adds to the score (red: for the item), or bars of the words of a text.
 
     Args:
-        item, feature, content: as of `explain_content`.
+        item, feature, content: as in `explain_content`.
         ax: where to draw; a new figure by default.
         options: others of `explain_content`.
     """
@@ -124,7 +124,7 @@ def _score(interp, field: FieldRows, at: Tensor, numbers: Tensor, asked: tuple[T
     model, side = interp.model, interp.model.item_side
     with field.showing(int(at[0]), numbers):
         query: Tensor | Query = at.to(model.device)
-        if side.can_write and int(interp.train.counts("item")[at]) == 0:  # its own row is what its content foretells
+        if side.can_write and int(interp.train.counts("item")[at]) == 0:  # its own row is what its content predicts
             query = Query(query, rows=side.features.cold_rows(query))
         rows = tuple(part.expand(n, -1) for part in model.item_rows(query))
         return float(model.interact(asked, rows).mean())

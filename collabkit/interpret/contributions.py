@@ -57,12 +57,12 @@ def feature_parts(interp, user, item, *, context=None) -> pd.DataFrame:
 
     Args:
         user, item: one external id each.
-        context: of a model with a context, the moment, as of `Recommender.predict`.
+        context: of a model with a context, the moment, as in `Recommender.predict`.
 
     Returns:
         DataFrame with `part` (the features, `the item itself`, and their `sum`) and `value` in logits; of a model with
-        a context also a column a field of it, with the share of `value` that is due to the moment. Of an item without
-        ratings, `the item itself` is what its features foretell of its own row; see `coldstart.cold_rows`.
+        a context also one column per field of it, with the share of `value` that is due to the moment. Of an item
+        without ratings, `the item itself` is what its features predict for its own row; see `coldstart.cold_rows`.
 
     Raises:
         TypeError: the model is no `CollFilter`, or has neither item features nor a context.
@@ -98,7 +98,7 @@ def feature_importance(
     """How much worse the predictions get when a feature's rows are shuffled among the ids (Breiman 2001).
 
     Args:
-        on: as of `Recommender.evaluate`.
+        on: as in `Recommender.evaluate`.
         metric: one of its metrics; default RMSE, or NDCG (at 10) without ratings.
         n_repeats, seed: shuffles of each feature.
 

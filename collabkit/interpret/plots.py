@@ -19,7 +19,7 @@ def plot_map(points: pd.DataFrame, x: str, y: str, label: str, *, ax: Axes | Non
     """A labelled scatter plot whose labels are moved apart until they do not collide; the first 50 points have one.
 
     Args:
-        points: one row a point, with the columns `x`, `y` (numbers) and `label`.
+        points: one row per point, with the columns `x`, `y` (numbers) and `label`.
         ax: where to draw; a new figure by default.
         max_chars: longer labels are cut, with an ellipsis.
     """
@@ -54,7 +54,7 @@ def plot_bars(table: pd.DataFrame, value: str, label: str, *, ax: Axes | None = 
     """A horizontal bar for each row, in the table's order from the top; negative bars have another colour.
 
     Args:
-        table: one row a bar, with the columns `value` (a number) and `label`.
+        table: one row per bar, with the columns `value` (a number) and `label`.
         ax: where to draw; a new figure by default.
     """
     ax = ax or plt.subplots(figsize=(8, 1 + 0.28 * len(table)), layout="constrained")[1]
@@ -72,7 +72,7 @@ def plot_calibration(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """What was said against what came: bins of probabilities, or levels of intervals.
 
     Args:
-        table: as of `Recommender.calibrate`.
+        table: as in `Recommender.calibrate`.
         ax: where to draw; a new figure by default.
     """
     ax = ax or plt.subplots(figsize=(6, 6), layout="constrained")[1]
@@ -108,7 +108,7 @@ def plot_losses(history: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Training and validation loss by epoch.
 
     Args:
-        history: one row an epoch, with the columns `epoch` (counted from 1), `train_loss`, `valid_loss`.
+        history: one row per epoch, with the columns `epoch` (counted from 1), `train_loss`, `valid_loss`.
         ax: where to draw; a new figure by default.
     """
     ax = ax or plt.subplots(figsize=(7, 4.5), layout="constrained")[1]

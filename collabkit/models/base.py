@@ -115,7 +115,7 @@ class Model(nn.Module):
 
         Args:
             features: `(users, items)`, each a `Features` or None, row-aligned with the tables, and the `Context` of
-                rows, if any, as of `SideFeatures`; None for none at all.
+                rows, if any, as in `SideFeatures`; None for none at all.
             id_dropout: share of the ids whose own row is zero in a training step, so that the features' part alone is a
                 trained predictor too: it is what new ids have (Volkovs et al., "DropoutNet", 2017).
             init_std: standard deviation of the initial weights of the features.
@@ -217,7 +217,7 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def silence_features(self, what: str) -> None:
-        """Set the features' weights to zero, where `what` is of the ids' own rows alone: new ids are foretold as ever.
+        """Set the features' weights to zero, where `what` is of the ids' own rows alone: new ids are predicted as ever.
 
         Raises:
             TypeError: there is a context, features that no zero takes out of the rows, or such as are learned.

@@ -24,7 +24,7 @@ LEAST, MOST = 100, 10_000  # events of the others: fewer tell nothing, and more 
 def learned_cold_weight(fit: Callable[[Dataset], Model], data: Dataset, seed: int = 0) -> float:
     """The largest factor of the scores of items without training rows by which the others lose at most a fiftieth.
 
-    What features foretell is an expectation and less spread out than what events tell, so that items nobody has met
+    What features predict is an expectation and less spread out than what events tell, so that items nobody has met
     hardly enter a list of the best. Over a wide range of factors as much is won by showing more of them as is lost of
     the others, so the loss decides. A model is fitted without a tenth of the items, and without a tenth of the events
     of the others; these events are ranked among all items that the user is not known to have met, those held out among

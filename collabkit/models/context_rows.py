@@ -16,7 +16,7 @@ class ContextRows(nn.Module):
 
     Each category has an embedding; numbers, and the shares of several categories, go through a linear map. Row 0, of
     what is unknown, is zero while training where training knows everything, and afterwards the mean of the others, so
-    that a moment of which nothing is known is an average one; see `coldstart.default_rows`.
+    that a moment about which nothing is known is an average one; see `coldstart.default_rows`.
 
     Args:
         context: the fields.

@@ -73,7 +73,7 @@ class FeatureRows(nn.Module):
         return put_together(rows, self(idx), self.joins)
 
     def cold_design(self, idx: Tensor) -> list[Runs | Tensor]:
-        """What rows are foretold from for ids `idx` `(m,)`, a field each: weighted codes, or numbers `(m, w)`.
+        """What rows are predicted from for ids `idx` `(m,)`, a field each: weighted codes, or numbers `(m, w)`.
 
         An id's codes are weighted by `rarity` and scaled to length 1, as tf-idf vectors are.
         """
@@ -108,7 +108,7 @@ class FeatureRows(nn.Module):
         super()._load_from_state_dict(state, prefix, *args)
 
     def extend(self, features: Features) -> None:
-        """Put `features` in the place of the old ones, whose rows they begin with, or the other way round."""
+        """Put `features` in place of the old ones, whose rows they begin with, or the other way round."""
         self.features = features
         for field, rows in zip(self.fields, features.rows, strict=True):
             field.extend(rows)
@@ -247,7 +247,7 @@ class FieldRows(nn.Module):
         return Runs(codes.start, codes.values, self.field.size, weight / length[codes.rows])
 
     def rare(self, rarity: Tensor) -> Tensor:
-        """What each code counts `(size,)` where rows are foretold: its `rarity`, by what attention has learned."""
+        """What each code counts `(size,)` where rows are predicted: its `rarity`, by what attention has learned."""
         return rarity if self.attention is None else rarity * self.counting().detach()
 
     def having(self, idx: Tensor) -> Tensor | None:

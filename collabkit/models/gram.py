@@ -23,7 +23,7 @@ PRODUCTS = 2**23  # multiplications of a block: at most as many numbers come out
 
 def events_matrix(train: Interactions) -> scipy.sparse.csr_matrix:
     """The sparse `(n_users, n_items)` float32 of the pairs: ones, or the confidences of data with counts."""
-    import scipy.sparse  # not above: who only asks a model does not need it
+    import scipy.sparse  # not above: it is not needed to query a model
 
     pairs = train.weighted_pairs
     values = np.ones(len(pairs.values), np.float32) if pairs.weight is None else pairs.weight.numpy()
@@ -97,7 +97,7 @@ class Neighbours:
         self.values: list[np.ndarray] = []
 
     def add(self, counts: list[int], columns: np.ndarray, values: np.ndarray) -> None:
-        """The next rows, as of `best_of_rows`."""
+        """The next rows, as in `best_of_rows`."""
         self.counts.extend(counts)
         self.columns.append(columns)
         self.values.append(values)

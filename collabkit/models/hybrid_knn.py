@@ -144,7 +144,7 @@ def _evened(train: Interactions) -> scipy.sparse.csr_matrix:
 
 def _design(features: Features, met: np.ndarray) -> scipy.sparse.csr_matrix:
     """The features `(n, p)`: categories by tf-idf in rows of length 1, numbers of mean square length 1, a constant."""
-    import scipy.sparse  # not above: who only asks a model does not need it
+    import scipy.sparse  # not above: it is not needed to query a model
 
     bags, numbers = tfidf(features, met)
     size = np.sqrt(np.square(numbers).sum(1).mean()) if numbers.size else 1.0

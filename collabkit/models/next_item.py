@@ -193,7 +193,7 @@ def decayed_gram(history: Runs, decays: Sequence[float], counts: Sequence[Tensor
 
 def last_states(history: Runs, decay: float) -> scipy.sparse.csr_array:
     """The states `(n_users, n_items)` after the last events."""
-    import scipy.sparse  # not above: who only asks a model does not need it
+    import scipy.sparse  # not above: it is not needed to query a model
 
     age = (history.start[1:][history.rows] - 1 - torch.arange(len(history.values))).numpy()
     weight = decay ** age.astype(np.float64)

@@ -1,4 +1,4 @@
-"""`ShardedTables`: tables whose rows are dealt to several processes, so that together they hold more than one can.
+"""`ShardedTables`: tables whose rows are split over several processes, so that together they hold more than one can.
 
 Each process keeps equally many neighbouring rows of each table, and with them the optimiser's moments. A lookup sends
 ids to whoever has their rows, and gets the rows back; its gradients go the same way. TorchRec deals and exchanges (it
@@ -22,7 +22,7 @@ BLOCK = 2**16  # rows that are drawn at once
 
 
 class ShardedTables(Tables):
-    """The rows of a side's tables that fall to this process: of `n` rows dealt to `size`, number `start` to `stop`.
+    """The rows of a side's tables that fall to this process: of `n` rows split over `size`, number `start` to `stop`.
 
     Every process has tensors of equally many rows, the last ones with some to spare, which nobody asks for. The initial
     rows are drawn block by block, so that they do not depend on the number of processes. One process alone has all
@@ -31,7 +31,7 @@ class ShardedTables(Tables):
     `forward`, `read` and `moments` are called by all processes at the same place; each may ask `forward` for others.
 
     Args:
-        name, n, widths, std, sparse: as of `TableSide`.
+        name, n, widths, std, sparse: as in `TableSide`.
 
     Raises:
         ImportError: there are several processes, and no TorchRec.
@@ -186,13 +186,13 @@ def in_shards(yes: bool = True) -> Iterator[None]:
 
 
 def shards_of(model) -> list[ShardedTables]:
-    """A model's tables that are dealt to several processes."""
+    """A model's tables that are split over several processes."""
     found = [side.tables for side in getattr(model, "sides", ())]
     return [tables for tables in found if isinstance(tables, ShardedTables) and tables.size > 1]
 
 
 def owners(model) -> dict[int, ShardedTables]:
-    """By the `id` of each weight that is dealt to several processes the tables that it is of."""
+    """By the `id` of each weight that is split over several processes the tables that it is of."""
     return {id(table.weight): tables for tables in shards_of(model) for table in tables}
 
 

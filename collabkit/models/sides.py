@@ -33,7 +33,7 @@ class Side(nn.Module):
         self.name, self.n, self.widths = name, n, [int(width) for width in widths]
         self.vocab: Vocab | None = None  # the ids of the rows, where the model is to answer by ids
         self.features: FeatureRows | None = None
-        self.tables: tuple | Tables = ()  # embeddings `(n, d)` that hold the ids' own rows, one a part
+        self.tables: tuple | Tables = ()  # embeddings `(n, d)` that hold the ids' own rows, one per part
 
     def rows(self, query: Tensor | Query) -> tuple[Tensor, ...]:
         """The parts `[(..., d), ...]` of indices `(...)`, or of a query of `b`."""
@@ -197,7 +197,7 @@ class MixedSide(TableSide):
 
     Args:
         history: the side that computes the latter.
-        n, std: as of `TableSide`.
+        n, std: as in `TableSide`.
     """
 
     def __init__(self, history: HistorySide, n: int, *, std: float = 0.01):

@@ -98,7 +98,7 @@ class _Lookup(torch.autograd.Function):
 
 
 class Tables(nn.ModuleList):
-    """A side's embeddings `(n, d)`, one a part: their rows are looked up, read, written and added to together."""
+    """A side's embeddings `(n, d)`, one per part: their rows are looked up, read, written and added to together."""
 
     def forward(self, idx: Tensor) -> tuple[Tensor, ...]:
         """The rows `[(..., d), ...]` at `idx` `(...)`."""
@@ -139,7 +139,7 @@ def made_as(kind) -> Iterator[None]:
 
 
 def hold(table: nn.Embedding, rows: Tensor) -> None:
-    """Put `rows` in the place of a table's, whose parameter stays the same object: weight decay goes by it."""
+    """Put `rows` in place of a table's, whose parameter stays the same object: weight decay goes by it."""
     table.weight.data, table.weight.grad = rows, None
     table.num_embeddings = len(rows)
 

@@ -1,4 +1,4 @@
-"""How alike items are by what is known of them apart from who has met them: their features."""
+"""How alike items are by what is known about them apart from who has met them: their features."""
 
 from __future__ import annotations
 

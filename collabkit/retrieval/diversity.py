@@ -54,7 +54,7 @@ class Diversity:
 
 
 def item_likeness(model: Model, data: Dataset, by: object = "vectors") -> Tensor:
-    """Unit vectors `(n_items, d)` whose dot products say how alike items are; `by` as of `Diversity`.
+    """Unit vectors `(n_items, d)` whose dot products say how alike items are; `by` as in `Diversity`.
 
     Raises:
         KeyError: no such feature.
@@ -106,7 +106,7 @@ class MMR:
 
     Args:
         unit: `(n_items, d)` vectors of length 1, or 0 of an item that is like none.
-        weight, pool: as of `Diversity`.
+        weight, pool: as in `Diversity`.
 
     Example:
         >>> unit = torch.tensor([[0., 0.], [1., 0.], [1., 0.], [0., 1.]])

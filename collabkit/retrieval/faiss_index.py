@@ -106,7 +106,7 @@ class FaissIndex:
         return items, scores
 
     def found(self, vectors: Tensor, k: int, hidden: Runs | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Items and scores as of `search`, and of which rows `(b,)` the index alone finds too few."""
+        """Items and scores as in `search`, and of which rows `(b,)` the index alone finds too few."""
         n, b = len(self.vectors) - 1, len(vectors)
         lengths = torch.zeros(b, dtype=torch.int64) if hidden is None else hidden.lengths
         wanted = (lengths + min(k, n)).clamp(max=n)

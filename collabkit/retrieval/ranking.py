@@ -83,7 +83,7 @@ def top_k(
     """The `k` best candidates of each user.
 
     Args:
-        scorer, candidates, n_items, hidden, offsets: as of `FullCatalogue`.
+        scorer, candidates, n_items, hidden, offsets: as in `FullCatalogue`.
         users: `(n,)` user indices.
         k: how many.
         block: users scored at once.

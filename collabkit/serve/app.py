@@ -102,7 +102,7 @@ def create_app(artefact: Any, *, settings: Settings | None = None) -> Starlette:
         An application for uvicorn or another server; `app.state.service` is what answers.
 
     Raises:
-        FileNotFoundError, BundleError: as of `load_artefact`.
+        FileNotFoundError, BundleError: as in `load_artefact`.
         ImportError: the extra is missing: `pip install 'collabkit[serve]'`.
 
     Example:
@@ -125,7 +125,7 @@ def create_app(artefact: Any, *, settings: Settings | None = None) -> Starlette:
 
 
 class _Guarded(Starlette):
-    """Starlette with `Guard` in the place of its own two layers, which make answers of errors."""
+    """Starlette with `Guard` in place of its own two layers, which make answers of errors."""
 
     def build_middleware_stack(self):
         app = Guard(self.router, token=self.state.token, service=self.state.service)

@@ -284,7 +284,7 @@ def _write(
 
 
 def _swap(new: Path, folder: Path) -> None:
-    """Put `new` in the place of `folder`; the old one waits under another name until the new one is there."""
+    """Put `new` in place of `folder`; the old one waits under another name until the new one is there."""
     old = previous(folder)
     if folder.exists():  # else a crash left the previous one alone: keep it until the new one is there
         shutil.rmtree(old, ignore_errors=True)
@@ -300,7 +300,7 @@ def _swap(new: Path, folder: Path) -> None:
 
 @contextmanager
 def _swapping(folder: Path) -> Iterator[None]:
-    """Within it no other process of this machine puts an artefact in the place of `folder`."""
+    """Within it no other process of this machine puts an artefact in place of `folder`."""
     name = hashlib.sha256(str(folder).encode()).hexdigest()[:2]  # 256 files at most; two folders may share one
     with FileLock(Path(tempfile.gettempdir()) / f"collabkit-{name}.lock", mode=0o666):
         yield

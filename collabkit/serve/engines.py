@@ -33,7 +33,7 @@ class Lists:
 
     Args:
         artefact: the folder; all machines must see it.
-        k, **options: as of `Recommender.recommend_batches`.
+        k, **options: as in `Recommender.recommend_batches`.
         models: the class of its model, where that is not one of the library's.
 
     Attributes:
@@ -41,8 +41,8 @@ class Lists:
         schema: of the batches that come back: the columns of `Recommender.recommend`.
 
     Raises:
-        FileNotFoundError, BundleError: as of `Recommender.load`.
-        TypeError, ValueError: as of `Recommender.recommend`, of what is wrong with any user's lists.
+        FileNotFoundError, BundleError: as in `Recommender.load`.
+        TypeError, ValueError: as in `Recommender.recommend`, of what is wrong with any user's lists.
     """
 
     def __init__(self, artefact: str | Path, k: int = 10, *, models=(), **options):
@@ -62,7 +62,7 @@ class Lists:
         """The lists of batches with the users' column, one after the other; none of no users.
 
         Raises:
-            KeyError, TypeError, ValueError: as of `Recommender.recommend_batches`.
+            KeyError, TypeError, ValueError: as in `Recommender.recommend_batches`.
         """
         batches = (batch for batch in batches if batch.num_rows)
         first = next(batches, None)
@@ -85,7 +85,7 @@ def lists_to(
         engine: `'local'`, `'ray'` (the cluster of `ray.init` or `RAY_ADDRESS`, else one on this machine) or `'spark'`
             (the session that there is, or one by Spark's configuration).
         artefact: the folder; all machines must see it.
-        folder, users, k, unknown, **options: as of `Recommender.recommend_to`.
+        folder, users, k, unknown, **options: as in `Recommender.recommend_to`.
         models: the class of the artefact's model, where that is not one of the library's.
 
     Returns:
@@ -94,7 +94,7 @@ def lists_to(
     Raises:
         ImportError: the engine is not installed.
         ValueError: another engine; there are no users.
-        FileExistsError, OSError, KeyError, TypeError: as of `Recommender.recommend_to`.
+        FileExistsError, OSError, KeyError, TypeError: as in `Recommender.recommend_to`.
 
     Example:
         >>> lists_to('ray', 'model/', 'lists/', 'users/', k=20)   # doctest: +SKIP

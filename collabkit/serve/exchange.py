@@ -141,8 +141,8 @@ def from_factors(
         users, items: factors `(n, d)`.
         biases: of users `(n,)` and of items, or None.
         user_ids, item_ids: `(n,)` external ids, row by row.
-        events: what is known of the users: a DataFrame with the columns `user` and `item` (or as the ids are named), a
-            scipy matrix `(n_users, n_items)`, or None.
+        events: what is known about the users: a DataFrame with the columns `user` and `item` (or as the ids are named),
+            a scipy matrix `(n_users, n_items)`, or None.
     """
     vocabs = []
     for name, ids, factors in (("user", user_ids, users), ("item", item_ids, items)):

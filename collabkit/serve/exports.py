@@ -139,7 +139,7 @@ def _axes(graph: Graph) -> dict[str, dict[int, str]]:
 def _onnx_bytes(graph: Graph, given: dict[str, Tensor]) -> bytes:
     """The graph as ONNX has it.
 
-    torch's exporter by tracing: the one by `torch.export` took 6 to 37 seconds in the place of .3 to 2 for sequence
+    torch's exporter by tracing: the one by `torch.export` took 6 to 37 seconds instead of .3 to 2 for sequence
     models, and knows no recurrent network of any length.
     """
     buffer, axes = io.BytesIO(), _axes(graph) | {name: {0: "b"} for name in graph.outputs}

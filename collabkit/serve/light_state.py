@@ -2,8 +2,8 @@
 
 `light.safetensors` has the arrays, `config.json` under `light` what they are. What lies in another file of the artefact
 already (the weights of EASE, neighbours) is read from there. Names of arrays are `part.what`: those of `users` and
-`items` are ids, `events` all that is known of each user in the order of histories, `model` what scores come of, `fold`
-the prior of the fold-in and `why` what explanations need.
+`items` are ids, `events` all that is known about each user in the order of histories, `model` what scores come of,
+`fold` the prior of the fold-in and `why` what explanations need.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def _texts(ids: list, name: str) -> tuple[str, list[str]]:
 
 
 def _events(data: Dataset) -> dict[str, Tensor]:
-    """All that is known of each user, the latest last: items, the part that each is of, and what it weighs."""
+    """All that is known about each user, the latest last: items, the part that each is of, and what it weighs."""
     parts = [(code, part) for code, part in enumerate(data.parts) if part is not None]
     every = joined(*(part for _, part in parts))
     code = torch.cat([torch.full((len(part),), code, dtype=torch.int8) for code, part in parts])

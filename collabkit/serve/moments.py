@@ -42,7 +42,7 @@ def moment_of(context, n: int, model: Model, data: Dataset) -> dict:
 
 
 def at_moment(ask: Callable, moment: dict) -> Callable[[Tensor], Tensor | Query]:
-    """`ask` at a moment, or at one for each that is asked; as it is where nothing is known of it."""
+    """`ask` at a moment, or at one for each that is asked; as it is where nothing is known about it."""
     if not moment:
         return ask
 

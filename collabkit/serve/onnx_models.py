@@ -60,7 +60,7 @@ class OnnxModel:
         return self.vectors(users, history=history, context=context) @ self.item_vectors.T
 
     def vectors(self, users=None, *, history: Sequence | None = None, context: Mapping | None = None) -> np.ndarray:
-        """The vectors `(b, d)` float32 of users; arguments as of `logits`."""
+        """The vectors `(b, d)` float32 of users; arguments as in `logits`."""
         if self.what not in ("encoder", "vectors"):
             raise ValueError(f"the file holds {self.what!r} and no vectors of users")
         return self._ask(users, history, context)[0]
@@ -124,7 +124,7 @@ class OnnxModel:
 
 
 def read_meta(file: str | Path | bytes) -> dict:
-    """What `to_onnx` wrote of a file into it; errors as of `OnnxModel`."""
+    """What `to_onnx` wrote of a file into it; errors as in `OnnxModel`."""
     return _open(file, 1)[1]
 
 

@@ -293,7 +293,7 @@ def _make(connection, sql, names: dict, options: dict, end: str) -> None:
 
 
 def _replace(connection, sql, names: dict, options: dict, facts: dict) -> None:
-    """Put the new tables in the place of the old ones, with their function."""
+    """Put the new tables in place of the old ones, with their function."""
     rows = [(key, json.dumps(value)) for key, value in facts.items()]
     connection.cursor().executemany(sql.SQL("insert into {facts_new} values (%s, %s)").format(**names), rows)
     old = connection.execute(

@@ -33,14 +33,14 @@ def recommend_on_ray(
             as many as it has cores.
         block: users that an actor takes at once.
         models: the class of the artefact's model, where that is not one of the library's.
-        k, **options: as of `Recommender.recommend_batches`.
+        k, **options: as in `Recommender.recommend_batches`.
 
     Returns:
         A dataset with the columns of `Recommender.recommend`; the lists in any order, each in its own.
 
     Raises:
         KeyError: there is no column of the users. An unknown user is found by an actor, whose error Ray wraps.
-        FileNotFoundError, BundleError, TypeError, ValueError: as of `Recommender.load` and `recommend_batches`.
+        FileNotFoundError, BundleError, TypeError, ValueError: as in `Recommender.load` and `recommend_batches`.
 
     Example:
         >>> users = ray.data.read_parquet('s3://bucket/users/')                       # doctest: +SKIP

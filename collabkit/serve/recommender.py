@@ -1197,7 +1197,8 @@ class Recommender:
 
     @writes
     def _resolve(self, users: Tensor) -> None:
-        """Solve for the rows of `users` `(m,)` again, from all that is known of them, with the items as they are now.
+        """Solve for the rows of `users` `(m,)` again, from all that is known about them, with the items as they are
+        now.
 
         How users are distributed is not estimated anew, if it was before.
         """

@@ -1,4 +1,4 @@
-"""`save_shards`: the artefact of a model whose tables are dealt to several processes, which each write their rows.
+"""`save_shards`: the artefact of a model whose tables are split over several processes, which each write their rows.
 
 They write into one file, each at its place: so the artefact is the same as any, and one process maps its tables into
 memory as they are. A table in as many files as there were processes would have to be put together first.

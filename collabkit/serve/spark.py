@@ -26,14 +26,14 @@ def recommend_on_spark(users: DataFrame, artefact: str | Path, k: int = 10, *, m
         users: with the users' column; others are left out. Its partitions are what tasks work on.
         artefact: the folder, which all machines see. A Python worker loads it once and keeps it for later tasks.
         models: the class of the artefact's model, where that is not one of the library's.
-        k, **options: as of `Recommender.recommend_batches`.
+        k, **options: as in `Recommender.recommend_batches`.
 
     Returns:
         A DataFrame with the columns of `Recommender.recommend`; the lists in any order, each in its own.
 
     Raises:
         KeyError: there is no column of the users. An unknown user is found by a task, whose error Spark wraps.
-        FileNotFoundError, BundleError, TypeError, ValueError: as of `Recommender.load` and `recommend_batches`.
+        FileNotFoundError, BundleError, TypeError, ValueError: as in `Recommender.load` and `recommend_batches`.
 
     Example:
         >>> users = spark.table('users').repartition(64)                      # doctest: +SKIP

@@ -56,7 +56,7 @@ class Limits:
 
     @classmethod
     def read(cls, items, exclude, users: Vocab | None, vocab: Vocab) -> Limits:
-        """Check and encode them; arguments and errors as of `choices.read_choice`."""
+        """Check and encode them; arguments and errors as in `choices.read_choice`."""
         allow = read_choice(items, "items", "allow", users, vocab)
         return cls(allow, read_choice(exclude, "exclude", "hide", users, vocab))
 

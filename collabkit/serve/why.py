@@ -47,7 +47,7 @@ class Explainer:
     """The shares of past items in the scores of a model.
 
     Args:
-        model, data: as of `Recommender`.
+        model, data: as in `Recommender`.
         fold: gives the fold-in of `model.explained`, which refuses models that have none.
         equations: gives what `equations` finds of it.
     """

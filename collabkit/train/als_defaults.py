@@ -82,7 +82,7 @@ def pick_als(
     alone decides, as with `search=False`.
 
     Args:
-        train, disliked: as of `ALSSolver`.
+        train, disliked: as in `ALSSolver`.
         d: length of the vectors; trials take at most 64.
         n_sweeps: of the fit that follows.
         reg, unobserved_weight: where they are given.

@@ -154,7 +154,7 @@ class Ranked(_Rows):
         data: the events, in the order of their users.
         sampler: one of `collabkit.train.sampling`.
         n_neg: negatives for each positive, drawn with replacement.
-        before, length: as of `_Rows`.
+        before, length: as in `_Rows`.
 
     Raises:
         ValueError: `n_neg` < 1.
@@ -246,7 +246,7 @@ class ByUser(Ranked):
     Args:
         data: the events, in the order of their users.
         sampler: one of shared negatives that masks what a user has seen.
-        n_neg: as of `Ranked`.
+        n_neg: as in `Ranked`.
 
     Raises:
         ValueError: another kind of sampler; events out of the order of their users.
@@ -304,12 +304,12 @@ class Windows(Ranked):
     The query has windows of histories and asks after each of their events (`Query.steps`); the positives are the events
     that followed. Every event but a user's first is a positive once an epoch. Where a user has more events than a
     window is long, the cuts fall elsewhere in each epoch. Windows of like length make a batch; negatives are shared,
-    and each row's own positive is none. Inputs and targets as of `ByUser`, with a group for each row.
+    and each row's own positive is none. Inputs and targets as in `ByUser`, with a group for each row.
 
     Args:
         data: the events, in the order of users and times.
         sampler: one of shared negatives that masks the row's own positive alone.
-        n_neg: as of `Ranked`.
+        n_neg: as in `Ranked`.
         length: of a window, the most events that a question looks back on.
 
     Raises:
@@ -401,7 +401,7 @@ class Windows(Ranked):
 
 
 class Pointwise(Rated):
-    """The pairs of `Ranked` batches one a row: `(x (m, 2), y (m, 1))`, y 1 for a positive and 0 for a negative.
+    """The pairs of `Ranked` batches one per row: `(x (m, 2), y (m, 1))`, y 1 for a positive and 0 for a negative.
 
     For a module that takes `x (m, 2)` and a pointwise loss, in a plain fastai `Learner`. A batch has so many positives
     and their negatives, `m = bs * (1 + n_neg)` rows, less the negatives of users who have seen everything.

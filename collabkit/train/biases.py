@@ -1,4 +1,4 @@
-"""`SolveBiases`: the biases of users and items in closed form, in the place of an epoch of a `CollFilter`."""
+"""`SolveBiases`: the biases of users and items in closed form, instead of an epoch of a `CollFilter`."""
 
 import torch
 from fastai.callback.core import Callback, CancelTrainException

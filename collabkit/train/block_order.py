@@ -14,7 +14,7 @@ class BlockOrder:
     `order[start:stop]` are the rows at these places of the order, a function of the seed alone. A permutation would
     read a page of the disk for each row, and takes eight bytes a row; this reads a page for each share of a block, and
     takes little more than a byte a row. In files sorted by user a block holds few users. Were it read at once, all
-    events of a user would come within a few steps, which costs quality; so its rows are dealt to the passes, and each
+    events of a user would come within a few steps, which costs quality; so its rows are split over the passes, and each
     pass meets about all users. Shares of many blocks are mixed in a buffer.
 
     Args:

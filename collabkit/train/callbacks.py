@@ -250,7 +250,7 @@ VANISHED = 0.01  # the scores of what was observed are aimed at 1
 
 
 class AlternatingLeastSquares(Callback):
-    """A sweep of alternating least squares in the place of an epoch's batches; `learn.fit_als` adds it.
+    """A sweep of alternating least squares instead of an epoch's batches; `learn.fit_als` adds it.
 
     The training loss that is shown is the objective a training event.
 

@@ -90,7 +90,7 @@ def choose_loss(dls, loss_func, model=None):
                 f"{loss_func!r} takes no weights: pass a torch loss, e.g. nn.MSELoss(), or make dls without"
             )
         return loss_func
-    if dls.n_inp == 1:  # pairs one a row
+    if dls.n_inp == 1:  # pairs one per row
         return FlatLoss(nn.BCEWithLogitsLoss()) if loss_func is None else loss_func
     if isinstance(loss_func, (BaseLoss, FlatLoss, nn.modules.loss._Loss)):
         raise ValueError(

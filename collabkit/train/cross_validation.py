@@ -102,7 +102,7 @@ def all_rows(data, options: dict, seed: int | None = None) -> CollabDataLoaders:
     """The same, with all rows in the training part.
 
     Raises:
-        TypeError: as of `loaders_of`; a split is named.
+        TypeError: as in `loaders_of`; a split is named.
     """
     if isinstance(data, pd.DataFrame):
         if odd := sorted({"valid_pct", "splitter"} & set(options)):

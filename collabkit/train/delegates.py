@@ -11,5 +11,5 @@ F = TypeVar("F", bound=Callable)
 
 
 def delegates(to: Callable, but: str | Sequence[str] | None = None) -> Callable[[F], F]:
-    """Put the keywords of `to`, less those named in `but`, in the place of `**kwargs` in a function's signature."""
+    """Put the keywords of `to`, less those named in `but`, in place of `**kwargs` in a function's signature."""
     return meta.delegates(to, but=but)

@@ -81,7 +81,7 @@ class CollabLearner(LeanLearner):
             super().fit(n_epoch, *args, **kwargs)
             self._keep_metrics()
         except BaseException:
-            with suppress(Exception):  # as of `LeanLearner.fit`
+            with suppress(Exception):  # as in `LeanLearner.fit`
                 self._refold()
             raise
         self._refold()

@@ -1,4 +1,4 @@
-"""`Loader`: an order of rows, cut into batches: slices of tensors, in the place of a sampler and worker processes."""
+"""`Loader`: an order of rows, cut into batches: slices of tensors, instead of a sampler and worker processes."""
 
 import math
 from collections.abc import Callable
@@ -92,7 +92,7 @@ class Loader:
     def get_idxs(self) -> Callable[[], Tensor]:
         """The function that gives the row order `(n,)` of the next epoch, on the CPU, by fastai's name.
 
-        Of pairs one a row there is none: fastai would take that many predictions, while a batch has more rows.
+        Of pairs one per row there is none: fastai would take that many predictions, while a batch has more rows.
         """
         if isinstance(self.batches, (Pointwise, Windows)):
             raise AttributeError("batches of pairs or windows have more rows than the order that draws them")

@@ -291,7 +291,7 @@ class LeanLearner(Learner):
         self.fit(sum(lengths), cbs=cbs, reset_opt=reset_opt, wd=wd, start_epoch=start_epoch, **again)
 
     def _peak_lr(self, lr_max):
-        """The peak learning rate, a number or an array with one value a parameter group."""
+        """The peak learning rate, a number or an array with one value per parameter group."""
         _check_rates(lr_max, "lr_max")
         if self.opt is None:
             self.create_opt()
@@ -437,7 +437,7 @@ class LeanLearner(Learner):
 
 
 def _check_rates(rates, name: str) -> None:
-    """Raise `ValueError` unless `rates`, a number or one a parameter group, or None, are finite and not negative."""
+    """Raise `ValueError` unless `rates`, a number or one per parameter group, or None, are finite and not negative."""
     ends = (rates.start, rates.stop) if isinstance(rates, slice) else rates
     given = [rate for rate in L(ends) if rate is not None] if rates is not None else []
     for rate in np.asarray(given, dtype=object).ravel():

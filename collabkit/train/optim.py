@@ -107,7 +107,7 @@ class TableAdamW(OptimWrapper):
     with sparse gradients move and decay where a batch touches them, see `LazyAdamW`.
 
     Args:
-        params: parameters, or lists of them, one a fastai parameter group.
+        params: parameters, or lists of them, one per fastai parameter group.
         spared: `id`s of parameters without weight decay, see `undecayed`.
         features: and of weights of features, see `feature_weights`.
         lr, mom, sqr_mom, eps, wd: hyper-parameters; `mom` and `sqr_mom` are Adam's betas.

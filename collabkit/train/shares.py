@@ -87,7 +87,7 @@ def _rows(batch) -> int:
 
 
 def _plain(share: Share, batch, start: int, stop: int, n: int):
-    """Of batches with a row a row: all but negatives that the rows share."""
+    """Of batches with one row per row: all but negatives that the rows share."""
     share._axis(start, stop, n)
     if not isinstance(batch, Batch):
         return tuple(part[start:stop] for part in batch), (stop - start, n)

@@ -135,7 +135,7 @@ class FoldIn:
         via influence functions" (2017).
 
         Args:
-            histories, at: as of `rows`; none is empty.
+            histories, at: as in `rows`; none is empty.
 
         Returns:
             `(b, d)` float64, the row before anything is known, and `(m, d)` float64, the events' parts, on the CPU. The
@@ -155,7 +155,7 @@ class FoldIn:
         return histories
 
     def lift(self, at: Tensor) -> Tensor:
-        """What is added to the prior's mean `(b, d)`: what a user's features foretell of the row.
+        """What is added to the prior's mean `(b, d)`: what a user's features predict for the row.
 
         Users of whom no features are given are average users, not users with the features of the unknown: what that
         id's features add was hardly trained. What a network has beside its own row (`joins='concat'`) stays as it is.
@@ -169,7 +169,7 @@ class FoldIn:
 
     @cached_property
     def _typical(self) -> tuple[Tensor, Tensor]:
-        """Means `(d,)` over the trained users: of the rows that their features foretell, and of what these add."""
+        """Means `(d,)` over the trained users: of the rows that their features predict, and of what these add."""
         trained = (self.data.train.counts("user") > 0).nonzero().squeeze(1)
         features = self.model.user_side.features
         foretold = torch.cat(features.cold_rows(trained), dim=1).double().mean(0)

@@ -95,7 +95,7 @@ class EventSolver:
         return found
 
     def pieces(self, histories: Runs, at: Tensor, lift: Tensor) -> Tensor:
-        """What each event adds to its user's row, `(m, d)` float64; arguments as of `rows`.
+        """What each event adds to its user's row, `(m, d)` float64; arguments as in `rows`.
 
         At the mode `y = sum over the n events of (s - mean)`, s being the event's slope and `mean` that of a draw from
         the softmax. With the covariance K of such a draw and `H = I + n K` an event's part of y is

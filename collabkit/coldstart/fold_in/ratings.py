@@ -113,7 +113,7 @@ class RatingSolver:
         return found
 
     def pieces(self, histories: Runs, at: Tensor, lift: Tensor) -> Tensor:
-        """What each rating adds to its user's row, `(m, d)` float64; arguments as of `rows`.
+        """What each rating adds to its user's row, `(m, d)` float64; arguments as in `rows`.
 
         At the mode `noise y = sum over the n ratings of g e`, g being the rating's slope by y and e its error. With
         `H = noise I + sum of g g'` a rating's part of y is `y / n + H^-1 (g e - mean of g e)`: an equal part, and what

@@ -1,4 +1,4 @@
-"""`Context`: what is known of the moment of a row (the hour, the device), as training fixes it and as tensors."""
+"""`Context`: what is known about the moment of a row (the hour, the device), as training fixes it and as tensors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ class Context:
         """The context that the rows `df` of training fix.
 
         Args:
-            df: a row an event.
+            df: one row per event.
             columns: names of columns, whose kinds are inferred, or a dict from names to kinds: those of
                 `Features.from_df`, or `'time'`.
 
@@ -107,7 +107,7 @@ class Context:
         return found
 
     def unknown(self, n: int) -> dict[str, Tensor]:
-        """The values of `n` moments of which nothing is known."""
+        """The values of `n` moments about which nothing is known."""
         return {field.name: _missing(field, n) for field in self.fields}
 
     def decode(self, values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
@@ -198,4 +198,4 @@ def _shown(field: Field, values: Tensor) -> np.ndarray:
     if field.kind == "numeric":
         numbers = values[:, 0].double().numpy() * field.scale + field.centre
         return np.where(values[:, 1].numpy() > 0, np.nan, numbers) if field.width > 1 else numbers
-    return np.array([*values.numpy(), None], dtype=object)[:-1]  # a vector a row
+    return np.array([*values.numpy(), None], dtype=object)[:-1]  # one vector per row

@@ -101,7 +101,7 @@ class Field:
 
     @property
     def size(self) -> int:
-        """Rows of the field's weights: one a category and code 0, or one a number."""
+        """Rows of the field's weights: one per category and code 0, or one per number."""
         return len(self.categories) + 1 if self.is_bag else self.width
 
     @property
@@ -140,12 +140,12 @@ class Kind:
             none; and any further texts for the notes.
 
         Raises:
-            ValueError, TypeError: as of `fit`.
+            ValueError, TypeError: as in `fit`.
         """
         raise NotImplementedError
 
     def missing(self, field: Field, n: int) -> Tensor:
-        """The numbers `(n, width)` of ids of which nothing is known."""
+        """The numbers `(n, width)` of ids about which nothing is known."""
         return torch.zeros(n, field.width)
 
     def has_one_code(self, field: Field) -> bool:
@@ -173,7 +173,7 @@ class Kind:
         return False
 
     def parts(self, field: Field, content, grid: int) -> tuple[pd.DataFrame, list]:
-        """What a content consists of: a row a part, and where each is, as `without` of the encoder takes it.
+        """What a content consists of: one row per part, and where each is, as `without` of the encoder takes it.
 
         Args:
             content: a text or a picture, as the column holds it.

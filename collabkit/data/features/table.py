@@ -115,7 +115,7 @@ class Features:
 
         Raises:
             KeyError: a column is missing.
-            ValueError, TypeError: as of `from_df`.
+            ValueError, TypeError: as in `from_df`.
         """
         if df is None:
             columns = [column for field in self.fields for column in field.columns or (field.name,)]
@@ -154,8 +154,8 @@ class Features:
     def matrix(self, idx: Tensor | None = None) -> Tensor:
         """The design matrix `(m, p)` float32 of the ids at `idx` `(m,)`, default all.
 
-        For each field it has a column a category (the shares of the id's categories; the first column stands for none)
-        or a column a number.
+        For each field it has one column per category (the shares of the id's categories; the first column stands for
+        none) or one column per number.
 
         Raises:
             TypeError: a field has content, whose numbers a model learns.
@@ -175,9 +175,9 @@ class Features:
         """The design matrix in two: categories as a scipy matrix `(n, p)`, numbers `(n, q)`, both float32.
 
         Raises:
-            TypeError: as of `matrix`.
+            TypeError: as in `matrix`.
         """
-        import scipy.sparse  # not above: who only asks a model does not need it
+        import scipy.sparse  # not above: it is not needed to query a model
 
         self._refuse_learned()
         bags, numbers = [], [np.zeros((len(self), 0), np.float32)]
@@ -247,7 +247,7 @@ class SideFeatures(NamedTuple):
 
     @classmethod
     def of(cls, train: "Interactions", users=None, items=None, user_columns=None, item_columns=None) -> "SideFeatures":
-        """The features of the ids of `train`, from tables and columns as of `Features.from_df`; the notes are warned.
+        """The features of the ids of `train`, from tables and columns as in `Features.from_df`; the notes are warned.
 
         Categories, means and scales are those of the ids that have training rows.
         """

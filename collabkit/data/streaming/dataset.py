@@ -34,7 +34,7 @@ def stream_dataset(
     seed: int | None = None, splitter=None, feedback: Implicit | None = None, users=None, items=None,
     user_features=None, item_features=None,
 ) -> Dataset:  # fmt: skip
-    """The data of some Parquet files; arguments as of `CollabDataLoaders.from_parquet`.
+    """The data of some Parquet files; arguments as in `CollabDataLoaders.from_parquet`.
 
     Args:
         parts, schemas: the files, and their schemas.

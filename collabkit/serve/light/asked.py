@@ -27,7 +27,7 @@ def is_one(ids) -> bool:
 
 
 def read_choice(given, what: str, effect: str, users: Ids | None, items: Ids) -> Choice:
-    """An allow or a deny list; arguments and errors as of `choices.read_choice`, but that it takes no tables."""
+    """An allow or a deny list; arguments and errors as in `choices.read_choice`, but that it takes no tables."""
     if given is None:
         return Choice()
     if not isinstance(given, Mapping):

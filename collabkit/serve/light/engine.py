@@ -51,7 +51,7 @@ class Wanted:
 
     Args:
         k: items a list.
-        seen: which items are hidden, as of `filter_seen`.
+        seen: which items are hidden, as in `filter_seen`.
         offsets: `(n_items,)` what is added to scores, or None.
         rerank: what puts the best ones in another order, or None.
         allow, deny: lists of items, for all or by user.
@@ -167,13 +167,13 @@ class Engine:
         return self.spec["kind"] in ("vectors", "pairs") and self.encoder is None
 
     def _told(self, one: Told):
-        """The query of somebody new."""
+        """The query of a new user."""
         if self.encoder is not None:
             return self.encoder.vectors(history=[one.items])
         return Lists.of([(one.items, one.weight)]) if one.row is None else one.row[None]
 
     def _scores(self, query, candidates: np.ndarray | None) -> np.ndarray:
-        """Logits `(1, c)` of somebody new."""
+        """Logits `(1, c)` of a new user."""
         if self._solves:
             return self.fold.scores(query, candidates)
         return self.scorer.scores(query, candidates)
@@ -206,7 +206,7 @@ class Engine:
         Args:
             wanted: what is asked for.
             rows: `(b,)`.
-            query, met: of somebody new, the query, and what is hidden in the place of what a user has seen.
+            query, met: of a new user, the query, and what is hidden in place of what a user has seen.
         """
         candidates = wanted.candidates(self.n_items, rows)
         found, best = [], []
@@ -329,7 +329,7 @@ class Engine:
         return True if isinstance(why, (bool, np.bool_)) else whole("why", why)
 
     def _shares(self, user: int, one: Told | None, among: np.ndarray) -> Shares:
-        """The shares of past items in the scores of items `among` `(m,)`, of a user or of somebody new."""
+        """The shares of past items in the scores of items `among` `(m,)`, of a user or of a new user."""
         if not self._solves:
             items, weight = self.events.latest(user) if one is None else one[:2]
             if self.encoder is not None:
@@ -339,7 +339,7 @@ class Engine:
         return of_row(self.fold, user, None if one is None else tuple(one), self.events, met, among)
 
     def _because(self, found: np.ndarray, why: bool | int, shares: Callable) -> list | None:
-        """For each item of each list the ids of the past items that speak most for it, as of `serve.why.because_of`."""
+        """For each item of each list the ids of the past items that speak most for it, as in `serve.why.because_of`."""
         if not why:
             return None
         every = []

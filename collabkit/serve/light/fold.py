@@ -15,7 +15,7 @@ from collabkit.coldstart.climb import climb
 
 __all__ = ["EventFold", "Fold", "RatingFold", "fold_of"]
 
-STEPS = 3  # of Gauss-Newton, as of `fold_in.ratings`
+STEPS = 3  # of Gauss-Newton, as in `fold_in.ratings`
 
 
 class Fold:

@@ -168,7 +168,7 @@ def plain(value):
 
 
 def _kind(value) -> str:
-    """Family of types within which ids can be equal, as of `Vocab`."""
+    """Family of types within which ids can be equal, as in `Vocab`."""
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, (int, float)):

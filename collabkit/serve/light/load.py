@@ -22,7 +22,7 @@ Loaded = tuple[dict, dict[str, np.ndarray], OnnxModel | None]
 
 
 def load_arrays(folder: str | Path) -> Loaded:
-    """The content of config.json, the arrays by name, and the network, if there is one; errors as of `Light.load`."""
+    """The content of config.json, the arrays by name, and the network, if there is one; errors as in `Light.load`."""
     return whole_folder(Path(folder).expanduser().resolve(), _load)
 
 

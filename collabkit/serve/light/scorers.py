@@ -60,7 +60,7 @@ class Histories:
     """What models that look at histories share.
 
     Args:
-        events: what is known of users.
+        events: what is known about users.
         counts: `(n_items,)` how popular items are, which decides where nothing speaks for one.
         arrays: the model's.
         spec: what config.json says.

@@ -1,4 +1,4 @@
-"""Why an item is in a list: the share of each past item in its score, as of `serve.why`."""
+"""Why an item is in a list: the share of each past item in its score, as in `serve.why`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Shares", "leave_one_out", "of_history", "of_row", "told"]
 
 
 class Shares(NamedTuple):
-    """What each of `l` past items adds to the scores of `m` items, `(l, m)`, as of `serve.why.Shares`."""
+    """What each of `l` past items adds to the scores of `m` items, `(l, m)`, as in `serve.why.Shares`."""
 
     items: np.ndarray
     values: np.ndarray
@@ -40,9 +40,9 @@ def of_row(fold, user: int, told: tuple | None, events, met: np.ndarray, among: 
 
     Args:
         fold: the fold-in.
-        user: an index; 0 for somebody new.
-        told: of somebody new, items, ratings and the row that was solved from them.
-        events: what is known of users.
+        user: an index; 0 for a new user.
+        told: of a new user, items, ratings and the row that was solved from them.
+        events: what is known about users.
         met: `(n_items,)` which items have training rows.
         among: `(m,)` items.
     """

@@ -59,7 +59,7 @@ class Asking:
     who: Any
 
     def recommend(self, users: Sequence | None = None, **options: Any) -> Answers:
-        """Lists; arguments as of `Recommender.recommend`."""
+        """Lists; arguments as in `Recommender.recommend`."""
         return self._answers(lambda: self.who.recommend(users, **options))
 
     def similar(self, item: Any, k: int) -> Answers:
@@ -157,7 +157,7 @@ def open_artefact(folder: str | Path, engine: str = "auto") -> Answerer:
         engine: `'light'`, `'torch'`, or `'auto'`: the light runtime where it answers all that can be asked.
 
     Raises:
-        FileNotFoundError, BundleError: as of `load_artefact`.
+        FileNotFoundError, BundleError: as in `load_artefact`.
         ValueError: another engine.
     """
     if engine not in ENGINES:

@@ -91,7 +91,7 @@ class Api:
         return [Route(path, Answering(ask), methods=[method]) for path, (method, ask) in routes.items()]
 
     async def recommend(self, request: Request) -> Response:
-        """Lists of known users, or of somebody new."""
+        """Lists of known users, or of a new user."""
         held, body = self.service.holder.now, await self._body(request)
         users, options = asked.read_lists(body, held.ids, self.limits)
         if users is None:
@@ -143,7 +143,7 @@ class Api:
         return Json({"items": items, "total": total, "notes": []})
 
     async def questionnaire(self, request: Request) -> Response:
-        """Items to ask somebody new about."""
+        """Items to ask a new user about."""
         held = self.service.holder.now
         n = asked.take_query(request.query_params, {"n": asked.whole_text("n", 1, 100)}).get("n", 10)
         found = await self.service.other(lambda: held.answerer.questionnaire(n))

@@ -145,7 +145,7 @@ class Pages:
         return self._page(held, "why.html", "", score=plain(score), rest=rest, notes=found.notes, **values)
 
     async def item(self, request: Request, held: Held) -> Response:
-        """What is known of an item, and what is like it."""
+        """What is known about an item, and what is like it."""
         item = _find(held.items, request, "id")
         try:
             found = await self.service.other(lambda: held.answerer.similar(item, 10))

@@ -52,7 +52,7 @@ class Service:
         return await self._lists.ask((held.number, key), users, partial(answer_lists, held, options=options))
 
     async def new_list(self, held: Held, options: dict) -> Answers:
-        """The list of somebody new with a history."""
+        """The list of a new user with a history."""
         return await self.other(lambda: held.answerer.recommend(**options))
 
     async def other(self, ask: Callable[[], Any]) -> Any:
