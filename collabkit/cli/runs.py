@@ -97,7 +97,7 @@ def takes(**groups: type) -> Callable:
 
 
 def _read(ctx: typer.Context, file: Path | None) -> Path | None:
-    """Take the options of a file for those that the command line does not name."""
+    """Use the options of a file where the command line does not name them."""
     if file is None:
         return None
     try:
@@ -167,7 +167,7 @@ def model_named(name: str | None):
 
 
 def loaders(ratings: Path, columns: Columns, rows: Rows, bs: int | None = 64):
-    """Dataloaders of a file by the options of a command; what was taken is printed."""
+    """Dataloaders of a file by the options of a command; the chosen columns are printed."""
     from collabkit.data.tables import name_columns, with_dates
 
     read = collabkit.datasets.read_interactions
@@ -196,7 +196,7 @@ def splitter_of(columns: Columns):
     """The splitter that is named.
 
     Raises:
-        ValueError: there is no such splitter, or the share is none.
+        ValueError: there is no such splitter, or the share is invalid.
     """
     share = columns.valid_pct
     if not 0 < share < 1:

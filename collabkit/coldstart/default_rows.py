@@ -1,4 +1,4 @@
-"""What an id without training data predicts: the row of each side's tables that fits an "average stranger" best."""
+"""The rows of ids without training data: in each side's tables the row that fits an "average stranger" best."""
 
 from dataclasses import replace
 
@@ -33,8 +33,8 @@ def zero_cold_rows(model: Model, train: Interactions) -> None:
 def fit_default_rows(model: Model, data: Dataset, *, max_rows: int = 100_000, filled: bool = False) -> None:
     """Give every id about which nothing is known, the unknown row 0 among them, the best no-information answer.
 
-    That is every id without a training row and without side features. Those with features get what these tell beyond;
-    see `cold_rows.fit_cold_head`. Sides whose rows are computed have nothing to be given.
+    These are the ids without a training row and without side features. For those with features see
+    `cold_rows.fit_cold_head`. Sides whose rows are computed get nothing.
 
     Where nothing is known, one row must serve all: the row that predicts the training ratings best when put in place of
     every user (or item) at once, the other side held fixed. Its error depends on the data only through each item's mean
@@ -70,8 +70,8 @@ def fit_default_rows(model: Model, data: Dataset, *, max_rows: int = 100_000, fi
 def fill_cold_items(model: Model, train: Interactions, *, foretell: bool = True) -> None:
     """For implicit feedback: items without a training row and without features get the mean row of the rarest tenth.
 
-    An item nobody has met is most like those that few have met. A row of zeros would not do: its score of 0 lies above
-    those of most trained negatives. Those with features get what these `foretell`, where that is asked.
+    An item without events is most like those with few. A row of zeros would not do: its score of 0 is above those of
+    most trained negatives. With `foretell`, items with features get what these predict.
     """
     side = model.item_side
     if not side.can_write:
@@ -87,9 +87,9 @@ def fill_cold_items(model: Model, train: Interactions, *, foretell: bool = True)
 
 
 def settle_default_rows(model, dls, filled: bool = False) -> None:
-    """`fit_default_rows` where it is due: for a `Model` whose rows of unknown ids are still zero, with `dls.data`.
+    """Call `fit_default_rows` if it is due: for a `Model` whose rows of unknown ids are still zero, with `dls.data`.
 
-    They are after training, after an interrupted one, and in a checkpoint that was saved during it.
+    They are zero after training, complete or interrupted, and in a checkpoint that was saved during it.
     """
     model, data = as_model(model), getattr(dls, "data", None)
     if model is None or not isinstance(data, Dataset):

@@ -121,7 +121,7 @@ class Implicit:
 
 
 def read_feedback(feedback, **given) -> Implicit | None:
-    """`feedback` as a record, or None for explicit ratings; `given` are its fields, where they came one by one."""
+    """`feedback` as a record, or None for explicit ratings; `given` are fields that were passed separately."""
     given = {name: value for name, value in given.items() if value is not None and value is not False}
     if isinstance(feedback, Implicit):
         if given:
@@ -140,7 +140,7 @@ def read_feedback(feedback, **given) -> Implicit | None:
 
 
 def check_threshold(df: pd.DataFrame, columns: Columns, threshold: float | None, counted: bool = False) -> None:
-    """Raise `ValueError` unless a threshold is a number, and the ratings or counts that it is for are read."""
+    """Raise `ValueError` unless the threshold is a number and there are ratings or counts that it applies to."""
     if threshold is None:
         return
     finite("rating_threshold", threshold)
@@ -151,10 +151,10 @@ def check_threshold(df: pd.DataFrame, columns: Columns, threshold: float | None,
 def positive_rows(
     table: Interactions, threshold: float | None = None, part: np.ndarray | None = None, repeats: str = "first"
 ) -> np.ndarray:
-    """The positions `(m,)`, ascending, of the positives, as in `filters.positive_events`; what is left out is said.
+    """The positions `(m,)`, ascending, of the positives, as in `filters.positive_events`; rows left out are reported.
 
-    `part` `(n,)` says of which of several tables each row is: an earlier one keeps the pair. With `repeats='keep'` all
-    rows of a pair stay.
+    `part` `(n,)` is the number of each row's table: an earlier one keeps the pair. With `repeats='keep'` all rows of a
+    pair stay.
     """
     rows = rated_rows(table, threshold)
     if repeats == "keep":
@@ -192,14 +192,14 @@ def _kept(table: Interactions, rows: np.ndarray, keep: np.ndarray, reason: str) 
 def disliked_events(
     rated: Interactions, threshold: float, parts: tuple[np.ndarray, np.ndarray], train: Interactions, n_first: int
 ) -> Interactions:
-    """The pairs that are known negatives: rated below `threshold`, and never as high.
+    """The pairs that are known negatives: rated below `threshold`, and never at or above it.
 
     Args:
-        rated: all rows, with their ratings, of which the first `n_first` are no validation table.
+        rated: all rows, with their ratings; the first `n_first` are not from a validation table.
         threshold: the lowest rating of a positive.
         parts: the positions in it of the training and the validation rows. Ratings that came after the moment of a
             split by time are left out.
-        train: the training part, whose ids they get; those of others are left out.
+        train: the training part, whose ids are used; pairs with other ids are left out.
     """
     keys, low = rated.pair_keys().numpy(), ~at_least(rated.rating.numpy(), threshold)
     low[n_first:] = False
@@ -215,6 +215,6 @@ def disliked_events(
 
 
 def _in_vocab(events: Interactions, train: Interactions, side: str) -> torch.Tensor:
-    """The indices `(n,)` of a side's ids in the vocabulary of `train`, 0 where it does not know them."""
+    """The indices `(n,)` of a side's ids in the vocabulary of `train`, 0 if unknown."""
     place = np.append(0, train.vocab(side).encode(events.vocab(side).ids))
     return torch.from_numpy(place)[events.indices(side)]

@@ -1,4 +1,4 @@
-"""A scipy matrix, users by items, as a table of events; what is odd in it is counted or refused."""
+"""A scipy matrix, users by items, as a table of events; irregular entries are reported or refused."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class MatrixIds:
 
     @classmethod
     def of(cls, matrix, rows=None, columns=None, names: tuple[str, str] = ("user", "item")) -> MatrixIds:
-        """The ids that are given, else numbers from 0.
+        """The given ids, else numbers from 0.
 
         Raises:
-            ValueError: not one for each row or column; an id is missing or there twice.
+            ValueError: the number of ids differs from that of rows or columns; an id is missing or repeated.
         """
         found = []
         for what, ids, n, name in zip(("row", "column"), (rows, columns), matrix.shape, names, strict=True):
@@ -46,21 +46,21 @@ class MatrixIds:
 def matrix_table(
     matrix, ids: MatrixIds, names: tuple[str, str, str], *, rated: bool, whole: bool = True
 ) -> pd.DataFrame:
-    """A row for each stored value, by rows, with the columns `names`: user, item, value.
+    """One row per stored value, in order of rows, with the columns `names`: user, item, value.
 
-    Stored zeros are ratings of 0 where the values are ratings, and else nothing that happened. Entries that are there
-    twice scipy takes for one, their sum: so are counts, but not ratings.
+    Stored zeros are ratings of 0 if the values are ratings; otherwise they are no events. scipy adds up repeated
+    entries: that is accepted for counts, but not for ratings.
 
     Args:
-        matrix: `(n users, n items)`, of any sparse format, its entries in any order.
+        matrix: `(n users, n items)`, in any sparse format, with entries in any order.
         ids: of its rows and columns.
         names: of the columns of the table.
         rated: whether the values are ratings rather than counts.
-        whole: whether empty rows and columns are counted.
+        whole: whether empty rows and columns are reported.
 
     Raises:
-        ValueError: another shape than the ids have; missing, infinite or, of counts, negative values; ratings of a
-            pair more than once; no value.
+        ValueError: the shape does not match the ids; values are missing, infinite or, for counts, negative; a pair has
+            several ratings; there are no values.
         TypeError: values that are no numbers.
 
     Example:
@@ -108,7 +108,7 @@ def _check_values(values: np.ndarray) -> None:
 
 
 def _each_once(row, column, values, n_columns: int, rated: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The entries in the order of their rows and columns, those of one place as their sum."""
+    """The entries in the order of their rows and columns, repeated ones added up."""
     values = values.astype(np.int64) if values.dtype.kind == "b" else values
     order = np.lexsort((column, row))
     row, column, values = row[order], column[order], values[order]

@@ -1,4 +1,4 @@
-"""Weights of the rows in the training loss: from a word or a column, checked and scaled to mean 1."""
+"""Weights of the rows in the training loss: from a keyword or a column, checked and scaled to mean 1."""
 
 from dataclasses import replace
 
@@ -70,8 +70,7 @@ def check_weights(values, name: str) -> np.ndarray:
 
 
 def scale_weights(values, name: str) -> Tensor:
-    """Weights `(n,)` float32 of mean 1, from any not all 0 that `check_weights` accepts: so learning rates keep their
-    meaning."""
+    """Weights `(n,)` float32 scaled to mean 1, so that learning rates keep their meaning; not all may be 0."""
     values = check_weights(values, name)
     if not values.any():
         raise ValueError(f"{name} has a weight of 0 in all {len(values):,} training rows: nothing would be learned")

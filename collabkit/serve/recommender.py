@@ -1197,10 +1197,9 @@ class Recommender:
 
     @writes
     def _resolve(self, users: Tensor) -> None:
-        """Solve for the rows of `users` `(m,)` again, from all that is known about them, with the items as they are
-        now.
+        """Solve for the rows of `users` `(m,)` again, from all their known events and the current items.
 
-        How users are distributed is not estimated anew, if it was before.
+        The distribution of users is not estimated again, if it was before.
         """
         kept = self._kept.get("fold")
         if kept is None and len(users) == 0:

@@ -287,7 +287,7 @@ class ByUser(Ranked):
             yield Batch(**parts, log_counts=log_counts, hits=hits, weight=mine.weight)
 
     def decode(self, batch, max_n: int, max_negatives: int = 5) -> pd.DataFrame:
-        """As of `Ranked`; the negatives of a row are those of the batch, seen ones included."""
+        """As in `Ranked`; the negatives of a row are those of the batch, seen ones included."""
         users, positives, negatives, group = (part.cpu() for part in batch[:4])
         return self._table(users[group], positives, negatives, max_n, max_negatives)
 
@@ -387,7 +387,7 @@ class Windows(Ranked):
             yield Batch(**parts, log_counts=log_counts, hits=hits)
 
     def decode(self, batch, max_n: int, max_negatives: int = 5) -> pd.DataFrame:
-        """As of `Ranked`, with the event before each positive."""
+        """As in `Ranked`, with the event before each positive."""
         query, positives, negatives = batch[0].to("cpu"), batch[1].cpu(), batch[2].cpu()
         table = self._table(query.users[query.history.rows], positives, negatives, max_n, max_negatives)
         table.insert(1, f"{self.data.columns.item} before", self.data.items[query.history.values[: len(table)]])

@@ -1,4 +1,4 @@
-"""Which columns of the caller's tables are features, of which kind, and what is wrong with them."""
+"""Which columns of the caller's tables are features, their kinds, and checks of them."""
 
 from collections.abc import Mapping
 
@@ -44,7 +44,7 @@ def feature_sources(df, vocab: Vocab, columns, notes: list[str]) -> list[tuple]:
 
 
 def _informative(df: pd.DataFrame | None, notes: list[str]) -> dict[str, None]:
-    """All columns but texts and whole numbers of which nearly every row has its own."""
+    """All columns except texts and whole numbers that differ in nearly every row."""
     if df is None:
         raise ValueError("side information needs a table (users=, items=) or columns={'name': (ids, matrix)}")
     kept = {}

@@ -106,11 +106,11 @@ class Features:
         return cls(vocab, tuple(fields), tuple(rows), given, tuple(dict.fromkeys(notes)))
 
     def extended(self, df: pd.DataFrame | None, vocab: Vocab) -> "Features":
-        """These features with those of new ids, `vocab` being this vocabulary with more ids at its end.
+        """These features with those of new ids; `vocab` is this vocabulary with more ids at its end.
 
         Args:
             df: rows of new ids, with the id column and all fields' columns (a dense field's under its name). Ids
-                without a row count as missing in every field; None for none of them.
+                without a row count as missing in every field; None if no id has one.
             vocab: the vocabulary with the new ids.
 
         Raises:
@@ -144,7 +144,7 @@ class Features:
         return len(self.vocab)
 
     def warn(self) -> "Features":
-        """Say the notes in a `CollabWarning`; returns the features."""
+        """Report the notes in a `CollabWarning`; returns the features."""
         if self.notes:
             say(f"features of {self.vocab.name!r}: {'; '.join(self.notes)}")
         return self
@@ -172,7 +172,7 @@ class Features:
         return torch.cat(parts, dim=1)
 
     def sparse_matrix(self):
-        """The design matrix in two: categories as a scipy matrix `(n, p)`, numbers `(n, q)`, both float32.
+        """The design matrix in two parts: categories as a scipy matrix `(n, p)`, numbers `(n, q)`, both float32.
 
         Raises:
             TypeError: as in `matrix`.
@@ -200,7 +200,7 @@ class Features:
         return [field.spec() for field in self.fields]
 
     def state(self) -> dict[str, Tensor]:
-        """The rows as tensors by name, from which `from_state` makes the features again."""
+        """The rows as tensors by name, for `from_state`."""
         tensors = {"given": self.given}
         for j, rows in enumerate(self.rows):
             named = {"values": rows} if isinstance(rows, Tensor) else {"start": rows.start, "codes": rows.values}
@@ -247,7 +247,7 @@ class SideFeatures(NamedTuple):
 
     @classmethod
     def of(cls, train: "Interactions", users=None, items=None, user_columns=None, item_columns=None) -> "SideFeatures":
-        """The features of the ids of `train`, from tables and columns as in `Features.from_df`; the notes are warned.
+        """The features of the ids of `train`, from tables and columns as in `Features.from_df`; the notes are reported.
 
         Categories, means and scales are those of the ids that have training rows.
         """
@@ -279,7 +279,7 @@ def _shared(sides: Sequence[Features | None]) -> list[Features | None]:
 
 
 def _place(field: Field, encoded: Runs | Tensor, idx: np.ndarray, n: int) -> Runs | Tensor:
-    """What was encoded for the rows `idx` `(m,)` as `n` rows; the others are missing."""
+    """The encoded values of the rows `idx` `(m,)` as `n` rows; the others are missing."""
     if field.is_bag:
         return bag(idx[encoded.rows.numpy()], encoded.values.numpy(), n)
     if field.has_encoder:
@@ -292,7 +292,7 @@ def _place(field: Field, encoded: Runs | Tensor, idx: np.ndarray, n: int) -> Run
 
 
 def _starts_right(rows: Runs, n: int) -> bool:
-    """Whether `rows` from a file are of `n` ids, one after the other."""
+    """Whether `rows` from a file belong to `n` ids in order."""
     start = rows.start
     ends = len(rows) == n and int(start[0]) == 0 and int(start[-1]) == len(rows.values)
     return ends and bool((rows.lengths >= 0).all())

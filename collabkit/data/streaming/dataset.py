@@ -43,7 +43,7 @@ def stream_dataset(
         feedback: None for ratings.
 
     Raises:
-        KeyError, TypeError, ValueError: columns, types or values that are none; see `encode.Scan`.
+        KeyError, TypeError, ValueError: columns, types or values are invalid; see `encode.Scan`.
         OSError: the disk is full.
     """
     once = feedback is not None and feedback.repeats == "first"
@@ -65,7 +65,7 @@ def stream_dataset(
 
 
 def _whole(cache: Cache, scan: Scan, names: list[str], columns: Columns, once: bool) -> StoredInteractions:
-    """All rows, sorted; made in steps, of which those that are there stay."""
+    """All rows, sorted; made in steps, and finished steps are reused."""
     sides: dict = {}
 
     def ids(cache: Cache) -> None:
@@ -133,7 +133,7 @@ def _split(
 def _part(
     cache: Cache, whole: StoredInteractions, keep: np.ndarray, of: StoredInteractions | None
 ) -> StoredInteractions:
-    """The rows of a mask as files, found by what they are."""
+    """The rows of a mask as files, cached by content."""
     names = ["user", "item", *["rating"][: whole.rating is not None], *["time"][: whole.time is not None]]
     columns = [whole.user_idx, whole.item_idx, whole.rating, whole.time]
     mapped = dict(zip(names, (column.numpy() for column in columns if column is not None), strict=True))

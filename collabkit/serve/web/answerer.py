@@ -63,27 +63,27 @@ class Asking:
         return self._answers(lambda: self.who.recommend(users, **options))
 
     def similar(self, item: Any, k: int) -> Answers:
-        """As of `Recommender.similar_items`."""
+        """See `Recommender.similar_items`."""
         return self._answers(lambda: self.who.similar_items(item, k))
 
     def default(self, k: int) -> Answers:
-        """As of `Recommender.default_list`."""
+        """See `Recommender.default_list`."""
         return self._answers(lambda: self.who.default_list(k))
 
     def questionnaire(self, n: int) -> Answers:
-        """As of `Recommender.questionnaire`."""
+        """See `Recommender.questionnaire`."""
         return self._answers(lambda: self.who.questionnaire(n))
 
     def why(self, item: Any, **options: Any) -> Answers:
-        """As of `Recommender.why`."""
+        """See `Recommender.why`."""
         return self._answers(lambda: self.who.why(item=item, **options))
 
     def history(self, user: Any) -> Records:
-        """As of `Recommender.history`."""
+        """See `Recommender.history`."""
         return self._answers(lambda: self.who.history(user)).records
 
     def predict(self, users: Sequence, items: Sequence, **options: Any) -> Answers:
-        """As of `Recommender.predict`, a record a pair: the score and, if asked for, the ends of its interval."""
+        """As `Recommender.predict`, with one record per pair: the score and, if asked for, the ends of its interval."""
         with noting() as notes:
             found = self.who.predict(list(users), list(items), **options)
         columns = found if isinstance(found, tuple) else (found,)

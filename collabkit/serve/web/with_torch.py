@@ -32,7 +32,7 @@ class TorchAnswerer(Asking):
         self.users, self.items = (Ids(n, map(_plain, v.ids)) for n, v in (("user", rec.users), ("item", rec.items)))
 
     def why(self, item: Any, **options: Any) -> Answers:
-        """As of `Recommender.why`, the score and the method in a last record."""
+        """As `Recommender.why`, with the score and the method in a last record."""
         with noting() as notes:
             table = self.who.why(item=item, **options)
         return Answers([*self._records(table), {key: _plain(value) for key, value in table.attrs.items()}], notes)

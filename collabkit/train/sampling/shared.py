@@ -97,7 +97,7 @@ class InBatchNegatives(SharedNegatives):
         return torch.unique(positives)
 
     def log_counts(self, users: Tensor, positives: Tensor, items: Tensor, n: int) -> Tensor:
-        """As of `SharedNegatives`, for the `b - 1` other rows; `n` is not used."""
+        """As in `SharedNegatives`, for the `b - 1` other rows; `n` is not used."""
         return super().log_counts(users, positives, items, max(len(positives) - 1, 1))
 
 
