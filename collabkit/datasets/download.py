@@ -1,4 +1,4 @@
-"""Fetch a MovieLens archive from its publisher into the cache: checked, unpacked safely, never half there."""
+"""Fetch a MovieLens archive from its publisher into the cache: checked, unpacked safely, complete or not at all."""
 
 import os
 import re

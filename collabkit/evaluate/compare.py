@@ -108,7 +108,7 @@ def _labels(models: Sequence, names: Sequence[str] | None) -> list[str]:
 
 
 def model_labels(models: Sequence, names: Sequence[str | None] | None = None) -> list[str]:
-    """What models are called in tables: by `names`, where there is one, or their own; numbered where some are alike."""
+    """Names of models in tables: from `names` or else their own, numbered if several are equal."""
     given = names or [None] * len(models)
     own = [getattr(model, "name", None) or type(getattr(model, "model", model)).__name__ for model in models]
     plain = [name or label for name, label in zip(given, own, strict=True)]

@@ -1,4 +1,4 @@
-"""Which words of a text, and which regions of a picture, speak for an item."""
+"""Which words of a text, and which regions of a picture, raise an item's score."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,7 +16,7 @@ from collabkit.models.feature_rows import FieldRows
 __all__ = ["explain_content", "plot_content"]
 
 ADDED = "added to the score"
-MOST_USERS = 200  # whose mean score is that of an average user
+MOST_USERS = 200  # whose mean score stands for an average user
 
 # The methods of `CollabInterpretation` that are about content.
 
@@ -24,19 +24,19 @@ MOST_USERS = 200  # whose mean score is that of an average user
 def explain_content(interp, item, feature, content=None, *, user=None, grid: int = 4, context=None) -> pd.DataFrame:
     """What each word of an item's text, or each region of its picture, adds to its score.
 
-    Of the encoder `'bag'` it is the share that the word has in the mean, exactly: the values add up to what the text
-    adds, as far as the score is linear in it. Of the others it is by how much the score falls when the word is left
-    blank, or the region has the picture's mean colour (occlusion: Zeiler and Fergus, "Visualizing and understanding
-    convolutional networks", 2014, section 4.2). Values of occlusion need not add up.
+    For the encoder `'bag'` it is exactly the word's share in the mean: the values add up to what the text adds, as far
+    as the score is linear in it. For the other encoders it is the drop of the score when the word is left blank, or the
+    region gets the picture's mean colour (occlusion: Zeiler and Fergus, "Visualizing and understanding convolutional
+    networks", 2014, section 4.2). Occlusion values need not add up.
 
     Args:
         item: an external id.
-        feature: the name of an item feature of kind `'text'` or `'image'` with an encoder that was trained.
+        feature: the name of an item feature of kind `'text'` or `'image'` with a trained encoder.
         content: the text, or picture, in place of the item's own. A text is always needed: models keep hashes of
-            words. Default the picture that the item has.
-        user: an external id whose score it is about; default the mean of up to 200 users.
-        grid: into how many regions a picture is divided each way.
-        context: of a model with a context, the moment, as in `Recommender.predict`.
+            words. Default the item's picture.
+        user: an external id, the user of the score; default the mean of up to 200 users.
+        grid: number of regions in each direction into which a picture is divided.
+        context: for a model with context, the moment, as in `Recommender.predict`.
 
     Returns:
         DataFrame with one row per word (`word`) or a region (`top`, `left`, `bottom`, `right` in pixels of the picture
@@ -62,12 +62,12 @@ def explain_content(interp, item, feature, content=None, *, user=None, grid: int
 
 
 def plot_content(interp, item, feature, content=None, *, ax: Axes | None = None, **options) -> Axes:
-    """A picture with what each region of it adds to the score (red: for the item), or bars of the words of a text.
+    """Plot a picture with what each region adds to the score (red: raises it), or bars for the words of a text.
 
     Args:
         item, feature, content: as in `explain_content`.
         ax: where to draw; a new figure by default.
-        options: others of `explain_content`.
+        options: other arguments of `explain_content`.
     """
     table = explain_content(interp, item, feature, content, **options)
     if "word" in table:

@@ -1,4 +1,4 @@
-"""Pictures of tables of numbers, as matplotlib Axes; nothing here knows a model."""
+"""Plots of tables of numbers, as matplotlib Axes, independent of models."""
 
 import re
 
@@ -12,7 +12,7 @@ from collabkit.data.notices import say
 
 __all__ = ["plot_map", "plot_bars", "plot_calibration", "plot_losses"]
 
-MOST_LABELS = 50  # of a map; moving more apart takes minutes
+MOST_LABELS = 50  # of a map; moving more labels apart takes minutes
 
 
 def plot_map(points: pd.DataFrame, x: str, y: str, label: str, *, ax: Axes | None = None, max_chars: int = 32) -> Axes:
@@ -36,7 +36,7 @@ def plot_map(points: pd.DataFrame, x: str, y: str, label: str, *, ax: Axes | Non
         ax.text(px, py, _short(text, max_chars), fontsize=8, color="0.15")
         for px, py, text in zip(named[x], named[y], named[label], strict=True)
     ]
-    ax.figure.canvas.draw()  # the layout must stand before label sizes mean anything
+    ax.figure.canvas.draw()  # label sizes are known only after the layout
     if len(texts) > 1:
         adjust_text(
             texts,
@@ -69,7 +69,7 @@ def plot_bars(table: pd.DataFrame, value: str, label: str, *, ax: Axes | None = 
 
 
 def plot_calibration(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """What was said against what came: bins of probabilities, or levels of intervals.
+    """Predicted against observed values: bins of probabilities, or levels of intervals.
 
     Args:
         table: as in `Recommender.calibrate`.

@@ -1,4 +1,4 @@
-"""How alike items are by what is known about them apart from who has met them: their features."""
+"""Similarity of items by their features, independent of who has met them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["ContentCosines"]
 
 
 class ContentCosines:
-    """The cosines of items by their features alone; calling it gives those of some items with all.
+    """The cosines of items by their features; calling it returns those of some items with all.
 
-    Categories count by tf-idf, in rows of length 1. Numbers, and what the model's encoders see in texts and pictures,
-    are taken less their mean, and have a mean square length of 1. No matrix of items by items, or of items by
-    categories, is made dense.
+    Categories count by tf-idf, in rows of length 1. Numbers, and the model's encodings of texts and pictures, are
+    centred and scaled to a mean square length of 1. No matrix of items by items, or of items by categories, is made
+    dense.
 
     Args:
-        model: whose encoders are asked, where items have texts or pictures.
+        model: provides the encoders, if items have texts or pictures.
         data: with item features.
 
     Raises:
@@ -63,10 +63,10 @@ class ContentCosines:
         self.dense *= torch.from_numpy(scale)[:, None]
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """`(b, n_items)` float32 of items `(b,)`; -inf for items of which no features are known.
+        """`(b, n_items)` float32 of items `(b,)`; -inf for items without known features.
 
         Raises:
-            ValueError: of one of the items asked about there are none.
+            ValueError: one of the queried items has none.
         """
         if bare := int((~self.given[rows]).sum()):
             raise ValueError(f"{bare} of the items have no known features: by='content' has nothing to compare; use "
