@@ -1,8 +1,8 @@
 """`Processes`: several processes working on one problem, each with a copy of data and model; or a single one.
 
 A launcher (torchrun, Ray, a cluster's) starts them and tells each its rank by the environment; `joined` makes one team
-of them. Code that loops over users or rows may then do its own share: `processes()` describes the team. All processes must
-make the same calls in the same order.
+of them. Code that loops over users or rows may then do its own share: `processes()` describes the team. All processes
+must make the same calls in the same order.
 """
 
 import atexit

@@ -68,7 +68,7 @@ from collabkit.serve.light_state import light_state, read_fold
 __all__ = ["save_artefact", "load_all", "load_artefact", "write_vocab", "Artefact", "BundleError", "FORMAT_VERSION"]
 
 
-# Formats 1 and 2: the tables were the model's, not its sides'.
+# Formats 1 and 2: the tables belonged to the model, not to its sides.
 _OLD_NAMES = (
     (r"^(u_weight|embeds\.0)\.", "user_side.tables.0."),
     (r"^(u_bias|u_mlp)\.", "user_side.tables.1."),
@@ -79,7 +79,7 @@ _OLD_NAMES = (
 
 
 class Artefact(NamedTuple):
-    """What an artefact holds.
+    """The content of an artefact.
 
     Args:
         model: in evaluation mode on the CPU.
@@ -96,23 +96,23 @@ def save_artefact(
     folder: str | Path, model: Model, data: Dataset, *, metrics: dict | None = None, light: bool = True,
     fold: FoldIn | None = None, extra: Callable[[Path], dict] | None = None, weights: Path | None = None,
 ) -> Path:  # fmt: skip
-    """Write the artefact, replacing an older one at the same place as the very last step.
+    """Write the artefact; an older one in the same folder is replaced as the very last step.
 
     Args:
         folder: where; made with its parents. An existing folder must be empty or an artefact.
-        model: a model of this library, or one written for it, which `load_artefact(models=[...])` then needs.
-        data: its data, whose items it will hide from recommendations.
-        metrics: JSON-ready figures to keep with it.
-        light: write what `serve.light` answers from, too: vectors, events and ids as plain arrays.
-        fold: the fold-in, where the artefact is to hold its prior, so that the first history has none to fit.
-        weights: a file of all the model's weights, to be moved there, where the model has a part of its tables.
-        extra: writes more files of `folder.OWN` into a folder, and gives what config.json is to say of them.
+        model: a model of this library, or your own `Model`, whose class `load_artefact(models=[...])` then needs.
+        data: its data, which is hidden from recommendations.
+        metrics: JSON-ready metrics to store with it.
+        light: also write the arrays for `serve.light`: vectors, events and ids.
+        fold: the fold-in, if its prior is to be stored, so that it need not be fitted at the first history.
+        weights: a file with all weights, which is moved there, if the model has only a part of its tables.
+        extra: writes more files of `folder.OWN` into a folder, and returns their entries for config.json.
 
     Returns:
         The folder as an absolute path.
 
     Raises:
-        TypeError: the model is no `Model`, or the ids' type cannot be stored.
+        TypeError: the model is not a `Model`, or the ids' type cannot be stored.
         ValueError: the model has NaN or infinite weights, or other ids than the interactions.
         FileExistsError: the folder holds something else.
         OSError: the place cannot be written to.
@@ -151,7 +151,7 @@ def _check_sizes(model: Model, data: Dataset) -> None:
 
 
 def _check_config(model: Model, data: Dataset) -> None:
-    """Raise `ValueError` unless `config()` makes a model of the same shapes and scale again."""
+    """Raise `ValueError` unless `config()` recreates a model of the same shapes and scale."""
     name, config = type(model).__name__, model.config()
     if not isinstance(config, dict):
         raise ValueError(f"{name}.config() must give the options that it was made with as a dict, got {config!r}")
@@ -165,9 +165,9 @@ def _check_config(model: Model, data: Dataset) -> None:
 
 
 def check_target(folder: Path) -> None:
-    """Raise `FileExistsError` where an artefact at `folder` would replace anything but an artefact."""
+    """Raise `FileExistsError` if an artefact at `folder` would replace anything but an artefact."""
     for left in (2, 1, 0):
-        with suppress(FileNotFoundError):  # moved away between two looks
+        with suppress(FileNotFoundError):  # moved away between two checks
             if not folder.exists() or (folder.is_dir() and (not any(folder.iterdir()) or is_bundle(folder))):
                 break
         if left == 0:
@@ -185,11 +185,11 @@ def load_artefact(folder: str | Path, models: Sequence[type[Model]] = ()) -> Art
 
     Args:
         folder: where it is.
-        models: classes beside the library's own; the artefact says by name which one it needs.
+        models: classes in addition to the library's own; the artefact has the name of its class.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        BundleError: it is damaged, written by a newer version, of an unknown model, or no artefact at all.
+        BundleError: it is damaged, written by a newer version, of an unknown model, or not an artefact.
     """
     return load_all(folder, models)[0]
 
@@ -284,9 +284,9 @@ def _write(
 
 
 def _swap(new: Path, folder: Path) -> None:
-    """Put `new` in place of `folder`; the old one waits under another name until the new one is there."""
+    """Replace `folder` by `new`; the old one keeps another name until the new one is in place."""
     old = previous(folder)
-    if folder.exists():  # else a crash left the previous one alone: keep it until the new one is there
+    if folder.exists():  # otherwise a crash left only the previous one: keep it until the new one is in place
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
     try:
@@ -300,7 +300,7 @@ def _swap(new: Path, folder: Path) -> None:
 
 @contextmanager
 def _swapping(folder: Path) -> Iterator[None]:
-    """Within it no other process of this machine puts an artefact in place of `folder`."""
+    """Context in which no other process of this machine replaces the artefact in `folder`."""
     name = hashlib.sha256(str(folder).encode()).hexdigest()[:2]  # 256 files at most; two folders may share one
     with FileLock(Path(tempfile.gettempdir()) / f"collabkit-{name}.lock", mode=0o666):
         yield
@@ -342,7 +342,7 @@ def _read_fold(files: dict[str, Path], config: dict, model: Model, data: Dataset
 
     if not (config.get("light") or {}).get("fold"):
         return None
-    with safe_open(files[LIGHT], "pt") as file:  # of a large file what is needed alone
+    with safe_open(files[LIGHT], "pt") as file:  # of a large file, only what is needed
         arrays = {name: file.get_tensor(name).clone() for name in file.keys() if name.startswith("fold.")}  # noqa: SIM118
     if not all_finite(arrays.values()):
         raise ValueError("light.safetensors has a prior that is NaN or infinite")
@@ -350,7 +350,7 @@ def _read_fold(files: dict[str, Path], config: dict, model: Model, data: Dataset
 
 
 def _als_options(options) -> dict | None:
-    """What the tables are the solution of, if they are of anything; artefacts of older versions do not say."""
+    """The options of least squares that solved for the tables, if any; older artefacts do not have them."""
     needed, number = {"reg", "unobserved_weight", "nu"}, (int, float)
     whole = isinstance(options, dict) and needed <= set(options)
     if options is not None and not (whole and all(isinstance(value, number) for value in options.values())):
@@ -365,7 +365,7 @@ def _new_name(name: str) -> str:
 
 
 def write_vocab(path: Path, vocab: Vocab) -> str:
-    """Write the ids and return how they are to be read: 'plain', 'uuid' (stored as text), 'arrow', or as a dtype."""
+    """Write the ids and return how to read them: 'plain', 'uuid' (stored as text), 'arrow', or a dtype."""
     ids = vocab.ids
     if not vocab.storable:
         raise _unstorable(vocab)
@@ -407,7 +407,7 @@ def _part_frame(part: Interactions, number: int, train: Interactions) -> pd.Data
     columns = {name: getattr(part, name) for name in ("user_idx", "item_idx", "rating", "time", "count")}
     if part.time is None and train.time is not None:  # histories have no times; a column with gaps would become floats
         columns["time"] = torch.zeros_like(part.user_idx)
-    if part.count is None and train.count is not None:  # likewise those of dislikes
+    if part.count is None and train.count is not None:  # the same for dislikes
         columns["count"] = torch.ones(len(part))
     for j, values in enumerate(part.context.values()):
         many = values.ndim > 1
@@ -417,7 +417,7 @@ def _part_frame(part: Interactions, number: int, train: Interactions) -> pd.Data
 
 
 def _read_data(files: dict[str, Path], config: dict) -> Dataset:
-    """The interactions with their vocabularies; the parts that are there."""
+    """The interactions with their vocabularies, for all parts that exist."""
     columns = Columns(**{"ticks": 1, **config["columns"], "context": tuple(config["columns"].get("context", ()))})
     if columns.ticks is not None and columns.ticks not in {10**power for power in range(10)}:
         raise ValueError(f"config.json says that a unit of time has {columns.ticks!r} parts")
@@ -427,7 +427,7 @@ def _read_data(files: dict[str, Path], config: dict) -> Dataset:
     table = read_table(files["interactions.parquet"])
     contexts = Context.from_spec(config["context"]) if columns.context else None
     fields = {} if contexts is None else {f"context_{j}": field for j, field in enumerate(contexts.fields)}
-    codes = {"user_idx": len(users), "item_idx": len(items)}  # and how many there are
+    codes = {"user_idx": len(users), "item_idx": len(items)}  # and their sizes
     codes |= {name: field.size for name, field in fields.items() if field.has_one_code}
     whole = [name for name in (*codes, "time") if name in table]
     odd = [f"{name} ({table[name].dtype})" for name in whole if table[name].dtype != np.int64]

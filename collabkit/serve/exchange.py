@@ -1,6 +1,6 @@
-"""Models and answers for other tools, and from them: vectors, matrices, runs and judgements; weights of other packages.
+"""Exchange with other tools: vectors, matrices, runs and relevance judgements; weights of other packages.
 
-What a `Recommender` gives and takes: see its methods of the same names.
+See the methods of `Recommender` with the same names.
 """
 
 from collections.abc import Iterable
@@ -61,7 +61,7 @@ def to_scipy(data: Dataset, part: str) -> "tuple[scipy.sparse.csr_array, pd.Inde
         raise ValueError("there is no validation part")
     rows = joined(*chosen)
     rows = rows.take((rows.user_idx > 0) & (rows.item_idx > 0))
-    if rows.rating is not None:  # of repeated pairs the last rating
+    if rows.rating is not None:  # the last rating of repeated pairs
         rows = rows.take(rows.by_user.values)
         rows = rows.take(~pd.Series(rows.pair_keys().numpy()).duplicated(keep="last").to_numpy())
     values = np.ones(len(rows), dtype=np.float32) if rows.rating is None else rows.rating.numpy()
@@ -101,7 +101,7 @@ def to_qrels(recommender: "Recommender", on, threshold: float | None) -> dict[st
 
 
 def _texts(ids: Iterable) -> list[str]:
-    """Ids as the texts that tools of retrieval take."""
+    """Ids as strings, as retrieval tools need them."""
     return [str(one) for one in ids]
 
 
@@ -141,7 +141,7 @@ def from_factors(
         users, items: factors `(n, d)`.
         biases: of users `(n,)` and of items, or None.
         user_ids, item_ids: `(n,)` external ids, row by row.
-        events: what is known about the users: a DataFrame with the columns `user` and `item` (or as the ids are named),
+        events: the users' events: a DataFrame with the columns `user` and `item` (or as the ids are named),
             a scipy matrix `(n_users, n_items)`, or None.
     """
     vocabs = []

@@ -1,4 +1,4 @@
-"""Reads an artefact for the light runtime: config.json and the arrays of files that are whole."""
+"""Reads an artefact for the light runtime: config.json and the arrays of verified files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["load_arrays"]
 
 MODEL = "model.safetensors"
 AGAIN = "load it with Recommender.load"
-# Names in two files: what light.safetensors has of neighbours is the other way round.
+# Names that occur in two files: in light.safetensors neighbours are transposed.
 RENAMED = {"near": "own_near", "nearness": "own_nearness"}
 
 
@@ -60,7 +60,7 @@ def _read(folder: Path, files: dict[str, Path], config: dict, name: str) -> dict
 
 
 def _whole(folder: Path, files: dict[str, Path], config: dict, name: str) -> Path:
-    """The path of a file that is as it was written."""
+    """The path of a file, after a check of its checksum."""
     if name not in files:
         raise BundleError(f"artefact {folder} is damaged: {name} is missing; export it again")
     if sha256(files[name]) != config["sha256"].get(name):

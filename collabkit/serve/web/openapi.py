@@ -1,4 +1,4 @@
-"""The description of the API in the format of OpenAPI."""
+"""The description of the API in OpenAPI format."""
 
 from __future__ import annotations
 
