@@ -156,9 +156,9 @@ async def _running(service: Service, watch: float) -> AsyncIterator[None]:
 def end_in_order(service: Service, seconds: float = DRAIN) -> None:
     """At SIGTERM the service reports that it is ending, and closes connections after their answers, before it stops.
 
-    First it still accepts connections, for clients that do not know yet, except on a socket passed in by a parent,
-    which the next process serves. Then it accepts none, and answers those that it has. Then the server handles the
-    signal as usual, or immediately at a second signal. If no server handles the signal, nothing changes.
+    First it still accepts connections, for clients that do not know yet, unless the socket was passed in, as the next
+    process serves it. Then it accepts none, and answers those that it has. Then the server handles the signal as usual,
+    or immediately at a second signal. If no server handles the signal, nothing changes.
     """
     server, loop = signal.getsignal(signal.SIGTERM), asyncio.get_running_loop()
     if threading.current_thread() is not threading.main_thread() or not callable(server):

@@ -81,7 +81,7 @@ def backtest(
     common = {"n_boot": n_boot, "seed": seed, "max_memory": max_memory}
     tables, parts, times = {}, [], comparable_times(ratings[time_name])
     for cut in cuts:
-        until = ratings[before(times, later(times, cut, days))]  # of what comes after the window nothing is known
+        until = ratings[before(times, later(times, cut, days))]  # later events are not known
         split = _window(cut, time_name, cold)
         dls = CollabDataLoaders.from_df(until, splitter=split, time_name=time_name, seed=seed, **options)
         models = fit(dls)
@@ -115,7 +115,7 @@ def _cuts(ratings: pd.DataFrame, time_name: str | None, cuts: Iterable | None, n
 
 
 def _window(cut, time_name: str, cold: str) -> Splitter:
-    """Training before the cut, validation the rows from it on that do not repeat a pair of training."""
+    """Training before the cut, validation the rows from it on that do not repeat a training pair."""
     split = time_split(date=cut, time_name=time_name)
 
     def rows(df, columns):
@@ -131,7 +131,7 @@ def _window(cut, time_name: str, cold: str) -> Splitter:
 
 
 def _say_cold(parts: list[Dataset]) -> None:
-    """Count what the models could not know, over all windows."""
+    """Report users and items without earlier events, over all windows."""
     asked = [(data.train.counts("user"), data.valid.user_idx.unique()) for data in parts]
     found = [(data.train.counts("item"), data.valid.item_idx) for data in parts]
     new_users, new_rows = (sum(int((counts[idx] == 0).sum()) for counts, idx in pairs) for pairs in (asked, found))

@@ -84,10 +84,10 @@ def cross_validate(
 
 
 def loaders_of(data, options: dict, seed: int | None = None) -> CollabDataLoaders:
-    """Dataloaders as they are, or those of a table with `options` of `from_df`.
+    """Dataloaders unchanged, or those of a table with `options` of `from_df`.
 
     Raises:
-        TypeError: `data` is something else; options beside dataloaders.
+        TypeError: `data` is something else; options are given with dataloaders.
     """
     if isinstance(data, CollabDataLoaders):
         if options:
@@ -141,12 +141,12 @@ def _makers(models) -> dict[str, Callable]:
         names = None
     if not models:
         raise ValueError("there is nothing to validate: name at least one model")
-    makers = [_maker(model) for model in models]  # before the names, as what is no model has none
+    makers = [_maker(model) for model in models]  # before the names, which need models
     return dict(zip(names or _names(models), makers, strict=True))
 
 
 def _names(models: list) -> list[str]:
-    """What models are called in `compare`; a function by its own name."""
+    """The names of models as in `compare`; a function has its own name."""
     made = [model() if inspect.isclass(model) else model for model in models]
     return model_labels(made, [getattr(m, "__name__", None) for m in made])
 

@@ -55,7 +55,7 @@ class CollabDataLoaders(DataLoaders):
         (torch.Size([64, 2]), torch.Size([64, 1]), '#na#')
     """
 
-    _data: Dataset | None = None  # read from the loaders where these are all there is
+    _data: Dataset | None = None  # read from the loaders if only these are given
     weights: str | None = None  # which weights the training rows have, as given to `from_df`
     _options: dict | None = None  # of `from_dataset`
 
@@ -147,7 +147,7 @@ class CollabDataLoaders(DataLoaders):
         options = {"path": path, "seed": seed, "bs": bs, "val_bs": val_bs, "shuffle": shuffle, "drop_last": drop_last}
         data = replace(data, source=source)
         del ratings
-        give_back()  # several times the columns have come and gone
+        give_back()  # columns were allocated and freed several times
         return cls.from_dataset(data, feedback=feedback, device=device, weights=weights, **options)
 
     @classmethod
@@ -277,17 +277,17 @@ class CollabDataLoaders(DataLoaders):
 
         Without a validation part the validation loader has no batches.
         """
-        if feedback is not None:  # negatives are drawn, and histories read, in the order of users and times
+        if feedback is not None:  # samplers and histories need the order of users and times
             valid = None if data.valid is None else data.valid.sorted_by_user()
             data = replace(data, train=data.train.sorted_by_user(), valid=valid)
-        if (feedback is None or feedback.repeats != "keep") and not data.train.stored:  # else they are wanted, or said
+        if (feedback is None or feedback.repeats != "keep") and not data.train.stored:  # else wanted or reported
             say_duplicates(data.train, data.valid)
         bs = auto_bs(len(data.train)) if bs is None else whole("bs", bs)
         order = int(torch.randint(2**31, ())) if seed is None else check_seed(seed)
         first, second = _batches(data, feedback)
-        if isinstance(first, Windows):  # of which a batch has places for 32 at the least
+        if isinstance(first, Windows):  # a batch has places for at least 32 of them
             bs = max(bs, 32 * first.length)
-        if val_bs is None:  # where negatives are shared, a validation batch has as large a matrix of scores
+        if val_bs is None:  # with shared negatives, a validation batch has an equally large matrix of scores
             val_bs = bs if first.shares_negatives else max(bs, 8192)
         train = Loader(first, bs=bs, shuffle=shuffle, drop_last=drop_last, seed=order)
         device = (own_device() or default_device()) if device is None else torch.device(device)
@@ -313,7 +313,7 @@ class CollabDataLoaders(DataLoaders):
         """Raise the errors that `of` would raise for data whose training rows are `weighted` or not."""
         if self._options is None:
             raise TypeError("these dataloaders were built from single loaders: make them by CollabDataLoaders.from_df")
-        train = self.train.dataset  # weights that are made of counts are made anew, of those of the other data
+        train = self.train.dataset  # weights made from counts are made again from those of the other data
         if self.weights not in INVERSE and train.weight is not None and train.count is None and not weighted:
             raise ValueError(f"the weights of the rows ({self.weights or 'given'}) are known for the training rows "
                              "alone: make new dataloaders of the whole table, from_df(valid_pct=0)")  # fmt: skip
@@ -417,7 +417,7 @@ class CollabDataLoaders(DataLoaders):
 
 
 def _held_out(data: Dataset) -> Interactions:
-    """The validation rows; none where there is no such part."""
+    """The validation rows; empty if there is no such part."""
     return data.train.new_empty() if data.valid is None else data.valid
 
 

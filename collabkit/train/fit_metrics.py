@@ -91,7 +91,7 @@ class RankingMetric(Metric):
         self.function = CUT_METRICS.get(self.metric) if function is None else function
         if self.function is None:
             raise TypeError("RankingMetric needs a function of ranks, groups and k; or take HitRate(10) or the like")
-        known = {own: name for name, own in CUT_METRICS.items()}  # a function of the library is called as in tables
+        known = {own: name for name, own in CUT_METRICS.items()}  # the library's functions have the names used in tables
         self.title = known.get(self.function) or metric_name(self.function)
         self._task: tuple[Dataset, Interactions, RankingTask] | None = None
         self.reset()
@@ -140,11 +140,11 @@ class RankingMetric(Metric):
 
     @property
     def _asked(self) -> tuple:
-        """Which question its ranking pass answers."""
+        """The key of its ranking pass."""
         return self.candidates, self.threshold, self.n_users, self.n_users and self.seed
 
     def _rank(self) -> None:
-        """One pass, for this metric and all others of the learner that ask the same of it."""
+        """One pass, for this metric and all others of the learner that share it."""
         learn = self._learn
         alike = [m for m in learn.metrics if isinstance(m, RankingMetric) and m._asked == self._asked]
         alike = alike if any(m is self for m in alike) else [*alike, self]

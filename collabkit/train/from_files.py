@@ -1,4 +1,4 @@
-"""What `CollabDataLoaders.from_parquet(stream=True)` makes of its arguments."""
+"""The data for `CollabDataLoaders.from_parquet(stream=True)`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def streamed(file: str | Path, cache: str | Path, given: dict) -> tuple[Dataset,
     """The data, the feedback and the options of `from_dataset`; `given` are the keywords of `from_df`.
 
     Raises:
-        ValueError: what a stream cannot do.
+        ValueError: an option that a stream does not support.
         TypeError: an unknown argument.
     """
     if odd := [name for name in ("weights", "context_features") if given.get(name)]:

@@ -29,8 +29,8 @@ from collabkit.train.space import Space
 
 __all__ = ["tune"]
 
-SAFETY = 1.3  # a trial may take so many times what the longest before it took
-FAILURES = 3  # trials in a row that may fail before any has ended well
+SAFETY = 1.3  # a trial may take this many times the longest one before
+FAILURES = 3  # maximum number of failed trials before the first success
 _FIGURES = ("low", "high", "test", "test_low", "test_high", "seconds")
 
 
@@ -104,20 +104,20 @@ def tune(
 
 
 def check_optuna() -> None:
-    """Raise where Optuna is missing."""
+    """Raise if Optuna is missing."""
     if find_spec("optuna") is None:
         raise ImportError("tune() needs Optuna: pip install 'collabkit[tune]'")
 
 
 def _dry_run(space: Space, dls: CollabDataLoaders, seed: int) -> None:
-    """Make the first model, so that what is wrong is said before any work."""
+    """Create the first model, so that errors come before any work."""
     with noting():
         space.make(dls, space.first(), seed)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Optuna's log, and its notes on what is experimental."""
+    """Context without Optuna's log and its notes on experimental features."""
     import optuna
 
     level = optuna.logging.get_verbosity()
@@ -131,7 +131,7 @@ def _quiet() -> Iterator[None]:
 
 
 class _Lock:
-    """Optuna's lock of a file, by one that ends with its process; Optuna's own outlives a kill by half a minute."""
+    """A file lock for Optuna that ends with its process; Optuna's own outlives a kill by half a minute."""
 
     def __init__(self, file: Path):
         self.lock = FileLock(file.with_name(f".{file.name}.guard"))
@@ -145,7 +145,7 @@ class _Lock:
 
 
 def _study(storage, resume: bool, space: Space, dls, halves: Halves, seed: int):
-    """A new study, or the one in the file, with the trial that was killed to be made again."""
+    """A new study, or the one in the file, whose killed trial will be repeated."""
     import optuna
     from optuna.storages import InMemoryStorage, JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -185,7 +185,7 @@ def _study(storage, resume: bool, space: Space, dls, halves: Halves, seed: int):
 
 
 def _cut_last_line(file: Path) -> None:
-    """Take off what a kill has left of a line that was being written."""
+    """Remove an incomplete last line left by a kill."""
     if file.exists() and (content := file.read_bytes()) and not content.endswith(b"\n"):
         file.write_bytes(content[: content.rfind(b"\n") + 1])
 
@@ -199,13 +199,13 @@ class _Search:
     budget: Budget
     seed: int
     n_boot: int
-    model: object = None  # the best one of this process, and its trial
+    model: object = None  # the best model of this process, and its trial
     number: int = -1
     longest: float = 0.0
 
     def __post_init__(self):
         data = self.dls.data
-        if self.halves.untouched is not None:  # what ends trials early must not see the other half
+        if self.halves.untouched is not None:  # early stopping must not use the other half
             chosen = data.users.encode(pd.Index(self.halves.choosing))
             valid = data.valid.take(np.isin(data.valid.user_idx.numpy(), chosen))
             self.chooses = self.dls.of(replace(data, valid=valid))
@@ -213,7 +213,7 @@ class _Search:
             self.chooses = self.dls
 
     def run(self, n_trials: int | None) -> None:
-        """Trials until there is no time for another, or enough of them."""
+        """Run trials until there is no time for another, or there are enough."""
         from optuna.trial import TrialState
 
         done = len(self._of(TrialState.COMPLETE, TrialState.PRUNED))
@@ -228,7 +228,7 @@ class _Search:
         return self.study.get_trials(deepcopy=False, states=states)
 
     def _one(self) -> int:
-        """One trial; 1 where it came to something."""
+        """Run one trial; returns 1 if it succeeded."""
         import optuna
         from optuna.trial import TrialState
 
@@ -277,7 +277,7 @@ class _Search:
         return model
 
     def best(self):
-        """The model of the best trial; made again where another process made it."""
+        """The model of the best trial; trained again if another process had trained it."""
         import optuna
 
         ended = self.study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
@@ -296,14 +296,14 @@ class _Search:
         return self.model
 
     def table(self) -> pd.DataFrame:
-        """A row a trial, the best first."""
+        """One row per trial, the best first."""
         from optuna.trial import TrialState
 
         names = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
         rows = []
         for trial in self._of(*names):
             if f"killed {trial.number}" in self.study.user_attrs:
-                continue  # it was made again
+                continue  # it was repeated
             done = trial.state == TrialState.COMPLETE
             row = {"trial": trial.number, **trial.params, "value": trial.value if done else np.nan}
             row |= {name: trial.user_attrs.get(name, np.nan) for name in _FIGURES}
@@ -314,7 +314,7 @@ class _Search:
 
 
 class _Prune(Callback):
-    """Tell a trial the figure after each epoch, and end it where the trials before were better."""
+    """Report the metric to a trial after each epoch, and end it if earlier trials were better."""
 
     order, once = 1950, True
 
@@ -322,7 +322,7 @@ class _Prune(Callback):
         self.trial, self.metric = trial, metric
 
     def after_epoch(self):
-        """Report, and look."""
+        """Report, and check."""
         names = list(self.learn.recorder.metric_names[1:])
         value = self.learn.recorder.values[-1][names.index(self.metric)]
         if np.isfinite(value):
@@ -332,7 +332,7 @@ class _Prune(Callback):
             raise CancelFitException
 
     def after_fit(self):
-        """The trial is over, and its model of no use."""
+        """End the trial, whose model is not needed."""
         if getattr(self, "pruned", False):
             import optuna
 

@@ -196,5 +196,5 @@ def warm(answerer: Answerer) -> None:
     for ask in (lambda: answerer.default(1), lambda: answerer.questionnaire(1), lambda: answerer.similar(first, 1)):
         try:
             ask()
-        except (TypeError, ValueError, NotImplementedError) as error:  # a model without it answers requests with an error
+        except (TypeError, ValueError, NotImplementedError) as error:  # a request will get this error
             log.debug("not warmed: %s", error)
