@@ -236,3 +236,12 @@ def test_published_figures_of_the_ncf_protocol(ncf, baseline, hit_rate, ndcg):
     assert (table["n"] == 6040).all()
     assert table.loc["HitRate@10 (given candidates)", "value"] == pytest.approx(hit_rate, abs=0.002)
     assert table.loc["NDCG@10 (given candidates)", "value"] == pytest.approx(ndcg, abs=0.002)
+
+
+def test_what_the_recommender_alone_has_is_named():
+    model = EASE()
+    with pytest.raises(AttributeError, match="'EASE' object has no attribute 'vectors'; its .recommender has"):
+        model.vectors("items")
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'$"):
+        _ = model.nonsense
+    assert not hasattr(model, "vectors") and not hasattr(model, "_private")

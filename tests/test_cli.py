@@ -137,7 +137,7 @@ def test_evaluate(folder):
         (["train", "ratings.csv", "--out", "m", "--valid-pct", "20"], "got 20: for 20 % give --valid-pct 0.2"),
         (["train", "ratings.csv", "--out", "m", "--split", "time", "--valid-pct", "0"], "--valid-pct must lie"),
         (["train", "none.csv", "--out", "m"], "no such file"),
-        (["train", "ratings.csv", "--out", "m", "--y-range", "0", "4"], "outside y_range"),
+        (["train", "ratings.csv", "--out", "m", "--y-range", "0", "4"], "outside --y-range"),
     ],
 )
 def test_errors_are_one_line_without_a_traceback(folder, words, message):

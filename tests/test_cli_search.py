@@ -86,12 +86,51 @@ def test_auto_keeps_one_and_says_what_it_left_out(folder):
     assert tomllib.loads((folder / "best.run.toml").read_text())["metric"] == "HR@10"
 
 
+def test_tune_tries_each_combination_once(folder):
+    pytest.importorskip("optuna")
+    words = ["--implicit", "--model", "EASE", "--try", "l2=10,100,1000", "--minutes", 5, "--out", "closed"]
+    printed = run("tune", "events.csv", *words, "--refit", cwd=folder)  # ends long before the time that it was given
+    assert len(re.findall(r"^│ +[012] ", printed, flags=re.MULTILINE)) == 3
+    assert "validation included" in printed and Recommender.load(folder / "closed").data.valid is None
+
+
+@pytest.mark.parametrize("words", [["--implicit", "--factors", 4, "--epochs", 1], ["--model", "EASE", "--implicit"],
+                                   ["--epochs", 1, "--factors", 4]])  # fmt: skip
+def test_refit_writes_a_model_of_all_rows(folder, words):
+    printed = run("train", "events.csv", *words, "--refit", "--out", "whole", cwd=folder)
+    assert printed.index("NDCG@10") < printed.index("validation included") < printed.index("artefact written to")
+    kept = Recommender.load(folder / "whole").data
+    run("train", "events.csv", *words, "--out", "part", cwd=folder)
+    part = Recommender.load(folder / "part").data
+    assert kept.valid is None and len(kept.train) == len(part.train) + len(part.valid)
+    assert "replaces the one that was there" in run("train", "events.csv", *words, "--out", "part", cwd=folder)
+    printed = run("evaluate", "whole", cwd=folder, ok=False)
+    assert "no validation part to evaluate on: give a table of test rows" in printed
+
+
+def test_somebody_new_on_the_command_line(folder):
+    printed = run("recommend", "als", "--history", 3, "--history", 8, "-k", 2, "--why", "--out", "new.list.csv",
+                  cwd=folder)  # fmt: skip
+    table = pd.read_csv(folder / "new.list.csv")
+    assert "2 rows" in printed and set(table["because"]) <= {3, 8} and not {3, 8} & set(table["film"])
+    run("train", "events.csv", "--epochs", 1, "--factors", 4, "--out", "rated", cwd=folder)
+    assert "score" in run("recommend", "rated", "--history", "3=5", "--history", "8=1.5", "-k", 2, cwd=folder)
+    assert "must be item=rating" in run("recommend", "rated", "--history", "3", cwd=folder, ok=False)
+    assert "leave out --user" in run("recommend", "als", "--history", 3, "--user", 5, cwd=folder, ok=False)
+    assert "unknown 'film' id(s): 777777" in run("recommend", "als", "--history", 777777, cwd=folder, ok=False)
+
+
+def test_evaluate_by_named_metrics(folder):
+    printed = run("evaluate", "als", "--metric", "NDCG@5", "--metric", "AUC", cwd=folder)
+    assert "NDCG@5" in printed and "AUC" in printed and "MRR" not in printed
+
+
 def test_tune_goes_on(folder):
     pytest.importorskip("optuna")
     words = ["--implicit", "--minutes", 0.5, "--try", "n_factors=4,8", "--try", "reg=1e-3..1e-1", "--try", "n_sweeps=2"]
     run("tune", "events.csv", *words, "--trials", 2, "--out", "tuned", cwd=folder)
     printed = run("tune", "--config", "tuned.run.toml", "--trials", 2, "--out", "tuned", cwd=folder, ok=False)
-    assert "pass resume=True" in printed
+    assert "pass --resume to go on" in printed
     printed = run("tune", "--config", "tuned.run.toml", "--trials", 3, "--resume", cwd=folder)
     assert "kept" in printed and Recommender.load(folder / "tuned").model.n_factors in (4, 8)
 
@@ -128,10 +167,17 @@ def test_compare_and_update(folder):
         (["train", "--config", "odd.toml"], r"has 'factor', which train does not know \(did you mean 'factors'"),
         (["train", "--config", "bad.toml"], "is no TOML"),
         (["tune", "events.csv", "--try", "lr", "--out", "x"], "--try must be name=a,b,c"),
-        (["tune", "events.csv", "--try", "lrr=1,2", "--out", "x"], "space has 'lrr'"),
+        (["tune", "events.csv", "--try", "lrr=1,2", "--out", "x"], "space has 'lrr'.*did you mean 'lr'"),
+        (["tune", "events.csv", "--model", "EASE", "--try", "reg=1,2", "--out", "x"], "options of EASE are l2, last"),
+        (
+            ["train", "events.csv", "--split", "last", "--valid-pct", 0.1, "--out", "x"],
+            "--valid-pct 0.1 is without effect",
+        ),
+        (["train", "events.csv", "--valid-pct", 0, "--out", "x"], "to train on all rows in the end, give --refit"),
         (["auto", "events.csv", "--metric", "NDGC@10", "--out", "x"], "unknown metric"),
         (["auto", "events.csv", "--out", "."], "no collabkit artefact"),
         (["compare", "als", "nothing"], "no artefact folder"),
+        (["train", "events.csv", "--split", "time", "--out", "x"], "pass --time, one of"),
         (["update", "als", "nothing.csv"], "nothing.csv"),
     ],
 )

@@ -17,7 +17,7 @@ from fastai.tabular.model import get_emb_sz, tabular_config
 from helpers import KINDS, OPTIONS, make_dls, make_learner, ratings, same_weights, silence, synthetic, trained, weights
 from torch import nn
 
-from collabkit import CollabLearner, CollFilter, EmbeddingNN, collab_learner, load_learner
+from collabkit import CollabLearner, CollFilter, EmbeddingNN, TwoTower, collab_learner, load_learner
 from collabkit.losses import FlatLoss
 from collabkit.serve.artefact import BundleError
 
@@ -484,7 +484,8 @@ def test_options_reach_the_dot_model():
         ({"emb_szs": [3, 4]}, ValueError, "no option emb_szs"),
         ({"sparse": "always"}, ValueError, "sparse must be True, False or 'auto'"),
         ({"valid_idx": [1]}, TypeError, "valid_idx"),
-        ({"n_factor": 10}, TypeError, "n_factor"),
+        ({"n_factor": 10}, TypeError, r"no argument 'n_factor' \(did you mean 'n_factors'\?\)"),
+        ({"learning_rate": 1, "model": TwoTower}, TypeError, "Options of TwoTower: n_factors, layers.*lr, splitter"),
         ({"y_range": (2, 5.5)}, ValueError, r"training ratings lie outside y_range=\(2.*run from 1 to 5"),
         ({"y_range": (0, 4.5)}, ValueError, "training ratings lie outside"),
         ({"use_nn": True, "config": {"y_range": (0, 3)}}, ValueError, "training ratings lie outside"),

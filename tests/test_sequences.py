@@ -85,6 +85,27 @@ def test_ties_and_missing_times_are_counted():
     assert sum("order of the table" in str(w.message) for w in caught) == 1
 
 
+def test_models_of_order_say_what_order_they_were_given():
+    df = walks(n_events=8, noise=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CollabWarning)
+        windows, plain = dataloaders(df), dataloaders(df, history=None)
+        collab_learner(windows, model=SASRec), NextItem().fit(windows), NextItem().fit(plain), EASE().fit(plain)
+    assert (windows.history, plain.history) == (10, None)
+    with pytest.warns(CollabWarning, match="SASRec predicts what comes next.*without history=.*order of time"):
+        collab_learner(plain, model=SASRec)
+    untimed = {"time_name": None, "splitter": splits.random_split(0.4, seed=0)}
+    plain = dataloaders(df.drop(columns="time"), history=None, **untimed)
+    with pytest.warns(CollabWarning, match=r"order of the table \(there is no time_name=\)"):
+        collab_learner(plain, model=SASRec)
+    with pytest.warns(CollabWarning, match="the order of the table counts"):
+        NextItem().fit(plain)
+    windows = dataloaders(df.drop(columns="time"), **untimed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CollabWarning)  # it was said when they were made
+        NextItem().fit(windows)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

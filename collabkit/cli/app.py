@@ -10,7 +10,7 @@ import typer
 
 import collabkit
 from collabkit.cli import search
-from collabkit.cli.runs import Columns, Rows, takes
+from collabkit.cli.runs import Columns, Refit, Rows, takes
 
 __all__ = ["app", "main"]
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 
 _TABLE = "Ratings: .csv, .tsv, .parquet, RecBole .inter, MovieLens .dat/.data, or a folder of such files."
 _MOMENT = "Context, as column=value, e.g. hour=20; repeat for more."
+_PAST = "Instead of users: an item that somebody new has met, or item=rating; repeat for more, the latest last."
 _ENDS = "Lowest and highest prediction; default from the ratings."
 _SOURCE = "A MovieLens folder (100k, 1m or latest-small); default the generated sample."
 Table = Annotated[Path, typer.Argument(help=_TABLE, show_default=False)]
@@ -69,6 +70,7 @@ def train(
     ] = None,
     nproc: Annotated[int, typer.Option(help="Processes that share each batch; --bs is the total.", min=1)] = 1,
     model: Annotated[str | None, typer.Option(help="A model's class, e.g. TwoTower, EASE; default CollFilter.")] = None,
+    refit: Refit = False,
 ) -> None:
     """Train a model on a file and write the artefact.
 
@@ -94,9 +96,9 @@ def train(
     fit = {name: value for name, value in given.items() if value is not None}
     check_target(out.resolve())
     if rows != Rows() or model is not None:
-        training.train_model(ratings, out, columns, rows, model, fit, y_range)
+        training.train_model(ratings, out, columns, rows, model, fit, y_range, refit)
     else:
-        training.train_ratings(ratings, out, columns, fit, y_range, cache)
+        training.train_ratings(ratings, out, columns, fit, y_range, cache, refit)
 
 
 @app.command()
@@ -111,6 +113,8 @@ def recommend(
         Path | None, typer.Option("--out", "-o", help="This .csv or .parquet file, or a new folder of Parquet parts.")
     ] = None,
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Keep items the user has rated.")] = False,
+    history: Annotated[list[str] | None, typer.Option(help=_PAST)] = None,
+    why: Annotated[bool, typer.Option("--why", help="Add the past item that speaks most for each row.")] = False,
     context: Annotated[list[str] | None, typer.Option(help=_MOMENT)] = None,
     engine: Annotated[str, typer.Option(help="Who computes a folder of lists: local, ray or spark.")] = "local",
 ) -> None:
@@ -121,14 +125,20 @@ def recommend(
     if users is not None and (user or not streamed):
         raise ValueError("--users is a file of many users, whose lists are written to a new folder: give --out FOLDER, "
                          "and no --user")  # fmt: skip
+    if history and (user or users is not None or streamed):
+        raise ValueError("--history is of one new person: leave out --user, --users and a folder as --out")
     from collabkit.cli.console import show
     from collabkit.serve.engines import lists_to
 
     options = {"filter_seen": not include_seen, "context": dict(map(_moment, context)) if context else None}
+    options |= {"why": True} if why else {}
     if streamed and not user:
         print(f"lists written to {lists_to(engine, artefact, out, users, k, **options)}")
         return
     rec = collabkit.Recommender.load(artefact)
+    if history:
+        show(rec.recommend(history=_history(rec, history), k=k, **options), f"Top {k}", out)
+        return
     chosen = None if not user else [_id(rec.users, text) for text in user]
     if streamed:
         print(f"lists written to {lists_to(engine, artefact, out, chosen, k, **options)}")
@@ -155,13 +165,15 @@ def evaluate(
     artefact: Artefact,
     ratings: Annotated[Path | None, typer.Argument(help="Test ratings; default the validation part.")] = None,
     k: Top = 10,
+    metric: Annotated[list[str] | None, typer.Option(help="E.g. NDCG@10 or RMSE; repeat for more.")] = None,
     out: Out = None,
 ) -> None:
     """Evaluate rating errors and ranking metrics on held-out rows, with intervals and baselines."""
     from collabkit.cli.console import print_evaluation, show
 
     rec = collabkit.Recommender.load(artefact)
-    table = rec.evaluate("valid" if ratings is None else collabkit.datasets.read_interactions(ratings), k=k)
+    on = "valid" if ratings is None else collabkit.datasets.read_interactions(ratings)
+    table = rec.evaluate(on, k=k, metrics=metric or None)
     if out is None:
         print_evaluation(table)
     else:
@@ -198,13 +210,20 @@ search.add_commands(app)
 def main() -> None:
     """Entry point of the `collabkit` command: errors end in one line and exit status 2, without a traceback."""
     first = os.environ.get("RANK", "0") == "0"  # of several processes, which all have the same to say
-    warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr) if first else None
+    warnings.showwarning = lambda message, *_: _say("note", message) if first else None
     try:
         app()
     except (ValueError, KeyError, TypeError, OSError, ImportError) as error:
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f"collabkit: {text}", file=sys.stderr)
+        _say("collabkit", text)
         raise SystemExit(2) from error
+
+
+def _say(who: str, what) -> None:
+    """Print a message of the library to standard error, in words of the command line."""
+    from collabkit.cli.console import as_options  # which imports pandas
+
+    print(f"{who}: {as_options(str(what))}", file=sys.stderr)
 
 
 def _moment(text: str) -> tuple:
@@ -216,6 +235,18 @@ def _moment(text: str) -> tuple:
         return column, float(value)
     except ValueError:
         return column, value
+
+
+def _history(rec, texts: list[str]) -> list | dict:
+    """Items, or with `item=rating` what they were given."""
+    if not rec.data.rated:
+        return [_id(rec.items, text) for text in texts]
+    pairs = [text.rpartition("=") for text in texts]
+    try:
+        return {_id(rec.items, item): float(rating) for item, _, rating in pairs}
+    except ValueError:
+        raise ValueError(f"--history must be item=rating, e.g. '{rec.items[1]}=4', as the model knows ratings; got "
+                         f"{', '.join(map(repr, texts))}") from None  # fmt: skip
 
 
 def _id(vocab, text: str):

@@ -1,6 +1,7 @@
-"""Tables and headings in a terminal, for the command line; and how it was called."""
+"""Tables, headings and messages in a terminal, for the command line; and how it was called."""
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -12,7 +13,26 @@ from rich.table import Table
 
 from collabkit.evaluate.names import ERRORS
 
-__all__ = ["called", "show", "print_table", "print_evaluation", "print_heading"]
+__all__ = ["as_options", "called", "show", "print_table", "print_evaluation", "print_heading"]
+
+_OPTIONS = {
+    "user_name": "user", "item_name": "item", "rating_name": "rating", "time_name": "time", "valid_pct": "valid-pct",
+    "context_features": "context", "threshold": "threshold", "counts": "counts", "history": "history",
+    "n_factors": "factors", "y_range": "y-range", "storage": "storage", "model": "model", "out": "out",
+}  # fmt: skip  # arguments that messages of the library name, by the options that stand for them
+
+
+def as_options(text: str) -> str:
+    """A message of the library with options of the command line in the place of arguments of Python.
+
+    Example:
+        >>> as_options("pass time_name=, or history=100; resume=True goes on")
+        'pass --time, or --history 100; --resume goes on'
+    """
+    text = re.sub(r"\bresume=True\b", "--resume", text)
+    names = "|".join(_OPTIONS)
+    return re.sub(rf"(?<![\w-])({names})=(?=(\S?))",
+                  lambda m: f"--{_OPTIONS[m[1]]}{'' if m[2] in ' ,;:.)' else ' '}", text)  # fmt: skip
 
 
 def called() -> str:

@@ -7,6 +7,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -22,10 +23,15 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Columns", "Rows", "kinds", "loaders", "model_named", "record", "splitter_of", "takes"]
+__all__ = ["Columns", "Refit", "Rows", "chosen", "kinds", "loaders", "model_named", "record", "splitter_of", "takes",
+           "write"]  # fmt: skip
 
 _CONTEXT: ContextVar[typer.Context] = ContextVar("collabkit_command")  # of the command that runs
 _FEATURE = "a column of it to use, or column:kind, e.g. genres:multi; repeat for more. Default all informative columns."
+Refit = Annotated[
+    bool,
+    typer.Option("--refit", help="After the evaluation, train anew on all rows, validation included, and keep that."),
+]
 
 
 @dataclass
@@ -53,7 +59,9 @@ class Columns:
     rating: Annotated[str | None, typer.Option(help="Rating column; default as for --user.")] = None
     time: Annotated[str | None, typer.Option(help="Time column, for --split time and last, and --history.")] = None
     split: Annotated[str, typer.Option(help="random, time (latest share) or last (last row of each user).")] = "random"
-    valid_pct: Annotated[float, typer.Option(help="Share of the rows for validation (random, time).")] = 0.2
+    valid_pct: Annotated[
+        float | None, typer.Option(help="Share of the rows for validation (random, time); default 0.2.")
+    ] = None
     context: Annotated[list[str] | None, typer.Option(help="Context column, or column:kind; repeat for more.")] = None
     seed: Annotated[int, typer.Option(help="Seed of the split, the weights and the training.")] = 42
 
@@ -146,6 +154,24 @@ def record(target: Path) -> Path:
     return file
 
 
+def chosen(model, refit: bool, speak: Callable = print):
+    """The learner or closed form, trained anew on all rows if `refit`."""
+    if not refit:
+        return model
+    speak("training on all rows, validation included")
+    with ExitStack() as quiet:
+        if hasattr(model, "no_bar"):
+            quiet.enter_context(model.no_bar())
+            quiet.enter_context(model.no_logging())
+        return model.refit_all()
+
+
+def write(save: Callable, out: Path, speak: Callable = print) -> None:
+    """Write an artefact by the `export` or `save` of its owner; say where, and whether one was there."""
+    replaces = " (replaces the one that was there)" if out.exists() else ""
+    speak(f"artefact written to {save(out.resolve())}{replaces}")
+
+
 def _toml(value) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_toml, value))}]"
@@ -196,17 +222,21 @@ def splitter_of(columns: Columns):
     """The splitter that is named.
 
     Raises:
-        ValueError: there is no such splitter, or the share is invalid.
+        ValueError: there is no such splitter, or the share is invalid or has no effect.
     """
-    share = columns.valid_pct
+    share = 0.2 if columns.valid_pct is None else columns.valid_pct
     if not 0 < share < 1:
-        percent = f": for {share:g} % give --valid-pct {share / 100:g}" if 1 < share < 100 else ""
-        raise ValueError(f"--valid-pct must lie strictly between 0 and 1, got {share:g}{percent}")
+        hint = f": for {share:g} % give --valid-pct {share / 100:g}" if 1 < share < 100 else ""
+        hint = ": to train on all rows in the end, give --refit" if share == 0 else hint
+        raise ValueError(f"--valid-pct must lie strictly between 0 and 1, got {share:g}{hint}")
     if columns.split == "random":
-        return collabkit.splits.random_split(columns.valid_pct, seed=columns.seed)
+        return collabkit.splits.random_split(share, seed=columns.seed)
     if columns.split == "time":
-        return collabkit.splits.time_split(columns.valid_pct)
+        return collabkit.splits.time_split(share)
     if columns.split == "last":
+        if columns.valid_pct is not None:
+            raise ValueError(f"--split last holds out the last row of each user: --valid-pct {share:g} is without "
+                             "effect; leave it out, or give --split time")  # fmt: skip
         return collabkit.splits.leave_last_out(1)
     raise ValueError(f"--split must be one of random, time, last, got {columns.split!r}")
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import collabkit
-from collabkit.cli.runs import Columns, Rows, loaders, model_named, record, takes
+from collabkit.cli.runs import Columns, Refit, Rows, chosen, loaders, model_named, record, takes, write
 
 __all__ = ["add_commands"]
 
@@ -26,13 +26,16 @@ def add_commands(app: typer.Typer) -> None:
 
 
 @takes(columns=Columns, rows=Rows)
-def auto(ratings: Table, out: OutFolder, columns, rows, metric: Metric = None, minutes: Minutes = 2.0) -> None:
+def auto(
+    ratings: Table, out: OutFolder, columns, rows, metric: Metric = None, minutes: Minutes = 2.0, refit: Refit = False
+) -> None:  # fmt: skip
     """Try models from popularity upwards while they improve, and write the artefact of the best."""
     _check_out(out)
     dls = loaders(ratings, columns, rows)
     best, table = collabkit.auto_fit(dls, metric, minutes, show=False)
     _print(table, f"{table.columns.name}: chosen by `value`, to be quoted by `test`")
-    _export(best, out)
+    write(chosen(best, refit).export, out)
+    record(out)
 
 
 @takes(columns=Columns, rows=Rows)
@@ -43,6 +46,7 @@ def tune(
     trials: Annotated[int | None, typer.Option(help="Maximum number of trials.", min=1)] = None,
     storage: Annotated[Path | None, typer.Option(help="File of the trials; default next to the artefact.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue with the trials in the file.")] = False,
+    refit: Refit = False,
 ) -> None:  # fmt: skip
     """Search the options of a model with Optuna and write the artefact of the best."""
     _check_out(out)
@@ -53,7 +57,7 @@ def tune(
     options = {"metric": metric, "minutes": minutes, "n_trials": trials, "storage": storage, "resume": resume}
     best, table = collabkit.tune(dls, space, **options, show=False)
     _print(table, f"{table.columns.name}: chosen by `value`, to be quoted by `test`")
-    print(f"artefact written to {best.export(out.resolve())}")
+    write(chosen(best, refit).export, out)
 
 
 @takes()
@@ -76,7 +80,7 @@ def update(
     rec.update(table, *sides)
     print(f"{len(rec.data.train) - before:,} training rows more, {len(rec.data.train):,} in all; "
           f"{rec.data.n_users - 1:,} users, {rec.data.n_items - 1:,} items")  # fmt: skip
-    print(f"artefact written to {rec.save(target.resolve())}")
+    write(rec.save, target)
     record(target.with_name(f"{target.name}.update"))
 
 
@@ -116,18 +120,14 @@ def _check_out(out: Path) -> None:
     check_target(out.resolve())
 
 
-def _export(model, out: Path) -> None:
-    print(f"artefact written to {model.export(out.resolve())}")
-    record(out)
-
-
 def _print(table, title: str) -> None:
     """A table of a search, each figure with its interval in one cell, and the notes below it."""
     from collabkit.cli.console import print_table
 
     shown = _with_intervals(table.reset_index())
     notes = dict(zip(shown.iloc[:, 0], shown["note"], strict=True)) if "note" in shown else {}
-    shown["kept"] = shown["kept"].map({True: "kept", False: ""})
+    state = shown.pop("state").replace("complete", "") if "state" in shown else ""
+    shown["kept"] = shown["kept"].map({True: "kept", False: ""}).mask(~shown["kept"], state)
     print_table(shown.drop(columns="note", errors="ignore"), title)
     for name, note in notes.items():
         if note:
@@ -143,10 +143,15 @@ def _with_intervals(table):
     for name, low, high in parts:
         if name in table:
             cells = zip(table[name], table[low], table[high], strict=True)
-            table[name] = ["" if pd.isna(v) else f"{v:.3f}" + ("" if pd.isna(a) else f" {a:.3f}..{b:.3f}")
+            table[name] = ["" if pd.isna(v) else f"{v:.3f}" + ("" if pd.isna(a) else f" {_short(a)}–{_short(b)}")
                            for v, a, b in cells]  # fmt: skip
             table = table.drop(columns=[low, high])
     return table
+
+
+def _short(value: float) -> str:
+    """Three decimals, without a zero before the point, to fit into narrow columns."""
+    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"
 
 
 def _choice(text: str) -> tuple:

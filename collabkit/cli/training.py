@@ -6,21 +6,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import collabkit
-from collabkit.cli.runs import Columns, Rows, kinds, loaders, model_named, record, splitter_of
+from collabkit.cli.runs import Columns, Rows, chosen, kinds, loaders, model_named, record, splitter_of, write
 from collabkit.data.processes import launched
 
 __all__ = ["train_model", "train_ratings"]
 
 
 def train_ratings(
-    ratings: Path, out: Path, columns: Columns, fit: dict, y_range: tuple[float, float] | None, cache: Path | None
-) -> None:
+    ratings: Path, out: Path, columns: Columns, fit: dict, y_range: tuple[float, float] | None, cache: Path | None,
+    refit: bool,
+) -> None:  # fmt: skip
     """`CollFilter` on ratings, by the processes that were launched.
 
     Args:
         fit: `n_factors`, `n_epoch`, `lr`, `wd` and `bs`, those that were named.
         y_range: default by the ratings.
         cache: folder for encoded columns, of Parquet that is larger than memory.
+        refit: whether what is written was trained anew on all rows.
     """
     from collabkit.cli.console import print_evaluation
     from collabkit.cli.demo import fit_on_console
@@ -50,11 +52,12 @@ def train_ratings(
     speak("model: CollFilter")
     learn = fit_on_console(dls, recipe, y_range)
     with learn.distrib_ctx():
-        table, folder = learn.evaluate(), learn.export(out.resolve())
+        table = learn.evaluate()
+        if first:
+            print_evaluation(table)
+        write(chosen(learn, refit, speak).export, out, speak)
     if first:
-        print_evaluation(table)
         record(out)
-    speak(f"artefact written to {folder}")
 
 
 def train_model(
@@ -65,12 +68,14 @@ def train_model(
     model: str | None,
     fit: dict,
     y_range: tuple[float, float] | None,
+    refit: bool,
 ) -> None:
     """What `train` does for events, or with side tables or another model.
 
     Args:
         fit: `n_factors`, `n_epoch`, `lr`, `wd` and `bs`, those that were named.
         y_range: default by the ratings.
+        refit: whether what is written was trained anew on all rows.
 
     Raises:
         ValueError: an option has no effect on this model, or on events.
@@ -108,7 +113,7 @@ def train_model(
             else:
                 learn.fit_one_cycle(fit.get("n_epoch", 5), fit.get("lr", 5e-3), wd=fit.get("wd"))
     print_evaluation(learn.evaluate())
-    print(f"artefact written to {learn.export(out.resolve())}")
+    write(chosen(learn, refit).export, out)
     record(out)
 
 

@@ -19,7 +19,7 @@ from collabkit.data.unique import sorted_unique
 from collabkit.data.vocab import Vocab
 from collabkit.data.weights import check_weight_column, weighted
 
-__all__ = ["prepare", "table_columns", "say_duplicates", "say_unstorable"]
+__all__ = ["prepare", "table_columns", "say_duplicates", "say_order", "say_unstorable"]
 
 
 def prepare(

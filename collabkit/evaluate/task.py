@@ -341,7 +341,7 @@ def held_out(data: Dataset, on) -> Interactions:
     if not (isinstance(on, str) and on == "valid"):
         raise ValueError(f"on must be 'valid' or a DataFrame, got {on!r}")
     if data.valid is None:
-        raise ValueError("there is no validation part; pass a DataFrame: evaluate(on=test_df)")
+        raise ValueError("there is no validation part to evaluate on: give a table of test rows")
     return data.valid
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from collabkit.data.dataset import Dataset
-from collabkit.data.prepare import say_unstorable
+from collabkit.data.prepare import say_order, say_unstorable
 from collabkit.data.query import Query
 from collabkit.data.runs import Runs
 from collabkit.models.base import Model, as_model
@@ -58,8 +58,11 @@ class ClosedForm(Model):
         Raises:
             TypeError: `data` is something else.
         """
+        said = getattr(data, "history", None) is not None  # by the dataloaders, when they were made
         data = Dataset.of(data)
         say_unstorable(data)
+        if self.ordered and data.train.time is None and not said:
+            say_order(data.train)
         self.counts = torch.bincount(data.train.pairs.values, minlength=data.n_items).float()
         self._fit(data)
         self.data, self.item_side.n, self.calibration = data, data.n_items, None
@@ -127,6 +130,15 @@ class ClosedForm(Model):
 
     def parts(self, side: str, query=None) -> tuple[Tensor, ...]:
         raise TypeError(f"{type(self).__name__} knows no similar {side}s")
+
+    def __getattr__(self, name: str):
+        """What torch registers; the error names the recommender where that has the attribute."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError as error:
+            if name.startswith("_") or not hasattr(import_module("collabkit.serve").Recommender, name):
+                raise
+            raise AttributeError(f"{error}; its .recommender has") from None
 
     @property
     def recommender(self) -> "Recommender":

@@ -1,16 +1,18 @@
 """The parts of `collab_learner`: the model and the loss for some batches, from arguments in fastai's form."""
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from fastai.learner import Learner
 from fastai.losses import BaseLoss
 from torch import nn
 
+from collabkit.data.notices import near_match, say
 from collabkit.losses import FlatLoss, RankingLoss
 from collabkit.models import NCF, CollFilter, EmbeddingNN, Model, SASRec
 from collabkit.models.base import as_model, check_y_range, make_for, option_names
 from collabkit.models.mlp import emb_sz_rule
-from collabkit.train.batches import Windows
 from collabkit.train.start import START
 
 
@@ -22,7 +24,7 @@ N_FACTORS = _Usual(50)  # fastai's default; models with their own default keep t
 
 __all__ = [
     "N_FACTORS", "usual_range", "rating_model", "other_model", "is_plain", "choose_loss", "choose_start",
-    "check_ratings", "check_shards",
+    "check_ratings", "check_rest", "check_shards", "say_windows",
 ]  # fmt: skip
 
 
@@ -36,7 +38,7 @@ def usual_range(data) -> tuple[float, float]:
 
 def is_plain(dls, model) -> bool:
     """Whether a model of events is a plain `CollFilter`, whose two tables least squares can solve for."""
-    events = getattr(dls, "feedback", "explicit") == "implicit" and not isinstance(dls.train.batches, Windows)
+    events = getattr(dls, "feedback", "explicit") == "implicit" and dls.history is None
     return events and dls.n_inp > 1 and type(model) is CollFilter and not model.features
 
 
@@ -60,7 +62,7 @@ def check_shards(dls, model, start: str | None, opt_func) -> None:
         raise TypeError(f"sharded=True makes a new model, in parts; got a finished {type(model).__name__}: "
                         "pass its class as model=")  # fmt: skip
     needs = ("users",) if model is None else tuple(getattr(model, "needs", ()))
-    if isinstance(dls.train.batches, Windows) or needs != ("users",):
+    if dls.history is not None or needs != ("users",):
         what = "a model of histories" if model is None else getattr(model, "__name__", repr(model))
         raise TypeError(f"sharded=True is for models of two tables whose scores need only ids; got {what}")
     if any(dls_features(dls) or ()):
@@ -97,7 +99,7 @@ def choose_loss(dls, loss_func, model=None):
             f"{loss_func!r} compares predictions with targets, and implicit feedback has none: pass the name of a "
             "ranking loss ('bce', 'bpr', ...) or a function of pos (bs,) and neg (bs, n)"
         )
-    usual = "sampled_softmax" if isinstance(dls.train.batches, Windows) or is_plain(dls, model) else "bce"
+    usual = "sampled_softmax" if dls.history is not None or is_plain(dls, model) else "bce"
     return loss_func if isinstance(loss_func, RankingLoss) else RankingLoss(usual if loss_func is None else loss_func)
 
 
@@ -139,7 +141,7 @@ def other_model(dls, model, n_factors, use_nn, *, emb_szs, layers, config, y_ran
         return _check_made(dls, model)
     given = {"n_factors": n_factors, "layers": layers, "y_range": y_range}
     given = {name: value for name, value in given.items() if value is not None}
-    ordered = isinstance(dls.train.batches, Windows)
+    ordered = dls.history is not None
     cls = model or (NCF if use_nn else SASRec if ordered else CollFilter)
     known = [name for name in option_names(cls) if name != "features"]
     if n_factors is N_FACTORS:
@@ -147,7 +149,7 @@ def other_model(dls, model, n_factors, use_nn, *, emb_szs, layers, config, y_ran
     _only(given, known, cls.__name__)
     given |= {name: options.pop(name) for name in known if name in options}
     if ordered and "length" in known:
-        given.setdefault("length", dls.train.batches.length)
+        given.setdefault("length", dls.history)
     return make_for(cls, dls.data, **given)
 
 
@@ -181,6 +183,33 @@ def _only(options: Mapping, allowed: Sequence[str], where: str) -> None:
     odd = sorted(set(options) - set(allowed))
     if odd:
         raise ValueError(f"{where} has no option {', '.join(odd)}; it takes {', '.join(allowed)}")
+
+
+def check_rest(options: dict, model, own: Iterable[str]) -> None:
+    """Raise `TypeError` for options that the model has not taken and that fastai's `Learner` does not know.
+
+    Args:
+        options: what is left for the learner.
+        model: the model; its options are guessed from, too.
+        own: the arguments of `collab_learner`.
+    """
+    of_learner = [name for name in inspect.signature(Learner).parameters if name not in ("dls", "model", "loss_func")]
+    of_model = option_names(type(model)) if as_model(model) is not None else []
+    odd = [name for name in options if name not in of_learner]
+    if odd:
+        guess = near_match(odd[0], dict.fromkeys([*own, *of_model, *of_learner]))
+        raise TypeError(f"collab_learner has no argument {', '.join(map(repr, odd))}{guess}. Options of "
+                        f"{type(model).__name__}: {', '.join(of_model) or 'none'}. Arguments of fastai's Learner: "
+                        f"{', '.join(of_learner)}")  # fmt: skip
+
+
+def say_windows(dls, model) -> None:
+    """Warn where a model that reads histories in their order is not given windows of them."""
+    if model.ordered and dls.history is None:
+        order = "time" if dls.data.train.time is not None else "the table (there is no time_name=)"
+        say(f"{type(model).__name__} predicts what comes next, and the dataloaders were made without history=: each "
+            f"event is predicted from all other events of its user, in the order of {order}. Make them with "
+            "history=, e.g. 100")  # fmt: skip
 
 
 def check_ratings(dls, y_range) -> None:

@@ -18,7 +18,6 @@ from collabkit.data.notices import say
 from collabkit.evaluate.by_user import Judge, UserScores, usual_metric
 from collabkit.evaluate.compare import model_labels
 from collabkit.models.closed_form import ClosedForm
-from collabkit.train.batches import Windows
 from collabkit.train.dataloaders import CollabDataLoaders
 from collabkit.train.learner import CollabLearner, collab_learner
 from collabkit.train.refit import repeated
@@ -117,7 +116,7 @@ def folds_of(dls: CollabDataLoaders, k: int, seed: int) -> Iterable[CollabDataLo
     data, n = dls.data, len(dls.data.train)
     if whole("k", k) < 2 or k > n:
         raise ValueError(f"k must be from 2 to the number of rows ({n:,}), got {k!r}")
-    if isinstance(dls.train.batches, Windows):
+    if dls.history is not None:
         say("cross_validate holds rows out at random, so that models of order learn from what came later; backtest "
             "holds out what comes next")  # fmt: skip
     place = np.random.default_rng(seed).permutation(n) % k

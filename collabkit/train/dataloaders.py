@@ -375,6 +375,12 @@ class CollabDataLoaders(DataLoaders):
         return "explicit" if isinstance(self.train.batches, Rated) and self.data.rated else "implicit"
 
     @property
+    def history(self) -> int | None:
+        """The number of events that each window of history looks back on; None if made without `history=`."""
+        batches = self.train.batches
+        return batches.length if isinstance(batches, Windows) else None
+
+    @property
     def n_inp(self) -> int:
         """Number of inputs in a batch: one (`x` `(bs, 2)`), or three if implicit (users, positives and negatives)."""
         return self.train.n_inp
@@ -422,7 +428,7 @@ def _held_out(data: Dataset) -> Interactions:
 
 
 def _batches(data: Dataset, feedback: Implicit | None) -> tuple[Rated | Ranked, Rated | Ranked]:
-    """What the training and the validation rows become; validation events are no negatives of the latter."""
+    """Batches of the training and the validation rows; validation events are not negatives in the latter."""
     train, valid = data.train, _held_out(data)
     if feedback is None:
         return Rated(train), Rated(valid)
@@ -433,23 +439,23 @@ def _batches(data: Dataset, feedback: Implicit | None) -> tuple[Rated | Ranked, 
         return windows.asking(("history",)), events.asking(("history",))
     first, n_neg = _sampler(train, data, feedback), feedback.n_neg
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CollabWarning)  # said of the training part
+        warnings.simplefilter("ignore", CollabWarning)  # reported for the training part
         try:
             second = first if len(valid) == 0 else _sampler(data.events, data, feedback)
-        except ValueError:  # between both parts everybody has met everything
+        except ValueError:  # in both parts together, all users have met all items
             second = _sampler(train, data, feedback)
     if feedback.by_user:
         return ByUser(train, first, n_neg), ByUser(valid, second, n_neg)
-    before = data.trained if len(valid) else None  # what they had met
+    before = data.trained if len(valid) else None  # the items that they had met
     return Ranked(train, first, n_neg), Ranked(valid, second, n_neg, before)
 
 
 def _sampler(events: Interactions, data: Dataset, feedback: Implicit):
-    """The sampler of negatives of `events`, with those that are known, if there are any."""
+    """The sampler of negatives for `events`, including known negatives, if any."""
     if data.disliked is None:
         return make_sampler(feedback.negatives, events)
     events = replace(events, context={}, contexts=None)
     sampler = make_sampler(feedback.negatives, Interactions.concat(events, data.disliked))
-    if sampler.shared and feedback.dislikes is None:  # as of an artefact
+    if sampler.shared and feedback.dislikes is None:  # e.g. from an artefact
         return make_sampler(feedback.negatives, events)
     return KnownNegatives(sampler, data.disliked.pairs)

@@ -24,13 +24,13 @@ __all__ = [
 
 
 def as_metric(metric):
-    """What a learner takes of one of its `metrics`: a name as in tables, `'NDCG@10'`, becomes the metric of that name.
+    """One of a learner's `metrics` in fastai's form: a name as in tables, `'NDCG@10'`, becomes the metric of that name.
 
     A plain function of `ranks`, `groups` and `k`, like those of `collabkit.metrics`, becomes a `RankingMetric`; those
-    of fastai and functions of predictions and targets stay what they are.
+    of fastai and functions of predictions and targets are unchanged.
 
     Raises:
-        ValueError: there is no metric of that name that training can follow.
+        ValueError: there is no metric of that name in training.
 
     Example:
         >>> as_metric('HR@5').name, as_metric('NDCG').name, as_metric('RMSE').name
@@ -91,7 +91,7 @@ class RankingMetric(Metric):
         self.function = CUT_METRICS.get(self.metric) if function is None else function
         if self.function is None:
             raise TypeError("RankingMetric needs a function of ranks, groups and k; or take HitRate(10) or the like")
-        known = {own: name for name, own in CUT_METRICS.items()}  # the library's functions have the names used in tables
+        known = {own: name for name, own in CUT_METRICS.items()}  # the library's functions have names as in tables
         self.title = known.get(self.function) or metric_name(self.function)
         self._task: tuple[Dataset, Interactions, RankingTask] | None = None
         self.reset()

@@ -13,7 +13,6 @@ from collabkit.data.features import SideFeatures
 from collabkit.data.runs import Runs
 from collabkit.models import EASE, ItemKNN, NeuMF, NextItem, Popularity, SASRec, TimeSVD, TwoTower
 from collabkit.train.als_defaults import als_rule
-from collabkit.train.batches import Windows
 from collabkit.train.biases import SolveBiases
 from collabkit.train.budget import Budget, Deadline, OutOfTimeError
 from collabkit.train.choose import usual_range
@@ -87,7 +86,7 @@ def rungs_for(dls: CollabDataLoaders) -> list[Rung]:
         return _rated(dls)
     closed = [_closed("ItemKNN", ItemKNN, _knn_seconds)]
     ease = Rung("EASE", lambda shop: _fit_closed(shop, EASE, _ease_seconds), why_not=_too_many_for_ease(dls))
-    if isinstance(dls.train.batches, Windows):
+    if dls.history is not None:
         nets = [_gradient("SASRec", lambda dls, seed: collab_learner(dls, 64, seed=seed, model=SASRec), 5, 2e-3)]
         return [_POPULARITY, _closed("NextItem", NextItem, _next_seconds), *closed, ease, *nets]
     solved = [Rung(f"ALS {d}", lambda shop, d=d: _als(shop, d), kind="ALS") for d in (64, 128, 256)]

@@ -28,11 +28,13 @@ from collabkit.train.callbacks import AlternatingLeastSquares
 from collabkit.train.choose import (
     N_FACTORS,
     check_ratings,
+    check_rest,
     check_shards,
     choose_loss,
     choose_start,
     other_model,
     rating_model,
+    say_windows,
 )
 from collabkit.train.dataloaders import CollabDataLoaders
 from collabkit.train.delegates import delegates
@@ -120,6 +122,8 @@ class CollabLearner(LeanLearner):
         Each sweep solves for all users and then for all items, and counts as an epoch: progress, validation metrics,
         `SaveModelCallback` and early stopping work as in `fit`. Biases are set to zero. Gradient training may follow.
         Rows are weighted by their confidence, if the data has counts (`Implicit(counts=)`), and by their `weights=`.
+        The training loss shown is the objective per training row; the validation loss is the learner's loss, in other
+        units: compare the validation losses of epochs, not the two columns.
 
         Args:
             n_sweeps: number of sweeps.
@@ -433,6 +437,7 @@ def collab_learner(
             model = rating_model(dls, n_factors, use_nn, **given, options=kwargs)
         else:
             model = other_model(dls, model, n_factors, use_nn, **given, options=kwargs)
+    check_rest(kwargs, model, set(options) - set(kwargs))
     if sharded and not all(isinstance(side.tables, ShardedTables) for side in model.sides):
         raise TypeError(f"sharded=True is for models whose two sides are tables, got {type(model).__name__}")
     if as_model(model) is not None and (is_new or sparse is not None):
@@ -446,6 +451,7 @@ def collab_learner(
         check_ratings(dls, model.y_range)
         model.name_rows(*dls.classes.values())
         say_unstorable(dls.data)
+        say_windows(dls, model)
         if not is_sharded(model):  # otherwise later, when the processes have met
             probe(model, dls.data)
         if is_new and getattr(loss_func, "of_differences", False):

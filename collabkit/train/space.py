@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import replace
+from itertools import product
+from math import prod
 
 from collabkit.data.checks import finite
 from collabkit.data.notices import near_match
@@ -72,8 +74,9 @@ class Space:
             known |= {"init_std", "id_dropout", "ps", "embed_p", "use_bn", "dropout", "moms"}
         for name in self.given:
             if name not in known:
-                raise TypeError(f"space has {name!r}, which neither the batches nor the model nor "
-                                f"{self.fit or 'its options'} know{near_match(name, known)}")  # fmt: skip
+                whose = " and ".join(m.__name__ for m in self.models) if self.closed else f"models and {self.fit}"
+                raise TypeError(f"space has {name!r}, which is no option here{near_match(name, known)}; the options of "
+                                f"{whose} are {', '.join(sorted(known - {'model', 'fit'}))}")  # fmt: skip
 
     def _fit_names(self) -> set[str]:
         return set(inspect.signature(getattr(CollabLearner, self.fit)).parameters) - set(_FIXED_HERE)
@@ -93,6 +96,15 @@ class Space:
             else:
                 values[name] = choice
         return values
+
+    def grid(self, most: int) -> list[dict] | None:
+        """All combinations as parameters of trials, where there are at most so many of them; else None."""
+        if any(isinstance(choice, tuple) for choice in self.given.values()):
+            return None
+        lists = {name: [_label(value) for value in c] for name, c in self.given.items() if isinstance(c, list)}
+        if prod(map(len, lists.values())) > most:
+            return None
+        return [dict(zip(lists, values, strict=True)) for values in product(*lists.values())]
 
     def first(self) -> dict:
         """The first of each list and the low ends, for checks before any work."""

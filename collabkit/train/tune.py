@@ -30,6 +30,7 @@ from collabkit.train.space import Space
 __all__ = ["tune"]
 
 SAFETY = 1.3  # a trial may take this many times the longest one before
+GRID = 50  # up to this number of combinations, without ranges, each is tried once
 FAILURES = 3  # maximum number of failed trials before the first success
 _FIGURES = ("low", "high", "test", "test_low", "test_high", "seconds")
 
@@ -44,7 +45,8 @@ def tune(
 
     After each epoch (or sweep of `fit_als`) the metric is computed on the validation part, and a trial whose value is
     worse than the median of the earlier trials at that epoch is pruned. Options are chosen on the validation rows of
-    half of the users; the other half, or `test`, is not used for the choice, as in `auto_fit`.
+    half of the users; the other half, or `test`, is not used for the choice, as in `auto_fit`. A space without ranges
+    and of at most 50 combinations is tried completely, each combination once.
 
     With `storage` each trial is written to a file as soon as it ends. After a kill, `resume=True` continues the search
     and restarts the trial that was running. Install Optuna with `pip install collabkit[tune]`.
@@ -213,16 +215,31 @@ class _Search:
             self.chooses = self.dls
 
     def run(self, n_trials: int | None) -> None:
-        """Run trials until there is no time for another, or there are enough."""
+        """Run trials until there is no time for another, there are enough, or nothing is left to try."""
         from optuna.trial import TrialState
 
+        grid, rng = self.space.grid(GRID), np.random.default_rng(self.seed)
         done = len(self._of(TrialState.COMPLETE, TrialState.PRUNED))
         while n_trials is None or done < n_trials:
             if self._of(TrialState.COMPLETE) and self.longest * SAFETY > self.budget.left:
                 break
             if self.budget.left <= 0 and self._of(TrialState.COMPLETE):
                 break
+            if grid is not None:
+                tried = [trial.params for trial in self._ended()]
+                left = [params for params in grid if params not in tried]
+                if not left:
+                    break
+                if not self._of(TrialState.WAITING):
+                    self.study.enqueue_trial(rng.choice(left))
             done += self._one()
+
+    def _ended(self) -> list:
+        """The trials that ended, well or not; one that was killed is made again and does not count."""
+        from optuna.trial import TrialState
+
+        ended = self._of(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+        return [trial for trial in ended if f"killed {trial.number}" not in self.study.user_attrs]
 
     def _of(self, *states) -> list:
         return self.study.get_trials(deepcopy=False, states=states)
@@ -301,9 +318,7 @@ class _Search:
 
         names = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
         rows = []
-        for trial in self._of(*names):
-            if f"killed {trial.number}" in self.study.user_attrs:
-                continue  # it was repeated
+        for trial in self._ended():
             done = trial.state == TrialState.COMPLETE
             row = {"trial": trial.number, **trial.params, "value": trial.value if done else np.nan}
             row |= {name: trial.user_attrs.get(name, np.nan) for name in _FIGURES}

@@ -16,7 +16,7 @@ for line in """train log.csv --implicit --counts units --time at --split time --
                auto log.csv --implicit --counts units --time at --split time --minutes 0.1 --out best
                compare als best --metric NDCG@10 --out table.csv
                update als new.csv
-               recommend als --user 9003 -k 5 --out list.csv
-               train --config als.run.toml --out again""".splitlines():
+               recommend als --user 9003 -k 5 --why --out list.csv
+               train --config als.run.toml --refit --out again""".splitlines():
     subprocess.run([sys.executable, "-m", "collabkit.cli", *line.split()], check=True)
 assert len(pd.read_csv("list.csv")) == 5 and (pd.read_csv("table.csv")["value"] > 0.1).all()

@@ -162,7 +162,7 @@ def window_cuts(times: pd.Series, n: int = 4, window="7D") -> list:
     """The first moments of the last `n` windows of a column of times, ascending; the last ends with the last event.
 
     Raises:
-        ValueError: they reach back to the first event, so that nothing would lie before them.
+        ValueError: they reach back to the first event, so nothing would lie before them.
 
     Example:
         >>> [str(cut.round('s')) for cut in window_cuts(pd.Series(pd.date_range('2020-01-01', '2020-03-01')), 2)]
@@ -183,19 +183,19 @@ def window_cuts(times: pd.Series, n: int = 4, window="7D") -> list:
 
 
 def before(times: pd.Series, moment) -> np.ndarray:
-    """Which of `times` `(n,)` lie before a moment: a `pd.Timestamp` or what makes one, or a number.
+    """Which of `times` `(n,)` lie before a moment: a `pd.Timestamp`, a value that converts to one, or a number.
 
     Raises:
-        TypeError: the moment is of another kind than the times.
+        TypeError: the moment and the times have different kinds.
     """
     try:
         return (times < _moment(times, moment)).to_numpy(dtype=bool)
-    except TypeError as error:  # one of both has a time zone
+    except TypeError as error:  # only one of them has a time zone
         raise _incomparable(times, moment) from error
 
 
 def later(times: pd.Series, moment, days: float):
-    """The moment that lies so many days later, in the unit of the column; see `Interactions.day`."""
+    """The moment this many days later, in the unit of the column; see `Interactions.day`."""
     return _moment(times, moment) + _span(times, days)
 
 
@@ -218,7 +218,7 @@ def _span(times: pd.Series, days: float):
 
 
 def _parts(times: pd.Series, first, days: float | None) -> tuple[np.ndarray, np.ndarray, list]:
-    """The rows before a moment, those from it on, up to so many days later, and no notes."""
+    """The rows before a moment, those from it on for this many days, and no notes."""
     early = before(times, first)
     valid = ~early if days is None else ~early & before(times, later(times, first, days))
     return np.flatnonzero(early), np.flatnonzero(valid), []
@@ -259,7 +259,9 @@ def column_split(name: str, *, cold: str = "keep") -> Splitter:
     def mark(value):
         if isinstance(value, str):
             return meaning.get(value)
-        return bool(value) if value is not pd.NA and value in (0, 1) else None  # pd.NA in an object column is no bool
+        return (
+            bool(value) if value is not pd.NA and value in (0, 1) else None
+        )  # pd.NA in an object column is not a bool
 
     def rows(df, columns):
         if name not in df.columns:
