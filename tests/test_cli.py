@@ -84,7 +84,7 @@ def test_commands_are_printed_as_they_can_be_typed(tmp_path, monkeypatch):
 
 def test_demo_names_a_folder_that_is_no_movielens(tmp_path):
     printed = run("demo", "--data", ".", cwd=tmp_path, ok=False)
-    assert "is no MovieLens folder" in printed and "Traceback" not in printed
+    assert "is not a MovieLens folder" in printed and "Traceback" not in printed
 
 
 def test_train_on_parquet_by_time(folder):

@@ -154,7 +154,7 @@ def test_compare_and_update(folder):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["train", "events.csv", "--threshold", 3, "--out", "x"], "--threshold: with --implicit alone"),
+        (["train", "events.csv", "--threshold", 3, "--out", "x"], "--threshold: only with --implicit"),
         (["train", "events.csv", "--item-feature", "genre", "--out", "x"], "give it by --items"),
         (["train", "events.csv", "--model", "Eas", "--out", "x"], "--model must be one of .*CollFilter"),
         (["train", "events.csv", "--model", "EASE", "--implicit", "--lr", 1, "--out", "x"], "fitted in one go: lr"),
@@ -163,9 +163,9 @@ def test_compare_and_update(folder):
             "--y-range 0.0 5.0 bounds predicted ratings",
         ),
         (["train", "events.csv", "--config", "none.toml", "--out", "x"], "there is no file none.toml"),
-        (["auto", "--config", "als.run.toml"], "is of `collabkit train`, not of `collabkit auto`"),
+        (["auto", "--config", "als.run.toml"], "was written by `collabkit train`, not by `collabkit auto`"),
         (["train", "--config", "odd.toml"], r"has 'factor', which train does not know \(did you mean 'factors'"),
-        (["train", "--config", "bad.toml"], "is no TOML"),
+        (["train", "--config", "bad.toml"], "is not valid TOML"),
         (["tune", "events.csv", "--try", "lr", "--out", "x"], "--try must be name=a,b,c"),
         (["tune", "events.csv", "--try", "lrr=1,2", "--out", "x"], "space has 'lrr'.*did you mean 'lr'"),
         (["tune", "events.csv", "--model", "EASE", "--try", "reg=1,2", "--out", "x"], "options of EASE are l2, last"),

@@ -66,7 +66,7 @@ def test_what_is_refused():
         learner(metrics=["NDGC@5"])
     with pytest.raises(ValueError, match="RMSE is an error of predicted ratings, and implicit feedback has none"):
         learner(metrics=["RMSE"])
-    with pytest.raises(ValueError, match="AUC is a figure of evaluate and compare"):
+    with pytest.raises(ValueError, match="AUC is available in evaluate and compare only"):
         learner(metrics="AUC")
     for text, words in (("NDCG@", "whole number"), ("NDCG@0", "at least 1"), ("NDCG@-1", "whole"), ("AUC@5", "no cut")):
         with pytest.raises(ValueError, match=words):

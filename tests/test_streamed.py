@@ -78,7 +78,7 @@ def test_what_is_wrong_is_said_before_the_first_list(learn, tmp_path):
         learn.recommend_batches([*ids, 999_999], block=20)
     with pytest.raises(FileNotFoundError, match="no such file"):
         learn.recommend_batches(tmp_path / "nothing")
-    with pytest.raises(TypeError, match="take no history"):
+    with pytest.raises(TypeError, match="do not take history"):
         learn.recommend_batches(history=["x"])
     with pytest.raises(ValueError, match="block must be"):
         learn.recommend_batches(block=0)

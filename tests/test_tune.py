@@ -143,7 +143,7 @@ def test_a_kill_loses_the_running_trial_at_most(tmp_path):
 
 def test_a_file_of_something_else_and_a_space_that_always_fails(tmp_path, monkeypatch):
     (tmp_path / "a.log").write_text("not a line of trials\n")
-    with pytest.raises(ValueError, match=r"a\.log is no file of trials"):
+    with pytest.raises(ValueError, match=r"a\.log is not a file of trials"):
         tune(loaders(), ALS, minutes=1, storage=tmp_path / "a.log", resume=True, show=False)
 
     def fail(*_, **__):

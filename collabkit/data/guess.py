@@ -104,7 +104,7 @@ def guess_columns(
             notes.append(f"{role} {name!r}{why}")
     notes += _times(df, found, seen["time"], timed, said=bool(notes))
     if notes:
-        say(f"columns taken by their names or places: {'; '.join(notes)}. Name them to be sure (user_name=, "
+        say(f"columns chosen by name or position: {'; '.join(notes)}. Name them to be sure (user_name=, "
             "item_name=, rating_name=, time_name=)")  # fmt: skip
     return found
 
@@ -173,7 +173,7 @@ def _at_its_place(role: str, seen: _Candidates) -> tuple[Hashable, str | None]:
     rivals = [name for name, other in seen.likely.items() if name != seen.place and other <= rank]
     if any(seen.likely[name] == rank or (role == "user" and seen.likely[name] < 3 <= rank) for name in rivals):
         raise _doubt(role, [seen.place, *rivals])
-    return seen.place, f" (by its place; {', '.join(map(repr, rivals))} could also be meant)" if rivals else None
+    return seen.place, f" (by position; {', '.join(map(repr, rivals))} could also be meant)" if rivals else None
 
 
 def _elsewhere(df: pd.DataFrame, role: str, seen: dict[str, _Candidates], free: list) -> tuple[Hashable, str | None]:
@@ -195,7 +195,7 @@ def _elsewhere(df: pd.DataFrame, role: str, seen: dict[str, _Candidates], free: 
         implicit = ". Events without ratings take feedback='implicit'" if role == "rating" else ""
         raise ValueError(f"no column is named like {_A[role]}, and {at!r}, at the position of one, {why}: pass "
                          f"{role}_name={hint}{implicit}")  # fmt: skip
-    return place, " (by its place)"
+    return place, " (by position)"
 
 
 def _doubt(role: str, names: list) -> ValueError:

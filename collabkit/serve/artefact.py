@@ -171,7 +171,7 @@ def check_target(folder: Path) -> None:
             if not folder.exists() or (folder.is_dir() and (not any(folder.iterdir()) or is_bundle(folder))):
                 break
         if left == 0:
-            raise FileExistsError(f"{folder} exists and is no collabkit artefact; choose another folder or remove it")
+            raise FileExistsError(f"{folder} exists and is not a collabkit artefact; choose another or remove it")
         time.sleep(0.01)  # another writer may just have moved it away
     names = []
     with suppress(FileNotFoundError):

@@ -259,9 +259,7 @@ def column_split(name: str, *, cold: str = "keep") -> Splitter:
     def mark(value):
         if isinstance(value, str):
             return meaning.get(value)
-        return (
-            bool(value) if value is not pd.NA and value in (0, 1) else None
-        )  # pd.NA in an object column is not a bool
+        return bool(value) if value is not pd.NA and value in (0, 1) else None  # pd.NA in an object column is no bool
 
     def rows(df, columns):
         if name not in df.columns:
