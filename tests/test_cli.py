@@ -177,7 +177,7 @@ def test_train_refuses_an_unusable_target_before_training(folder):
     (folder / "mine").mkdir()
     (folder / "mine" / "notes.txt").write_text("mine")
     printed = run("train", "ratings.csv", "--out", "mine", cwd=folder, ok=False)
-    assert "no collabkit artefact" in printed and "train loss" not in printed
+    assert "not a collabkit artefact" in printed and "train loss" not in printed
 
 
 def test_a_moment_on_the_command_line(folder):

@@ -175,7 +175,7 @@ def test_compare_and_update(folder):
         ),
         (["train", "events.csv", "--valid-pct", 0, "--out", "x"], "to train on all rows in the end, give --refit"),
         (["auto", "events.csv", "--metric", "NDGC@10", "--out", "x"], "unknown metric"),
-        (["auto", "events.csv", "--out", "."], "no collabkit artefact"),
+        (["auto", "events.csv", "--out", "."], "not a collabkit artefact"),
         (["compare", "als", "nothing"], "no artefact folder"),
         (["train", "events.csv", "--split", "time", "--out", "x"], "pass --time, one of"),
         (["update", "als", "nothing.csv"], "nothing.csv"),

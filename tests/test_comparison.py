@@ -64,7 +64,7 @@ def test_models_of_other_data_are_refused():
     ):
         compare([learn, other_split])
     fewer = make_learner(dls=make_dls(frame[frame["user"] != frame["user"].iloc[0]]))
-    with pytest.raises(ValueError, match="has other users than the first; train all of them on the same"):
+    with pytest.raises(ValueError, match="has different users from the first; train all of them on the same"):
         compare([learn, fewer])
     train = learn.dls.train.dataset
     for valid in (None, learn.dls.valid.dataset.take(range(9))):

@@ -211,7 +211,7 @@ def test_sessions_have_a_bias_of_their_own(tmp_path):
     assert again == pytest.approx(inside, abs=1e-5)
     with pytest.raises(ValueError, match="uses the time of each row: the table needs the column 'time'"):
         back.evaluate(table.drop(columns="time"))
-    with pytest.raises(ValueError, match="TimeSVD looks at the time of a row: make dls with time_name="):
+    with pytest.raises(ValueError, match="TimeSVD uses the time of a row: make dls with time_name="):
         collab_learner(CollabDataLoaders.from_df(table, **names), model=TimeSVD, y_range=(-2, 8))
 
 

@@ -78,7 +78,7 @@ def test_models_without_vectors_say_so(learn):
     for recommender in (network.recommender, EASE().fit(learn.dls).recommender):
         with pytest.raises(TypeError, match="are not dot products"):
             recommender.vectors("items")
-    with pytest.raises(ValueError, match="'items' or of 'users'"):
+    with pytest.raises(ValueError, match="must be 'items' or 'users'"):
         learn.vectors("item")
 
 

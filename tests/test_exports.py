@@ -329,7 +329,7 @@ def test_what_cannot_be_exported_is_refused_in_words(made, tmp_path):
         assert exports.export_onnx(model, learn.dls.data, tmp_path) == {}
     assert exports.export_onnx(learn.model, learn.dls.data, tmp_path) == {}  # its vectors are tables
     assert not list(tmp_path.iterdir())
-    with pytest.raises(ValueError, match="no file that collabkit"):
+    with pytest.raises(ValueError, match="was not written by collabkit"):
         OnnxModel(b"nothing")
 
 

@@ -244,7 +244,7 @@ def test_columns_that_tell_nothing(values, why):
         one(values, kind)
     features = Features.from_df(films(x=values, genre=["a", "b", "a", "b"]), VOCAB)  # not named: left out, counted
     assert [field.name for field in features.fields] == ["genre"] and any(
-        "'x' tells no two" in n for n in features.notes
+        "'x' does not distinguish" in n for n in features.notes
     )
 
 
@@ -389,7 +389,7 @@ def test_ids_that_match_nothing():
 def test_numbers_that_are_no_vectors_and_vectors_that_are_no_lists():
     with pytest.raises(TypeError, match="is dense and needs vectors of numbers, but holds 1.5"):
         one([1.5, 2.0, 3.0, 1.0], "dense")
-    with pytest.raises(TypeError, match="holds vectors of numbers; its kind is 'dense'"):
+    with pytest.raises(TypeError, match="holds vectors of numbers; use kind 'dense'"):
         one([[1.5, 2.0], [3.0, 1.0], [0.5, 1.0], [1.0, 1.0]], "multi")
     with pytest.raises(TypeError, match="its kind is 'multi' or 'dense'"):
         one([["a"], ["b"], ["a"], ["c"]], "numeric")

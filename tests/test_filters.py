@@ -215,7 +215,7 @@ def test_of_a_repeated_pair_the_first_in_time_stays():
     counts = "left out 2 of 5 rows, 0 of 2 users, 0 of 2 items"
     assert messages == [f"{counts}: repeat a (user, item) pair; the first in time is kept"]
     kept, messages = said(PLAIN)
-    assert kept == [0, 1, 3] and messages == [f"{counts}: repeat a (user, item) pair; the first in the table stays"]
+    assert kept == [0, 1, 3] and messages == [f"{counts}: repeat a (user, item) pair; the first in the table is kept"]
 
 
 def test_the_index_of_the_table_does_not_matter():

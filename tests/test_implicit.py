@@ -136,7 +136,7 @@ def test_repeats_keep_the_first_in_time_and_are_counted():
     assert len(said) == 1 and said[0].startswith("left out 30 of 910 rows, ") and "the first in time is kept" in said[0]
     assert sorted(rows(dls.train) + rows(dls.valid)) == sorted(df.itertuples(index=False, name=None))
     dls, said = made(both)
-    assert "the first in the table stays" in said[0] and len(dls.train.dataset) + len(dls.valid.dataset) == 880
+    assert "the first in the table is kept" in said[0] and len(dls.train.dataset) + len(dls.valid.dataset) == 880
 
 
 def test_zero_counts_are_no_events():

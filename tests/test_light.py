@@ -408,7 +408,7 @@ def test_networks_are_refused_in_words(made, tmp_path):
     for options in ({"context": {"hour": 3}}, {"recent": [1]}, {"diversity": 0.3, "diversify_by": "genre"}):
         with pytest.raises(NotImplementedError, match="use Recommender"):
             light.recommend("u1", **options)
-    with pytest.raises(ValueError, match="stands for new users"):
+    with pytest.raises(ValueError, match="is for new users"):
         light.recommend("u1", history=["i01"])
 
 

@@ -75,7 +75,7 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match="monitor='MRR@10'.: no such figure is recorded.*there are.*NDCG@10"):
         learn.fit(1, cbs=EarlyStoppingCallback(monitor="MRR@10"))
     model = Popularity().fit(learn.dls)
-    with pytest.raises(ValueError, match="RMSE: errors of predicted ratings"):
+    with pytest.raises(ValueError, match="RMSE: only for predicted ratings"):
         model.evaluate(metrics=["RMSE"])
 
 

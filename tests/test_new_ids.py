@@ -285,7 +285,7 @@ def test_histories_of_another_kind(shared, clicked):
         )
     with pytest.raises(TypeError, match="fold_in needs a DataFrame"):
         shared.fold_in({FILMS["title"][0]: 5})
-    with pytest.raises(ValueError, match="leave users= out"):
+    with pytest.raises(ValueError, match="leave out users="):
         shared.recommend(1, history=history(True))
 
 

@@ -80,7 +80,7 @@ def test_ties_and_missing_times_are_counted():
     with pytest.warns(CollabWarning, match="3 of 6 events have the time of their user's previous event"):
         dls = dataloaders(df)
     assert [dls.data.items[i] for i in dls.data.latest.of([2]).values] == ["a", "b", "c"]
-    with pytest.warns(CollabWarning, match="the order of the table counts") as caught:
+    with pytest.warns(CollabWarning, match="the order of the table is taken") as caught:
         dataloaders(df.drop(columns="time"), time_name=None, splitter=splits.random_split(0.4, seed=0))
     assert sum("order of the table" in str(w.message) for w in caught) == 1
 
@@ -98,7 +98,7 @@ def test_models_of_order_say_what_order_they_were_given():
     plain = dataloaders(df.drop(columns="time"), history=None, **untimed)
     with pytest.warns(CollabWarning, match=r"order of the table \(there is no time_name=\)"):
         collab_learner(plain, model=SASRec)
-    with pytest.warns(CollabWarning, match="the order of the table counts"):
+    with pytest.warns(CollabWarning, match="the order of the table is taken"):
         NextItem().fit(plain)
     windows = dataloaders(df.drop(columns="time"), **untimed)
     with warnings.catch_warnings():

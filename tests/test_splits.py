@@ -81,7 +81,7 @@ def test_leave_last_out_by_hand(toy):
     assert str(split).splitlines() == ["Split: 7 train and 3 valid rows by leave_last_out(n=1)", "  " + split.notes[0]]
     two = leave_last_out(2, time_name="time")(toy)
     assert two.valid.tolist() == [1, 2, 5, 7]
-    assert two.notes == ("2 of 4 users have no row in valid: 2 row or fewer",)
+    assert two.notes == ("2 of 4 users have no row in valid, as they have 2 or fewer",)
 
 
 def test_ties_in_time_fall_to_the_later_row():

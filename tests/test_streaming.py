@@ -230,7 +230,7 @@ def test_damaged_and_odd_files_are_errors_that_name_them(tmp_path):
     with pytest.raises(ValueError, match="the part .*part-1.parquet is damaged"):
         read()
     table().drop(columns="stars").to_parquet(folder / "part-1.parquet")
-    with pytest.raises(ValueError, match=r"part-1.parquet has the columns .* no parts of one table"):
+    with pytest.raises(ValueError, match=r"part-1.parquet has the columns .* not parts of one table"):
         read()
     table(texts=False).to_parquet(folder / "part-1.parquet")
     with pytest.raises(TypeError, match=r"'who' is .*string in part-0.parquet and int64 in part-1.parquet"):
@@ -251,8 +251,8 @@ def test_what_a_stream_cannot_do_is_said_early(tmp_path):
     folder = parts_of(table(), tmp_path / "events")
     for more, words in (
         ({"weights": "inverse_user"}, "does not take weights"),
-        ({"context_features": ["at"]}, "knows no context_features"),
-        ({"feedback": Implicit(counts="stars")}, "knows no counts="),
+        ({"context_features": ["at"]}, "does not take context_features"),
+        ({"feedback": Implicit(counts="stars")}, "does not take counts="),
         ({"feedback": "implicit", "rating_name": "stars"}, "pass rating_threshold="),
         ({"rating_name": "stars", "splitter": table()}, "is one of collabkit.splits"),
         ({"rating_name": "nothing"}, "not found"),

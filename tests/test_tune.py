@@ -150,7 +150,7 @@ def test_a_file_of_something_else_and_a_space_that_always_fails(tmp_path, monkey
         raise ValueError("no such thing")
 
     monkeypatch.setattr(Space, "train", fail)
-    with pytest.warns(CollabWarning, match="failed"), pytest.raises(ValueError, match="none of the 2 trials came to"):
+    with pytest.warns(CollabWarning, match="failed"), pytest.raises(ValueError, match="none of the 2 trials finished"):
         tune(loaders(), ALS, minutes=1, n_trials=2, show=False)
 
 

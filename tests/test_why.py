@@ -394,8 +394,8 @@ def test_what_cannot_be_told_is_refused_before_any_work():
     ease = MAKE["ease"]()
     for asked, error, match in (
         ({"user": "u1"}, ValueError, "needs item="),
-        ({"item": "i03"}, ValueError, "whose score it is"),
-        ({"user": "u1", "item": "i03", "history": ["i01"]}, ValueError, "whose score it is"),
+        ({"item": "i03"}, ValueError, "either user= or"),
+        ({"user": "u1", "item": "i03", "history": ["i01"]}, ValueError, "either user= or"),
         ({"user": "nobody", "item": "i03"}, KeyError, "nobody"),
         ({"user": "u1", "item": "nothing"}, KeyError, "nothing"),
         ({"user": ["u1", "u2"], "item": "i03"}, ValueError, "one person and one item; got 2 and 1"),

@@ -30,7 +30,7 @@ _CONTEXT: ContextVar[typer.Context] = ContextVar("collabkit_command")  # of the 
 _FEATURE = "a column of it to use, or column:kind, e.g. genres:multi; repeat for more. Default all informative columns."
 Refit = Annotated[
     bool,
-    typer.Option("--refit", help="After the evaluation, train anew on all rows, validation included, and keep that."),
+    typer.Option("--refit", help="After the evaluation, train again on all rows, validation included, and keep that."),
 ]
 
 

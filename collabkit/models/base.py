@@ -228,7 +228,7 @@ class Model(nn.Module):
             raise TypeError(f"{what} without training, so nothing would be learned about {learned}: give "
                             "train='frozen' or vectors made elsewhere, or leave them out")  # fmt: skip
         if self.context is not None or any(side.joins != "sum" for side in sides):
-            raise TypeError(f"{what} without a context and without features beside the rows; make the dataloaders so")
+            raise TypeError(f"{what} without a context and without concatenated features; make the dataloaders so")
         for field in (field for side in sides for field in side.features.fields):
             for weight in field.weights:
                 weight.zero_()

@@ -187,7 +187,7 @@ def _scores(model: Model, data: Dataset) -> tuple[str | None, dict[str, Tensor],
     forms = {EASE.scores: _ease, ItemKNN.scores: _knn, NextItem.scores: _next, Popularity.scores: _popular}
     form = forms.get(type(model).scores)
     if form is None or model.joined:
-        return None, {}, {"refused": f"the scores of {type(model).__name__}, of which it knows no plain form"}
+        return None, {}, {"refused": f"the scores of {type(model).__name__}, which have no plain form"}
     kind, arrays, facts = form(model)
     likeness = {"model.likeness": torch.nn.functional.normalize(met_vectors(data), dim=1)}
     return kind, arrays | likeness, {"additive": model.additive, **facts}

@@ -117,8 +117,8 @@ def folds_of(dls: CollabDataLoaders, k: int, seed: int) -> Iterable[CollabDataLo
     if whole("k", k) < 2 or k > n:
         raise ValueError(f"k must be from 2 to the number of rows ({n:,}), got {k!r}")
     if dls.history is not None:
-        say("cross_validate holds rows out at random, so that models of order learn from what came later; backtest "
-            "holds out what comes next")  # fmt: skip
+        say("cross_validate holds rows out at random, so models of order learn from later events; backtest "
+            "holds out the next events")  # fmt: skip
     place = np.random.default_rng(seed).permutation(n) % k
     return (_fold(dls, data, place == j) for j in range(k))
 

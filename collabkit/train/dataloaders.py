@@ -139,8 +139,8 @@ class CollabDataLoaders(DataLoaders):
         if splitter is None:
             splitter = no_split() if valid_pct == 0 else random_split(valid_pct, seed=seed)
             if valid_pct and feedback is not None and feedback.history is not None:
-                say("rows are held out at random, so a model trains on events later than those it is asked for; pass "
-                    "splitter=splits.leave_last_out() or splits.time_split() to ask what comes next")  # fmt: skip
+                say("rows are held out at random, so a model trains on events later than those it predicts; pass "
+                    "splitter=splits.leave_last_out() or splits.time_split() to evaluate the next event")  # fmt: skip
         sides = {"users": users, "items": items, "user_features": user_features, "item_features": item_features}
         data = prepare(ratings, columns, splitter=splitter, feedback=feedback, weights=weights, **sides,
                        context_features=context_features)  # fmt: skip

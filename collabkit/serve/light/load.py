@@ -36,7 +36,7 @@ def _load(folder: Path, files: dict[str, Path]) -> Loaded:
     if spec["kind"] is None or (spec["kind"] == "pairs" and not about):
         network = f"the network of {config['model']['class']}, whose scores are not dot products, without its ONNX file"
         again = f"{AGAIN} and save it with onnx=True" if spec["kind"] else AGAIN
-        raise BundleError(f"the light runtime does not know {spec.get('refused') or network}: {again} (artefact "
+        raise BundleError(f"the light runtime does not support {spec.get('refused') or network}: {again} (artefact "
                           f"{folder})")  # fmt: skip
     try:
         arrays, network = _read(folder, files, config, LIGHT), None
