@@ -53,7 +53,7 @@ _MODULES = {
 
 __all__ = [*_WHERE, *_MODULES, "__version__"]
 
-if TYPE_CHECKING:  # what a type checker reads in the place of `__getattr__`
+if TYPE_CHECKING:  # what a type checker reads in place of `__getattr__`
     from collabkit import datasets as datasets
     from collabkit import losses as losses
     from collabkit.data import filters as filters
@@ -116,7 +116,7 @@ if TYPE_CHECKING:  # what a type checker reads in the place of `__getattr__`
 
 
 def lazily(package: str, where: Mapping[str, str]) -> Callable[[str], Any]:
-    """The `__getattr__` of a package whose names are imported when they are first used, each from its module in it."""
+    """The `__getattr__` of a package whose names are imported from its modules when they are first used."""
 
     def find(name: str) -> Any:
         if name not in where:
@@ -144,7 +144,7 @@ def __dir__() -> list[str]:
 
 
 class _ShortNames:
-    """Finds `collabkit.data.splits` and its kin where they lie: one module under two names."""
+    """Finds modules such as `collabkit.data.splits` under their short names: one module under two names."""
 
     @staticmethod
     def find_spec(name: str, path=None, target=None) -> ModuleSpec | None:
@@ -162,7 +162,7 @@ class _ShortNames:
 
     @staticmethod
     def exec_module(module) -> None:
-        module.__spec__ = module.__spec__.loader_state  # the import machinery has put the short name's in its place
+        module.__spec__ = module.__spec__.loader_state  # the import machinery has replaced it with the short name's
 
 
 sys.meta_path.insert(0, _ShortNames)

@@ -23,7 +23,7 @@ __all__ = [
 
 
 class _Plain:
-    """What fastai asks of a loss about predictions, which the model has turned into ratings or scores already."""
+    """The methods that fastai calls on a loss; the model has already turned predictions into ratings or scores."""
 
     def activation(self, pred: Tensor) -> Tensor:
         """Predictions as they are."""
@@ -104,11 +104,11 @@ class FlatLoss(_Plain):
 
 
 def _mean(losses: Tensor, weight: Tensor | None) -> Tensor:
-    """Mean of the losses a row `(bs,)` or a pair `(bs, n)`, those of a row times its weight `(bs,)`."""
+    """Mean of the losses per row `(bs,)` or pair `(bs, n)`, those of a row times its weight `(bs,)`."""
     if weight is None:
         return losses.mean()
     if weight.shape != losses.shape[:1]:
-        raise ValueError(f"weights must be one a row, ({len(losses)},), got {tuple(weight.shape)}")
+        raise ValueError(f"weights must be one per row, ({len(losses)},), got {tuple(weight.shape)}")
     return (weight * (losses if losses.ndim == 1 else losses.mean(1))).mean()
 
 
@@ -267,7 +267,8 @@ class RankingLoss(_Plain):
         self._corrected = "log_counts" in takes
         self._weight_name = next((name for name in ("row_weight", "weight") if name in takes - set(fixed)), None)
         self._own = self.func not in LOSSES.values()  # a function of the caller's
-        # Whether adding a number to all scores of a row changes nothing, so that the loss says nothing of user biases.
+        # Whether the loss is unchanged if a number is added to all scores of a row, so that it does not depend on user
+        # biases.
         self.of_differences = inner in (bpr, hinge, softmax, sampled_softmax)
 
     def __call__(self, scores, log_counts: Tensor, *rest: Tensor) -> Tensor:
@@ -281,7 +282,7 @@ class RankingLoss(_Plain):
             return self._grouped(*scores, log_counts, *rest)
         pos, neg = scores[:, 0], scores[:, 1:]
         out = log_counts == torch.inf
-        # One look at (bs, 1) is cheaper than a pass over all negatives; but a GPU would have to be waited for.
+        # A check of (bs, 1) is cheaper than a pass over all negatives; but on a GPU it would have to wait.
         if log_counts.shape[1] > 1 or log_counts.device.type != "cpu" or out.any():
             neg = neg.masked_fill(out, -torch.inf)
         extra = {"log_counts": log_counts} if self._corrected else {}
@@ -291,16 +292,16 @@ class RankingLoss(_Plain):
     def _grouped(
         self, pos: Tensor, neg: Tensor, group: Tensor, log_counts: Tensor, hits: Tensor, weight: Tensor | None = None
     ) -> Tensor:
-        # Not -inf: a user who is left without negatives has a gradient of 0 then, not NaN.
+        # Not -inf, so that a user left without negatives has a gradient of 0, not NaN.
         neg[hits[0], hits[1]] = torch.finfo(neg.dtype).min / 4
         if self._corrected:
             neg = neg - log_counts
-        if self.func in (softmax, sampled_softmax):  # the sum over the negatives once a user
+        if self.func in (softmax, sampled_softmax):  # the sum over the negatives once per user
             return _mean(torch.logaddexp(torch.logsumexp(neg, dim=1)[group], pos) - pos, weight)
         return self._checked(self.func(pos, neg[group], **self._weigh(weight)), hits.numel() > 0)
 
     def _weigh(self, weight: Tensor | None = None) -> dict[str, Tensor]:
-        """The weights as the argument that the function has for them."""
+        """The weights as the keyword argument that the function has for them."""
         if weight is None:
             return {}
         if self._weight_name is None:
@@ -311,7 +312,7 @@ class RankingLoss(_Plain):
         return {self._weight_name: weight}
 
     def _checked(self, loss: Tensor, masked: bool) -> Tensor:
-        """`loss`, or an error where a function of the caller's did not bear masked negatives."""
+        """`loss`, or an error if the caller's function failed on masked negatives."""
         if self._own and masked and not loss.isfinite().all():
             raise ValueError(
                 f"loss_func {self.name} gives {loss.detach().mean().item()}: negatives that do not count (the user has "

@@ -76,7 +76,7 @@ def ragged_lines(folder):
 
 FAULTS = {
     missing_column: (KeyError, r"no column 'user', but \['a', 'b'\]"),
-    truncated_part: (ValueError, "b.parquet is no whole Parquet file"),
+    truncated_part: (ValueError, "b.parquet is not a complete Parquet file"),
     ids_of_two_types: (ValueError, "'user' is of type int64 in a.parquet and of type string in b.parquet"),
     ids_of_another_type: (TypeError, "'user' ids are of type number .* received type str"),
     empty_folder: (ValueError, "holds no Parquet, CSV or TSV file"),
@@ -85,5 +85,5 @@ FAULTS = {
     missing_id: (ValueError, r"'user' has 1 missing \(NaN\) id"),
     several_kinds: (ValueError, "files of several kinds"),
     text_among_numbers: (ValueError, "a.csv is damaged .*'bob'"),
-    ragged_lines: (ValueError, "a.csv is no whole CSV file .*Expected 2 columns, got 1"),
+    ragged_lines: (ValueError, "a.csv is not a complete CSV file .*Expected 2 columns, got 1"),
 }

@@ -72,5 +72,5 @@ def test_what_would_be_learned_is_refused():
     dls = CollabDataLoaders.from_df(
         events, feedback="implicit", seed=0, items=items, item_features={"title": Text("bag")}
     )
-    with pytest.raises(TypeError, match="nothing would be learned of \\['title'\\]"):
+    with pytest.raises(TypeError, match="nothing would be learned about \\['title'\\]"):
         collab_learner(dls, n_factors=4, loss_func="bpr").fit_als(1)

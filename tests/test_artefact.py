@@ -285,7 +285,7 @@ def test_a_folder_that_is_no_artefact_is_never_overwritten(content, tmp_path):
     folder.mkdir()
     for name, text in content.items():
         (folder / name).write_text(text)
-    with pytest.raises(FileExistsError, match="mine exists and is no collabkit artefact; choose another"):
+    with pytest.raises(FileExistsError, match="mine exists and is not a collabkit artefact; choose another"):
         save_artefact(folder, OLD, tiny())
     assert {name: (folder / name).read_text() for name in os.listdir(folder)} == content
     assert os.listdir(tmp_path) == ["mine"]
@@ -301,7 +301,7 @@ def test_an_artefact_with_somebodys_files_in_it_is_not_replaced(artefact):
 def test_a_file_in_the_way(tmp_path):
     file = tmp_path / "model"
     file.write_text("precious")
-    with pytest.raises(FileExistsError, match="exists and is no collabkit artefact"):
+    with pytest.raises(FileExistsError, match="exists and is not a collabkit artefact"):
         save_artefact(file, OLD, tiny())
     with pytest.raises(NotADirectoryError, match=f"cannot write the artefact to .*{re.escape(str(file))}"):
         save_artefact(file / "below", OLD, tiny())
@@ -392,10 +392,10 @@ def test_foreign_folders(tmp_path):
         load_artefact(tmp_path / "nowhere")
     folder = tmp_path / "folder"
     folder.mkdir()
-    refused(folder, "is no collabkit artefact: it has no config.json")
+    refused(folder, "is not a collabkit artefact: it has no config.json")
     for text in ("[1]", "3", "null", '{"model_type": "bert"}', '{"format": "other", "version": 1}'):
         (folder / "config.json").write_text(text)
-        refused(folder, "is no collabkit artefact: its config.json was written by something else")
+        refused(folder, "is not a collabkit artefact: its config.json was written by something else")
     for data in (b"", b"{", b"\xff\xfe", b'{"format": "collabkit"'):
         (folder / "config.json").write_bytes(data)
         refused(folder, "is damaged: config.json is not valid JSON")

@@ -142,7 +142,7 @@ def test_time_ends_it_and_what_is_there_is_kept(monkeypatch):
     rungs = [fake("a", Popularity(), 0.4), fake("b", EASE())]
     monkeypatch.setattr(auto, "rungs_for", lambda dls: rungs)
     best, table = auto_fit(loaders(), minutes=0.3 / 60, show=False)
-    assert table["note"].tolist() == ["", "not tried: time is over"] and isinstance(best, Popularity)
+    assert table["note"].tolist() == ["", "not tried: no time left"] and isinstance(best, Popularity)
 
 
 def test_a_model_that_this_data_cannot_have_is_noted(monkeypatch):
@@ -275,7 +275,7 @@ def test_what_cross_validate_refuses():
         cross_validate(dls, ["EASE"])
     with pytest.raises(TypeError, match="bs: options are for a table"):
         cross_validate(dls, EASE(), bs=64)
-    with pytest.raises(TypeError, match="splitter: the rows are split here"):
+    with pytest.raises(TypeError, match="splitter: leave out; the rows are split at random here"):
         cross_validate(RATINGS, EASE(), splitter=splits.random_split(), **NAMES)
     with pytest.raises(TypeError, match="expected CollabDataLoaders or a table, got list"):
         cross_validate([1], EASE())

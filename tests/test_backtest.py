@@ -128,7 +128,7 @@ def test_repeated_pairs_are_not_to_be_found_again():
     df = events([*ROWS, (4, "b", 13)])
     with pytest.warns(CollabWarning) as caught:
         table = backtest(lambda dls: NextItem(), df, cuts=CUTS, k=1, history=5, **OPTIONS)
-    assert any("1 rows of the window repeat a pair of training" in str(w.message) for w in caught)
+    assert any("1 rows of the window repeat a training pair" in str(w.message) for w in caught)
     assert not any("figures are too good" in str(w.message) for w in caught)
     assert table["n"][CUTS[0], "HitRate@1", "popularity"] == 2
 

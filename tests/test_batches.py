@@ -93,9 +93,9 @@ def test_ratings_with_a_context_but_no_history():
     query, items, rating = dls.asking(("users", "context")).one_batch()
     assert isinstance(query, Query) and set(query.context["device"].tolist()) == {1, 2}
     assert len(query) == 64 and items.shape == (64,) and rating.shape == (64, 1)
-    with pytest.raises(ValueError, match="looks at histories learns from events: make dls with feedback='implicit'"):
+    with pytest.raises(ValueError, match="reads histories learns from events: make dls with feedback='implicit'"):
         dls.asking(("users", "history"))
-    with pytest.raises(ValueError, match="looks at histories learns from events"):
+    with pytest.raises(ValueError, match="reads histories learns from events"):
         Rated(dls.data.train).asking(("history",))
 
 

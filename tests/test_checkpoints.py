@@ -172,7 +172,7 @@ def test_what_callbacks_remember_goes_on_too(best, tmp_path):
 
 def test_checkpoints_of_another_training_are_refused(tmp_path):
     train("CollFilter", make("CollFilter"), checkpoint=tmp_path)
-    with pytest.raises(FileExistsError, match="holds checkpoints of a training; pass resume=True"):
+    with pytest.raises(FileExistsError, match="holds checkpoints of a training run; pass resume=True"):
         train("CollFilter", make("CollFilter"), checkpoint=tmp_path)
     learn = make("CollFilter")
     for change, told in (
@@ -182,7 +182,7 @@ def test_checkpoints_of_another_training_are_refused(tmp_path):
         (lambda: train("features", make("features"), checkpoint=tmp_path, resume=True), "size was"),
         (lambda: train("BPR", make("BPR"), checkpoint=tmp_path, resume=True), "training data was"),
     ):
-        with pytest.raises(ValueError, match=f"are of another training: .*{told}"):
+        with pytest.raises(ValueError, match=f"are of another training run: .*{told}"):
             change()
     with pytest.raises(ValueError, match="resume=True needs checkpoint="):
         learn.fit(1, resume=True)
@@ -195,7 +195,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
         train("BPR", make("BPR"), checkpoint=tmp_path, cbs=stop_at(3, 1))
     newest = max(tmp_path.iterdir())
     newest.write_bytes(newest.read_bytes()[:-100])
-    with pytest.warns(CollabWarning, match=f"{newest.name} is damaged.*the checkpoint before it is taken"):
+    with pytest.warns(CollabWarning, match=f"{newest.name} is damaged.*the previous checkpoint is used"):
         learn = make("BPR")
         learn.fit_one_cycle(N_EPOCH, 1e-2, checkpoint=tmp_path, resume=True)
     assert_equal(learn, whole)
@@ -345,7 +345,7 @@ def test_tensors_of_all_kinds_come_back(tmp_path):
     assert content == {"text": "ü", "n": [1, None, float("inf")]}
     for name, value in tensors.items():
         assert torch.equal(found[name], value) and found[name].dtype == value.dtype
-    with pytest.raises(DamagedFileError, match="no checkpoint"):
+    with pytest.raises(DamagedFileError, match="not a checkpoint"):
         (tmp_path / "y.safetensors").write_text(json.dumps({}))
         read_tensors(tmp_path / "y.safetensors")
 

@@ -84,7 +84,7 @@ def test_commands_are_printed_as_they_can_be_typed(tmp_path, monkeypatch):
 
 def test_demo_names_a_folder_that_is_no_movielens(tmp_path):
     printed = run("demo", "--data", ".", cwd=tmp_path, ok=False)
-    assert "is no MovieLens folder" in printed and "Traceback" not in printed
+    assert "is not a MovieLens folder" in printed and "Traceback" not in printed
 
 
 def test_train_on_parquet_by_time(folder):
@@ -177,7 +177,7 @@ def test_train_refuses_an_unusable_target_before_training(folder):
     (folder / "mine").mkdir()
     (folder / "mine" / "notes.txt").write_text("mine")
     printed = run("train", "ratings.csv", "--out", "mine", cwd=folder, ok=False)
-    assert "no collabkit artefact" in printed and "train loss" not in printed
+    assert "not a collabkit artefact" in printed and "train loss" not in printed
 
 
 def test_a_moment_on_the_command_line(folder):

@@ -78,7 +78,7 @@ def test_parts_add_up_to_the_whole():
     assert list(got.index.get_level_values("part").unique()) == ["cold item"]  # all of the part's items are new
     pd.testing.assert_frame_equal(got.loc["cold item"], whole)
     rows = pd.concat([dls.valid.items.head(200), dls.train.items.head(300)])
-    with pytest.warns(CollabWarning, match="too good for them"):
+    with pytest.warns(CollabWarning, match="their figures are too good"):
         whole, got = learn.evaluate(rows, n_boot=2), learn.evaluate(rows, by="cold", n_boot=2)
     rmse = got.xs("RMSE", level="metric")
     assert rmse["n"].to_dict() == {"warm": 300, "cold item": 200}
@@ -98,7 +98,7 @@ def test_events_without_ratings_and_parts_without_rows():
 
 
 def test_metrics_of_lists_have_no_cold_part(half_cold):
-    with pytest.raises(ValueError, match="Gini describe.* users' lists; by='cold' has none of them"):
+    with pytest.raises(ValueError, match="Gini describe.* users' lists; by='cold' has none"):
         half_cold.evaluate(by="cold", metrics=["MRR", "Gini"])
 
 

@@ -73,16 +73,16 @@ def test_an_id_is_preferred_to_a_title_and_a_place_that_fits_to_both():
     taken, said = guessed("rating, title=text, movieId, user")
     assert taken == "user, movieId, rating" and "'movieId' (rather than 'title')" in said[0]
     taken, said = guessed("user, title=text, rating, timestamp, item")
-    assert taken == "user, title, rating" and "'item' could be meant too" in said[0] and "'timestamp' may" in said[0]
+    assert taken == "user, title, rating" and "'item' could also be meant" in said[0] and "'timestamp' may" in said[0]
 
 
 def test_places_count_where_names_say_nothing_and_columns_bear_it():
     taken, said = guessed("a, b=text, c=fraction")
-    assert taken == "a, b, c" and all(f"{name} (by its place)" in said[0] for name in ("'a'", "'b'", "'c'"))
+    assert taken == "a, b, c" and all(f"{name} (by position)" in said[0] for name in ("'a'", "'b'", "'c'"))
     taken, said = guessed("customer, b, stars, c")
-    assert taken == "customer, b, stars" and "'b' (by its place)" in said[0]
+    assert taken == "customer, b, stars" and "'b' (by position)" in said[0]
     plain = pd.DataFrame(np.random.default_rng(0).integers(0, 5, (N, 3)))
-    with pytest.warns(CollabWarning, match="by its place"):
+    with pytest.warns(CollabWarning, match="by position"):
         assert list(guess_columns(plain, {}, rated=True).values())[:3] == [0, 1, 2]
 
 
@@ -92,14 +92,15 @@ def test_places_count_where_names_say_nothing_and_columns_bear_it():
      ("user, artist_id, track_id, rating", "'artist_id' and 'track_id' could each be the item"),
      ("session_id, item_id, rating, user_id", "'session_id' and 'user_id' could each be the user"),
      ("user, item, rating, user_rating", "could each be the rating"),
-     ("date=days, customer, thing, rating", "as an item usually is, and 'customer', .* is called as a user is"),
-     ("a=dates, b, c", "'a', in the place of one, holds values like .*user_name=, one of"),
-     ("a=days, b, c", "'a', in the place of one, holds values like '2026-01-01'"),
-     ("a=bool, b, c", "'a', in the place of one, holds values like"), ("a=fraction, b, c", "'a', in the place of one"),
-     ("a=lists, b, c", "'a', in the place of one"), ("a=row, b, c", "'a', .* no two of them alike"),
-     ("a, b=dates, c", "'b', in the place of one"),
-     ("user, item, c=text", "'c', in the place of one.*feedback='implicit'"),
-     ("user, item, when=dates", "'when', in the place of one, is called as a time is")],
+     ("date=days, customer, thing, rating", "like an item, and 'customer', .* is named like a user"),
+     ("a=dates, b, c", "'a', at the position of one, holds values like .*user_name=, perhaps one of"),
+     ("a=days, b, c", "'a', at the position of one, holds values like '2026-01-01'"),
+     ("a=bool, b, c", "'a', at the position of one, holds values like"),
+     ("a=fraction, b, c", "'a', at the position of one"),
+     ("a=lists, b, c", "'a', at the position of one"), ("a=row, b, c", "'a', .* all different"),
+     ("a, b=dates, c", "'b', at the position of one"),
+     ("user, item, c=text", "'c', at the position of one.*feedback='implicit'"),
+     ("user, item, when=dates", "'when', at the position of one, is named like a time")],
 )  # fmt: skip
 def test_a_doubtful_guess_asks_for_names(columns, message):
     with pytest.raises(ValueError, match=message):
@@ -110,7 +111,7 @@ def test_what_is_named_is_taken_and_counts_for_no_other_role():
     assert guessed("user, movie, rating, timestamp, title=text", item="title") == ("user, title, rating", [])
     assert guessed("a=days, b, c, rating", user="b", item="c")[0] == "b, c, rating"
     assert guessed("user_id, customer_id, item, rating", user="customer_id")[0] == "customer_id, item, rating"
-    with pytest.raises(ValueError, match="'bar', in the place of one, is named already"):
+    with pytest.raises(ValueError, match="'bar', at the position of one, is already taken"):
         guessed("foo, bar, rating", user="bar")
 
 
@@ -118,8 +119,8 @@ def test_times_are_used_where_order_is_learned_and_else_said():
     assert guessed("session, page, at=dates", rated=False, timed=True)[0] == "session, page, at"
     assert guessed("user, item, timestamp", rated=False) == ("user, item", [])
     taken, said = guessed("user, item, start_time, end_time", rated=False, timed=True)
-    assert taken == "user, item" and "'start_time', 'end_time' may hold some" in said[0]
-    assert "'day' may hold some" in guessed("user, item, day=days", rated=False, timed=True)[1][0]  # texts are no times
+    assert taken == "user, item" and "'start_time', 'end_time' may be one" in said[0]
+    assert "'day' may be one" in guessed("user, item, day=days", rated=False, timed=True)[1][0]  # texts are no times
 
 
 def test_words_are_read_whole():
@@ -152,7 +153,7 @@ def test_filters_and_splits_take_customers_of_a_table_that_begins_with_a_date():
         assert splits.cold_users(0.2, seed=0)(shop()).valid.size > 0
     unnamed = shop().rename(columns={"Customer": "x", "SKU": "y", "Date": "z"})
     for refuse in (filters.k_core, filters.min_count, filters.drop_duplicates, splits.random_split(0.2, seed=0)):
-        with pytest.raises(ValueError, match=r"'z', in the place of one, .* user_name=, one of \['x', 'y'"):
+        with pytest.raises(ValueError, match=r"'z', at the position of one, .* user_name=, perhaps one of \['x', 'y'"):
             refuse(unnamed)
     with pytest.raises(ValueError, match="rating_name="):
         filters.min_rating(shop().drop(columns="Qty"), 3)

@@ -60,11 +60,11 @@ def test_models_of_other_data_are_refused():
     learn, frame = trained(), trained().dls.train.items
     other_split = make_learner(dls=make_dls(seed=1))
     with pytest.raises(
-        ValueError, match=r"model 2 of compare\(\) \(CollabLearner\) has other training rows than the f"
+        ValueError, match=r"model 2 of compare\(\) \(CollabLearner\) has different training rows from the f"
     ):
         compare([learn, other_split])
     fewer = make_learner(dls=make_dls(frame[frame["user"] != frame["user"].iloc[0]]))
-    with pytest.raises(ValueError, match="has other users than the first; train all of them on the same"):
+    with pytest.raises(ValueError, match="has different users from the first; train all of them on the same"):
         compare([learn, fewer])
     train = learn.dls.train.dataset
     for valid in (None, learn.dls.valid.dataset.take(range(9))):

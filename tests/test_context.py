@@ -209,9 +209,9 @@ def test_sessions_have_a_bias_of_their_own(tmp_path):
     back = Recommender.load(tmp_path / "model")
     again = back.predict(int(row["user"]), 3, context={"time": int(row["time"]) + 5})
     assert again == pytest.approx(inside, abs=1e-5)
-    with pytest.raises(ValueError, match="asks when each row was: the table needs the column 'time'"):
+    with pytest.raises(ValueError, match="uses the time of each row: the table needs the column 'time'"):
         back.evaluate(table.drop(columns="time"))
-    with pytest.raises(ValueError, match="TimeSVD looks at the time of a row: make dls with time_name="):
+    with pytest.raises(ValueError, match="TimeSVD uses the time of a row: make dls with time_name="):
         collab_learner(CollabDataLoaders.from_df(table, **names), model=TimeSVD, y_range=(-2, 8))
 
 
@@ -263,13 +263,13 @@ def test_a_column_of_times_unfolds():
 @pytest.mark.parametrize(
     ("columns", "features", "error", "message"),
     [
-        ({"hour": 3}, ["hour"], ValueError, "'hour' tells no two training rows apart: the only value is '3'"),
-        ({"x": 1.5}, {"x": "numeric"}, ValueError, "context column 'x' tells no two training rows apart: all are 1.5"),
-        ({"hour": [None] * 60}, ["hour"], ValueError, "tells no two training rows apart: all are missing"),
+        ({"hour": 3}, ["hour"], ValueError, "'hour' does not distinguish the training rows: the only value is '3'"),
+        ({"x": 1.5}, {"x": "numeric"}, ValueError, "column 'x' does not distinguish the training rows: all are 1.5"),
+        ({"hour": [None] * 60}, ["hour"], ValueError, "does not distinguish the training rows: all are missing"),
         ({"hour": ["a", "b"] * 30}, {"hour": "numeric"}, TypeError, "'hour' is numeric, but holds 'a'"),
-        ({"hour": ["a", "b"] * 30}, {"hour": "time"}, TypeError, "column 'hour' holds 'a'; its times are timestamps"),
+        ({"hour": ["a", "b"] * 30}, {"hour": "time"}, TypeError, "column 'hour' holds 'a'; times must be timestamps"),
         ({"hour": [None] * 60}, {"hour": "time"}, ValueError, "context column 'hour' has no time: all are missing"),
-        ({"hour": [5] * 60}, {"hour": "time"}, ValueError, "context column 'hour' tells no two training rows apart"),
+        ({"hour": [5] * 60}, {"hour": "time"}, ValueError, "column 'hour' does not distinguish the training rows"),
         ({"hour": [1, 2] * 30}, {"hour": "clock"}, ValueError, "the kind must be one of 'categorical'"),
         ({"hour": [1, 2] * 30}, ["minute"], KeyError, r"column\(s\) \['minute'\] not found"),
         ({"hour": [1, 2] * 30}, ["user"], ValueError, "must be different columns"),
@@ -308,7 +308,7 @@ def test_moments_that_are_unknown_are_counted_or_refused(asked):
         asked.recommend(1, context={"place": "sofa"})
     with pytest.raises(TypeError, match="context= must be a dict from columns to values, or a DataFrame, got 20"):
         asked.recommend(1, context=20)
-    with pytest.raises(ValueError, match="context= has 2 rows; give one, or one for each of the 3 that are asked"):
+    with pytest.raises(ValueError, match="context= has 2 rows; give one, or one for each of the 3 users"):
         asked.recommend([1, 2, 3], context={"hour": [1, 2]})
     with pytest.raises(ValueError, match=r"context= names \['x'\]; the model knows"):
         asked.recommend([1], context=pd.DataFrame({"x": [1]}))

@@ -155,7 +155,7 @@ def test_fractions_are_amounts_and_are_said():
         ({"counts": "qty", "alpha": 2, "confidence": Confidence("log")}, ValueError, "not both"),
         ({"dislikes": "negatives"}, ValueError, "needs threshold="),
         ({"dislikes": "hide", "threshold": 3}, ValueError, "dislikes must be None or 'negatives'"),
-        ({"dislikes": "negatives", "threshold": 3, "negatives": "shared"}, ValueError, "each row's own"),
+        ({"dislikes": "negatives", "threshold": 3, "negatives": "shared"}, ValueError, "draws per row"),
     ],
 )
 def test_bad_options(options, error, message):

@@ -227,7 +227,7 @@ def test_what_a_split_leaves_out_is_said(toy):
         dls = CollabDataLoaders.from_df(toy, **names, splitter=splits.column_split("part", cold="drop"))
     assert part(dls.valid) == [("ann", "Dune", 1.0)]
     assert list(dls.classes["title"]) == ["#na#", "Alien", "Brazil", "Dune"]  # dropped rows are out of the vocabulary
-    with pytest.warns(CollabWarning, match="1 of 4 users have no row in valid: 1 row or fewer"):
+    with pytest.warns(CollabWarning, match="1 of 4 users have no row in valid, as they have 1 or fewer"):
         CollabDataLoaders.from_df(toy, **names, splitter=splits.leave_last_out(time_name="time"))
 
 
@@ -473,7 +473,7 @@ def test_dates_that_may_be_two_are_refused_or_said(tmp_path):
     with pytest.warns(CollabWarning, match=r"'when' are read with the day first, .* '07.03.2025'"):
         assert read_times(written(tmp_path, ["07.03.2025", "01.04.2025"])) == ["2025-03-07", "2025-04-01"]
     for date in ("07/03/2025", "07-03-2025"):
-        with pytest.raises(ValueError, match=f"begin with the day or with the month, e.g. '{date}', .* as 2026-01-31"):
+        with pytest.raises(ValueError, match=f"begin with the day or with the month, e.g. '{date}': .* as 2026-01-31"):
             read_times(written(tmp_path, [date]))
     with pytest.raises(ValueError, match="times that cannot be read, 1 of them, e.g. 'soon': write them as"):
         read_times(written(tmp_path, ["2025-03-07", "soon"]))

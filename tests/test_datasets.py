@@ -577,7 +577,7 @@ def test_links_broken_zips_and_foreign_zips_are_refused(tmp_path):
     (tmp_path / "b.zip").write_bytes((tmp_path / "a.zip").read_bytes()[:40])
     with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
         archive.writestr("else/readme", "x")
-    for name, message in (("a.zip", "unsafe"), ("b.zip", "not a whole zip"), ("c.zip", "holds no file u.data")):
+    for name, message in (("a.zip", "unsafe"), ("b.zip", "not a complete zip"), ("c.zip", "holds no file u.data")):
         with pytest.raises(ValueError, match=message):
             download.unpack(tmp_path / name, "u.data", tmp_path / "ml")
     assert everything_in(tmp_path) == ["a.zip", "b.zip", "c.zip"]

@@ -111,7 +111,7 @@ BAD = {
     "other_arguments": "epochs is '1' on process 0, '2' on process 1",
     "other_rows_to_evaluate": "same rows to evaluate: pairs is ",
     "counts_its_own_rows": "GradientAccumulation counts the rows of one process",
-    "cannot_write": "a-file exists and is no collabkit artefact",
+    "cannot_write": "a-file exists and is not a collabkit artefact",
 }
 
 
@@ -130,7 +130,7 @@ def test_an_error_of_one_process_ends_the_others_and_is_named(played):
 def test_a_killed_process_ends_the_others_and_the_training_goes_on_from_its_checkpoint(played):
     assert played.ended["killed-2"]["1"]["code"] == -9
     text, seconds = played.failed("killed", 0)
-    assert "process 0 of 2 could not exchange " in text and "ended without a word" in text and seconds < 60
+    assert "process 0 of 2 could not exchange " in text and "ended without a message" in text and seconds < 60
     assert "resume=True" in text
     first, second = played.of("goes_on")
     assert all(torch.equal(value, second[name]) for name, value in first.items())

@@ -97,7 +97,7 @@ def test_what_workers_run(artefact, rec):
     pd.testing.assert_frame_equal(pa.Table.from_batches(found).to_pandas(), wanted, rtol=1e-5)
     with pytest.raises(KeyError, match="unknown 'user' id"):
         list(lists([pa.record_batch({"user": [99_999]})]))
-    with pytest.raises(TypeError, match="take no history"):
+    with pytest.raises(TypeError, match="do not take history"):
         Lists(artefact, K, history=["x"])
 
 

@@ -76,9 +76,9 @@ def test_models_without_vectors_say_so(learn):
     network = silence(collab_learner(learn.dls, use_nn=True))
     network.fit(1)
     for recommender in (network.recommender, EASE().fit(learn.dls).recommender):
-        with pytest.raises(TypeError, match="are no dot products"):
+        with pytest.raises(TypeError, match="are not dot products"):
             recommender.vectors("items")
-    with pytest.raises(ValueError, match="'items' or of 'users'"):
+    with pytest.raises(ValueError, match="must be 'items' or 'users'"):
         learn.vectors("item")
 
 

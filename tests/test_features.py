@@ -131,7 +131,7 @@ def test_a_matrix_with_ids_is_a_dense_field():
     assert np.allclose(features.matrix(), [[0, 0], [half, -half], [0, 0], [-half, half], [0, 0]])
     assert features.given.tolist() == [False, True, False, True, False]
     assert any("2 of 4 ids have no feature row" in note for note in features.notes)
-    with pytest.raises(ValueError, match="a matrix with a row an id, got 2 ids and \\(3, 2\\)"):
+    with pytest.raises(ValueError, match="a matrix with one row per id, got 2 ids and \\(3, 2\\)"):
         Features.from_df(None, VOCAB, {"text": (["Cube", "Alien"], np.ones((3, 2)))})
 
 
@@ -240,11 +240,11 @@ def test_ids_without_a_row_and_rows_without_an_id_are_counted():
 )
 def test_columns_that_tell_nothing(values, why):
     kind = "numeric" if values[0] is None else None
-    with pytest.raises(ValueError, match=f"'x' tells no two training ids apart: {why}"):
+    with pytest.raises(ValueError, match=f"'x' does not distinguish the training ids: {why}"):
         one(values, kind)
     features = Features.from_df(films(x=values, genre=["a", "b", "a", "b"]), VOCAB)  # not named: left out, counted
     assert [field.name for field in features.fields] == ["genre"] and any(
-        "'x' tells no two" in n for n in features.notes
+        "'x' does not distinguish" in n for n in features.notes
     )
 
 
@@ -304,7 +304,7 @@ def test_fitting_says_nothing_of_empty_lists():
     with pytest.raises(ValueError, match="all are missing"):
         KINDS["multi"].fit("x", pd.Series([[], [], None], dtype=object))
     late, trained = films().tail(2), torch.tensor([False, True, True, False, False])
-    with pytest.raises(ValueError, match="'year' tells no two training ids apart: none of them has a row. Leave the"):
+    with pytest.raises(ValueError, match="'year' does not distinguish the training ids: none of them has a row"):
         Features.from_df(late, VOCAB, ["year"], trained=trained)
     with pytest.raises(ValueError, match=r"features is left: .*none of them has a row \(it is left out\)"):
         Features.from_df(late, VOCAB, trained=trained)
@@ -387,9 +387,9 @@ def test_ids_that_match_nothing():
 
 
 def test_numbers_that_are_no_vectors_and_vectors_that_are_no_lists():
-    with pytest.raises(TypeError, match="is dense: a vector of numbers each, but holds 1.5"):
+    with pytest.raises(TypeError, match="is dense and needs vectors of numbers, but holds 1.5"):
         one([1.5, 2.0, 3.0, 1.0], "dense")
-    with pytest.raises(TypeError, match="holds vectors of numbers; its kind is 'dense'"):
+    with pytest.raises(TypeError, match="holds vectors of numbers; use kind 'dense'"):
         one([[1.5, 2.0], [3.0, 1.0], [0.5, 1.0], [1.0, 1.0]], "multi")
     with pytest.raises(TypeError, match="its kind is 'multi' or 'dense'"):
         one([["a"], ["b"], ["a"], ["c"]], "numeric")

@@ -213,9 +213,9 @@ def test_of_a_repeated_pair_the_first_in_time_stays():
     kept, messages = said(TIMED)
     assert kept == [1, 2, 3]  # ann/x at 10; bob/x twice at 40: the first in the table
     counts = "left out 2 of 5 rows, 0 of 2 users, 0 of 2 items"
-    assert messages == [f"{counts}: repeat a (user, item) pair; the first in time stays"]
+    assert messages == [f"{counts}: repeat a (user, item) pair; the first in time is kept"]
     kept, messages = said(PLAIN)
-    assert kept == [0, 1, 3] and messages == [f"{counts}: repeat a (user, item) pair; the first in the table stays"]
+    assert kept == [0, 1, 3] and messages == [f"{counts}: repeat a (user, item) pair; the first in the table is kept"]
 
 
 def test_the_index_of_the_table_does_not_matter():
@@ -227,7 +227,7 @@ def test_the_index_of_the_table_does_not_matter():
 def test_counts_of_zero_are_left_out_and_values_without_a_threshold_are_said_to_be_ignored():
     kept, messages = said(RATED)
     assert kept == [2, 3]
-    assert messages[0] == "left out 1 of 5 rows, 0 of 2 users, 1 of 2 items: count of zero in 'count', nothing happened"
+    assert messages[0] == "left out 1 of 5 rows, 0 of 2 users, 1 of 2 items: count of zero in 'count', no event"
     assert messages[1].startswith("feedback='implicit': every row is a positive, whatever its 'count'; pass rating_thr")
     assert messages[2].startswith("left out 2 of 4 rows, ") and len(messages) == 3
 

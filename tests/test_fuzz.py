@@ -192,7 +192,7 @@ def check(df):
             assert again.recommend(again.users.ids[0], 2).equals(rec.recommend(rec.users.ids[0], 2))
         except TypeError as error:
             assert clear(error) and "cannot be stored" in str(error)
-            assert any("no artefact can hold them" in text for text in said)
+            assert any("not stored in an artefact" in text for text in said)
         finally:
             shutil.rmtree(folder)
 

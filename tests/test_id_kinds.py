@@ -74,7 +74,7 @@ NOT_STORED = {
 }  # fmt: skip
 REFUSED = {
     "float16": (USERS.astype("float16"), TypeError, "ids are float16"),
-    "surrogate": (python(lambda x: f"\ud800{x}"), ValueError, "no valid text"),
+    "surrogate": (python(lambda x: f"\ud800{x}"), ValueError, "not valid text"),
     "list": (python(lambda x: [x]), TypeError, "of type list, which cannot be looked up"),
     "mixed": (python(lambda x: x if x % 2 else str(x)), TypeError, "mixes ids of types int, str"),
     "missing": (USERS.astype(float).where(USERS > 0), ValueError, "missing"),
@@ -139,7 +139,7 @@ def test_ids_that_no_artefact_holds_are_said_before_training(kind, tmp_path):
     df = events().assign(user=NOT_STORED[kind])
     dls = CollabDataLoaders.from_df(df, user_name="user", item_name="item", rating_name="rating", seed=0)
     for train in (lambda: collab_learner(dls, 3), lambda: Popularity().fit(dls)):
-        with pytest.warns(CollabWarning, match=r"\(column 'user'\) can be trained on, but no artefact can hold them"):
+        with pytest.warns(CollabWarning, match=r"\(column 'user'\) can be trained on but not stored in an artefact"):
             train()
     rec, df = recommender(NOT_STORED[kind])
     if kind not in ("complex", "interval"):

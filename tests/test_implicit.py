@@ -133,10 +133,10 @@ def test_repeats_keep_the_first_in_time_and_are_counted():
     again = df.head(30).assign(time=lambda d: d["time"] + 10_000)
     both = pd.concat([again, df], ignore_index=True)
     dls, said = made(both, time_name="time")
-    assert len(said) == 1 and said[0].startswith("left out 30 of 910 rows, ") and "the first in time stays" in said[0]
+    assert len(said) == 1 and said[0].startswith("left out 30 of 910 rows, ") and "the first in time is kept" in said[0]
     assert sorted(rows(dls.train) + rows(dls.valid)) == sorted(df.itertuples(index=False, name=None))
     dls, said = made(both)
-    assert "the first in the table stays" in said[0] and len(dls.train.dataset) + len(dls.valid.dataset) == 880
+    assert "the first in the table is kept" in said[0] and len(dls.train.dataset) + len(dls.valid.dataset) == 880
 
 
 def test_zero_counts_are_no_events():
@@ -237,14 +237,14 @@ def test_one_event_a_user_and_all_events_at_one_time():
         made(one, splitter=splits.leave_last_out(time_name="time"))
     df = pd.concat([one[one["user"] < 5], clicks().query("user >= 5")])
     dls, said = made(df, splitter=splits.leave_last_out(time_name="time"))
-    assert said == ["leave_last_out(n=1): 5 of 80 users have no row in valid: 1 row or fewer"]
+    assert said == ["leave_last_out(n=1): 5 of 80 users have no row in valid, as they have 1 or fewer"]
     assert set(dls.train.items["user"]) == set(range(80)) and set(dls.valid.items["user"]) == set(range(5, 80))
     still = clicks().assign(time=7)
     with pytest.raises(ValueError, match="time_split.share=0.2. leaves the training part empty"):
         made(still, splitter=splits.time_split(time_name="time"))
     dls, said = made(still, splitter=splits.leave_last_out(time_name="time"))
     assert said == [
-        "leave_last_out(n=1): for 80 users events at one time lie on both sides of the cut; table order decided"
+        "leave_last_out(n=1): 80 users have events at one time on both sides of the cut; table order decided"
     ]
 
 
@@ -442,7 +442,7 @@ def test_a_hand_written_module_and_a_plain_learner_train_on_pointwise():
     assert pairs.n_inp == 1 and pairs.feedback == "implicit" and pairs.seed == dls.seed
     with pytest.raises(ValueError, match="pointwise.. is for implicit"):
         make_dls().pointwise()
-    with pytest.raises(ValueError, match="pairs one a row need negatives of each row's own"):
+    with pytest.raises(ValueError, match="needs negatives of each row's own"):
         make_clicks_dls(negatives="shared").pointwise()
 
 
@@ -720,7 +720,7 @@ def test_a_loss_that_does_not_bear_masked_negatives_is_refused(options):
 def test_a_threshold_for_events_without_ratings_is_refused():
     dls = CollabDataLoaders.from_df(clicks(), feedback="implicit", seed=1)
     learn = silence(collab_learner(dls, 8))
-    with pytest.raises(ValueError, match="threshold=4 is of ratings, and these events have none"):
+    with pytest.raises(ValueError, match="threshold=4 needs ratings, and these events have none"):
         learn.evaluate(threshold=4)
 
 
@@ -735,7 +735,7 @@ def test_fastais_views_of_shared_negatives(options):
 
 
 def test_in_batch_negatives_cannot_go_by_user():
-    with pytest.raises(ValueError, match="batches of users need negatives that they share"):
+    with pytest.raises(ValueError, match="batches of users need shared negatives"):
         CollabDataLoaders.from_df(clicks(), feedback="implicit", negatives="in_batch", by_user=True)
 
 

@@ -400,15 +400,15 @@ def test_networks_are_refused_in_words(made, tmp_path):
         Light.load(tmp_path / "pipeline")
     for name in set(NETWORKS) - set(READ):
         light = made(name)[1]
-        with pytest.raises(NotImplementedError, match="ask Recommender"):
+        with pytest.raises(NotImplementedError, match="use Recommender"):
             light.recommend(history=["i01"])
-        with pytest.raises(NotImplementedError, match="ask Recommender"):
+        with pytest.raises(NotImplementedError, match="use Recommender"):
             light.why("u1", "i01")
     light = made("dot")[1]
     for options in ({"context": {"hour": 3}}, {"recent": [1]}, {"diversity": 0.3, "diversify_by": "genre"}):
-        with pytest.raises(NotImplementedError, match="ask Recommender"):
+        with pytest.raises(NotImplementedError, match="use Recommender"):
             light.recommend("u1", **options)
-    with pytest.raises(ValueError, match="stands for new users"):
+    with pytest.raises(ValueError, match="is for new users"):
         light.recommend("u1", history=["i01"])
 
 

@@ -183,9 +183,9 @@ def test_an_allow_list_by_user_names_who_is_asked(ease):
 
 def test_lists_by_user_need_ids(ease):
     for lists in ({"items": {"u1": ["i03"]}}, {"exclude": as_table({"u1": ["i03"]})}):
-        with pytest.raises(ValueError, match="by user, but nobody who is asked has an id"):
+        with pytest.raises(ValueError, match="given per user, but these users have no ids"):
             ease.recommend(history=["i01"], **lists)
-        with pytest.raises(ValueError, match="by user, but nobody who is asked has an id"):
+        with pytest.raises(ValueError, match="given per user, but these users have no ids"):
             ease.default_list(**lists)
     with pytest.raises(KeyError, match="not found"):
         ease.recommend("u1", items=pd.DataFrame({"user": ["u1"], "film": ["i03"]}))
@@ -445,7 +445,7 @@ def test_an_index_gives_the_pool():
     exact = rec.recommend(["u1", "u2"], k=5, diversity=0.5, exclude={"u1": ["i03"]})
     rec.use_index(ExactIndex)
     assert rec.recommend(["u1", "u2"], k=5, diversity=0.5, exclude={"u1": ["i03"]})["item"].equals(exact["item"])
-    with pytest.raises(ValueError, match="items= by user is no question for an index"):
+    with pytest.raises(ValueError, match="an index cannot take items= per user"):
         rec.recommend(items={"u1": ["i03"]})
 
 

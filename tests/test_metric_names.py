@@ -66,7 +66,7 @@ def test_what_is_refused():
         learner(metrics=["NDGC@5"])
     with pytest.raises(ValueError, match="RMSE is an error of predicted ratings, and implicit feedback has none"):
         learner(metrics=["RMSE"])
-    with pytest.raises(ValueError, match="AUC is a figure of evaluate and compare"):
+    with pytest.raises(ValueError, match="AUC is available in evaluate and compare only"):
         learner(metrics="AUC")
     for text, words in (("NDCG@", "whole number"), ("NDCG@0", "at least 1"), ("NDCG@-1", "whole"), ("AUC@5", "no cut")):
         with pytest.raises(ValueError, match=words):
@@ -75,7 +75,7 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match="monitor='MRR@10'.: no such figure is recorded.*there are.*NDCG@10"):
         learn.fit(1, cbs=EarlyStoppingCallback(monitor="MRR@10"))
     model = Popularity().fit(learn.dls)
-    with pytest.raises(ValueError, match="RMSE: errors of predicted ratings"):
+    with pytest.raises(ValueError, match="RMSE: only for predicted ratings"):
         model.evaluate(metrics=["RMSE"])
 
 

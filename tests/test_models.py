@@ -274,7 +274,7 @@ def test_dot_vectors_multiply_to_the_logits(kind):
     assert torch.equal(model.user_vectors(users.view(5, 1)).squeeze(1), model.user_vectors(users))
     for other in set(ALL) - set(DOTS):
         assert not make(other).has_vectors
-        with pytest.raises(TypeError, match="is no dot product"):
+        with pytest.raises(TypeError, match="is not a dot product"):
             make(other).item_vectors(items)
 
 
@@ -570,7 +570,7 @@ def test_bad_y_range(bad):
         (lambda: EmbeddingNN([(5, 2), (5, 2)], []), "must be positive"),
         (lambda: EmbeddingNN([(5, 2), (5, 2)], [4, 0]), "must be positive"),
         (lambda: EmbeddingNN([(5, 0), (5, 2)], [4]), "must be positive"),
-        (lambda: EmbeddingNN([(5, 2), (5, 2)], [4], ps=[0.1, 0.2]), "one a layer"),
+        (lambda: EmbeddingNN([(5, 2), (5, 2)], [4], ps=[0.1, 0.2]), "one per layer"),
         (lambda: EmbeddingNN([(5, 2), (5, 2)], [4], ps=1.0), "dropouts"),
         (lambda: EmbeddingNN([(5, 2), (5, 2)], [4], embed_p=-0.1), "dropouts"),
         (lambda: NCF(5, 5, 0), "must be positive"),
@@ -597,7 +597,7 @@ def test_the_base_class_asks_for_its_methods():
     for call, error, message in (
         (lambda: model.user_rows(idx), TypeError, "the users of this model have no rows of their own"),
         (lambda: model.item_rows(idx), TypeError, "the items of this model have no rows of their own"),
-        (lambda: model.interact((), ()), TypeError, "Model does not say how rows of users and items meet"),
+        (lambda: model.interact((), ()), TypeError, "Model does not define interact"),
         (lambda: model.item_side.read(idx), TypeError, r"are computed \(Side\): single rows cannot be read"),
         (lambda: model.item_side.write(idx, []), TypeError, "single rows cannot be written"),
         (lambda: model.item_side.grow(Vocab(["a"])), TypeError, "single rows cannot be added"),

@@ -233,7 +233,7 @@ def test_new_rows_without_their_columns(shared):
 
 def test_models_without_features():
     learn = silence(collab_learner(make_dls(), n_factors=4, y_range=Y_RANGE))
-    with pytest.raises(TypeError, match="no item features, so nothing is known of a new item: train with items="):
+    with pytest.raises(TypeError, match="no item features, so nothing is known about a new item: train with items="):
         learn.add_items(NEW_FILMS)
     with pytest.raises(TypeError, match=r"or fold_in\(ratings\) them"):
         learn.add_users(people())
@@ -279,13 +279,13 @@ def test_histories_of_another_kind(shared, clicked):
         shared.recommend(history=frame(["a"], False))
     with pytest.raises(TypeError, match=r"got the text .*; for one item pass \["):
         clicked.recommend(history=FILMS["title"][0])
-    with pytest.raises(ValueError, match="1 of 1 rows of users= are of users without a known rating, e.g. 7001"):
+    with pytest.raises(ValueError, match="1 of 1 rows of users= belong to users without a known rating, e.g. 7001"):
         shared.fold_in(
             frame(["a"], True).assign(user=5001), pd.DataFrame({"user": [7001], "gender": ["f"], "age": [30]})
         )
     with pytest.raises(TypeError, match="fold_in needs a DataFrame"):
         shared.fold_in({FILMS["title"][0]: 5})
-    with pytest.raises(ValueError, match="leave users= out"):
+    with pytest.raises(ValueError, match="leave out users="):
         shared.recommend(1, history=history(True))
 
 
@@ -308,7 +308,7 @@ def test_baselines_answer_histories_and_have_no_rows():
     from collabkit.models import Popularity
 
     popular = Popularity().fit(make_dls())
-    with pytest.raises(TypeError, match="the model has no item features, so nothing is known of a new item"):
+    with pytest.raises(TypeError, match="the model has no item features, so nothing is known about a new item"):
         popular.recommender.add_items(NEW_FILMS)
     with pytest.raises(TypeError, match="needs a model with rows for users; those of Popularity are computed"):
         popular.recommender.questionnaire()

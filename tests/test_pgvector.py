@@ -177,7 +177,7 @@ def test_what_cannot_be_is_refused_in_words(dsn, tower, monkeypatch):
             Recommender.from_pgvector(dsn, schema)
     network = silence(collab_learner(make_dls(), use_nn=True))
     for model in (network, EASE().fit(make_dls())):
-        with pytest.raises(TypeError, match="no dot product"):
+        with pytest.raises(TypeError, match="not a dot product"):
             model.recommender.to_pgvector(dsn)
     days = ratings().drop(columns="rating")
     days["user"] = pd.to_datetime(days["user"], unit="D")

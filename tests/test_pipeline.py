@@ -126,7 +126,7 @@ def test_clear_errors(stages):
         Pipeline("ease", learn)
     other = planted().assign(item=lambda df: df["item"] + "x")
     far = CollabDataLoaders.from_df(other, **NAMES)
-    with pytest.raises(ValueError, match="EASE has other ids than the ranker; make all from one table"):
+    with pytest.raises(ValueError, match="EASE has different ids from the ranker; make all from one table"):
         Pipeline(EASE().fit(far), learn)
     with pytest.raises(ValueError, match="EASE is not trained, or on other ids"):
         dataloaders(negatives=partial(sampling.ShownNegatives, models=EASE().fit(far)))

@@ -53,7 +53,7 @@ def test_implicit_rows_are_the_positives_each_pair_once():
     assert rows(data.train)[:2] == [("cat", "C", 4, "tv"), ("ann", "B", 1, "tv")]
     assert rows(data.train)[2:] == [("bob", "A", 2, "pc"), ("ann", "A", 0, "tv")]
     assert rows(data.valid) == [("bob", "C", 9, "pc")] and not data.rated and data.columns.rating is None
-    assert len(said) == 1 and "repeat a (user, item) pair; the first in time stays" in said[0]
+    assert len(said) == 1 and "repeat a (user, item) pair; the first in time is kept" in said[0]
     data, said = made(TABLE, COLUMNS, splitter=lambda df: ([0, 1], [2]), feedback=Implicit(threshold=4))
     # cat C, bob A and the earlier of ann's A are left, the last of which is held out
     assert rows(data.train) == [("cat", "C", 4, "tv"), ("bob", "A", 2, "pc")]
@@ -91,7 +91,7 @@ def test_a_record_says_what_the_plain_arguments_say():
     assert all(torch.equal(a, b) for a, b in zip(one.one_batch(), other.one_batch(), strict=True))
     with pytest.raises(ValueError, match="give n_neg, negatives in the Implicit record or beside it, not both"):
         CollabDataLoaders.from_df(TABLE, feedback=record, n_neg=1, negatives="uniform")
-    with pytest.raises(ValueError, match="n_neg=2: for feedback='implicit'; ratings need no negatives"):
+    with pytest.raises(ValueError, match="n_neg=2: only for feedback='implicit'; ratings need no negatives"):
         CollabDataLoaders.from_df(TABLE, n_neg=2)
 
 

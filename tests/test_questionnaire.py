@@ -89,7 +89,7 @@ def test_networks_and_clicks_have_questions_too():
     [
         ({"n": 0}, ValueError, "n must be a whole number of at least 1"),
         ({"n": 2.5}, ValueError, "n must be a whole number"),
-        ({"n": 500}, ValueError, "n=500 questions need as many items with training rows, there are 150"),
+        ({"n": 500}, ValueError, "n=500 questions need as many items with training rows, but there are 150"),
         ({"by": "luck"}, ValueError, "by must be one of 'information', 'popularity', 'spread', got 'luck'"),
         ({"items": ["Nowhere"]}, KeyError, "Nowhere"),
     ],

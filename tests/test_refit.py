@@ -83,7 +83,7 @@ def test_what_needs_a_validation_part_says_that_there_is_none():
     before = {name: value.clone() for name, value in weights(learn).items()}
     with pytest.raises(ValueError, match="monitor='valid_loss'.*there is no validation part"):
         learn.fit(1, cbs=EarlyStoppingCallback())
-    with pytest.raises(ValueError, match="metrics .NDCG@10. are of the validation part, and there is none"):
+    with pytest.raises(ValueError, match="metrics .NDCG@10. need a validation part, and there is none"):
         learner(dls, metrics=[NDCG(10)]).fit(1)
     assert all(torch.equal(value, before[name]) for name, value in weights(learn).items())
     learn.fit(1, cbs=EarlyStoppingCallback("train_loss"))  # which there is

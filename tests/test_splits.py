@@ -77,11 +77,11 @@ def test_leave_last_out_by_hand(toy):
     split = leave_last_out(time_name="time")(toy)
     assert split.valid.tolist() == [1, 4, 7]  # ann/Brazil at 30, bob/Dune at 50, cat/Alien at 80
     assert split.train.tolist() == [0, 2, 3, 5, 6, 8, 9]
-    assert split.notes == ("1 of 4 users have no row in valid: 1 row or fewer",)
+    assert split.notes == ("1 of 4 users have no row in valid, as they have 1 or fewer",)
     assert str(split).splitlines() == ["Split: 7 train and 3 valid rows by leave_last_out(n=1)", "  " + split.notes[0]]
     two = leave_last_out(2, time_name="time")(toy)
     assert two.valid.tolist() == [1, 2, 5, 7]
-    assert two.notes == ("2 of 4 users have no row in valid: 2 row or fewer",)
+    assert two.notes == ("2 of 4 users have no row in valid, as they have 2 or fewer",)
 
 
 def test_ties_in_time_fall_to_the_later_row():
@@ -430,7 +430,7 @@ def test_all_rows_of_some_items_are_held_out_by_hand(toy):
     assert split.valid.tolist() == [8] and covers(split, 10) and split.by == "cold_items(frac=0.2, seed=27)"
     assert split.notes == (
         "1 of 5 items are held out, with 1 of 10 rows",
-        "1 valid rows are of 1 users left without a training row: cold too",
+        "1 valid rows belong to 1 users left without a training row, so they are cold too",
     )
     two = cold_items(0.4, seed=27)(toy)  # and Brazil
     assert two.valid.tolist() == [1, 5, 8] and two.notes[0] == "2 of 5 items are held out, with 3 of 10 rows"
@@ -505,7 +505,7 @@ def test_min_rating_leaves_low_rows_out_of_the_validation_part_alone(toy):
     split = leave_last_out(min_rating=3)(df, columns)
     assert split.valid.tolist() == [1, 7] and split.train.tolist() == [0, 2, 3, 5, 6, 8, 9]  # row 4 is in neither
     assert split.notes == (
-        "1 of 4 users have no row in valid: 1 row or fewer",
+        "1 of 4 users have no row in valid, as they have 1 or fewer",
         "valid: left out 1 of 3 rows, 1 of 3 users, 1 of 3 items: rated below 3",
     )
     assert leave_last_out(min_rating=1)(df, columns).notes == leave_last_out()(df, columns).notes
@@ -543,12 +543,12 @@ def test_events_at_the_time_of_the_cut_are_counted():
     split = leave_last_out(time_name="t")(df)
     assert split.valid.tolist() == [1, 5, 8, 11]
     assert split.notes == (
-        "1 of 5 users have no row in valid: 1 row or fewer",
-        "for 2 users events at one time lie on both sides of the cut; table order decided",
+        "1 of 5 users have no row in valid, as they have 1 or fewer",
+        "2 users have events at one time on both sides of the cut; table order decided",
     )
     two = leave_last_out(2, time_name="t")(df)  # a: 7 7 | 1; b tied; c: 4 3 | 3 tied
     assert two.valid.tolist() == [0, 1, 4, 5, 7, 8]
-    assert two.notes[1] == "for 2 users events at one time lie on both sides of the cut; table order decided"
+    assert two.notes[1] == "2 users have events at one time on both sides of the cut; table order decided"
     assert leave_last_out(time_name="t")(df.assign(t=range(12))).notes == split.notes[:1]
 
 
@@ -558,7 +558,7 @@ def test_all_events_at_one_time(toy):
         time_split(time_name="time")(still)
     split = leave_last_out(time_name="time")(still)
     assert split.valid.tolist() == [4, 7, 9]  # the last in the table
-    assert split.notes[1] == "for 3 users events at one time lie on both sides of the cut; table order decided"
+    assert split.notes[1] == "3 users have events at one time on both sides of the cut; table order decided"
 
 
 def test_one_event_a_user():

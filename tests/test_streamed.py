@@ -78,12 +78,12 @@ def test_what_is_wrong_is_said_before_the_first_list(learn, tmp_path):
         learn.recommend_batches([*ids, 999_999], block=20)
     with pytest.raises(FileNotFoundError, match="no such file"):
         learn.recommend_batches(tmp_path / "nothing")
-    with pytest.raises(TypeError, match="take no history"):
+    with pytest.raises(TypeError, match="do not take history"):
         learn.recommend_batches(history=["x"])
     with pytest.raises(ValueError, match="block must be"):
         learn.recommend_batches(block=0)
     (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
-    with pytest.raises(ValueError, match="no whole Parquet file"):
+    with pytest.raises(ValueError, match="not a complete Parquet file"):
         learn.recommend_batches(tmp_path / "cut.parquet")
     pq.write_table(pa.table({"a": [1], "b": [2]}), tmp_path / "odd.parquet")
     with pytest.raises(KeyError, match="no column 'user'"):

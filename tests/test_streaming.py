@@ -176,7 +176,7 @@ def test_the_cache_is_found_again_and_made_again_where_it_is_damaged(tmp_path, m
     assert not list(folder.glob("raw.*"))
     with open(folder / "item", "r+b") as file:
         file.write(b"\xff\x00\x00\x07")
-    with pytest.warns(UserWarning, match="not as it was written"):
+    with pytest.warns(UserWarning, match="changed since it was written"):
         mended = CollabDataLoaders.from_parquet(tmp_path / "events", stream=True, cache=tmp_path / "cache", **options)
     assert calls and mended.data.train.data_hash() == first.data.train.data_hash()
     other = table(seed=5)  # other files at the same place have a cache of their own
@@ -219,7 +219,7 @@ def test_damaged_and_odd_files_are_errors_that_name_them(tmp_path):
     whole = (folder / "part-1.parquet").read_bytes()
     for damaged in (b"", whole[:1000], whole[:-200]):
         (folder / "part-1.parquet").write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"part-1.parquet is no whole Parquet file"):
+        with pytest.raises(ValueError, match=r"part-1.parquet is not a complete Parquet file"):
             read()
     (folder / "part-1.parquet").unlink()
     (folder / "part-1.parquet").symlink_to(tmp_path / "gone.parquet")
@@ -230,7 +230,7 @@ def test_damaged_and_odd_files_are_errors_that_name_them(tmp_path):
     with pytest.raises(ValueError, match="the part .*part-1.parquet is damaged"):
         read()
     table().drop(columns="stars").to_parquet(folder / "part-1.parquet")
-    with pytest.raises(ValueError, match=r"part-1.parquet has the columns .* no parts of one table"):
+    with pytest.raises(ValueError, match=r"part-1.parquet has the columns .* not parts of one table"):
         read()
     table(texts=False).to_parquet(folder / "part-1.parquet")
     with pytest.raises(TypeError, match=r"'who' is .*string in part-0.parquet and int64 in part-1.parquet"):
@@ -250,9 +250,9 @@ def test_damaged_and_odd_files_are_errors_that_name_them(tmp_path):
 def test_what_a_stream_cannot_do_is_said_early(tmp_path):
     folder = parts_of(table(), tmp_path / "events")
     for more, words in (
-        ({"weights": "inverse_user"}, "knows no weights"),
-        ({"context_features": ["at"]}, "knows no context_features"),
-        ({"feedback": Implicit(counts="stars")}, "knows no counts="),
+        ({"weights": "inverse_user"}, "does not take weights"),
+        ({"context_features": ["at"]}, "does not take context_features"),
+        ({"feedback": Implicit(counts="stars")}, "does not take counts="),
         ({"feedback": "implicit", "rating_name": "stars"}, "pass rating_threshold="),
         ({"rating_name": "stars", "splitter": table()}, "is one of collabkit.splits"),
         ({"rating_name": "nothing"}, "not found"),

@@ -216,7 +216,7 @@ def test_an_index_is_no_place_for_it():
     rec.use_index(ExactIndex)
     assert len(rec.recommend([1], 3, novelty_weight=0)) == 3
     for options in ({"novelty_weight": 1}, {"half_life": 3}):
-        with pytest.raises(ValueError, match=r"an index finds those with the best scores alone.*use_index\(None\)"):
+        with pytest.raises(ValueError, match=r"an index finds only those with the best scores.*use_index\(None\)"):
             rec.recommend([1], 3, **options)
     rec.use_index(None)
     assert len(rec.recommend([1], 3, novelty_weight=1)) == 3

@@ -68,7 +68,7 @@ def test_the_artefact_of_shards_gives_the_same_lists_in_one_process(played, mapp
 def test_a_killed_process_ends_the_others_and_the_training_goes_on(played):
     assert played.ended["killed-2"]["1"]["code"] == -9
     text, seconds = played.failed("killed", 0)
-    assert "process 0 of 2 could not exchange the rows of users" in text and "ended without a word" in text
+    assert "process 0 of 2 could not exchange the rows of users" in text and "ended without a message" in text
     assert "resume=True" in text and seconds < 30
     first, second = played.of("goes_on")
     assert all(torch.equal(value, second[name]) for name, value in first.items())
@@ -93,7 +93,7 @@ BAD = {
     "updates": "an update needs all rows in one process",
     "one_has_other_tables": "do not have the same learner: ",
     "saves_otherwise": "an artefact by other ways than learn.export needs all rows in one process",
-    "cannot_write": "a-file exists and is no collabkit artefact",
+    "cannot_write": "a-file exists and is not a collabkit artefact",
 }
 
 
@@ -144,7 +144,7 @@ def test_initial_rows_do_not_depend_on_the_number_of_processes(monkeypatch):
     ("options", "words"),
     [
         ({"model": SASRec}, "models of two tables"),
-        ({"model": lambda: CollFilter(42, 31)}, "already"),
+        ({"model": lambda: CollFilter(42, 31)}, "a finished CollFilter"),
         ({"start": "als"}, "start='als' needs all rows"),
         ({"opt_func": torch.optim.SGD}, "leave opt_func= out"),
         ({"sharded": "users"}, "sharded must be True or False"),

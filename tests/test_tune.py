@@ -143,14 +143,14 @@ def test_a_kill_loses_the_running_trial_at_most(tmp_path):
 
 def test_a_file_of_something_else_and_a_space_that_always_fails(tmp_path, monkeypatch):
     (tmp_path / "a.log").write_text("not a line of trials\n")
-    with pytest.raises(ValueError, match=r"a\.log is no file of trials"):
+    with pytest.raises(ValueError, match=r"a\.log is not a file of trials"):
         tune(loaders(), ALS, minutes=1, storage=tmp_path / "a.log", resume=True, show=False)
 
     def fail(*_, **__):
         raise ValueError("no such thing")
 
     monkeypatch.setattr(Space, "train", fail)
-    with pytest.warns(CollabWarning, match="failed"), pytest.raises(ValueError, match="none of the 2 trials came to"):
+    with pytest.warns(CollabWarning, match="failed"), pytest.raises(ValueError, match="none of the 2 trials finished"):
         tune(loaders(), ALS, minutes=1, n_trials=2, show=False)
 
 

@@ -23,7 +23,7 @@ def said(ask) -> bool:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", CollabWarning)
         ask()
-    found = [warning for warning in caught if "has not been trained" in str(warning.message)]
+    found = [warning for warning in caught if "is not trained" in str(warning.message)]
     assert all(warning.filename == __file__ for warning in found)
     return bool(found)
 

@@ -199,12 +199,12 @@ def test_known_rows_are_left_out_and_counted():
     learn = trained("bpr")
     data, table = learn.dls.data, planted()
     before, weights = learn.dls, {name: value.clone() for name, value in learn.model.state_dict().items()}
-    with pytest.warns(CollabWarning, match="40 of 40 rows are known already"):
+    with pytest.warns(CollabWarning, match="40 of 40 rows are already known"):
         learn.update(table[:40])
     assert learn.dls is before and learn.dls.data is data
     assert all(torch.equal(value, weights[name]) for name, value in learn.model.state_dict().items())
     twice = events([("u3", unseen(learn, "u3", 1)[0])] * 3)
-    with pytest.warns(CollabWarning, match="22 of 23 rows are known already, or repeat another"):
+    with pytest.warns(CollabWarning, match="22 of 23 rows are already known, or repeat another"):
         learn.update(pd.concat([table[:20], twice]))
     assert len(learn.dls.data.train) == len(data.train) + 1
 
@@ -212,7 +212,7 @@ def test_known_rows_are_left_out_and_counted():
 def test_repeats_are_events_where_they_count_as_such():
     learn = trained("sequence")
     n, known = len(learn.dls.data.train), planted()[:30]
-    with pytest.warns(CollabWarning, match="30 of 60 rows are known already"):
+    with pytest.warns(CollabWarning, match="30 of 60 rows are already known"):
         learn.update(pd.concat([known, known.assign(time=known["time"] + 10**6)]))
     assert len(learn.dls.data.train) == n + 30
 
@@ -224,7 +224,7 @@ def test_of_ratings_the_newer_one_counts():
     with pytest.warns(CollabWarning, match="3 known ratings are replaced by newer ones") as caught:
         rows = [known[:3].assign(rating=1.5, time=10**7), known[3:5].assign(rating=1.5, time=-1), known[5:6]]
         learn.update(pd.concat(rows))
-    assert any("3 of 6 rows are known already" in str(w.message) for w in caught)
+    assert any("3 of 6 rows are already known" in str(w.message) for w in caught)
     now = pd.concat([part.to_df() for part in learn.dls.data.parts[:2]])
     now = now[now["user"] == "u3"].set_index("item")["rating"]
     assert (now[known["item"][:3]] == 1.5).all() and (now[known["item"][3:]] != 1.5).all()
@@ -255,7 +255,7 @@ def test_what_cannot_be_taken_in_is_refused_before_anything_changes(kind):
             learn.update(good.assign(rating=9.0))
         with pytest.raises(ValueError, match="missing"):
             learn.update(good.assign(rating=[np.nan, 4.0]))
-    with pytest.raises(TypeError, match="users= has features of users"):
+    with pytest.raises(TypeError, match="users= has user features"):
         learn.update(good, users=pd.DataFrame({"user": ["new"], "age": [3]}))
     assert learn.dls.data is data and learn.model.n_items == data.n_items
     assert all(torch.equal(value, state[name]) for name, value in learn.model.state_dict().items())
@@ -272,7 +272,7 @@ def test_features_of_new_ids_come_along():
     learn = silence(collab_learner(dls, n_factors=8))
     learn.fit_one_cycle(10, 2e-2)
     more = pd.DataFrame({"item": ["fresh", "alone", "i01"], "group": ["g2", "g1", "g1"]})
-    with pytest.warns(CollabWarning, match="1 of 3 rows of items= are of ids that exist already"):
+    with pytest.warns(CollabWarning, match="1 of 3 rows of items= have ids that are already known"):
         learn.recommender.update(events([("u2", "fresh")]), items=more)
     assert {"fresh", "alone"} <= set(learn.dls.data.items.ids) or {"fresh", "alone"} <= set(learn.recommender.items.ids)
     order = learn.recommender.recommend("u118", k=62, filter_seen=False)["item"].tolist()

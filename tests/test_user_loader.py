@@ -88,9 +88,9 @@ def test_training_by_user_learns_and_shows_batches():
 
 def test_bad_input():
     data = events()
-    with pytest.raises(ValueError, match="batches of users need negatives that they share"):
+    with pytest.raises(ValueError, match="batches of users need shared negatives"):
         loader(data, make_sampler("uniform", data))
-    with pytest.raises(ValueError, match="without what each has seen.*got AllItems"):
+    with pytest.raises(ValueError, match="without seen items.*got AllItems"):
         loader(data, AllItems(data))
     assert len(loader(data, partial(AllItems, mask_seen=True)(data)))
     shuffled = data.take(torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).numpy())

@@ -23,7 +23,7 @@ app = typer.Typer(
 
 _TABLE = "Ratings: .csv, .tsv, .parquet, RecBole .inter, MovieLens .dat/.data, or a folder of such files."
 _MOMENT = "Context, as column=value, e.g. hour=20; repeat for more."
-_PAST = "Instead of users: an item that somebody new has met, or item=rating; repeat for more, the latest last."
+_PAST = "Instead of users: an item that a new user has met, or item=rating; repeat for more, the latest last."
 _ENDS = "Lowest and highest prediction; default from the ratings."
 _SOURCE = "A MovieLens folder (100k, 1m or latest-small); default the generated sample."
 Table = Annotated[Path, typer.Argument(help=_TABLE, show_default=False)]

@@ -56,7 +56,7 @@ def run_demo(data: Path | None, out: Path, *, seed: int = 42) -> CollabLearner:
 
 
 def fit_on_console(dls, recipe: Recipe, y_range: tuple[float, float] | None = None, cbs=ConsoleProgress):
-    """A `CollFilter` learner trained by `recipe`, with a line of losses an epoch.
+    """A `CollFilter` learner trained by `recipe`, with one line of losses per epoch.
 
     `y_range` defaults to that of the ratings, and a tenth of their spread on either side.
     """
@@ -75,7 +75,7 @@ def _say_recommendations(learn: CollabLearner, ratings: pd.DataFrame) -> None:
     top = learn.recommend(user, k=10)
     side = {"rank": top["rank"], "recommended": top["title"], "predicted": top["score"].map("{:.2f}".format)}
     side |= {"liked": liked["title"].to_numpy(), "rated": liked["rating"].to_numpy()}
-    print_table(pd.DataFrame(side), "Top 10, beside what the user liked best")
+    print_table(pd.DataFrame(side), "Top 10, next to the user's favourites")
 
 
 def _say_biases_and_neighbours(learn: CollabLearner) -> None:
@@ -106,8 +106,8 @@ def _say_ranking(ratings: pd.DataFrame, seed: int) -> None:
 
 
 def _say_newcomers(source: RatingsData, recipe: Recipe, seed: int) -> None:
-    """Films that training has not met, by their genres and year; and a new person, by a few answers."""
-    print_heading("What nobody has rated, and who has just arrived")
+    """Films that are not in training, by their genres and year; and a new user, by a few answers."""
+    print_heading("New films and new users")
     features = {"items": source.items, "item_features": {"year": "binned", "genres": "multi"}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CollabWarning)  # which films are held out, and what their tables lack
@@ -117,14 +117,14 @@ def _say_newcomers(source: RatingsData, recipe: Recipe, seed: int) -> None:
     table = learn.evaluate(by="cold").loc["cold item"].loc[["RMSE"], ["value", "low", "high", "user+item bias", "n"]]
     print_table(table.reset_index(), "A tenth of the films held out entirely, predicted from genres and year")
     questions = learn.questionnaire(3)
-    print_table(questions, "A new person is asked about the films that tell most")
+    print_table(questions, "Questions for a new user: the most informative films")
     low, high = (float(end) for end in dls.train.dataset.rating.aminmax())
     lists = pd.DataFrame({"rank": range(1, 6)})
     people = {"loves the first, not the others": (high, low, low), "the reverse": (low, high, high)}
     for name, answers in people.items():
         history = dict(zip(questions["title"], answers, strict=True))
         lists[name] = learn.recommend(history=history, k=5)["title"]
-    print_table(lists, "What two people get after three answers")
+    print_table(lists, "The lists of two users after three answers")
 
 
 def _write(learn: CollabLearner, out: Path) -> Path:

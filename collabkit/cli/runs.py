@@ -30,7 +30,7 @@ _CONTEXT: ContextVar[typer.Context] = ContextVar("collabkit_command")  # of the 
 _FEATURE = "a column of it to use, or column:kind, e.g. genres:multi; repeat for more. Default all informative columns."
 Refit = Annotated[
     bool,
-    typer.Option("--refit", help="After the evaluation, train anew on all rows, validation included, and keep that."),
+    typer.Option("--refit", help="After the evaluation, train again on all rows, validation included, and keep that."),
 ]
 
 
@@ -105,7 +105,7 @@ def takes(**groups: type) -> Callable:
 
 
 def _read(ctx: typer.Context, file: Path | None) -> Path | None:
-    """Take the options of a file for those that the command line does not name."""
+    """Use the options of a file where the command line does not name them."""
     if file is None:
         return None
     try:
@@ -113,11 +113,11 @@ def _read(ctx: typer.Context, file: Path | None) -> Path | None:
     except FileNotFoundError:
         raise ValueError(f"--config: there is no file {file}") from None
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"--config: {file} is no TOML: {error}") from None
+        raise ValueError(f"--config: {file} is not valid TOML: {error}") from None
     command = values.pop("command", ctx.info_name)
     values.pop("collabkit", None)
     if command != ctx.info_name:
-        raise ValueError(f"{file} is of `collabkit {command}`, not of `collabkit {ctx.info_name}`")
+        raise ValueError(f"{file} was written by `collabkit {command}`, not by `collabkit {ctx.info_name}`")
     known = [p.name for p in ctx.command.params if p.name not in ("config", "help")]
     for name in values:
         if name not in known:
@@ -193,7 +193,7 @@ def model_named(name: str | None):
 
 
 def loaders(ratings: Path, columns: Columns, rows: Rows, bs: int | None = 64):
-    """Dataloaders of a file by the options of a command; what was taken is printed."""
+    """Dataloaders of a file by the options of a command; the chosen columns are printed."""
     from collabkit.data.tables import name_columns, with_dates
 
     read = collabkit.datasets.read_interactions
@@ -222,7 +222,7 @@ def splitter_of(columns: Columns):
     """The splitter that is named.
 
     Raises:
-        ValueError: there is no such splitter, or the share is none, or without effect.
+        ValueError: there is no such splitter, or the share is invalid or has no effect.
     """
     share = 0.2 if columns.valid_pct is None else columns.valid_pct
     if not 0 < share < 1:
@@ -244,7 +244,7 @@ def splitter_of(columns: Columns):
 def _check(rows: Rows) -> None:
     named = [f"--{name}" for name in ("threshold", "counts", "history") if getattr(rows, name) is not None]
     if named and not rows.implicit:
-        raise ValueError(f"{', '.join(named)}: with --implicit alone")
+        raise ValueError(f"{', '.join(named)}: only with --implicit")
     for side in ("user", "item"):
         if getattr(rows, f"{side}_feature") and getattr(rows, f"{side}s") is None:
             raise ValueError(f"--{side}-feature names columns of a table: give it by --{side}s")

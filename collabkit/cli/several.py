@@ -9,10 +9,10 @@ __all__ = ["run_again"]
 
 
 def run_again(nproc: int) -> None:
-    """Run this command in `nproc` processes of this machine, which share its cores, and end as they do.
+    """Run this command in `nproc` processes on this machine, which share its cores, and exit with their status.
 
     Raises:
-        SystemExit: the status of the one that failed first, where one did; it has said why.
+        SystemExit: the status of the process that failed first, if one did; it has printed why.
     """
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch

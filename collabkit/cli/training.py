@@ -70,7 +70,7 @@ def train_model(
     y_range: tuple[float, float] | None,
     refit: bool,
 ) -> None:
-    """What `train` does of events, or with side tables or another model.
+    """What `train` does for events, or with side tables or another model.
 
     Args:
         fit: `n_factors`, `n_epoch`, `lr`, `wd` and `bs`, those that were named.
@@ -78,7 +78,7 @@ def train_model(
         refit: whether what is written was trained anew on all rows.
 
     Raises:
-        ValueError: an option is without effect on this model, or on events.
+        ValueError: an option has no effect on this model, or on events.
     """
     from collabkit.cli.console import print_evaluation
     from collabkit.models.closed_form import ClosedForm
@@ -125,4 +125,4 @@ def _by_squares(learn) -> bool:
 
 
 def _say_nothing(*_) -> None:
-    """What the processes but the first print."""
+    """What all processes except the first print."""

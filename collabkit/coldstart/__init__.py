@@ -1,6 +1,6 @@
-"""Ids of which little is known: default rows, rows by features, and users folded in by what they have met.
+"""Ids with little data: default rows, rows by features, and users folded in by their events.
 
-`FoldIn` is imported when it is first used: `serve.light` takes arithmetic from here and loads no torch.
+`FoldIn` is imported when it is first used: `serve.light` uses arithmetic from here without loading torch.
 """
 
 from typing import TYPE_CHECKING

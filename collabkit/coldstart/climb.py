@@ -1,6 +1,6 @@
-"""The climb to the most likely row of somebody with events: arithmetic alone, of torch's tensors or NumPy's arrays.
+"""The climb to the most likely row of a user with events: only arithmetic, for torch tensors or NumPy arrays.
 
-The fold-in and the light runtime, which loads no torch, both climb by it.
+The fold-in uses it, and so does the light runtime, which does not load torch.
 """
 
 from collections.abc import Callable

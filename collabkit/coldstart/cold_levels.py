@@ -1,4 +1,4 @@
-"""The level of what features foretell of items that nobody has met, so that they compete fairly with the others."""
+"""The level of predictions from features for items without events, so that they compete fairly with the others."""
 
 import torch
 from torch import Tensor
@@ -11,28 +11,28 @@ from collabkit.models.sides import Side
 
 __all__ = ["level_cold_items"]
 
-SHARE = 0.2  # of the items with training rows that are foretold for it
+SHARE = 0.2  # of the items with training rows, which are predicted to find the level
 MOST_ITEMS, MOST_USERS, LEAST = 5_000, 2_000, 20
 SOME = 64  # users, and items, whose scores show whether the score is linear
 
 
 @torch.no_grad()
 def level_cold_items(model: Model, data: Dataset, seed: int = 0) -> None:
-    """Raise what features foretell of items without training rows to the level at which they are met as others are.
+    """Raise what features predict for items without training rows to the level at which they compete fairly.
 
-    What is foretold is a mean, `E[s]`. The probability that an item is met goes with `exp(s)`, and `E[exp(s)]` is
-    larger than `exp(E[s])` (Jensen), so that at equal scores an item that nobody has met is met more often than one
-    that is known. How much more is seen on a fifth of the items with training rows, which are foretold from the
+    What is predicted is a mean, `E[s]`. The probability that an item is met goes with `exp(s)`, and `E[exp(s)]` is
+    larger than `exp(E[s])` (Jensen), so that at equal scores a new item is chosen more often than a known one. How much
+    more is measured on a fifth of the items with training rows, which are predicted from the
     features and rows of the others: user u's shift is `log sum exp(s_ui) - log sum exp(s'_ui)` over those that u has
-    not met, with the scores s by the items' own rows and s' by those foretold. The one row that gives all users their
-    shifts best, by least squares, is added to what is foretold of every item.
+    not met, with the scores s by the items' own rows and s' by those predicted. The one row that gives all users their
+    shifts best, by least squares, is added to what is predicted for every item.
 
-    It is for scores of events that are linear in the item's row (dot products); others stay as they are.
+    It applies to scores of events that are linear in the item's row (dot products); others stay as they are.
 
     Args:
-        model: trained, with what its features foretell fitted; `FeatureRows.cold` of its item side is changed.
+        model: trained, with what its features predict fitted; `FeatureRows.cold` of its item side is changed.
         data: events without ratings, what the model was trained on.
-        seed: which items are foretold, and which users are asked.
+        seed: which items are predicted, and which users are asked.
     """
     side, counts, rng = model.item_side, data.train.counts("item"), torch.Generator().manual_seed(seed)
     if data.rated or side.features is None or not side.can_write or side.joins != "sum":
@@ -68,7 +68,7 @@ def level_cold_items(model: Model, data: Dataset, seed: int = 0) -> None:
 
 
 def _foretold(model: Model, data: Dataset, side: Side, items: Tensor) -> list[Tensor]:
-    """The rows `[(m, d), ...]` of `items` `(m,)`, foretold from the other items."""
+    """The rows `[(m, d), ...]` of `items` `(m,)`, predicted from the other items."""
     kept = side.features.cold.clone(), side.features.rarity.clone()
     others = torch.ones(data.n_items, dtype=torch.bool)
     others[items] = False
@@ -86,7 +86,7 @@ def _scores(model: Model, asked: tuple[Tensor, ...], rows: tuple[Tensor, ...]) -
 
 
 def _effects(model: Model, asked: tuple[Tensor, ...], rows: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-    """What one more in each number of an item's row adds to its logits `(b, d)`, if the logits are linear in it.
+    """What an increase by 1 in each number of an item's row adds to its logits `(b, d)`, if they are linear in it.
 
     And the logits `(b, 1)` of a row of zeros.
     """

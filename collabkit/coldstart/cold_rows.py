@@ -1,4 +1,4 @@
-"""What new ids get from their features: the rows of the trained ids, regressed on theirs."""
+"""Rows of new ids from their features, by a regression of the trained ids' rows on their features."""
 
 import numpy as np
 import torch
@@ -18,13 +18,13 @@ RELIABLE = 50.0  # rows of ids with so many training rows count half as much as 
 
 @torch.no_grad()
 def fit_cold_head(model: Model, train: Interactions, side: Side, centre: list[Tensor] | None = None) -> None:
-    """Fit what stands in a side's tables for ids without training rows, as a linear function of their features.
+    """Fit the rows of a side for ids without training rows, as a linear function of their features.
 
     The trained rows, with what the features add, are regressed on the features by ridge regression, for which an id's
-    categories are weighted by how few trained ids have them: tf-idf, in rows of length 1. Rows count by how much is
-    known of them. It is chosen by cross-validation how much of the features to believe: features that tell nothing
-    leave the mean. That gave better answers for new ids than the features' trained part alone, whose weights are fitted
-    beside the ids' own rows.
+    categories are weighted by how few trained ids have them: tf-idf, in rows of length 1. Rows are weighted by how much
+        is known about them. Cross-validation chooses how far to trust the features: useless features leave the mean.
+        This gave better predictions for new ids than the features' trained part alone, whose weights are fitted
+        together with the ids' own rows.
 
     Args:
         model, train: the trained model, and its training interactions.

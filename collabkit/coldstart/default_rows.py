@@ -1,4 +1,4 @@
-"""What an id without training data predicts: the row of each side's tables that fits an "average stranger" best."""
+"""The rows of ids without training data: in each side's tables the row that fits an "average stranger" best."""
 
 from dataclasses import replace
 
@@ -31,24 +31,24 @@ def zero_cold_rows(model: Model, train: Interactions) -> None:
 
 
 def fit_default_rows(model: Model, data: Dataset, *, max_rows: int = 100_000, filled: bool = False) -> None:
-    """Give every id of which nothing is known, the unknown row 0 among them, the best no-information answer.
+    """Give every id about which nothing is known, the unknown row 0 among them, the best no-information answer.
 
-    That is every id without a training row and without side features. Those with features get what these tell beyond;
-    see `cold_rows.fit_cold_head`. Sides whose rows are computed have nothing to be given.
+    These are the ids without a training row and without side features. For those with features see
+    `cold_rows.fit_cold_head`. Sides whose rows are computed get nothing.
 
-    Where nothing is known, one row must serve all: the row that predicts the training ratings best when put in the
-    place of every user (or item) at once, the other side held fixed. Its error depends on the data only through each
-    item's mean rating and count, `sum_i n_i (mean_i - pred_i)**2 + constant`, so that the fit (L-BFGS from the mean of
-    the trained rows) costs one small regression over the items, whatever the number of ratings. A ridge holds the row
+    Where nothing is known, one row must serve all: the row that predicts the training ratings best when put in place of
+    every user (or item) at once, the other side held fixed. Its error depends on the data only through each item's mean
+    rating and count, `sum_i n_i (mean_i - pred_i)**2 + constant`, so that the fit (L-BFGS from the mean of the trained
+    rows) costs one small regression over the items, whatever the number of ratings. A ridge holds the row
     near that mean: `RIDGE` times its squared distance in standard deviations of the trained rows.
 
     Args:
         model: the trained model, changed in place.
         data: what it was trained on. Without ratings (implicit feedback) the user's row is the one under which the
-            items' popularity is most likely, in a softmax over the items, so that the list of a user of whom nothing is
-            known is about the popular items; for items see `fill_cold_items`.
+            items' popularity is most likely, in a softmax over the items, so that the list of a user about whom nothing
+            is known is about the popular items; for items see `fill_cold_items`.
         max_rows: use at most this many of the other side's most frequent ids.
-        filled: `fill_cold_items` has just been called for the same weights and foretold rows.
+        filled: `fill_cold_items` has just been called for the same weights and predicted rows.
     """
     if model.context is not None:
         model.context.settle(data.train.context, average=True)
@@ -70,8 +70,8 @@ def fit_default_rows(model: Model, data: Dataset, *, max_rows: int = 100_000, fi
 def fill_cold_items(model: Model, train: Interactions, *, foretell: bool = True) -> None:
     """For implicit feedback: items without a training row and without features get the mean row of the rarest tenth.
 
-    An item nobody has met is most like those that few have met. A row of zeros would not do: its score of 0 lies above
-    those of most trained negatives. Those with features get what these `foretell`, where that is asked.
+    An item without events is most like those with few. A row of zeros would not do: its score of 0 is above those of
+    most trained negatives. With `foretell`, items with features get what these predict.
     """
     side = model.item_side
     if not side.can_write:
@@ -87,9 +87,9 @@ def fill_cold_items(model: Model, train: Interactions, *, foretell: bool = True)
 
 
 def settle_default_rows(model, dls, filled: bool = False) -> None:
-    """`fit_default_rows` where it is due: for a `Model` whose rows of unknown ids are still zero, with `dls.data`.
+    """Call `fit_default_rows` if it is due: for a `Model` whose rows of unknown ids are still zero, with `dls.data`.
 
-    They are after training, after an interrupted one, and in a checkpoint that was saved during it.
+    They are zero after training, complete or interrupted, and in a checkpoint that was saved during it.
     """
     model, data = as_model(model), getattr(dls, "data", None)
     if model is None or not isinstance(data, Dataset):
@@ -152,7 +152,7 @@ def _fit_row(model: Model, side: Side, data: Dataset, max_rows: int) -> list[Ten
 
 @torch.no_grad()
 def _fill_by_features(model: Model, train: Interactions, side: Side, *, centred: bool) -> None:
-    """Give ids with features but no training row what these foretell; `centred`: of average ones, what row 0 holds."""
+    """Give ids with features but no training row what these predict; `centred`: of average ones, what row 0 holds."""
     if side.features is None:
         return
     unknown = torch.zeros(1, dtype=torch.int64)
@@ -161,7 +161,7 @@ def _fill_by_features(model: Model, train: Interactions, side: Side, *, centred:
 
 
 def _write_foretold(train: Interactions, side: Side) -> None:
-    """Give ids with features but no training row the rows that the side's `FeatureRows.cold` foretells."""
+    """Give ids with features but no training row the rows that the side's `FeatureRows.cold` predicts."""
     if side.features is None or not side.can_write:
         return
     cold = _cold(train, side)
@@ -186,7 +186,7 @@ def _moments(side: Side, idx: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 def _bare(train: Interactions, side: Side) -> Tensor:
-    """Rows `(m,)` of which nothing is known: no training row and no side features."""
+    """Rows `(m,)` about which nothing is known: no training row and no side features."""
     cold = _cold(train, side)
     return cold[~side.given[cold]]
 

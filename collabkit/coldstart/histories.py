@@ -1,4 +1,4 @@
-"""What a caller says of new users, and of what known ones did since the training, checked and encoded."""
+"""The histories of new users, and events of known users since training, as callers give them: checked and encoded."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ __all__ = ["NewUsers", "read_histories", "read_recent"]
 
 @dataclass(frozen=True, eq=False)
 class NewUsers:
-    """New users and what each has rated or clicked, every item once but for models that read events in their order."""
+    """New users and what each has rated or clicked; each item once, except for models that read events in order."""
 
     ids: pd.Index | None  # `(b,)` external ids; None for one user without an id
     histories: Runs  # `b` runs of items, in the order given, with their ratings, or confidences, as `weight`
@@ -47,11 +47,11 @@ def read_histories(history, data: Dataset, *, rated: bool, y_range=None, ordered
     """Check and encode histories.
 
     Args:
-        history: of one user a dict from items to ratings, or to counts, or where the model knows neither a list of
-            items; of many a DataFrame with the model's user, item and rating columns. Without the column of counts
-            each row counts 1; counts of repeated pairs add up, and what comes to 0 or less is left out. Unknown items
-            are left out, and in a DataFrame repeated pairs count once, the last one; both are counted in a
-            `CollabWarning`. An answer of a dict that is None, as of a questionnaire, tells nothing.
+        history: for one user a dict from items to ratings or counts, or, if the model knows neither, a list of items;
+            for many a DataFrame with the model's user, item and rating columns. Without the column of counts each row
+            counts 1; counts of repeated pairs add up, and sums of 0 or less are left out. Unknown items are left out,
+            and in a DataFrame only the last of repeated pairs counts; both are counted in a `CollabWarning`. Answers of
+            None in a dict, as from a questionnaire, are ignored.
         data: of the model.
         rated: whether the model takes ratings; one that does not takes the items of a dict.
         y_range: of the ratings, where the model has one.
@@ -59,7 +59,7 @@ def read_histories(history, data: Dataset, *, rated: bool, y_range=None, ordered
             is read by it, else in the order of its rows.
 
     Raises:
-        KeyError: a dict or list names unknown items alone; a column is missing.
+        KeyError: all items of a dict or list are unknown; a column is missing.
         ValueError: a history is empty, or has no item that the model knows; a rating is missing or out of range.
         TypeError: ratings where the model knows none, or none where it needs them.
     """
@@ -87,14 +87,14 @@ def read_histories(history, data: Dataset, *, rated: bool, y_range=None, ordered
 def read_recent(
     recent: pd.DataFrame, data: Dataset, *, rated: bool, y_range=None, ordered: bool = False
 ) -> tuple[pd.Index, Interactions]:
-    """Check and encode what users whom the model knows did since the training.
+    """Check and encode the events of known users since training.
 
     Args:
-        recent: a row an event, with the model's user and item columns, the rating column where the model takes ratings,
-            and, if it is there, the time column, by which the rows are put in order. It may have no rows. Rows of
-            unknown items are left out and, unless the model reads events in order, repeated pairs count once, the last
-            one; both are counted in a `CollabWarning`.
-        data, rated, y_range, ordered: as of `read_histories`.
+        recent: one row per event, with the model's user and item columns, the rating column where the model takes
+            ratings, and, if it is there, the time column, by which the rows are put in order. It may have no rows. Rows
+            of unknown items are left out and, unless the model reads events in order, only the last of repeated pairs
+            counts; both are counted in a `CollabWarning`.
+        data, rated, y_range, ordered: as in `read_histories`.
 
     Returns:
         The users that it names, in order of appearance, and the events in their order; their times are there where the
@@ -106,7 +106,7 @@ def read_recent(
         ValueError: a rating is missing or out of range; a time is missing.
     """
     if not isinstance(recent, pd.DataFrame):
-        what = f"a DataFrame with columns {data.columns.present}, a row an event"
+        what = f"a DataFrame with columns {data.columns.present}, one row per event"
         raise TypeError(f"recent= must be {what}; got {type(recent).__name__}")
     if len(recent) == 0:
         _columns_of(recent, data, rated, "recent=")
@@ -117,7 +117,7 @@ def read_recent(
     user_idx = data.users.encode(told.ids)
     if len(new := told.ids[user_idx == 0]):
         who = f"{len(new):,} user(s) of recent= are unknown to the model, e.g. {new.tolist()[0]!r}"
-        raise MissingError(f"{who}: ask for them by history=, or take them in by fold_in first")
+        raise MissingError(f"{who}: pass their events as history=, or add them with fold_in first")
     rows = torch.from_numpy(_kept(told, "recent=", y_range, ordered))
     users = torch.from_numpy(user_idx)[torch.from_numpy(told.code)[rows]]
     events = {"user_idx": users, "item_idx": torch.from_numpy(told.items)[rows], "weight": None}
@@ -128,7 +128,7 @@ def read_recent(
 
 
 class _Told(NamedTuple):
-    """Rows of a caller's table or list: whose each is among the users, their ids, the item, the rating, the time."""
+    """Rows of a caller's table or list: the user's position, the ids of the users, the item, the rating, the time."""
 
     code: np.ndarray
     ids: pd.Index | None
@@ -145,7 +145,7 @@ def _summed(told: _Told, what: str) -> _Told:
     total = np.bincount(pair, told.ratings.numpy())[pair] if len(pair) else np.zeros(0)
     known = told.items > 0  # the others are counted with what the model does not know
     if nothing := int((known & (total <= 0)).sum()):
-        say(f"{nothing:,} of {len(known):,} rows of {what} are of pairs with a count of 0 or less; they are left out")
+        say(f"{nothing:,} of {len(known):,} rows of {what} belong to pairs with a count of 0 or less and are left out")
     keep = ~known | ((total > 0) & ~pd.Series(pair).duplicated(keep="last").to_numpy())
     times = None if told.times is None else told.times[keep]
     ratings = torch.from_numpy(total[keep]).float()
@@ -153,7 +153,7 @@ def _summed(told: _Told, what: str) -> _Told:
 
 
 def _kept(told: _Told, what: str, y_range, ordered: bool) -> np.ndarray:
-    """The positions of the rows that count; the others are said, and ratings out of range refused."""
+    """The positions of the rows that count; the others are reported, and ratings out of range are an error."""
     code, items, ratings = told.code, told.items, told.ratings
     if ratings is not None and y_range is not None and len(ratings):
         low, high = y_range
@@ -186,7 +186,7 @@ def _columns_of(table: pd.DataFrame, data: Dataset, rated: bool, what: str) -> C
 
 
 def _many_histories(table: pd.DataFrame, data: Dataset, rated: bool, by_time: bool, what: str = "the history") -> _Told:
-    """The rows of a table, where it is to be read `by_time` and has times in their order."""
+    """The rows of a table, in the order of the times if it is read `by_time` and has times."""
     columns, times = _columns_of(table, data, rated, what), data.columns.time
     columns.check(table)
     by_time &= times in table.columns
@@ -218,7 +218,7 @@ def _one_history(history, data: Dataset, rated: bool) -> _Told:
     else:
         named = list(history)
     if len(named) == 0:
-        what = "give at least one item; default_list() is for users of whom nothing is known"
+        what = "give at least one item; default_list() is for users about whom nothing is known"
         raise ValueError(f"the history is empty: {what}")
     items = data.items.encode(list(named))
     if not items.any():

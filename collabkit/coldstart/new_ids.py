@@ -1,4 +1,4 @@
-"""New users and items in a trained model, which is not trained again: by their features, or by what they have met."""
+"""New users and items in a trained model without training: by their features, or by their events."""
 
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -19,12 +19,12 @@ __all__ = ["add_ids", "fold_in_users", "refold", "takes_ratings"]
 
 
 def add_ids(model: Model, data: Dataset, df: pd.DataFrame, name: str) -> Dataset:
-    """Take in new users or items, known by their features alone.
+    """Add new users or items by their features alone.
 
     Args:
         model: grows in place, or stays as it was where an error is raised.
         data: its data.
-        df: a row an id: the id column and the columns of the model's features.
+        df: one row per id: the id column and the columns of the model's features.
         name: the side, `'user'` or `'item'`.
 
     Returns:
@@ -32,12 +32,12 @@ def add_ids(model: Model, data: Dataset, df: pd.DataFrame, name: str) -> Dataset
 
     Raises:
         TypeError: the model has no features of that side.
-        KeyError, ValueError: as of `Recommender.add_items`.
+        KeyError, ValueError: as in `Recommender.add_items`.
     """
     side, vocab = model.side(name), getattr(data, f"{name}s")
     if side.features is None:
         other = ", or fold_in(ratings) them" if name == "user" else ""
-        why = f"the model has no {name} features, so nothing is known of a new {name}"
+        why = f"the model has no {name} features, so nothing is known about a new {name}"
         raise TypeError(f"{why}: train with {name}s=features{other}")
     fields = side.features.features.fields
     columns = [vocab.name, *(column for field in fields for column in field.columns or (field.name,))]
@@ -52,10 +52,10 @@ def add_ids(model: Model, data: Dataset, df: pd.DataFrame, name: str) -> Dataset
 def fold_in_users(
     model: Model, data: Dataset, ratings: pd.DataFrame, users: pd.DataFrame | None, solver: Callable[[Dataset], FoldIn]
 ) -> Dataset:
-    """Take in new users by what they have rated or clicked, the items as they are; see `Recommender.fold_in`.
+    """Add new users by what they have rated or clicked, without changing the items; see `Recommender.fold_in`.
 
     Args:
-        model, data: as of `add_ids`.
+        model, data: as in `add_ids`.
         ratings, users: rows of the new users; their features, if any are given.
         solver: gives the `FoldIn` for the grown data.
 
@@ -76,7 +76,7 @@ def fold_in_users(
     if users is not None and data.users.name in getattr(users, "columns", ()):
         others = users[data.users.name][~users[data.users.name].isin(new.ids)]
         if len(others):
-            who = f"{len(others):,} of {len(users):,} rows of users= are of users without a known rating"
+            who = f"{len(others):,} of {len(users):,} rows of users= belong to users without a known rating"
             raise ValueError(f"{who}, e.g. {others.tolist()[0]!r}; add_users takes such users")
     with _undone_on_error(model):
         if users is not None:
@@ -95,19 +95,19 @@ def refold(model: Model, data: Dataset, solver: Callable[[Dataset], FoldIn], cho
     if data.folded is None or not side.can_write:
         return
     at = (data.folded.counts("user") > 0).nonzero().squeeze(1) if chosen is None else chosen
-    if "history" in model.needs:  # which tells what they are like: beside it they are like anybody
+    if "history" in model.needs:  # which describes them: apart from it they are average users
         side.write(at, [part[0] for part in side.read(torch.zeros(1, dtype=torch.int64))])
     else:
         side.write(at, solver(data).rows(histories_of(data.folded, at)[0], at))
 
 
 def takes_ratings(model: Model, data: Dataset) -> bool:
-    """Whether a history for the model has ratings: of rated data, unless the model asks for the items alone."""
+    """Whether a history for the model has ratings: it does for rated data, unless the model needs only the items."""
     return data.rated and "history" not in model.needs
 
 
 def _extended(model: Model, data: Dataset, vocab: Vocab, name: str, df: pd.DataFrame | None) -> Dataset:
-    """Room for the new ids at the end of `vocab`, in the model and in its data; `df` has their features, if any."""
+    """Add room for the new ids at the end of `vocab` to the model and its data; `df` has their features, if any."""
     side = model.side(name)
     features = None if side.features is None else side.features.features.extended(df, vocab)
     if side.can_write or features is not None:

@@ -50,7 +50,7 @@ def questionnaire(fold: FoldIn, n: int = 10, *, by: str = "information", items=N
     if items is not None:
         idx = idx[torch.isin(idx, torch.from_numpy(train.items.encode(items, unknown="raise")))]
     if n > len(idx):
-        raise ValueError(f"n={n} questions need as many items with training rows, there are {len(idx):,}")
+        raise ValueError(f"n={n} questions need as many items with training rows, but there are {len(idx):,}")
     slope, noise = fold.belief(idx)
     known = counts[idx] / (train.counts("user") > 0).sum()
     chosen, worth, spread = next_questions(slope, known, n, noise=noise, by=by)

@@ -1,4 +1,4 @@
-"""What known users did since the training, in the questions that a model is asked; nothing is trained or kept."""
+"""Events of known users since training, added to the queries to a model; nothing is trained or stored."""
 
 from dataclasses import replace
 
@@ -18,16 +18,16 @@ __all__ = ["recent_query"]
 def recent_query(
     query: Tensor | Query, events: Interactions, data: Dataset, fold: FoldIn | None, once: bool
 ) -> tuple[Query, Runs | None]:
-    """The `query` of `b` users as of now, with the `events` that some of them had since, and what their rows are of.
+    """The current `query` of `b` users, with the `events` that some had since training, and what rows were solved from.
 
-    A model that looks at histories gets them with the events at their end. For another one the rows of these users
-    are solved for again, from all that is known of them; the others keep theirs.
+    A model that reads histories gets them with the events at their end. For other models, the rows of these users are
+    solved for again from all their events; the others keep theirs.
 
     Args:
-        query: as if nothing had happened.
-        events: of any users; those of users who are not asked play no part.
+        query: without these events.
+        events: of any users; those of users not in the query are ignored.
         data: of the model.
-        fold: the fold-in of a model that does not look at histories, else None.
+        fold: the fold-in of a model that does not read histories, else None.
         once: of a pair that is known already, the event alone counts.
     """
     query = Query(query) if isinstance(query, Tensor) else query

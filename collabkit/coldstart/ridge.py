@@ -67,9 +67,9 @@ def ridge(design: Design, targets: Sequence[Tensor], weight: Tensor) -> list[tup
     """Slopes `(p, d)` and levels `(d,)` of each of `targets` `[(n, d), ...]` regressed on the features.
 
     Where the features have few rows or columns their spectrum is computed; otherwise the equations are solved by
-    conjugate gradients, all targets together, from products of the sparse features alone. The penalty of each target
-    is the one with the least error, of few rows when each is left out, of many by generalised cross-validation, an
-    infinite one, the mean, among them: Golub, Heath and Wahba, "Generalized cross-validation" (1979). With conjugate
+    conjugate gradients, all targets together, from products of the sparse features alone. The penalty of each target is
+    the one with the least error, by leave-one-out for few rows and by generalised cross-validation for many; an
+    infinite one (the mean) is among them: Golub, Heath and Wahba, "Generalized cross-validation" (1979). With conjugate
     gradients the degrees of freedom come from random probes: Girard, "A fast Monte-Carlo cross-validation procedure"
     (1989).
 
@@ -119,7 +119,7 @@ def _expected(left: float, freedom: float, n: int) -> float:
 
 
 def _by_rows(rows: _Centred, targets: list[Tensor]) -> list[Tensor]:
-    """The slopes by the eigenvalues of the products of the rows; few rows have leverages, which GCV takes as equal."""
+    """The slopes by the eigenvalues of the products of the rows; few rows have leverages, which GCV assumes equal."""
     size, vectors = _spectrum(rows @ rows.back(torch.eye(rows.n, dtype=rows.root.dtype)))
     slopes = []
     for target in targets:

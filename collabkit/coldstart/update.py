@@ -1,6 +1,6 @@
-"""`update`: new events of known and new users and items taken into a trained model, which is not trained again.
+"""`update`: adds new events of known and new users and items to a trained model without training it again.
 
-Those concerned are solved for anew, the others stay: see `Recommender.update` for what this means for each kind of
+The rows concerned are solved for again, the others stay: see `Recommender.update` for what this means for each kind of
 model, and docs/decisions/0019-keep-learning.md for why.
 """
 
@@ -35,7 +35,7 @@ class Update:
     Args:
         data: with the new ids and rows.
         users: `(m,)` the users who have new rows, and `items` `(n,)` the new items that have any.
-        untrained: of these items those `(k,)` whose rows stand for an item of which little is known.
+        untrained: `(k,)` of these items, whose rows are those of an item with little data.
     """
 
     data: Dataset
@@ -48,7 +48,7 @@ def update(
     model: Model, data: Dataset, events: pd.DataFrame, users: pd.DataFrame | None = None,
     items: pd.DataFrame | None = None, solver: Callable[[Dataset], FoldIn] | None = None,
 ) -> Update:  # fmt: skip
-    """Take new events in; arguments and errors as of `Recommender.update`.
+    """Add new events; arguments and errors as in `Recommender.update`.
 
     Args:
         model: changes in place, or stays as it was where an error is raised.
@@ -82,7 +82,7 @@ def _check(model: Model, data: Dataset, events) -> None:
     if not (model.by_fit or "history" in model.needs or (model.user_side.can_write and model.item_side.can_write)):
         raise TypeError(f"{name} cannot be updated: its rows are computed from all training data; train it anew")
     if not isinstance(events, pd.DataFrame):
-        what = f"a DataFrame with columns {data.columns.present}, a row an event"
+        what = f"a DataFrame with columns {data.columns.present}, one row per event"
         raise TypeError(f"update needs {what}; got {type(events).__name__}")
     data.columns.check(events)
 
@@ -93,13 +93,13 @@ def _with_new_ids(model: Model, data: Dataset, events: pd.DataFrame, name: str, 
     features = getattr(data.features, f"{name}s") if side.features is None else side.features.features
     if table is not None:
         if features is None:
-            raise TypeError(f"{name}s= has features of {name}s, and the model was made without: leave it out")
+            raise TypeError(f"{name}s= has {name} features, but the model was made without: leave it out")
         check_columns(table, [vocab.name], f"the table {name}s=")
         refuse_repeated(table[vocab.name])
         known = vocab.encode(table[vocab.name]) > 0
         if known.any():
-            say(f"{known.sum():,} of {len(known):,} rows of {name}s= are of ids that exist already: their features "
-                "stay as they are")  # fmt: skip
+            say(f"{known.sum():,} of {len(known):,} rows of {name}s= have ids that are already known: their features "
+                "do not change")  # fmt: skip
             table = table[~known]
     fresh = _unknown(vocab, events[vocab.name])
     if table is not None and len(table):
@@ -114,7 +114,7 @@ def _with_new_ids(model: Model, data: Dataset, events: pd.DataFrame, name: str, 
     if side.can_write or side.features is not None:
         first, known = side.n, None if side.features is None else features
         side.grow(vocab, known)
-        if side.can_write:  # ids of which nothing is known are as those that are unknown
+        if side.can_write:  # ids without any data are treated as unknown ones
             new = torch.arange(first, side.n)
             new = new if known is None else new[~known.given[new]]
             side.write(new, [part[0] for part in side.read(torch.zeros(1, dtype=torch.int64))])
@@ -129,7 +129,7 @@ def _unknown(vocab: Vocab, ids: pd.Series) -> pd.Index:
 
 
 def _new_rows(model: Model, data: Dataset, events: pd.DataFrame) -> tuple[Interactions, Dataset]:
-    """The rows of the table that tell something new, and the data without known ratings that they replace."""
+    """The rows of the table that are new, and the data without the known ratings that they replace."""
     rows = data.train.encode(events)
     if model.y_range is not None and rows.rating is not None:
         low, high = model.y_range
@@ -152,7 +152,7 @@ def _new_rows(model: Model, data: Dataset, events: pd.DataFrame) -> tuple[Intera
         kept = rows.take(np.sort(first))
         kept = kept.take(~data.seen.find(kept.user_idx, kept.item_idx)[1])
     if known := n - len(kept):
-        say(f"{known:,} of {n:,} rows are known already, or repeat another of them, and are left out")
+        say(f"{known:,} of {n:,} rows are already known, or repeat another row, and are left out")
     return replace(kept, weight=None), data
 
 
@@ -174,7 +174,7 @@ def _newest_ratings(rows: Interactions, data: Dataset) -> tuple[Interactions, Da
 
 
 def _added_counts(rows: Interactions, events: pd.DataFrame, data: Dataset) -> tuple[Interactions, Dataset]:
-    """A row a pair with its count in all; the data without the known rows, whose counts are in it."""
+    """One row per pair with its total count; the data without the known rows, whose counts are included."""
     name = data.columns.count
     counts = torch.from_numpy(read_counts(events, name) if name in events else np.ones(len(events)))
     keys, place = rows.pair_keys().unique(return_inverse=True)
@@ -185,7 +185,7 @@ def _added_counts(rows: Interactions, events: pd.DataFrame, data: Dataset) -> tu
         again = keys[at] == part.pair_keys()
         total.index_add_(0, at[again], part.count[again].double())
     if gone := int((total <= 0).sum()):
-        say(f"the counts of {gone:,} of {len(keys):,} pairs come to 0 or less; the pairs are left out")
+        say(f"the counts of {gone:,} of {len(keys):,} pairs add up to 0 or less; the pairs are left out")
     there = total > 0
     return replace(rows.take(last[there]), count=total[there].float(), weight=None), _without(data, keys)[0]
 
@@ -208,7 +208,7 @@ def _timed_keys(rows: Interactions) -> np.ndarray:
 
 
 def _joined(data: Dataset, new: Interactions) -> Dataset:
-    """The data with the new rows: of folded-in users among those that they were folded in by, else training rows."""
+    """The data with the new rows: those of folded-in users among the folded-in rows, all others in training."""
     if data.folded is None or len(new) == 0:
         return data if len(new) == 0 else replace(data, train=joined(data.train, new))
     folded = (data.folded.counts("user") > 0)[new.user_idx]
@@ -218,7 +218,7 @@ def _joined(data: Dataset, new: Interactions) -> Dataset:
 
 
 def _solve(model: Model, before: Dataset, data: Dataset, users: Tensor, items: Tensor, solver: Callable) -> Tensor:
-    """Solve for the rows concerned; the new items `(k,)` for whose rows there was nothing to solve."""
+    """Solve for the rows concerned; returns the new items `(k,)` whose rows could not be solved for."""
     if model.by_fit:
         fresh = type(model).for_data(data, **model.config()).fit(data)
         model.restore(fresh.state_dict())

@@ -47,7 +47,7 @@ def finite(name: str, value) -> float:
 
 
 def in_days(name: str, span) -> float:
-    """A span of time in days: a number of them, a `pd.Timedelta` or its kin, or a text such as `'7D'` or `'12h'`.
+    """A span of time in days: a number of them, a `pd.Timedelta` or the like, or a text such as `'7D'` or `'12h'`.
 
     Raises:
         ValueError: it is none of these, or not positive.
@@ -72,7 +72,7 @@ def at_least(ratings, threshold: float) -> np.ndarray:
     """Which of `ratings` `(n,)` are at least `threshold`; a missing one is not.
 
     Both are rounded to float32, as ratings are kept: else a float64 .7 from the caller, or the median of a column, is
-    above the very rating that it was taken from.
+    above the very rating that it came from.
 
     Example:
         >>> at_least(np.array([.7, .1], dtype=np.float32), np.float64(.7)).tolist()

@@ -85,7 +85,7 @@ class Confidence:
         value = count * (self.k1 + 1) / (count + self.k1 * (1 - self.b + self.b * total))
         if self.n_having is None:
             return value
-        known = items < len(self.n_having)  # ids that came later: nobody of the training part has them
+        known = items < len(self.n_having)  # ids that were added later: no training user has them
         have = torch.where(known, self.n_having[torch.where(known, items, 0)], 0).double()
         return value * torch.log1p((self.n_users - have + 0.5) / (have + 0.5))
 
@@ -104,5 +104,5 @@ class Confidence:
         return f"Confidence({', '.join([repr(self.kind), *odd])})"
 
     def spec(self) -> dict:
-        """What an artefact keeps, JSON-ready; the rest is that of its training part."""
+        """What an artefact stores, JSON-ready; the rest follows from its training part."""
         return {name: getattr(self, name) for name in ("kind", "alpha", "eps", "k1", "b")}

@@ -1,4 +1,4 @@
-"""Counts of pairs: the rows of each (user, item) pair become one, with how often or how much in all."""
+"""Counts of pairs: the rows of each (user, item) pair become one, with their total number or amount."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Counted", "read_counts"]
 
 
 def read_counts(df: pd.DataFrame, name) -> np.ndarray:
-    """The counts `(n,)` float64 in a column, or an error that names the rows at fault; fractions are said.
+    """The counts `(n,)` float64 in a column, or an error that names the rows at fault; fractions are reported.
 
     Raises:
         TypeError: they are no numbers.
@@ -31,7 +31,7 @@ def read_counts(df: pd.DataFrame, name) -> np.ndarray:
             raise ValueError(f"column {name!r} has {bad.sum():,} {what} count(s), first at row "
                              f"{np.flatnonzero(bad)[0]}; drop them, or fill them with what they stand for")  # fmt: skip
     if fractions := int((values != np.floor(values)).sum()):
-        say(f"{fractions:,} of {len(values):,} counts in {name!r} are fractions, which are taken as amounts")
+        say(f"{fractions:,} of {len(values):,} counts in {name!r} are fractions; they are taken as amounts")
     return values
 
 
@@ -42,7 +42,7 @@ class Counted:
     Args:
         events: the rows; a pair of another part is another pair.
         among: `(k,)` the positions of the rows that count.
-        count: `(n,)` of each row; below 0 it is taken off the pair's sum.
+        count: `(n,)` of each row; if below 0, it is subtracted from the pair's sum.
         name: of the column of counts, or None for the number of rows.
         pair: `(n,)` the number of each row's pair.
     """
@@ -55,7 +55,7 @@ class Counted:
 
     @classmethod
     def of(cls, df: pd.DataFrame, events: Interactions, among: np.ndarray, part: np.ndarray | None = None) -> Counted:
-        """The rows `among` of a table and its `events`; `part` `(n,)` says of which of several tables each row is."""
+        """The rows `among` of a table and its `events`; `part` `(n,)` is the number of each row's table."""
         name = events.columns.count
         count = np.ones(len(events)) if name is None else read_counts(df, name)
         keys = events.pair_keys().numpy()
@@ -64,16 +64,16 @@ class Counted:
         return cls(events, among, count, name, pd.factorize(keys)[0])
 
     def rows(self, threshold: float | None) -> np.ndarray:
-        """The positions `(m,)`, ascending, of the row that stands for each pair; the rest is said.
+        """The positions `(m,)`, ascending, of the row that represents each pair; the rest is reported.
 
-        It is the first in time, or in the table, with a count above 0, of pairs of a sum above 0 and of at least
+        It is the first row in time, or in the table, with a count above 0. The pair's sum must be above 0 and at least
         `threshold`.
         """
         among, total = self.among, self.totals(self.among)
         keep = total > 0 if threshold is None else (total > 0) & (total >= threshold)
         if below := int((self.count[among] < 0).sum()):
-            say(f"{below:,} of {len(among):,} counts in {self.name!r} are below 0 (returns); they are taken off the "
-                "sums of their pairs")  # fmt: skip
+            say(f"{below:,} of {len(among):,} counts in {self.name!r} are below 0 (returns); they are subtracted from "
+                "the sums of their pairs")  # fmt: skip
         least = "of 0 or less" if threshold is None else f"below {threshold:g}"
         left = keep[self.pair[among]]
         if not left.all():
@@ -92,8 +92,8 @@ class Counted:
         """The rows that are left of a training and a validation part, and their pairs' sums: `(first, second, sums of
         first, sums of second)`.
 
-        Of training pairs the rows that came after the moment of the split are not summed; where it was not by time all
-        are. Of two tables (`by_table`) each has its own sums, and the first one keeps a pair that both have.
+        Sums of training pairs exclude rows after the moment of the split, if it was by time. With two tables
+        (`by_table`) each has its own sums, and a pair that both have stays in the first.
         """
         if by_table:
             late, keys = np.zeros(len(self.events), bool), self.events.pair_keys().numpy()
@@ -112,8 +112,8 @@ class Counted:
 def late_rows(events: Interactions, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Which rows `(n,)` came after the moment of a split by time into training rows and validation rows.
 
-    The moment is that of the first validation row, if none is earlier than a training row; else of the first one of the
-    user, if none of the user's is. Other splits have none.
+    The moment is the time of the first validation row, if none is earlier than a training row; else that of the user's
+    first validation row, if none of the user's is. Other splits have no such moment.
     """
     late = np.zeros(len(events), dtype=bool)
     if events.time is None or len(first) == 0 or len(second) == 0:

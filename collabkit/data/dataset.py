@@ -20,7 +20,7 @@ from collabkit.data.vocab import Vocab
 
 __all__ = ["Dataset"]
 
-LATEST = torch.iinfo(torch.int64).max  # the time of what has none, where other events have some
+LATEST = torch.iinfo(torch.int64).max  # the time of events without one, if others have times
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,8 @@ class Dataset:
         folded: the rows of users who were folded in after training, if any: hidden and saved, never trained on.
         features: side features of users and of items, row-aligned with the vocabularies.
         disliked: pairs that are known negatives, if any: hidden like seen items.
-        source: the kind of table that the data was made from, for results that are tables; not stored in artefacts.
+        source: the kind of table that the data was made from, so that results have the same kind; not stored in
+            artefacts.
 
     Example:
         >>> from collabkit.data.tables import name_columns
@@ -97,7 +98,7 @@ class Dataset:
 
     @cached_property
     def seen(self) -> Runs:
-        """Those, and the items of the validation rows."""
+        """The `known` items, and those of the validation rows."""
         if self._whole is not None and self.folded is None and self.disliked is None:
             return self._whole.pairs
         return self.known if self.valid is None else self.known.union(self.valid.pairs)
@@ -106,9 +107,9 @@ class Dataset:
         """The items that each user is not shown again, None for nothing.
 
         Args:
-            filter_seen: True: the known ones; `'train'`: those that the user was trained on or folded in by; False:
+            filter_seen: True: the known items; `'train'`: those that the user was trained on or folded in by; False:
                 none.
-            is_valid: the validation part is what is asked about, and not known.
+            is_valid: the validation part is evaluated, so it is not known.
 
         Raises:
             ValueError: `filter_seen` is none of the three.
@@ -120,7 +121,7 @@ class Dataset:
         raise ValueError(f"filter_seen must be True, False or 'train' (the training part alone), got {filter_seen!r}")
 
     def rows_of(self, users: Tensor) -> pd.DataFrame:
-        """All that is known of `users` `(b,)`, the latest last, without their column and the context; see `to_df`."""
+        """All known events of `users` `(b,)`, the latest last, without their column and the context; see `to_df`."""
         rows = self._known.take(self._known.by_user.of(users).values)
         table = replace(rows, context={}, contexts=None).to_df().drop(columns=self.columns.user)
         if rows.time is not None and bool((never := rows.time == LATEST).any()):
@@ -134,7 +135,7 @@ class Dataset:
 
     @property
     def latest(self) -> Runs:
-        """Those and the items of the validation rows: all that is known, the latest last."""
+        """The `histories` with the items of the validation rows: all known events, the latest last."""
         return self._known.histories
 
     @cached_property
@@ -171,7 +172,7 @@ class Dataset:
         An item without an event is as new as can be: 0.
 
         Args:
-            is_valid: the validation part is what is asked about; else it is known too.
+            is_valid: the validation part is evaluated; otherwise it counts as known.
 
         Raises:
             ValueError: the events have no times.
@@ -181,25 +182,25 @@ class Dataset:
         return (latest - first.clamp(max=latest)).double() / self.train.day
 
     def first_times(self, *, is_valid: bool) -> Tensor:
-        """The time `(n_items,)` of each item's first known event, the largest number where it has none; likewise."""
+        """The time `(n_items,)` of each item's first known event, the largest number if none; see `item_ages`."""
         return torch.stack([part.first_times for part in self._timed(is_valid)]).amin(0)
 
     def _timed(self, is_valid: bool) -> list[Interactions]:
         parts = [self.train] if is_valid or self.valid is None else [self.train, self.valid]
         if any(part.time is None for part in parts):
-            raise ValueError("the age of items needs the times of the events, which this data has not: make the "
+            raise ValueError("the age of items needs the times of the events, which this data lacks: make the "
                              "dataloaders with time_name=")  # fmt: skip
         return [part for part in parts if len(part)]
 
     def followed_by(self, events: Interactions, *, once: bool) -> Interactions:
-        """All that is known of the users of `events`, and then these.
+        """All known events of the users of `events`, followed by `events`.
 
-        They are in the order of the times, known events first where these are equal. What follows events without times
-        has none either, and is later than these.
+        They are in the order of time, known events first among equal times. If the known events have no times, the new
+        ones come after them, also without times.
 
         Args:
             events: what the users did since, in their order.
-            once: of what is known, leave out the pairs that `events` hold too.
+            once: leave out known pairs that are also in `events`.
         """
         users = events.user_idx.unique()
         known = self._known.take(self._known.by_user.of(users).values)
@@ -214,8 +215,8 @@ class Dataset:
         """What was known of each user at the moment of the first of their evaluated `rows`, the latest last.
 
         Args:
-            rows: what is evaluated; without times nothing is known to be later.
-            is_valid: they are the validation part; else that is known too.
+            rows: the evaluated rows; without times, nothing counts as later.
+            is_valid: they are the validation part; otherwise it counts as known.
         """
         events = self.trained if is_valid else self._known
         runs = events.histories
@@ -240,8 +241,8 @@ class Dataset:
 
         Args:
             needs: of the model that is asked.
-            context: by field, values of each user's moment `(n_users, ...)`, or of one for all; default unknown.
-            histories: of the users, default those that were trained on or folded in.
+            context: by field, values for each user's moment `(n_users, ...)`, or one for all; default unknown.
+            histories: of the users; default the trained and folded-in events.
             times: `(n_users,)` when each is asked; default the latest known time.
         """
         if tuple(needs) == ("users",):
@@ -267,12 +268,12 @@ class Dataset:
             return rows.user_idx
         history = self.histories.of(rows.user_idx) if "history" in needs else None
         if "time" in needs and rows.time is None:
-            raise ValueError(f"the model asks when each row was: the table needs the column {self.columns.time!r}")
+            raise ValueError(f"the model uses the time of each row: the table needs the column {self.columns.time!r}")
         context = dict(rows.context) if "context" in needs else {}
         return Query(rows.user_idx, history, context, time=rows.time if "time" in needs else None)
 
     def with_ids(self, side: str, vocab: Vocab, features: Features | None = None) -> "Dataset":
-        """The same with more ids at the end of one side's vocabulary, and the features of all of them."""
+        """The same with more ids at the end of one side's vocabulary, and features for all ids."""
         extend = lambda part: None if part is None else replace(part, **{f"{side}s": vocab})  # noqa: E731
         both = self.features if features is None else self.features._replace(**{f"{side}s": features})
         return Dataset(*map(extend, self.parts), both, extend(self.disliked), self.source)
@@ -280,7 +281,7 @@ class Dataset:
     def all_trained(self) -> "Dataset":
         """The same with the validation rows in the training part, and no validation part.
 
-        Weights, which validation rows have none of, are left out.
+        Weights are left out, as validation rows have none.
         """
         return self if self.valid is None else replace(self, train=joined(self.train, self.valid), valid=None)
 
@@ -293,9 +294,9 @@ class Dataset:
 
 
 def joined(*parts: Interactions | None) -> Interactions:
-    """The rows of all `parts` that there are; those of a part without times, where others have some, are the latest.
+    """The rows of all `parts` that there are; if a part has no times but others do, its rows are the latest.
 
-    Of rows with counts the confidence is fitted to all of them.
+    If rows have counts, the confidence is fitted to all of them.
     """
     parts = [part for part in parts if part is not None]
     if len(parts) == 1:

@@ -98,12 +98,12 @@ class Implicit:
     def _check_counts(self) -> None:
         if self.counts is None:
             if given := [name for name in ("confidence", "alpha") if getattr(self, name) is not None]:
-                raise ValueError(f"{', '.join(given)} says what counts are worth: give counts=, a column or 'repeats'")
+                raise ValueError(f"{', '.join(given)} weight(s) counts: also give counts=, a column or 'repeats'")
             return
         if isinstance(self.counts, bool) or not isinstance(self.counts, (str, int, np.integer)):
             raise TypeError(f"counts must be a column or 'repeats', got {self.counts!r}")
         if self.history is not None or self.repeats == "keep":
-            raise ValueError("counts= makes one event of all rows of a pair, history= and repeats='keep' keep each: "
+            raise ValueError("counts= merges all rows of a pair, but history= and repeats='keep' keep each row: "
                              "leave one of them out")  # fmt: skip
         if isinstance(self.confidence, Confidence) and self.alpha is not None:
             raise ValueError("give alpha in the Confidence record or beside it, not both")
@@ -117,12 +117,12 @@ class Implicit:
         if self.threshold is None:
             raise ValueError("dislikes= needs threshold=, below which a rating is a dislike")
         if self.history is not None or self.by_user or self.negatives not in (None, "uniform", "popularity"):
-            raise ValueError("dislikes='negatives' are of each row's own: give negatives='uniform' or 'popularity', "
+            raise ValueError("dislikes='negatives' draws per row: give negatives='uniform' or 'popularity', "
                              "without by_user= and history=")  # fmt: skip
 
 
 def read_feedback(feedback, **given) -> Implicit | None:
-    """`feedback` as a record, or None for explicit ratings; `given` are its fields, where they came one by one."""
+    """`feedback` as a record, or None for explicit ratings; `given` are fields that were passed separately."""
     given = {name: value for name, value in given.items() if value is not None and value is not False}
     if isinstance(feedback, Implicit):
         if given:
@@ -136,12 +136,12 @@ def read_feedback(feedback, **given) -> Implicit | None:
         raise ValueError(f"rating_threshold={given['threshold']!r} is for feedback='implicit'")
     if given:
         options = ", ".join(f"{name}={value!r}" for name, value in given.items())
-        raise ValueError(f"{options}: for feedback='implicit'; ratings need no negatives")
+        raise ValueError(f"{options}: only for feedback='implicit'; ratings need no negatives")
     return None
 
 
 def check_threshold(df: pd.DataFrame, columns: Columns, threshold: float | None, counted: bool = False) -> None:
-    """Raise `ValueError` unless a threshold is a number, and the ratings or counts that it is for are read."""
+    """Raise `ValueError` unless the threshold is a number and there are ratings or counts that it applies to."""
     if threshold is None:
         return
     finite("rating_threshold", threshold)
@@ -152,16 +152,16 @@ def check_threshold(df: pd.DataFrame, columns: Columns, threshold: float | None,
 def positive_rows(
     table: Interactions, threshold: float | None = None, part: np.ndarray | None = None, repeats: str = "first"
 ) -> np.ndarray:
-    """The positions `(m,)`, ascending, of the positives, as of `filters.positive_events`; what is left out is said.
+    """The positions `(m,)`, ascending, of the positives, as in `filters.positive_events`; rows left out are reported.
 
-    `part` `(n,)` says of which of several tables each row is: an earlier one keeps the pair. With `repeats='keep'` all
-    rows of a pair stay.
+    `part` `(n,)` is the number of each row's table: an earlier one keeps the pair. With `repeats='keep'` all rows of a
+    pair stay.
     """
     rows = rated_rows(table, threshold)
     if repeats == "keep":
         return rows
     which = "in the table" if table.time is None else "in time"
-    reason = f"repeat a (user, item) pair; the first {which} stays"
+    reason = f"repeat a (user, item) pair; the first {which} is kept"
     keys, keep = table.pair_keys().numpy(), np.ones(len(rows), dtype=bool)
     again = np.flatnonzero(repeats_of(keys if len(rows) == len(keys) else keys[rows]))  # places in `rows`
     if len(again):
@@ -184,7 +184,7 @@ def rated_rows(table: Interactions, threshold: float | None) -> np.ndarray:
         raise ValueError(f"column {name!r} has {(values < 0).sum():,} negative value(s), first at row "
                          f"{np.flatnonzero(values < 0)[0]}: a count cannot be negative. For ratings pass "
                          "rating_threshold=, the lowest one that is a positive")  # fmt: skip
-    rows = _kept(table, rows, values > 0, f"count of zero in {name!r}, nothing happened")
+    rows = _kept(table, rows, values > 0, f"count of zero in {name!r}, no event")
     say(f"feedback='implicit': every row is a positive, whatever its {name!r}; pass rating_threshold= to count only "
         "high values")  # fmt: skip
     return rows
@@ -199,14 +199,14 @@ def _kept(table: Interactions, rows: np.ndarray, keep: np.ndarray, reason: str) 
 def disliked_events(
     rated: Interactions, threshold: float, parts: tuple[np.ndarray, np.ndarray], train: Interactions, n_first: int
 ) -> Interactions:
-    """The pairs that are known negatives: rated below `threshold`, and never as high.
+    """The pairs that are known negatives: rated below `threshold`, and never at or above it.
 
     Args:
-        rated: all rows, with their ratings, of which the first `n_first` are no validation table.
+        rated: all rows, with their ratings; the first `n_first` are not from a validation table.
         threshold: the lowest rating of a positive.
         parts: the positions in it of the training and the validation rows. Ratings that came after the moment of a
             split by time are left out.
-        train: the training part, whose ids they get; those of others are left out.
+        train: the training part, whose ids are used; pairs with other ids are left out.
     """
     keys, low = rated.pair_keys().numpy(), ~at_least(rated.rating.numpy(), threshold)
     low[n_first:] = False
@@ -216,12 +216,12 @@ def disliked_events(
     idx = {f"{side}_idx": _in_vocab(events, train, side) for side in ("user", "item")}
     known = (idx["user_idx"] > 0) & (idx["item_idx"] > 0)
     if lost := int((~known).sum()):
-        say(f"{lost:,} of {len(rows):,} disliked pairs are of users or items without a positive; they are left out")
+        say(f"{lost:,} of {len(rows):,} disliked pairs have a user or item without a positive; they are left out")
     vocabs = {"users": train.users, "items": train.items, "columns": train.columns}
     return replace(events, **idx, **vocabs, rating=None, context={}, contexts=None).take(known.numpy())
 
 
 def _in_vocab(events: Interactions, train: Interactions, side: str) -> torch.Tensor:
-    """The indices `(n,)` of a side's ids in the vocabulary of `train`, 0 where it does not know them."""
+    """The indices `(n,)` of a side's ids in the vocabulary of `train`, 0 if unknown."""
     place = np.append(0, train.vocab(side).encode(events.vocab(side).ids))
     return torch.from_numpy(place)[events.indices(side)]

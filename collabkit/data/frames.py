@@ -1,7 +1,7 @@
-"""Tables of any library at the door: pandas inside, results in the kind that came in.
+"""Tables of any library as arguments: pandas inside, results in the kind that was passed.
 
 narwhals knows the kinds (polars, Arrow, Modin, cuDF, ...), Arrow carries the columns: numbers without a copy where a
-column is one piece without gaps. A scipy matrix has rows and columns in the place of ids; see `data.matrices`.
+column is one piece without gaps. A scipy matrix has rows and columns in place of ids; see `data.matrices`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collabkit.data.matrices import MatrixIds, matrix_table
 
 __all__ = ["Source", "Table", "as_kind", "gives_tables", "keeps_rows", "read_source", "takes_tables", "to_pandas"]
 
-Table = IntoDataFrame  # of pandas, polars, Arrow, and whatever else narwhals knows
+Table = IntoDataFrame  # of pandas, polars, Arrow, and other libraries that narwhals supports
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -39,8 +39,8 @@ class Source:
     """What a dataset was made from.
 
     Args:
-        kind: of the table, as narwhals calls it; None: pandas.
-        matrix: the ids of the rows and columns, where it was a scipy matrix.
+        kind: the kind of the table, as narwhals names it; None for pandas.
+        matrix: the ids of the rows and columns, if it was a scipy matrix.
     """
 
     kind: Any = None
@@ -48,13 +48,13 @@ class Source:
 
 
 def to_pandas(value):
-    """A table or column of any library as a pandas DataFrame or Series; whatever else is given, as it is.
+    """A table or column of any library as a pandas DataFrame or Series; anything else unchanged.
 
     Whole numbers and booleans with gaps become pandas' nullable ones, days stay days, categories and enumerations
     become categories; no value is changed.
 
     Raises:
-        TypeError: a lazy table (polars' LazyFrame, a DuckDB relation, Dask), whose rows nobody has computed yet; a
+        TypeError: a lazy table (polars' LazyFrame, a DuckDB relation, Dask), whose rows are not computed yet; a
             scipy matrix, whose rows have no ids here.
 
     Example:
@@ -70,7 +70,7 @@ def to_pandas(value):
                         "a matrix (from_scipy)")  # fmt: skip
     found = _known(value)
     if isinstance(found, nw.LazyFrame):
-        raise TypeError(f"a {type(value).__module__.partition('.')[0]} {type(value).__name__} is lazy, its rows are "
+        raise TypeError(f"a {type(value).__module__.partition('.')[0]} {type(value).__name__} is lazy: its rows are "
                         "not computed yet; compute them first, e.g. table.collect()")  # fmt: skip
     if isinstance(found, nw.DataFrame):
         likes_pandas = found.implementation.is_pandas_like()
@@ -84,11 +84,11 @@ def to_pandas(value):
 
 
 def read_source(value, names: tuple[str, str, str] | None = None, *, rated: bool = False) -> tuple[Any, Source]:
-    """A table as of `to_pandas`, a matrix as a table with the columns `names`, and what it was.
+    """A table as in `to_pandas`, a matrix as a table with the columns `names`, and its `Source`.
 
     Args:
         value: a table of any library, a scipy matrix, or a pair `(matrix, MatrixIds)`.
-        names: of the user, item and value column of a matrix; None: there may be none.
+        names: of the user, item and value column of a matrix; None if matrices are not accepted.
         rated: whether the values of a matrix are ratings rather than counts.
     """
     matrix, ids = value if isinstance(value, tuple) and sparse.issparse(value[0]) else (value, None)
@@ -102,21 +102,21 @@ def as_kind(frame: pd.DataFrame, kind) -> Any:
     """A pandas table of rows in the kind of `Source.kind`.
 
     Raises:
-        TypeError: Arrow, and so no library but pandas, can hold its ids.
+        TypeError: Arrow, and so any library but pandas, cannot hold its ids.
     """
     if kind is None:
         return frame
     try:
         table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata()
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-        raise TypeError(f"the ids cannot be kept in a table of {kind}: {error}; ask with a pandas table") from error
+        raise TypeError(f"the ids cannot be returned in a {kind} table: {error}; pass a pandas table") from error
     return nw.from_arrow(table, backend=kind).to_native()
 
 
 def takes_tables(function: Callable[P, T]) -> Callable[P, T]:
-    """A function whose arguments may be tables and columns of any library; inside they are pandas'.
+    """A function whose arguments may be tables and columns of any library; inside, they are pandas tables.
 
-    A scipy matrix is taken by methods of what has data that were made from one.
+    Methods of objects whose data was made from a scipy matrix also accept one.
     """
 
     @wraps(function)
@@ -128,9 +128,9 @@ def takes_tables(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def gives_tables(function: Callable[P, T]) -> Callable[P, T]:
-    """`takes_tables`, and the table that is returned is of the kind of the first one that was given.
+    """As `takes_tables`, and the returned table has the kind of the first table passed.
 
-    Without a table among the arguments it is of the kind that the data of the first argument were made from.
+    Without a table among the arguments, it has the kind that the data of the first argument was made from.
     """
 
     @wraps(function)
@@ -143,7 +143,7 @@ def gives_tables(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def keeps_rows(function: Callable[P, T]) -> Callable[P, T]:
-    """A function that returns some rows of its first argument, a table of any library: they are taken as they are."""
+    """A function that returns some rows of its first argument, a table of any library, which keeps its kind."""
 
     @wraps(function)
     def wrapped(df, *args, **kwargs):
@@ -157,7 +157,7 @@ def keeps_rows(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def _read(args: tuple, kwargs: dict) -> tuple[tuple, dict, Source | None]:
-    """The arguments with pandas' tables, and what the first table or column among them was."""
+    """The arguments with pandas tables, and the source of the first table or column among them."""
     given = [*args, *kwargs.values()]
     found = [value for value in given if isinstance(value, pd.DataFrame) or _may_be_foreign(type(value))]
     if not found:
@@ -181,7 +181,7 @@ def _source_of(args: tuple) -> Source:
 
 
 def _matrix_of(matrix, args: tuple, new_rows: bool) -> pd.DataFrame:
-    """A matrix with the rows and columns of the one that the data were made from; of a history the rows are new."""
+    """A matrix with the rows and columns of the one that the data was made from; in a history the rows are new."""
     ids = _source_of(args).matrix
     if ids is None:
         to_pandas(matrix)  # refuses it
@@ -196,7 +196,7 @@ def _may_be_foreign(kind: type) -> bool:
 
 
 def _known(value):
-    """A table or column as narwhals has it, or the value as it is."""
+    """A table or column as a narwhals object, or the value unchanged."""
     if isinstance(value, pa.RecordBatch):
         value = pa.Table.from_batches([value])
     elif isinstance(value, pa.Array):
@@ -208,7 +208,7 @@ def _known(value):
 
 
 def _kind(value):
-    """What narwhals calls the library of a table or column; None of pandas, and of what is no table."""
+    """The narwhals name of the library of a table or column; None for pandas and for anything else."""
     if not _may_be_foreign(type(value)):
         return None
     found = _known(value)

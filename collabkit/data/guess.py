@@ -1,6 +1,6 @@
-"""Which columns of a table are user, item, rating and time: by their names, or by fastai's places if these are silent.
+"""Which columns of a table are user, item, rating and time: by their names, otherwise by position as in fastai.
 
-A guess that is not plain is said, and a doubtful one refused: a wrong one trains a model of something else.
+A guess that is not obvious is reported, and an ambiguous one is an error: a wrong guess would train a useless model.
 """
 
 import re
@@ -17,7 +17,7 @@ __all__ = ["COLUMN_WORDS", "guess_columns", "likeness"]
 ROLES = ("user", "item", "rating", "time")
 _A = {"user": "a user", "item": "an item", "rating": "a rating", "time": "a time"}
 
-# By role, words that say it, the plainest group first.
+# By role, words that indicate it, the clearest group first.
 COLUMN_WORDS: dict[str, tuple[str, ...]] = {
     "user": (
         "user usr reviewer customer cust visitor member client account consumer subscriber person buyer shopper "
@@ -43,42 +43,42 @@ _NO_RATING = {"avg", "average", "mean", "total", "n", "num", "count", "counts", 
 _NO_EVENT = {"release", "released", "birth", "signup", "join", "joined", "registration", "publication", "published",
              "publish", "expiry", "run", "play", "watch", "update", "updated", "life", "listen", "death"}  # fmt: skip
 _DATE = re.compile(r"\s*(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([T ].*)?\s*$")
-_LOOKED_AT = 50  # values of a column by which it is told what these are
+_LOOKED_AT = 50  # values of a column that are inspected to determine their type
 _FEW = 20  # rows below which a column may have each value once by chance
 
 
 class _Candidates(NamedTuple):
-    """What could have a role: the columns whose names say it, how plainly, and the one at fastai's place."""
+    """Candidates for a role: the columns whose names indicate it, how clearly, and the one at fastai's position."""
 
     likely: dict[Hashable, int]
     place: Hashable | None
 
     @property
     def best(self) -> list:
-        """Those whose names say it most plainly."""
+        """The columns whose names indicate it most clearly."""
         return [name for name, rank in self.likely.items() if rank == min(self.likely.values())]
 
 
 def guess_columns(
     df: pd.DataFrame, given: Mapping[str, Hashable | None], *, rated: bool = False, timed: bool = False
 ) -> dict[str, Hashable | None]:
-    """The user, item, rating and time column of a table: as given, else guessed. What is not plain is said.
+    """The user, item, rating and time column of a table: as given, else guessed. Doubtful guesses are reported.
 
-    A column that is called as users usually are holds them, wherever it stands. Where names say nothing, user, item and
-    rating are the first three columns, as in fastai, unless one holds what cannot be that (times, texts of dates,
-    booleans or fractions for ids; no numbers for ratings), is called as something else, or is a number of the row.
-    Where the first columns are called as users, items (and ratings) may be, they are taken, though another column may
-    be called so too, an `item` beside a `title`.
+    A column with a usual name for users holds them, wherever it is. If names do not tell, user, item and rating are the
+    first three columns, as in fastai, unless one has unsuitable values (times, dates as text, booleans or fractions for
+    ids; no numbers for ratings), has the name of something else, or is a row number. If the first columns have possible
+    names for users, items (and ratings), they are used, even if another column could be meant too, e.g. an `item` next
+    to a `title`.
 
     Args:
         df: the table.
-        given: by role, what the caller has named.
+        given: by role, the columns that the caller named.
         rated: whether there is a rating column.
-        timed: whether a column of times is wanted. It is taken by its name alone; without one there is none. Times that
+        timed: whether a column of times is wanted. It is found only by its name; otherwise there is none. Times that
             are not wanted are not used, as they may change results.
 
     Raises:
-        ValueError: a doubtful guess; the message says what could be meant.
+        ValueError: an ambiguous guess; the message lists the candidates.
         KeyError: the table has too few columns.
 
     Example:
@@ -104,13 +104,13 @@ def guess_columns(
             notes.append(f"{role} {name!r}{why}")
     notes += _times(df, found, seen["time"], timed, said=bool(notes))
     if notes:
-        say(f"columns taken by their names or places: {'; '.join(notes)}. Name them to be sure (user_name=, "
+        say(f"columns chosen by name or position: {'; '.join(notes)}. Name them to be sure (user_name=, "
             "item_name=, rating_name=, time_name=)")  # fmt: skip
     return found
 
 
 def likeness(name, role: str) -> int | None:
-    """How plainly a column's name says a role: 0 most plainly; None: not at all.
+    """How clearly a column's name indicates a role: 0 most clearly; None not at all.
 
     Case, spaces, underscores, dashes and the types that RecBole writes (`user_id:token`) do not matter.
     """
@@ -132,7 +132,7 @@ def likeness(name, role: str) -> int | None:
 
 
 def _like_ids(words: list[str], role: str) -> int | None:
-    """An id of the first group 0, its plain word 1, its name or title 2; of the second 3, 4, 5."""
+    """0 for an id of the first group, 1 for its plain word, 2 for its name or title; 3, 4, 5 for the second group."""
     is_id = text = False
     stems = []
     for word in words:
@@ -168,16 +168,16 @@ def _candidates(df: pd.DataFrame, role: str, free: list) -> _Candidates:
 
 
 def _at_its_place(role: str, seen: _Candidates) -> tuple[Hashable, str | None]:
-    """The column at fastai's place, which is called as the role may be, and what is to be said of it."""
+    """The column at fastai's position, whose name fits the role, and a note about it if needed."""
     rank = seen.likely[seen.place]
     rivals = [name for name, other in seen.likely.items() if name != seen.place and other <= rank]
     if any(seen.likely[name] == rank or (role == "user" and seen.likely[name] < 3 <= rank) for name in rivals):
         raise _doubt(role, [seen.place, *rivals])
-    return seen.place, f" (by its place; {', '.join(map(repr, rivals))} could be meant too)" if rivals else None
+    return seen.place, f" (by position; {', '.join(map(repr, rivals))} could also be meant)" if rivals else None
 
 
 def _elsewhere(df: pd.DataFrame, role: str, seen: dict[str, _Candidates], free: list) -> tuple[Hashable, str | None]:
-    """The column that is called as the role, else the one at its place if it can be that, and what is to be said."""
+    """The column whose name fits the role, else the one at its position if its values fit, and a note about it."""
     mine = seen[role]
     if mine.likely:
         if len(mine.best) > 1:
@@ -188,23 +188,23 @@ def _elsewhere(df: pd.DataFrame, role: str, seen: dict[str, _Candidates], free: 
     called = [other for other in ROLES if place in seen[other].likely]
     if place is None or called or not _bears(df, place, role):
         at = df.columns[ROLES.index(role)]
-        why = f"is called as {_A[called[0]]} is" if called else "is named already" if place is None else _holds(df, at)
+        why = f"is named like {_A[called[0]]}" if called else "is already taken" if place is None else _holds(df, at)
         silent = [name for name in free if not any(name in seen[other].likely for other in ROLES)]
         could = [name for name in silent if _bears(df, name, role)]
-        hint = f", one of {could} perhaps" if could else f"; the table has {list(df.columns)}"
+        hint = f", perhaps one of {could}" if could else f"; the table has {list(df.columns)}"
         implicit = ". Events without ratings take feedback='implicit'" if role == "rating" else ""
-        raise ValueError(f"no column is called as {_A[role]} usually is, and {at!r}, in the place of one, {why}: pass "
+        raise ValueError(f"no column is named like {_A[role]}, and {at!r}, at the position of one, {why}: pass "
                          f"{role}_name={hint}{implicit}")  # fmt: skip
-    return place, " (by its place)"
+    return place, " (by position)"
 
 
 def _doubt(role: str, names: list) -> ValueError:
-    return ValueError(f"the columns {' and '.join(map(repr, names))} could each be the {role}: say which, "
-                      f"{role}_name={names[0]!r}, say")  # fmt: skip
+    return ValueError(f"the columns {' and '.join(map(repr, names))} could each be the {role}: pass the right one, "
+                      f"e.g. {role}_name={names[0]!r}")  # fmt: skip
 
 
 def _times(df: pd.DataFrame, found: dict, seen: _Candidates, timed: bool, said: bool) -> list[str]:
-    """Fill in the column of times, if it is wanted and plain, and what is to be said of it."""
+    """Fill in the column of times, if it is wanted and unambiguous; returns notes about it."""
     named = [name for name in seen.likely if name not in set(found.values())]
     there = {name: seen.likely[name] for name in named if _bears(df, name, "time")}
     if found["time"] is not None or not named:
@@ -214,11 +214,11 @@ def _times(df: pd.DataFrame, found: dict, seen: _Candidates, timed: bool, said: 
         found["time"] = best[0]
         return [f"time {best[0]!r}"]
     names = ", ".join(map(repr, named))
-    return [f"no time, though {names} may hold some (time_name= uses it)"] if said or timed else []
+    return [f"no time, though {names} may be one (to use it, pass time_name=)"] if said or timed else []
 
 
 def _bears(df: pd.DataFrame, name, role: str) -> bool:
-    """Whether what a column holds can be ids, ratings or times."""
+    """Whether the values of a column can be ids, ratings or times."""
     column = df.iloc[:, list(df.columns).index(name)]
     kind = getattr(column.dtype, "kind", "O")
     if role == "time":
@@ -237,7 +237,7 @@ def _bears(df: pd.DataFrame, name, role: str) -> bool:
 
 def _holds(df: pd.DataFrame, name) -> str:
     column = df.iloc[:, list(df.columns).index(name)]
-    unique = ", no two of them alike" if len(column) >= _FEW and _hashable(column) and column.is_unique else ""
+    unique = ", all different" if len(column) >= _FEW and _hashable(column) and column.is_unique else ""
     return f"holds values like {column.iloc[:1].tolist()[0]!r}{unique}" if len(column) else "holds nothing"
 
 

@@ -1,4 +1,4 @@
-"""`Interactions`: validated, encoded events (user, item, rating?, time?), the form in which the library reads data."""
+"""`Interactions`: validated, encoded events (user, item, rating?, time?), the form in which the library uses data."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 
 SIDES = ("user", "item")
 
-# Columns that tables of results have beside the user's and the item's.
+# Columns of result tables in addition to the user and item columns.
 RESERVED = {
     "rank", "score", "similarity", "bias", "effect", "n_ratings", "mean_rating", "end", "value", "prediction", "loss"
 }  # fmt: skip
@@ -39,10 +39,10 @@ RESERVED = {
 class Columns:
     """Names of the columns of an interactions table; `rating` and `time` are None where the table has none.
 
-    `context` names the columns that say something of the moment: the device, the hour, the page; the time may be one.
-    `ticks` is what a unit of the time column is divided into, where times are fractions of it: 10**9 of seconds since
-    1970. The data find it, as of 1 where times are whole; tables that come later are read by it.
-    `count` is how often or how much: plays, units, hours.
+    `context` names the columns that describe the moment: the device, the hour, the page; the time may be one. `ticks`
+    is the number of parts of a unit of the time column, if times are fractions: 10**9 for seconds since 1970, and 1 if
+    times are whole. It is determined from the data and used for later tables. `count` is how often or how much: plays,
+    units, hours.
 
     Example:
         >>> Columns('user', 'title', 'rating').present
@@ -54,7 +54,7 @@ class Columns:
     rating: str | None = None
     time: str | None = None
     context: tuple[str, ...] = ()
-    ticks: int | None = field(default=None, compare=False)  # found in the data: no name of a column
+    ticks: int | None = field(default=None, compare=False)  # determined from the data: not the name of a column
     count: str | None = None
 
     @property
@@ -91,30 +91,30 @@ class Columns:
 
 
 def no_columns(missing: list, there: list, has: str) -> MissingError:
-    """The error that columns are `missing`, where a table `has` those that are `there`."""
+    """The error for `missing` columns of a table that `has` the columns `there`."""
     return MissingError(f"column(s) {missing} not found{near_match(missing[0], there)}; {has} {there}. Name them with "
                         "user_name=, item_name=, rating_name=, time_name= (context_features=, counts=)")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
-    """Encoded events: row j says that user `user_idx[j]` met item `item_idx[j]`.
+    """Encoded events: in row j, user `user_idx[j]` met item `item_idx[j]`.
 
     Build it with `Interactions.from_df`. Index 0 stands for an id that the vocabulary does not know.
 
     Args:
         user_idx, item_idx: `(n,)` int64 rows of the user and item tables.
         rating: `(n,)` float32, or None for events without a value.
-        time: `(n,)` int64 (nanoseconds for timestamps, else the column's own unit or, of fractions, the part of it that
-            `columns.ticks` says), or None.
+        time: `(n,)` int64 (nanoseconds for timestamps, else the column's own unit or, for fractions, its
+            `columns.ticks`-th part), or None.
         users, items: the vocabularies.
         columns: the column names in the caller's table.
-        weight: `(n,)` float32, how much each row counts in the training loss, or None: all the same. It belongs to the
-            training, like the loss: it is in neither `to_df`, `data_hash` nor the artefact.
-        context: what is known of each row's moment, by field as `Context.encode` gives it.
-        contexts: which fields these are.
-        count: `(n,)` float32 above 0, how often or how much a pair was met in all, or None; each pair is there once.
-        confidence: how sure that makes it, fitted to the training part.
+        weight: `(n,)` float32, how much each row counts in the training loss, or None if all count equally. It is part
+            of the training, like the loss, and not included in `to_df`, `data_hash` or the artefact.
+        context: the moment of each row, by field as from `Context.encode`.
+        contexts: the description of these fields.
+        count: `(n,)` float32 above 0, the total number or amount of a pair, or None; each pair occurs once.
+        confidence: how counts become confidence, fitted to the training part.
 
     Example:
         >>> df = pd.DataFrame({'user': [1, 1, 2], 'title': ['Alien', 'Brazil', 'Alien'], 'rating': [4, 5, 3]})
@@ -148,12 +148,12 @@ class Interactions:
         """Validate and encode a table.
 
         Args:
-            df: one row an event, of any library; or a scipy matrix of users by items, whose rows and columns have
-                their numbers for ids.
+            df: one row per event, of any library; or a scipy matrix of users by items, whose rows and columns are
+                numbered.
             columns: which columns hold what.
             users, items: vocabularies to encode with (ids they do not know become index 0 and are counted in a
                 `CollabWarning`); by default they are made from `df`.
-            contexts: likewise, of the columns of the context.
+            contexts: the same for the columns of the context.
 
         Raises:
             KeyError: a column is missing.
@@ -183,14 +183,14 @@ class Interactions:
         return events.with_context(Context.fit(df, columns.context) if contexts is None else contexts, df)
 
     def with_context(self, contexts: Context, df: pd.DataFrame) -> Interactions:
-        """The same rows with what `df` `(n rows)` says of their moments."""
+        """The same rows with their context from `df`, which has as many rows."""
         columns = replace(self.columns, context=tuple(contexts.kinds))
         return replace(self, columns=columns, contexts=contexts, context=contexts.encode(df))
 
     @takes_tables
     def encode(self, df: Table, columns: Columns | None = None) -> Interactions:
-        """A table with the same columns, or others, by these vocabularies; see `from_df`."""
-        columns = replace(self.columns if columns is None else columns, count=None)  # of the training part alone
+        """Encode a table with the same columns, or others, by these vocabularies; see `from_df`."""
+        columns = replace(self.columns if columns is None else columns, count=None)  # only the training part has counts
         return self.from_df(df, columns, users=self.users, items=self.items, contexts=self.contexts)
 
     def __len__(self) -> int:
@@ -217,7 +217,7 @@ class Interactions:
 
     @cached_property
     def pairs(self) -> Runs:
-        """The distinct (user, item) pairs, but those of the unknown item."""
+        """The distinct (user, item) pairs, except those of the unknown item."""
         users, items = self.user_idx.numpy(), self.item_idx.numpy()
         if not (items > 0).all():
             users, items = users[items > 0], items[items > 0]
@@ -232,7 +232,7 @@ class Interactions:
 
     @cached_property
     def weighted_pairs(self) -> Runs:
-        """`pairs`, with their confidences as weight where there are counts."""
+        """`pairs`, with their confidences as weight if there are counts."""
         if self.confidences is None:
             return self.pairs
         known = (self.item_idx > 0).numpy()
@@ -242,15 +242,14 @@ class Interactions:
         return replace(self.pairs, weight=weight)
 
     def with_counts(self, count: Tensor, confidence: Confidence) -> Interactions:
-        """These rows, a training part of pairs each there once, with their counts `(n,)` and the confidence fitted."""
+        """These rows, a training part of distinct pairs, with their counts `(n,)` and the confidence fitted."""
         fitted = confidence.fitted(self.user_idx, self.item_idx, count)
         counted = replace(self, count=count, confidence=fitted)
         return replace(counted, weight=counted.confidences)
 
     @property
     def day(self) -> int:
-        """What a day is in the unit of the times, told by how far they are from 1970: seconds, or a thousandth of these
-        once, twice or three times over, as timestamps are kept."""
+        """The length of a day in the unit of the times, seconds to nanoseconds, by how far they are from 1970."""
         ticks = self.columns.ticks or 1
         return day_of(int(self.time.abs().max()) // ticks) * ticks
 
@@ -285,7 +284,7 @@ class Interactions:
         return Runs(rows.start, self.item_idx[rows.values], self.n_items, weight)
 
     def unknown_moments(self, n: int) -> dict[str, Tensor]:
-        """The context of `n` rows of whose moments nothing is known; empty where rows have none."""
+        """The context of `n` rows with unknown moments; empty if there is no context."""
         return {} if self.contexts is None else self.contexts.unknown(n)
 
     def take(self, rows) -> Interactions:
@@ -315,7 +314,7 @@ class Interactions:
         return self if bool(in_order.all()) else self.take(self.by_user.values)
 
     def new_empty(self) -> Interactions:
-        """No rows, the same vocabularies (fastai's `Learner.export` asks for it)."""
+        """No rows, with the same vocabularies (fastai's `Learner.export` calls it)."""
         return self.take([])
 
     def n_duplicates(self) -> int:
@@ -327,7 +326,7 @@ class Interactions:
         return self.user_idx * self.n_items + self.item_idx
 
     def data_hash(self) -> str:
-        """SHA-256 of the encoded columns, so that an artefact can say which data it was trained on."""
+        """SHA-256 of the encoded columns, which identifies an artefact's training data."""
         digest = hashlib.sha256()
         for column in (self.user_idx, self.item_idx, self.rating, self.time, *self.context.values(), self.count):
             if column is not None:
@@ -362,7 +361,7 @@ _COLUMNS = ("user_idx", "item_idx", "rating", "time", "weight", "count")
 
 
 def day_of(largest: int) -> int:
-    """What a day is in the unit of times of which `largest` is the one farthest from 1970; see `Interactions.day`."""
+    """The length of a day in the unit of times, by the one farthest from 1970, `largest`; see `Interactions.day`."""
     units = ((10**17, 10**9), (10**14, 10**6), (10**11, 1000), (0, 1))
     return 86_400 * next(unit for least, unit in units if largest >= least)
 
@@ -373,7 +372,7 @@ def check_ratings(column: pd.Series) -> Tensor:
         raise TypeError(f"ratings must be numbers; column {column.name!r} is {column.dtype} (e.g. {column.iloc[0]!r}). "
                         f"Convert it, e.g. pd.to_numeric(df[{column.name!r}])")  # fmt: skip
     exact = column.to_numpy(dtype=np.float64, na_value=np.nan)
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
+    with np.errstate(over="ignore"):  # numbers too large for float32 become infinite, and are refused below
         values = exact.astype(np.float32)
     for bad, what in ((np.isnan(values), "missing (NaN)"), (np.isinf(values), "infinite")):
         if bad.any():
@@ -396,15 +395,16 @@ def check_times(column: pd.Series) -> None:
 
 
 def comparable_times(column: pd.Series) -> pd.Series:
-    """The column, days of Arrow as timestamps: pandas would not compare them with any."""
+    """The column, with Arrow's dates as timestamps, because pandas cannot compare them with timestamps."""
     is_day = isinstance(column.dtype, pd.ArrowDtype) and pa.types.is_date(column.dtype.pyarrow_dtype)
     return column.astype("datetime64[s]") if is_day else column
 
 
 def ticks_of(column: pd.Series) -> int:
-    """What a unit of a column of times is divided into: 1 where all are whole or timestamps.
+    """The number of parts of a unit of a time column: 1 if all times are whole or timestamps.
 
-    Else the largest power of 10, of at most 10**9, in which 64 bits hold them: nanoseconds for seconds since 1970.
+    Otherwise the largest power of 10, at most 10**9, with which they fit into 64 bits: nanoseconds for seconds since
+    1970.
 
     Raises:
         ValueError: times are missing or infinite.
@@ -422,12 +422,12 @@ def ticks_of(column: pd.Series) -> int:
 
 
 def encode_times(column: pd.Series, ticks: int | None = None) -> Tensor:
-    """Times `(n,)` int64 of a column, nanoseconds for timestamps, or an error where it holds no such times.
+    """Times `(n,)` int64 of a column, nanoseconds for timestamps, or an error if it holds other values.
 
-    Fractions become so many `ticks` of the column's unit, so that their order stays.
+    Fractions are counted in `ticks` of the column's unit, so that their order stays.
 
     Raises:
-        ValueError: times are missing, infinite, too large, or fractions in the place of whole numbers.
+        ValueError: times are missing, infinite, too large, or fractions in place of whole numbers.
         TypeError: they are neither numbers nor timestamps.
 
     Example:
@@ -446,7 +446,7 @@ def encode_times(column: pd.Series, ticks: int | None = None) -> Tensor:
     whole = np.floor(values) if values.dtype.kind == "f" else values
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (ticks > 1 or (values == whole).all())):
         raise ValueError(f"column {column.name!r} holds infinite or fractional times where the model's data have whole "
-                         "numbers; use the unit that these have")  # fmt: skip
+                         "numbers; use the same unit")  # fmt: skip
     if len(values) and not -(2.0**63) <= float(whole.min()) * ticks <= float(whole.max()) * ticks < 2.0**63:
         raise ValueError(f"column {column.name!r} holds times outside the range of int64, up to {values.max()}")
     parts = np.rint((values - whole) * ticks).astype(np.int64) if ticks > 1 and values.dtype.kind == "f" else 0

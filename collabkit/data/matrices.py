@@ -1,4 +1,4 @@
-"""A scipy matrix, users by items, as a table of events; what is odd in it is counted or refused."""
+"""A scipy matrix, users by items, as a table of events; irregular entries are reported or refused."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class MatrixIds:
 
     @classmethod
     def of(cls, matrix, rows=None, columns=None, names: tuple[str, str] = ("user", "item")) -> MatrixIds:
-        """The ids that are given, else numbers from 0.
+        """The given ids, else numbers from 0.
 
         Raises:
-            ValueError: not one for each row or column; an id is missing or there twice.
+            ValueError: the number of ids differs from that of rows or columns; an id is missing or repeated.
         """
         found = []
         for what, ids, n, name in zip(("row", "column"), (rows, columns), matrix.shape, names, strict=True):
@@ -46,21 +46,21 @@ class MatrixIds:
 def matrix_table(
     matrix, ids: MatrixIds, names: tuple[str, str, str], *, rated: bool, whole: bool = True
 ) -> pd.DataFrame:
-    """A row for each stored value, by rows, with the columns `names`: user, item, value.
+    """One row per stored value, in order of rows, with the columns `names`: user, item, value.
 
-    Stored zeros are ratings of 0 where the values are ratings, and else nothing that happened. Entries that are there
-    twice scipy takes for one, their sum: so are counts, but not ratings.
+    Stored zeros are ratings of 0 if the values are ratings; otherwise they are no events. scipy adds up repeated
+    entries: that is accepted for counts, but not for ratings.
 
     Args:
-        matrix: `(n users, n items)`, of any sparse format, its entries in any order.
+        matrix: `(n users, n items)`, in any sparse format, with entries in any order.
         ids: of its rows and columns.
         names: of the columns of the table.
         rated: whether the values are ratings rather than counts.
-        whole: whether empty rows and columns are counted.
+        whole: whether empty rows and columns are reported.
 
     Raises:
-        ValueError: another shape than the ids have; missing, infinite or, of counts, negative values; ratings of a
-            pair more than once; no value.
+        ValueError: the shape does not match the ids; values are missing, infinite or, for counts, negative; a pair has
+            several ratings; there are no values.
         TypeError: values that are no numbers.
 
     Example:
@@ -73,7 +73,7 @@ def matrix_table(
     """
     if matrix.ndim != 2 or matrix.shape != (len(ids.rows), len(ids.columns)):
         raise ValueError(f"the matrix has the shape {matrix.shape}, but {len(ids.rows):,} users and "
-                         f"{len(ids.columns):,} items are known by their rows and columns")  # fmt: skip
+                         f"{len(ids.columns):,} items have ids")  # fmt: skip
     coo = matrix.tocoo()
     row, column, values = np.asarray(coo.row, np.int64), np.asarray(coo.col, np.int64), np.asarray(coo.data)
     _check_values(values)
@@ -81,20 +81,20 @@ def matrix_table(
     if zeros := int((values == 0).sum()):
         if rated:
             say(f"{zeros:,} of {len(values):,} stored values of the matrix are zeros; they count as ratings of 0. "
-                "matrix.eliminate_zeros() takes them out")  # fmt: skip
+                "matrix.eliminate_zeros() removes them")  # fmt: skip
         else:
-            say(f"left out {zeros:,} of {len(values):,} stored values of the matrix: zeros, nothing happened")
+            say(f"left out {zeros:,} of {len(values):,} stored values of the matrix: zeros are no events")
             row, column, values = (part[values != 0] for part in (row, column, values))
     if not rated and (values < 0).any():
         raise ValueError(f"the matrix has {(values < 0).sum():,} negative value(s): a count cannot be negative. For "
                          "ratings use feedback='explicit', or keep those that are positives")  # fmt: skip
     if len(values) == 0:
-        raise ValueError(f"the matrix of shape {matrix.shape} stores no value that counts")
+        raise ValueError(f"the matrix of shape {matrix.shape} has no values to use")
     if whole:
         empty = [n - len(sorted_unique(part)) for n, part in zip(matrix.shape, (row, column), strict=True)]
         if any(empty):
             say(f"{empty[0]:,} of {matrix.shape[0]:,} rows and {empty[1]:,} of {matrix.shape[1]:,} columns of the "
-                "matrix are empty: the data know nothing of their ids")  # fmt: skip
+                "matrix are empty: their ids are unknown to the data")  # fmt: skip
     users, items, value = names
     return pd.DataFrame({users: ids.rows.take(row), items: ids.columns.take(column), value: values}, copy=False)
 
@@ -108,7 +108,7 @@ def _check_values(values: np.ndarray) -> None:
 
 
 def _each_once(row, column, values, n_columns: int, rated: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The entries in the order of their rows and columns, those of one place as their sum."""
+    """The entries in the order of their rows and columns, repeated ones added up."""
     values = values.astype(np.int64) if values.dtype.kind == "b" else values
     order = np.lexsort((column, row))
     row, column, values = row[order], column[order], values[order]
@@ -116,7 +116,7 @@ def _each_once(row, column, values, n_columns: int, rated: bool) -> tuple[np.nda
     if repeated := len(row) - len(first):
         if rated:
             raise ValueError(f"{repeated:,} of {len(row):,} entries of the matrix repeat a (user, item) pair: scipy "
-                             "takes their sum, which is no rating. Pass the ratings as a table, or call "
+                             "adds them up, and a sum is not a rating. Pass the ratings as a table, or call "
                              "matrix.sum_duplicates() if the sum is meant")  # fmt: skip
         say(
             f"{repeated:,} of {len(row):,} entries of the matrix repeat a (user, item) pair; as in scipy, their "

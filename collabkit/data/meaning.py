@@ -1,4 +1,4 @@
-"""What scores mean: probabilities of events, and how far ratings lie from predictions; as numbers, without torch."""
+"""The meaning of scores: probabilities of events, and errors of predicted ratings; as numbers, without torch."""
 
 import math
 from dataclasses import asdict, dataclass, fields
@@ -10,13 +10,13 @@ __all__ = ["Intervals", "Probabilities", "from_spec", "to_spec"]
 
 @dataclass(frozen=True)
 class Probabilities:
-    """A rising function from scores to probabilities.
+    """An increasing function from scores to probabilities.
 
     Args:
         method: `'platt'` or `'isotonic'`.
-        x, p: of Platt's method `p` are the intercept and the slope; else the probabilities at the scores `x`, with
-            straight lines between.
-        n_negatives, seed: what it was fitted with.
+        x, p: for Platt's method, `p` are the intercept and the slope; otherwise the probabilities at the scores `x`,
+            with linear interpolation.
+        n_negatives, seed: arguments of the fit.
     """
 
     method: str
@@ -36,13 +36,13 @@ class Probabilities:
 
 @dataclass(frozen=True)
 class Intervals:
-    """How far ratings lie from the predictions, by how many training rows their users have.
+    """Errors of predicted ratings, by the number of training rows of their users.
 
     Args:
-        edges: most training rows of a user in each bin but the last.
-        errors: of each bin absolute errors in rising order, at most `MOST` order statistics of them.
-        counts: of each bin, how many errors there were.
-        seed: which half of the users they are of.
+        edges: the largest number of a user's training rows in each bin but the last.
+        errors: for each bin, absolute errors in ascending order, at most `MOST` order statistics.
+        counts: for each bin, the number of errors.
+        seed: determines the half of the users.
     """
 
     edges: tuple[int, ...]
@@ -61,15 +61,15 @@ class Intervals:
 
 
 def to_spec(found: Probabilities | Intervals) -> dict:
-    """It as JSON holds it."""
+    """The calibration in JSON form."""
     return {"kind": type(found).__name__, **asdict(found)}
 
 
 def from_spec(spec: dict) -> Probabilities | Intervals:
-    """What `to_spec` was given.
+    """The calibration from its JSON form.
 
     Raises:
-        ValueError: it is of no such kind, or its numbers are not finite or do not rise.
+        ValueError: the kind is unknown, or numbers are not finite or not increasing.
     """
     kinds = {cls.__name__: cls for cls in (Probabilities, Intervals)}
     cls = kinds.get(spec.get("kind"))

@@ -1,4 +1,4 @@
-"""Memory that is free goes back to the system: glibc keeps it for later, and that of a large table is large."""
+"""Returns free memory to the system: glibc keeps it, which is much after a large table."""
 
 import ctypes
 import sys
@@ -8,10 +8,10 @@ __all__ = ["give_back"]
 
 
 def give_back() -> None:
-    """Hand freed memory back to the system, where the C library has a call for it; it takes milliseconds.
+    """Return freed memory to the system, if the C library has a call for it; takes milliseconds.
 
-    Arrays of up to 32 MB come from glibc's heap once one as large was freed, and what is freed there stays with the
-    process: after a fit on six million rows as much as the fit had used at its peak.
+    Once a large array was freed, glibc serves arrays of up to 32 MB from its heap, and memory freed there stays with
+    the process: after a fit on six million rows, as much as the fit used at its peak.
     """
     if (trim := _trim()) is not None:
         trim(0)

@@ -1,4 +1,4 @@
-"""How the library speaks: `say` warns, `near_match` guesses what was meant."""
+"""Messages of the library: `say` warns, `near_match` suggests what was meant."""
 
 import difflib
 import sys
@@ -9,8 +9,8 @@ from contextvars import ContextVar
 
 __all__ = ["CollabWarning", "MissingError", "is_noting", "near_match", "noting", "say"]
 
-MIN_PART = 3  # letters of a name that are looked for within others
-ALIKE = 0.7  # share of letters in common, from which on a name may be meant
+MIN_PART = 3  # minimum letters of a name to be searched within others
+ALIKE = 0.7  # minimum share of letters in common for a suggestion
 _NOTES: ContextVar[list | None] = ContextVar("collabkit_notes", default=None)
 
 
@@ -20,7 +20,7 @@ class CollabWarning(UserWarning):
 
 @contextmanager
 def noting() -> Iterator[list[str]]:
-    """Within it what the library says comes into the list, rather than as warnings: of this thread or task alone.
+    """Context in which messages of the library go into the list instead of warnings, for this thread or task only.
 
     Example:
         >>> with noting() as notes:
@@ -37,7 +37,7 @@ def noting() -> Iterator[list[str]]:
 
 
 def say(text: str) -> None:
-    """A `CollabWarning` that points at the line of the caller of this library, however deep in it; see `noting`."""
+    """Give a `CollabWarning` that points at the line of the library's caller, from any depth; see `noting`."""
     if (notes := _NOTES.get()) is not None:
         notes.append(text)
         return
@@ -49,24 +49,24 @@ def say(text: str) -> None:
 
 
 class MissingError(KeyError):
-    """A `KeyError` whose text is shown as it is, without the quotes and escapes that Python puts around a key."""
+    """A `KeyError` whose text is shown unchanged, without the quotes and escapes that Python adds to a key."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
 
 
 def is_noting() -> bool:
-    """Whether what is said here is collected, as by a service, rather than shown to a person at work."""
+    """Whether messages are collected, as by a service, instead of shown to a user."""
     return _NOTES.get() is not None
 
 
 def near_match(wanted, names) -> str:
-    """`" (did you mean 'Toy Story (1995)'?)"` where a name is nearly `wanted`, whatever its case; else nothing."""
+    """`" (did you mean 'Toy Story (1995)'?)"` if a name is similar to `wanted`, ignoring case; else nothing."""
     if not isinstance(wanted, str):
         return ""
     wanted, texts = wanted.lower(), {str(name).lower(): name for name in names if isinstance(name, str)}
     found = [text for text in texts if len(wanted) >= MIN_PART and wanted in text][:1]
-    if not found:  # comparing letters is slow: of many only those that begin alike
+    if not found:  # comparing letters is slow: among many, only names with the same beginning
         near = [text for text in texts if text[:2] == wanted[:2]] if len(texts) > 2000 else texts
         found = difflib.get_close_matches(wanted, near, n=1, cutoff=ALIKE)
     return f" (did you mean {texts[found[0]]!r}?)" if found else ""

@@ -1,4 +1,4 @@
-"""`prepare`: the one way from the caller's tables to a `Dataset`."""
+"""`prepare`: from the caller's tables to a `Dataset`."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -27,9 +27,9 @@ def prepare(
     users: pd.DataFrame | None = None, items: pd.DataFrame | None = None, user_features=None, item_features=None,
     context_features=(),
 ) -> Dataset:  # fmt: skip
-    """Check the columns, encode them once, keep what is a positive, split, weigh, and add the side features.
+    """Check the columns, encode them once, keep the positives, split, weight, and add the side features.
 
-    The vocabularies cover the rows that are used; a validation part without rows is None. Arguments and errors as of
+    The vocabularies cover the rows that are used; a validation part without rows is None. Arguments and errors as in
     `CollabDataLoaders.from_df`; `feedback` is None for ratings.
     """
     check_weight_column(table, weights)
@@ -39,7 +39,7 @@ def prepare(
     if is_split:
         columns.check(splitter)
         table = pd.concat([table[columns.present], splitter[columns.present]], ignore_index=True)
-    # before the split, so that errors name the caller's rows; what a context is, the training part says
+    # before the split, so that errors name the caller's rows; the training part determines the context
     rated = events = Interactions.from_df(table, replace(columns, context=()))
     rows, counted = np.arange(len(table)), None
     if feedback is not None:
@@ -54,7 +54,7 @@ def prepare(
         first, second = rows[rows < n_first], rows[rows >= n_first]
         for name, part in (("training", first), ("validation", second)):
             if len(part) == 0:
-                raise ValueError(f"no row of the {name} table is left: none is a positive that is new")
+                raise ValueError(f"no row of the {name} table is left: none is a new positive")
     if counted is not None:
         first, second, *sums = counted.split(first, second, by_table=is_split)
     train, held_out = _only_used_ids(events.take(first), events.take(second))
@@ -81,7 +81,7 @@ def prepare(
 def _positives(
     table: pd.DataFrame, events: Interactions, feedback: Implicit, part: np.ndarray | None
 ) -> tuple[np.ndarray, Counted | None]:
-    """The positions of the rows that are positives, and the counts of their pairs where there are any."""
+    """The positions of the rows that are positives, and the counts of their pairs, if any."""
     if feedback.counts is None:
         return positive_rows(events, feedback.threshold, part, feedback.repeats), None
     counted = Counted.of(table, events, rated_rows(events, feedback.threshold), part)
@@ -98,9 +98,9 @@ def _with_counts(
 
 
 def table_columns(df, user_name, item_name, rating_name, time_name, context, feedback: Implicit | None) -> Columns:
-    """The columns of a table; those that are not named are guessed, see `guess.guess_columns`.
+    """The columns of a table; those not named are guessed, see `guess.guess_columns`.
 
-    Times are not, but for what is learned from their order.
+    The time column is guessed only if the model learns from the order of events.
     """
     wanted = {"rated": feedback is None, "timed": feedback is not None and feedback.history is not None}
     columns = name_columns(df, user_name, item_name, rating_name, time_name, context, **wanted)
@@ -112,7 +112,7 @@ def table_columns(df, user_name, item_name, rating_name, time_name, context, fee
 
 
 def split_rows(df: pd.DataFrame, columns: Columns, splitter) -> Split:
-    """The split that a splitter, or a function of the table alone as in fastai, makes; its notes are warned."""
+    """The split by a splitter, or by a function of the table as in fastai; its notes are reported."""
     if not callable(splitter):
         raise TypeError(f"splitter must be one of collabkit.splits or a function of the table, got {splitter!r}")
     if getattr(splitter, "__module__", "").startswith("collabkit.data.splits") and not isinstance(splitter, Splitter):
@@ -127,27 +127,27 @@ def split_rows(df: pd.DataFrame, columns: Columns, splitter) -> Split:
 
 
 def say_order(events: Interactions) -> None:
-    """Warn where events have no order but that of the table: without times, or of one user at one time."""
+    """Warn if only the table orders events: without times, or for events of one user at the same time."""
     if events.time is None:
-        say("there is no time_name=, so that the order of the table counts as the order in time")
+        say("there is no time_name=, so the order of the table is taken as the order in time")
         return
     rows = events.by_user.values
     user, time = events.user_idx[rows].diff(), events.time[rows].diff()
     if tied := int(((user == 0) & (time == 0)).sum()):
-        say(f"{tied:,} of {len(events):,} events have the time of their user's event before; they stay in the order of "
+        say(f"{tied:,} of {len(events):,} events have the time of their user's previous event; they keep the order of "
             "the table")  # fmt: skip
 
 
 def say_unstorable(data: Dataset) -> None:
-    """Warn of ids that no artefact can hold: before a training, not after it."""
+    """Warn about ids that no artefact can hold, before the training rather than after it."""
     for vocab in (data.users, data.items):
         if not vocab.storable:
-            say(f"ids like {vocab[1]!r} (column {vocab.name!r}) can be trained on, but no artefact can hold them; "
+            say(f"ids like {vocab[1]!r} (column {vocab.name!r}) can be trained on but not stored in an artefact; "
                 f"convert them first, e.g. df[{vocab.name!r}].astype(str)")  # fmt: skip
 
 
 def say_duplicates(train: Interactions, valid: Interactions | None) -> None:
-    """Warn of repeated pairs, and of those whose ratings differ, counted."""
+    """Warn about repeated pairs, and those whose ratings differ, with their numbers."""
     parts = [part for part in (train, valid) if part is not None]
     pairs = np.concatenate([part.pair_keys().numpy() for part in parts])
     again = repeats_of(pairs)

@@ -1,9 +1,8 @@
-"""`Processes`: those that work on one problem together, each with a copy of data and model; one alone where none were
-started.
+"""`Processes`: several processes working on one problem, each with a copy of data and model; or a single one.
 
-A launcher (torchrun, Ray, a cluster's) starts them and says by the environment which is which; `joined` makes one team
-of them. Whatever counts users or rows may then do its own share: `processes()` says how many there are. They all must
-come by the same calls in the same order.
+A launcher (torchrun, Ray, a cluster's) starts them and tells each its rank by the environment; `joined` makes one team
+of them. Code that loops over users or rows may then do its own share: `processes()` describes the team. All processes
+must make the same calls in the same order.
 """
 
 import atexit
@@ -22,23 +21,23 @@ from torch import Tensor
 __all__ = ["Processes", "ProcessesError", "digest", "joined", "launched", "own_device", "processes"]
 
 T = TypeVar("T")
-STEP = "collabkit"  # of the keys under which processes leave word of why they ended
-GRACE = 2.0  # seconds that such a word is waited for
+STEP = "collabkit"  # prefix of the keys under which processes store why they ended
+GRACE = 2.0  # seconds to wait for such a message
 
 
 class ProcessesError(RuntimeError):
-    """The processes cannot go on together: one ended, did not answer in time, or has other data than the rest."""
+    """The processes cannot continue together: one ended, did not answer in time, or has different data."""
 
 
 class Processes:
     """`size` processes, of which this is number `rank`.
 
-    What is exchanged is named by `what`, for the message where a process has gone. Every method is called by all
-    processes; where there is one alone none of them does anything.
+    `what` names the exchanged data in the error message if a process has ended. Every method is called by all
+    processes; with a single process, none has an effect.
 
     Args:
         rank, size: this one's number, from 0, and how many there are.
-        timeout: seconds after which a process that does not answer is given up.
+        timeout: seconds to wait for a process that does not answer.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, timeout: float = 0.0):
@@ -60,7 +59,7 @@ class Processes:
         return n * self.rank // self.size, n * (self.rank + 1) // self.size
 
     def bounds(self, cost: Tensor) -> list[int]:
-        """Where the shares of rows begin, and the end, so that each process has about the same `cost` `(n,)` in all.
+        """Where the shares of rows begin, and the end, so that each process has about the same total `cost` `(n,)`.
 
         Example:
             >>> Processes(0, 2).bounds(torch.tensor([1., 1., 1., 5.]))
@@ -78,11 +77,11 @@ class Processes:
         return tensor
 
     def gather(self, rows: Tensor, what: str) -> Tensor:
-        """The `rows` `(n, ...)` of all processes one below the other, each with an `n` of its own."""
+        """The `rows` `(n, ...)` of all processes, concatenated; `n` may differ between processes."""
         return torch.cat(self.gather_parts(rows, what))
 
     def gather_parts(self, rows: Tensor, what: str) -> list[Tensor]:
-        """Likewise, process by process."""
+        """The same as a list, one entry per process."""
         if self.alone:
             return [rows]
         with self.reaching(what):
@@ -92,28 +91,27 @@ class Processes:
             longest = int(torch.cat(counts).max())
             if longest == 0:
                 return [rows] * self.size
-            mine = rows.new_zeros(longest, *rows.shape[1:])  # all alike long, as NCCL wants them
+            mine = rows.new_zeros(longest, *rows.shape[1:])  # all of equal length, as NCCL requires
             mine[: len(rows)] = rows
             found = [torch.empty_like(mine) for _ in range(self.size)]
             dist.all_gather(found, mine)
         return [part[: int(count)] for part, count in zip(found, counts, strict=True)]
 
     def fill(self, table: Tensor, bounds: list[int], what: str) -> None:
-        """Put into each process's `table` `(n, ...)` the rows that the others have made: rank r those from `bounds[r]`
-        to `bounds[r + 1]`."""
+        """Copy into each `table` `(n, ...)` the rows of the other ranks: `bounds[r]` to `bounds[r + 1]` from rank r."""
         for source in range(self.size if not self.alone else 0):
             if bounds[source] < bounds[source + 1]:
                 with self.reaching(what):
                     dist.broadcast(table[bounds[source] : bounds[source + 1]], source)
 
     def from_first(self, tensors: list[Tensor], what: str) -> None:
-        """Put the first process's values into the `tensors` of all."""
+        """Copy the first process's values into the `tensors` of all."""
         for tensor in tensors if not self.alone else ():
             with self.reaching(what):
                 dist.broadcast(tensor, 0)
 
     def objects(self, value: T, what: str) -> list[T]:
-        """The values of all processes, which pickle must be able to hold."""
+        """The values of all processes, which must be picklable."""
         if self.alone:
             return [value]
         found: list[Any] = [None] * self.size
@@ -122,10 +120,10 @@ class Processes:
         return found
 
     def same(self, facts: Mapping[str, Any], what: str) -> None:
-        """Raise on every process, unless the `facts`, by name, are the same on all.
+        """Raise on every process unless the `facts`, by name, are the same on all.
 
         Raises:
-            ProcessesError: says which differ, and what each process has.
+            ProcessesError: it names the facts that differ, and their values on each process.
         """
         found = self.objects(dict(facts), what)
         odd = [name for name in found[0] if any(other.get(name) != found[0][name] for other in found)]
@@ -133,16 +131,16 @@ class Processes:
             told = "; ".join(f"{name} is {_by_rank([other.get(name) for other in found])}" for name in odd)
             raise ProcessesError(f"the {self.size} processes do not have the same {what}: {told or 'other things'}. "
                                  "Each must read the same rows in the same order and be given the same arguments, "
-                                 "seed= among them")  # fmt: skip
+                                 "including seed=")  # fmt: skip
 
     def each(self, function: Callable[[], T], what: str) -> T:
-        """What `function()` gives here; where it fails on one process, that error on all of them."""
+        """The result of `function()` here; if it fails on one process, the error is raised on all of them."""
         if self.alone:
             return function()
         result, error = None, None
         try:
             result = function()
-        except Exception as raised:  # told to the others, then raised
+        except Exception as raised:  # reported to the others, then raised
             error = raised
         told = self.objects(None if error is None else (type(error), str(error)), what)
         if error is not None:
@@ -153,14 +151,14 @@ class Processes:
         return result  # type: ignore[return-value]
 
     def once(self, function: Callable[[], T], what: str) -> T:
-        """What the first process's `function()` gives: it alone calls it, all wait, and an error is raised on all."""
+        """The result of `function()` on the first process: only it makes the call, and an error is raised on all."""
         if self.alone:
             return function()
         result = None
         with _working(Processes()):  # in it nothing is shared
             try:
                 result = (function() if self.first else None), None
-            except Exception as raised:  # told to the others, then raised
+            except Exception as raised:  # reported to the others, then raised
                 result = None, raised
         value, error = result
         told = self.objects((value, None if error is None else (type(error), str(error))), what)[0]
@@ -171,11 +169,11 @@ class Processes:
         return told[0]
 
     def wait(self, what: str) -> None:
-        """Go on when all have come here."""
+        """Continue when all processes have reached this call."""
         self.objects(None, what)
 
     def leave(self, error: BaseException) -> None:
-        """Give the others up: they see at once that this process has gone, and why."""
+        """Leave the team: the others see at once that this process has ended, and why."""
         if self.alone:
             return
         with suppress(Exception):
@@ -185,7 +183,7 @@ class Processes:
 
     @contextmanager
     def reaching(self, what: str) -> Iterator[None]:
-        """An error of torch's, within, as one that says what happened."""
+        """Context that turns an error of torch into one that describes what happened."""
         try:
             yield
         except RuntimeError as error:
@@ -196,7 +194,7 @@ class Processes:
             ) from error
 
     def _why(self) -> str:
-        """Why a process has gone, as far as it is known."""
+        """Why a process has ended, if known."""
         deadline = time.monotonic() + GRACE
         while time.monotonic() < deadline:
             with suppress(Exception):
@@ -205,23 +203,22 @@ class Processes:
                     if rank != self.rank and store.check([f"{STEP}/{rank}"]):
                         return f"process {rank} ended with {store.get(f'{STEP}/{rank}').decode()}"
             time.sleep(0.1)
-        return (f"another one ended without a word (it was killed, or ran out of memory), or did not answer for "
-                f"{self.timeout:g} seconds, or was asked for something else")  # fmt: skip
+        return (f"another one ended without a message (it was killed, or ran out of memory), did not answer for "
+                f"{self.timeout:g} seconds, or was doing something else")  # fmt: skip
 
 
 _CURRENT = Processes()
 
 
 def processes() -> Processes:
-    """The processes that work together at the moment: this one alone, unless within `joined`."""
+    """The current team of processes: only this one, unless within `joined`."""
     return _CURRENT
 
 
 def launched() -> tuple[int, int]:
-    """This process's rank and the number of processes, as a launcher says by the environment; `(0, 1)` without one.
+    """This process's rank and the number of processes, from the launcher's environment variables; `(0, 1)` without one.
 
-    Raises:
-        ValueError: the environment says one and not the other.
+    Raises: ValueError: the environment has one and not the other.
     """
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
@@ -242,7 +239,7 @@ def own_device() -> torch.device | None:
         return None
     if int(place) >= torch.cuda.device_count():
         raise ProcessesError(f"process {place} of this machine has no GPU of its own: there are "
-                             f"{torch.cuda.device_count()}. Start as many processes, or hide the GPUs by "
+                             f"{torch.cuda.device_count()}. Start as many processes, or hide the GPUs with "
                              "CUDA_VISIBLE_DEVICES= to train on the CPU")  # fmt: skip
     torch.cuda.set_device(int(place))
     return torch.device("cuda", int(place))
@@ -250,18 +247,18 @@ def own_device() -> torch.device | None:
 
 @contextmanager
 def joined(timeout: float = 600.0) -> Iterator[Processes]:
-    """Within it all processes that a launcher started work together; one alone where there are no others.
+    """Context in which all processes of a launcher work together; a single process without a launcher.
 
     Args:
-        timeout: seconds after which a process that does not answer is given up.
+        timeout: seconds to wait for a process that does not answer.
 
     Raises:
-        ProcessesError: the others do not come, or one of them has gone.
+        ProcessesError: the others do not join, or one of them has ended.
     """
     if not timeout > 0:
         raise ValueError(f"timeout must be seconds, above 0, got {timeout!r}")
     rank, size = launched()
-    if size == 1 or not _CURRENT.alone:  # or within another one
+    if size == 1 or not _CURRENT.alone:  # or this is a nested call
         yield _CURRENT
         return
     if not dist.is_initialized():
@@ -277,15 +274,15 @@ def joined(timeout: float = 600.0) -> Iterator[Processes]:
 
 
 def _meet(rank: int, size: int, timeout: float) -> None:
-    """torch's process group: once a process, as a second one would want the same port again."""
+    """Create torch's process group, once per process, as a second one would need the same port again."""
     atexit.register(_part)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
         dist.init_process_group(backend, rank=rank, world_size=size, timeout=timedelta(seconds=timeout))
     except (RuntimeError, ValueError) as error:
         raise ProcessesError(
-            f"process {rank} of {size} did not meet the others within {timeout:g} seconds: start as many as "
-            f"WORLD_SIZE says, by torchrun (torch said: {str(error).splitlines()[0][:200]})"
+            f"process {rank} of {size} did not meet the others within {timeout:g} seconds: start as many "
+            f"processes as WORLD_SIZE says, by torchrun (torch said: {str(error).splitlines()[0][:200]})"
         ) from error
 
 
@@ -295,12 +292,12 @@ def _part() -> None:
 
 
 def _store():
-    """Where the processes met, and leave word."""
+    """The store where the processes meet and leave messages."""
     return dist.distributed_c10d._get_default_store()
 
 
 def digest(tensors: list[Tensor]) -> str:
-    """Eight letters that differ where a bit does."""
+    """Eight letters that differ if any bit differs."""
     digest = blake2b(digest_size=4)
     for tensor in tensors:
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
@@ -322,7 +319,7 @@ def _by_rank(values: list) -> str:
 
 
 def _again(kind: type[BaseException], text: str, where: str) -> BaseException:
-    """An error of another process: of the same type, where a text makes one."""
+    """An error of another process, of the same type if that can be made from a text."""
     try:
         return kind(f"{text} ({where})")
     except Exception:

@@ -47,7 +47,7 @@ class Query:
         return len(self.users)
 
     def __getitem__(self, at) -> "Query":
-        """The questions at the positions `at` `(k,)`, or in a slice, of which nothing is copied."""
+        """The queries at the positions `at` `(k,)`, or in a slice, which copies nothing."""
         if isinstance(at, slice):
             first, stop, step = at.indices(len(self))
             at = slice(first, max(first, stop)) if step == 1 else torch.arange(len(self), device=self.device)[at]
@@ -60,7 +60,7 @@ class Query:
         return self._each(lambda part: part.to(device))
 
     def _each(self, change) -> "Query":
-        """The query of the parts that `change` makes of these."""
+        """The query with `change` applied to all parts."""
         history = None if self.history is None else change(self.history)
         context = {name: change(codes) for name, codes in self.context.items()}
         rows = None if self.rows is None else tuple(map(change, self.rows))
@@ -69,7 +69,7 @@ class Query:
 
 
 def check_needs(needs) -> tuple[str, ...]:
-    """What a model says that it needs, one part or several, or an error where there is no such part."""
+    """The parts that a model declares to need, one or several; an error for an unknown part."""
     needs = (needs,) if isinstance(needs, str) else needs
     if odd := [name for name in needs if name not in PARTS]:
         raise ValueError(f"a model may need {', '.join(map(repr, PARTS))} of a query, got {odd}")

@@ -23,9 +23,9 @@ class Runs:
 
     Args:
         start: `(n + 1,)` int64.
-        values: `(m,)` int64; int32 where they are a mapped file, of which no copy as large is made.
-        width: the values lie in `0..width - 1`; what takes runs for sets of pairs (`union`, `without`, `find`) and for
-            a matrix needs it.
+        values: `(m,)` int64; int32 if they are a mapped file, of which no full copy is made.
+        width: the values are in `0..width - 1`; needed by methods that treat runs as sets of pairs (`union`, `without`,
+            `find`) or as a matrix.
         weight: `(m,)` numbers that go with the values, e.g. ratings, or None.
 
     Example:
@@ -41,7 +41,7 @@ class Runs:
 
     @classmethod
     def group(cls, rows, values, n: int, *, width: int = 0, weight: Tensor | None = None) -> Runs:
-        """The values `(m,)` of `n` rows, each row's in the order given; `rows` `(m,)` says whose each value is."""
+        """The values `(m,)` of `n` rows, each row's in the order given; `rows` `(m,)` is the row of each value."""
         rows, values = (torch.as_tensor(part, dtype=torch.int64) for part in (rows, values))
         if len(rows) and bool((rows.diff() < 0).any()):
             order = _stable_order(rows, n)
@@ -65,7 +65,7 @@ class Runs:
 
     @property
     def mapped(self) -> bool:
-        """Whether the values are a file: too many for arrays as long as they are."""
+        """Whether the values are a file: too many for arrays of this length."""
         return self.values.dtype == torch.int32
 
     def __len__(self) -> int:
@@ -110,7 +110,7 @@ class Runs:
         return self.spans(self.start[rows], self.start[rows + 1])
 
     def spans(self, first: Tensor, stop: Tensor) -> Runs:
-        """Runs of the values from `first` `(b,)` up to `stop` `(b,)`, places in `values`."""
+        """Runs of the values from `first` `(b,)` up to `stop` `(b,)`, positions in `values`."""
         lengths = stop - first
         start = _starts(lengths)
         owner = torch.repeat_interleave(torch.arange(len(lengths), device=start.device), lengths)
@@ -132,7 +132,7 @@ class Runs:
         return Runs.group(rows, values, len(self), width=self.width)
 
     def followed_by(self, other: Runs) -> Runs:
-        """The rows of this and then those of `other`, with weights where both have some."""
+        """The rows of these runs, then those of `other`, with weights if both have some."""
         start = torch.cat([self.start, other.start[1:] + self.start[-1]])
         weighted = self.weight is not None and other.weight is not None
         weight = torch.cat([self.weight, other.weight]) if weighted else None
@@ -145,7 +145,7 @@ class Runs:
         return table
 
     def unique(self) -> Runs:
-        """Each row's values once and ascending, with the last weight, or these themselves."""
+        """Each row's values, distinct and ascending, with the last weight; these runs themselves if they are so."""
         if bool((self.keys[1:] > self.keys[:-1]).all()):
             return self
         found = Runs.from_keys(sorted_unique(self.keys), len(self), self.width)
@@ -173,7 +173,7 @@ class Runs:
     def count_below(self, rows: Tensor, most: Tensor, key: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
         """How many `(b, ...)` values of each of the `rows` `(b, ...)` are at most `most` `(b, ...)`, by bisection.
 
-        The values of a row ascend, or what `key` makes of values and their places in `values` does.
+        The values of a row must ascend, or the result of `key` for values and their positions in `values`.
         """
         first = self.start[rows]
         low, high = first.clone(), self.start[rows + 1]
@@ -210,7 +210,7 @@ class Runs:
         return Runs.group(self.values, self.rows, self.width, width=len(self), weight=self.weight)
 
     def _counted(self) -> Runs:
-        """The same of mapped pairs, by counting, a bounded number of them at once, in four bytes a pair."""
+        """`transposed` for mapped pairs, by counting, a bounded number of them at once, with four bytes per pair."""
         n, step, at = len(self.values), 2**22, 0
         counts = torch.zeros(self.width, dtype=torch.int64)
         for part in self.values.split(step):
@@ -257,14 +257,14 @@ def _stable_order(rows: Tensor, n: int) -> Tensor:
 
 @cache
 def _silence_beta_notice() -> None:
-    """Have torch's one notice a process that sparse rows are in beta come now, unseen."""
+    """Trigger torch's one-time notice that sparse rows are in beta now, and suppress it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.sparse_csr_tensor([0, 1], [0], [1.0], (1, 1))
 
 
 def _in_memory(values: Tensor) -> Tensor:
-    """What was taken out of a mapped file of int32 as int64, as everywhere; other values, pictures too, as they are."""
+    """Values from a mapped int32 file as int64, as everywhere else; other values unchanged."""
     return values.long() if values.dtype == torch.int32 else values
 
 

@@ -1,4 +1,4 @@
-"""`StoredInteractions`: events whose columns lie in files and are mapped into memory, sorted by user."""
+"""`StoredInteractions`: events whose columns are files mapped into memory, sorted by user."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from collabkit.data.runs import Runs
 
 __all__ = ["STEP", "StoredInteractions", "together"]
 
-STEP = 2**22  # rows that are looked at at once
+STEP = 2**22  # rows that are processed at once
 
 
 @dataclass(frozen=True, eq=False)
 class StoredInteractions(Interactions):
     """Events in the order of their users, each user's in the order of time, or of the files.
 
-    The columns are int32 and float32 tensors over mapped files, so that memory holds what is being read; what is taken
-    out of them is int64, as everywhere. What needs an order by user (seen items, samplers, least squares, histories,
-    whole-user batches) is read from one table of where each user's rows begin.
+    The columns are int32 and float32 tensors over mapped files, so only the parts being read are in memory; values
+    taken from them are int64, as everywhere else. Everything that needs an order by user (seen items, samplers, least
+    squares, histories, whole-user batches) uses one table of where each user's rows begin.
 
     Args:
         starts: `(n_users + 1,)` where the rows of each user begin.
         distinct: the distinct pairs, each user's items ascending, mapped too.
         item_counts: `(n_items,)` rows of each item.
-        whole: these events and those held out of them, where there are any.
+        whole: these events and those held out of them, if any.
     """
 
     starts: Tensor | None = None
@@ -48,7 +48,7 @@ class StoredInteractions(Interactions):
 
     @property
     def _start(self) -> Tensor:
-        """`starts`, of as many users as there are now."""
+        """`starts`, extended to the current number of users."""
         more = self.n_users + 1 - len(self.starts)
         return torch.cat([self.starts, self.starts[-1:].expand(more)]) if more else self.starts
 
@@ -62,12 +62,12 @@ class StoredInteractions(Interactions):
 
     @cached_property
     def histories(self) -> Runs:
-        """Each user's items in the order of their times, or of the files: the rows as they lie."""
+        """Each user's items in the order of their times, or of the files: the rows in stored order."""
         return Runs(self._start, self.item_idx, self.n_items)
 
     @cached_property
     def by_user(self) -> Runs:
-        """The positions of each user's rows: as they lie."""
+        """The positions of each user's rows, in stored order."""
         return Runs(self._start, torch.arange(len(self)), len(self))
 
     @cached_property
@@ -97,7 +97,7 @@ class StoredInteractions(Interactions):
         return Interactions.concat(*(part.in_memory() if part.stored else part for part in parts))
 
     def sorted_by_user(self) -> StoredInteractions:
-        """These rows, which lie so."""
+        """These rows, which are already sorted."""
         return self
 
     def n_duplicates(self) -> int:
@@ -109,7 +109,7 @@ class StoredInteractions(Interactions):
         return self.user_idx.long() * self.n_items + self.item_idx
 
     def data_hash(self) -> str:
-        """That of the same rows in memory."""
+        """The same hash as that of the rows in memory."""
         digest = hashlib.sha256()
         for column, kind in ((self.user_idx, "int64"), (self.item_idx, "int64"), (self.rating, ""), (self.time, "")):
             for part in self._steps() if column is not None else ():
@@ -121,7 +121,7 @@ class StoredInteractions(Interactions):
 
 
 def together(train: Interactions, valid: Interactions | None) -> Interactions | None:
-    """The stored rows of both parts, where they were cut from one table of them; else None."""
+    """The stored rows of both parts, if they were cut from one stored table; else None."""
     whole = train.whole if train.stored else None
     if whole is None or valid is None or len(whole) != len(train) + len(valid):
         return None

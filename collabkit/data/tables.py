@@ -17,14 +17,14 @@ def name_columns(
     df: pd.DataFrame, user_name: str | None = None, item_name: str | None = None, rating_name: str | None = None,
     time_name: str | None = None, context=(), *, rated: bool = False, timed: bool = False,
 ) -> Columns:  # fmt: skip
-    """The `Columns` of `df`, checked; those that are wanted (`rated`, `timed`) and not named are guessed."""
+    """The `Columns` of `df`, checked; wanted ones (`rated`, `timed`) that are not named are guessed."""
     if not isinstance(df, pd.DataFrame):
         raise TypeError(f"expected a pandas DataFrame of interactions, got {type(df).__name__}")
     context = (context,) if isinstance(context, str) else tuple(context or ())
     given = {"user": user_name, "item": item_name, "rating": rating_name, "time": time_name}
     wanted = {"user", "item", *(["rating"] if rated else []), *(["time"] if timed else [])}
     if any(given[role] is None for role in wanted):
-        for name in given.values():  # a misspelt name is no reason to doubt the others
+        for name in given.values():  # a misspelt name should not cast doubt on the others
             if name is not None and name not in df.columns:
                 Columns(*(given[role] or df.columns[0] for role in ("user", "item")), rating_name, time_name).check(df)
         given = guess_columns(df, given, rated=rated, timed=timed)
@@ -34,14 +34,14 @@ def name_columns(
 
 
 def with_dates(df: pd.DataFrame, time_name: str | None) -> pd.DataFrame:
-    """A table that was read from a file, with dates in the column of times where it holds texts of them."""
+    """A table read from a file, with the time column converted if it holds dates as text."""
     if time_name is None or time_name not in df.columns or not pd.api.types.is_string_dtype(df[time_name].dtype):
         return df
     texts = df[time_name]
     day_first = _day_first(texts, time_name)
     times = pd.to_datetime(texts, dayfirst=day_first, errors="coerce")
     if (bad := texts[times.isna() & texts.notna()]).any():
-        try:  # dates that are written in several ways
+        try:  # dates in several formats
             times = pd.to_datetime(texts, dayfirst=day_first, format="mixed")
         except (ValueError, TypeError):
             raise ValueError(f"column {time_name!r} has times that cannot be read, {len(bad):,} of them, e.g. "
@@ -54,7 +54,7 @@ _NUMERIC_DATE = r"^\s*(\d{1,2})([./-])(\d{1,2})\2\d{2}(?:\d{2})?(?!\d)"
 
 
 def _day_first(texts: pd.Series, name: str) -> bool:
-    """Whether dates such as 03.07.2026 begin with the day: told by days above 12 or by dots, else refused."""
+    """Whether dates such as 03.07.2026 begin with the day: by days above 12 or by dots, else an error."""
     heads = pd.Series(texts.dropna().str.slice(0, 12).unique()).str.extract(_NUMERIC_DATE).dropna()
     if heads.empty:
         return False
@@ -65,7 +65,7 @@ def _day_first(texts: pd.Series, name: str) -> bool:
     if (heads[1] == ".").all():
         say(f"dates in {name!r} are read with the day first, as is usual with dots, e.g. {text!r}")
         return True
-    raise ValueError(f"dates in {name!r} begin with the day or with the month, e.g. {text!r}, and no day above 12 "
+    raise ValueError(f"dates in {name!r} begin with the day or with the month, e.g. {text!r}: no day above 12 "
                      f"tells which: write them as 2026-01-31, or {_CONVERT}")  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def id_codes(df: pd.DataFrame, name: str) -> np.ndarray:
 
 
 def new_frame(columns: dict) -> pd.DataFrame:
-    """`pd.DataFrame(columns)` of columns that nobody else holds: a third of its time where they are short."""
+    """`pd.DataFrame(columns)` of columns not shared with others: in a third of the time if they are short."""
     frame = pd.DataFrame(dict(enumerate(columns.values())), copy=False)
     frame.columns = _index(tuple(columns))
     return frame

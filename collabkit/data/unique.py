@@ -1,4 +1,4 @@
-"""Different values, by sorting; without torch, as `serve.light` looks for them too."""
+"""Distinct values, by sorting; without torch, as `serve.light` uses it too."""
 
 import numpy as np
 

@@ -66,7 +66,7 @@ class Vocab:
     def factorize(cls, values, name: str = "id") -> tuple[Vocab, np.ndarray]:
         """`from_values(values)` and the indices `(n,)` of the values in it, in one pass."""
         index = check_ids(values, name)
-        if index.dtype == object:  # ids that are no texts: pandas would take tuples for several columns
+        if index.dtype == object:  # ids that are not texts: pandas would take tuples for several columns
             unique = index.unique()
             with suppress(TypeError):
                 unique = unique.sort_values()
@@ -169,10 +169,10 @@ class Vocab:
         return idx
 
     def unknown(self, values, idx: np.ndarray) -> str:
-        """Some of the ids `values` `(n,)` that are not there, as text, with what the first may mean.
+        """Some of the unknown ids among `values` `(n,)`, as text, with a suggestion for the first.
 
         Args:
-            values: of which `encode` found some to be unknown.
+            values: ids, some of which `encode` did not find.
             idx: what it returned, `(n,)`.
 
         Example:
@@ -186,7 +186,7 @@ class Vocab:
         return _some(missing) + (near_match(missing[0], self.index) if guess and len(self) < 100_000 else "")
 
     def row(self, value) -> int | None:
-        """The index of one id that is there and of the ids' own type; None for all else, on which `encode` has more."""
+        """The index of one known id of the ids' own type; None for anything else, which `encode` explains."""
         texts = isinstance(self.index.dtype, pd.StringDtype)
         same = isinstance(value, str) if texts else self.index.dtype == int and type(value) in (int, np.int64)
         return self.index.get_loc(value) + 1 if same and value in self.index else None
@@ -199,15 +199,15 @@ class Vocab:
         return self.index.take(idx - 1)
 
     def _alike(self, values: pd.Index) -> pd.Index:
-        """`values` of the ids' kind in their dtype, where pandas would not compare the two: Arrow's dates, say."""
+        """`values` in the ids' dtype, if pandas could not compare the two otherwise, as with Arrow's dates."""
         dtype = self.index.dtype
         if values.dtype == dtype or not isinstance(dtype, pd.ArrowDtype):
             return values
         try:
             return values.astype(dtype)
         except (ValueError, TypeError, NotImplementedError) as error:
-            raise TypeError(f"{self.name!r} ids are of type {dtype} (e.g. {_some(self.index)}), which {_some(values)} "
-                            f"cannot be made: {error}") from error  # fmt: skip
+            raise TypeError(f"{self.name!r} ids are of type {dtype} (e.g. {_some(self.index)}); {_some(values)} cannot "
+                            f"be converted to it: {error}") from error  # fmt: skip
 
     @property
     def storable(self) -> bool:
@@ -228,7 +228,7 @@ class Vocab:
 
 
 def check_ids(values, name: str = "id") -> pd.Index:
-    """`values` `(n,)` as an Index of ids of one type, or an error that says what is wrong with them.
+    """`values` `(n,)` as an Index of ids of one type, or an error that describes the problem.
 
     Categories become their values, pandas' nullable integers and Python's in an object column NumPy's; every other
     dtype is kept.
@@ -289,7 +289,7 @@ def _to_index(values) -> pd.Index:
             return text
         except UnicodeEncodeError as error:
             raise ValueError(
-                f"an id is no valid text: {error}; correct it, e.g. .str.encode('utf-8', 'replace')"
+                f"an id is not valid text: {error}; correct it, e.g. .str.encode('utf-8', 'replace')"
             ) from None
     elif dtype == object and len(values) and isinstance(np.asarray(values)[0], tuple):
         return pd.Index(values, dtype=object, tupleize_cols=False)
@@ -310,7 +310,7 @@ def _check_floats(index: pd.Index, name: str) -> None:
 
 
 def _kind(index: pd.Index) -> str:
-    """Family of id types within which equality makes sense: that of the first id, whatever holds it."""
+    """Family of id types within which equality makes sense, by the first id, whatever the container."""
     if not len(index):
         return str(index.dtype)
     first = index[0]

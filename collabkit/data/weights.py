@@ -1,4 +1,4 @@
-"""Weights of the rows in the training loss: from a word or a column, checked and scaled to mean 1."""
+"""Weights of the rows in the training loss: from a keyword or a column, checked and scaled to mean 1."""
 
 from dataclasses import replace
 
@@ -52,7 +52,7 @@ def only_training_weights(train: Interactions, valid: Interactions | None) -> tu
     """Both parts, with weights of mean 1 in `train`, if it has any, and none in `valid`."""
     if train.weight is not None:
         if train.weight.shape != (len(train),):
-            raise ValueError(f"train.weight must be one a row, ({len(train)},), got {tuple(train.weight.shape)}")
+            raise ValueError(f"train.weight must be one per row, ({len(train)},), got {tuple(train.weight.shape)}")
         train = replace(train, weight=scale_weights(train.weight, "train.weight"))
     return train, None if valid is None else replace(valid, weight=None)
 
@@ -70,8 +70,7 @@ def check_weights(values, name: str) -> np.ndarray:
 
 
 def scale_weights(values, name: str) -> Tensor:
-    """Weights `(n,)` float32 of mean 1, from any not all 0 that `check_weights` accepts: so learning rates keep their
-    meaning."""
+    """Weights `(n,)` float32 scaled to mean 1, so that learning rates keep their meaning; not all may be 0."""
     values = check_weights(values, name)
     if not values.any():
         raise ValueError(f"{name} has a weight of 0 in all {len(values):,} training rows: nothing would be learned")

@@ -1,4 +1,4 @@
-"""Fetch a MovieLens archive from its publisher into the cache: checked, unpacked safely, never half there."""
+"""Fetch a MovieLens archive from its publisher into the cache: checked, unpacked safely, complete or not at all."""
 
 import os
 import re
@@ -93,7 +93,7 @@ def unpack(archive: str | os.PathLike, key_file: str, target: Path) -> Path:
                         raise ValueError(f"{archive} is unsafe: {why}; not unpacked")
                 zipped.extractall(scratch)
         except zipfile.BadZipFile as error:
-            raise ValueError(f"{archive} is not a whole zip file: {error}") from error
+            raise ValueError(f"{archive} is not a complete zip file: {error}") from error
         found = sorted(Path(scratch).rglob(key_file), key=lambda p: len(p.parts))
         if not found:
             raise ValueError(f"{archive} holds no file {key_file}")

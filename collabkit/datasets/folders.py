@@ -18,7 +18,7 @@ def read_folder(folder: Path, readers: Mapping[str, Callable[[Path], pd.DataFram
     """The table in a folder; see `read_interactions`.
 
     Args:
-        folder: its hidden files, and those that begin with an underscore, as Spark writes, are no part of the table.
+        folder: its hidden files, and those that begin with an underscore, as written by Spark, are ignored.
         readers: by ending, what reads a file.
 
     Raises:
@@ -47,7 +47,7 @@ def read_folder(folder: Path, readers: Mapping[str, Callable[[Path], pd.DataFram
 
 
 def _movielens(folder: Path) -> pd.DataFrame | None:
-    """The ratings with titles, where the folder is of MovieLens."""
+    """The ratings with titles, if it is a MovieLens folder."""
     try:
         name = movielens_name(folder)
     except FileNotFoundError:
@@ -57,7 +57,7 @@ def _movielens(folder: Path) -> pd.DataFrame | None:
 
 
 def _parquet(folder: Path, parts: list[Path]) -> pd.DataFrame:
-    """Parts, whose folders may say more as `year=2026`; types that differ, say int32 and int64, become the wider."""
+    """Parts in folders that may add columns, e.g. `year=2026`; of different types, e.g. int32 and int64, the wider."""
     schemas = [pa.parquet.read_schema(part) for part in parts]
     _check_alike(parts, [schema.names for schema in schemas])
     flavour = pa.dataset.partitioning(flavor="hive")
@@ -78,4 +78,4 @@ def _check_alike(parts: list[Path], columns: list[list]) -> None:
     for part, names in zip(parts, columns, strict=True):
         if set(names) != set(columns[0]):
             raise ValueError(f"{part.name} has the columns {names}, but {parts[0].name} has {columns[0]}: the files "
-                             "are no parts of one table; read them one by one")  # fmt: skip
+                             "are not parts of one table; read them one by one")  # fmt: skip

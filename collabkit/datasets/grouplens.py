@@ -25,7 +25,7 @@ _OCCUPATIONS = (  # ml-1m codes them 0..20, see its README
 
 @dataclass(frozen=True)
 class _Edition:
-    """Where an edition keeps what; `files` are ratings, items and, where there are any, users and genre names."""
+    """The files of an edition; `files` are ratings, items and, if any, users and genre names."""
 
     folder: str
     layout: str
@@ -110,7 +110,7 @@ def movielens_name(path: str | os.PathLike) -> str:
     for file, name in by_file.items():
         if (Path(path) / file).is_file():
             return name
-    raise FileNotFoundError(f"{path} is no MovieLens folder: it has none of {', '.join(by_file)}")
+    raise FileNotFoundError(f"{path} is not a MovieLens folder: it has none of {', '.join(by_file)}")
 
 
 def movielens_folds(
@@ -144,7 +144,7 @@ def movielens_folds(
         raise ValueError(f"only '100k' has official folds, got {name!r}; split {name!r} yourself, with a seed")
     known = (*_FIFTHS, "ua", "ub")
     if isinstance(folds, str) or not set(folds) <= set(known):
-        raise ValueError(f"folds must be a sequence of names out of {', '.join(known)}, got {folds!r}")
+        raise ValueError(f"folds must be a sequence of names from {', '.join(known)}, got {folds!r}")
     folder = _locate(edition, path, progress, *(f"{fold}.{part}" for fold in folds for part in ("base", "test")))
     items = _items(edition, folder)
 
@@ -162,7 +162,7 @@ def _edition(name: str) -> _Edition:
 
 
 def _locate(edition: _Edition, path: str | os.PathLike | None, progress: bool, *extra: str) -> Path:
-    """The folder that holds the edition's files, downloaded when nobody has it; all files are checked to be there."""
+    """The folder of the edition's files, downloaded if needed, after a check that all files exist."""
     if path is not None and not Path(path).expanduser().is_dir():
         raise FileNotFoundError(f"path={str(path)!r} is not a folder: give the folder that holds {edition.folder}")
     root = os.environ.get("COLLABKIT_DATA") or None if path is None else path
@@ -242,7 +242,7 @@ def _numbers(column: pd.Series, file: Path) -> pd.Series:
 
 
 def _users(edition: _Edition, folder: Path) -> pd.DataFrame | None:
-    """`user, age, gender, occupation, zip_code` of 100k and 1m, None for the editions that say nothing."""
+    """`user, age, gender, occupation, zip_code` of 100k and 1m, None for the other editions."""
     if len(edition.files) < 3:
         return None
     file = folder / edition.files[2]

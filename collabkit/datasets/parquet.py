@@ -1,4 +1,4 @@
-"""The parts of one table in Parquet, read a bounded number of rows at once; one column of CSV too."""
+"""The parts of one table in Parquet, read in blocks of bounded size; also one column of CSV."""
 
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
 def is_hidden(path: Path, folder: Path) -> bool:
-    """Whether a file is no part of the table in `folder`: hidden, or named as Spark names its own."""
+    """Whether a file is not part of the table in `folder`: hidden, or named like Spark's own files."""
     return any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
 
 
@@ -57,11 +57,11 @@ def read_schemas(parts: Sequence[Path], read=pq.read_schema, kind: str = "Parque
         except FileNotFoundError:
             raise ValueError(f"the part {part} is missing: it was there when the folder was listed") from None
         except (pa.ArrowInvalid, OSError) as error:
-            raise ValueError(f"the part {part} is no whole {kind} file ({error}); write it again, or move it out of "
-                             "the folder") from error  # fmt: skip
+            raise ValueError(f"the part {part} is not a complete {kind} file ({error}); write it again, or move it out "
+                             "of the folder") from error  # fmt: skip
         if set(schemas[-1].names) != set(schemas[0].names):
             raise ValueError(f"{part.name} has the columns {schemas[-1].names}, but {parts[0].name} has "
-                             f"{schemas[0].names}: the files are no parts of one table")  # fmt: skip
+                             f"{schemas[0].names}: the files are not parts of one table")  # fmt: skip
     return schemas
 
 
@@ -70,7 +70,7 @@ def stream_column(path: str | Path, name: str, rows: int, kind: pa.DataType | No
 
     Args:
         path: a file, or a folder of parts of one kind.
-        kind: what the values of a CSV are, which it does not say; default what they look like.
+        kind: the type of the values in a CSV; default inferred.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
@@ -81,8 +81,8 @@ def stream_column(path: str | Path, name: str, rows: int, kind: pa.DataType | No
     parts = _parts(path, (*PARQUET, *_SEPARATORS), "Parquet, CSV or TSV")
     endings = {".parquet" if part.suffix.lower() not in _SEPARATORS else part.suffix.lower() for part in parts}
     if len(endings) > 1:
-        raise ValueError(f"{path} holds files of several kinds ({', '.join(sorted(endings))}): leave there the parts "
-                         "of one table alone")  # fmt: skip
+        raise ValueError(f"{path} holds files of several kinds ({', '.join(sorted(endings))}): keep only the parts "
+                         "of one table there")  # fmt: skip
     separator = _SEPARATORS.get(endings.pop())
     if separator is None:
         schemas = read_schemas(parts)
@@ -90,7 +90,7 @@ def stream_column(path: str | Path, name: str, rows: int, kind: pa.DataType | No
         schemas = read_schemas(parts, lambda part: _open_separated(part, separator).schema, "CSV")
     names = schemas[0].names
     if name not in names and len(names) > 1:
-        raise MissingError(f"{path} has no column {name!r}, but {names}: name it so, or leave the others out")
+        raise MissingError(f"{path} has no column {name!r}, but {names}: rename that column, or leave the others out")
     column, held, n = name if name in names else names[0], [], 0
     if separator is None or kind is None:
         kind = _one_type(parts, column, [schema.field(column).type for schema in schemas])
@@ -118,7 +118,7 @@ def _open_separated(part: Path, separator: str, **convert) -> pc.CSVStreamingRea
 
 
 def _one_type(parts: Sequence[Path], column: str, types: Sequence[pa.DataType]) -> pa.DataType:
-    """The type of a column in all parts: of whole numbers of several widths the wider."""
+    """The type of a column in all parts: the widest one for whole numbers of several widths."""
     types = [kind.value_type if pa.types.is_dictionary(kind) else kind for kind in types]
     if all(kind == types[0] for kind in types):
         return types[0]
@@ -132,7 +132,7 @@ def _one_type(parts: Sequence[Path], column: str, types: Sequence[pa.DataType]) 
 
 
 def head_of(path: str | Path, rows: int = 10_000) -> pd.DataFrame:
-    """The first rows of a table in Parquet, by which columns that nobody named are found.
+    """The first rows of a table in Parquet, used to find columns that were not named.
 
     Raises:
         ValueError: there are none, or a part is damaged.
@@ -146,5 +146,5 @@ def head_of(path: str | Path, rows: int = 10_000) -> pd.DataFrame:
 
 
 def row_count(path: str | Path) -> int:
-    """How many rows a table in Parquet has, by what its files say."""
+    """The number of rows of a table in Parquet, from the metadata of its files."""
     return sum(pq.read_metadata(part).num_rows for part in parquet_parts(path))

@@ -16,7 +16,7 @@ _YEARS = 5.0
 _DRIFT = -0.06  # stars a year: people get a little stricter, as in the Netflix Prize data
 _MEAN = 3.5
 _USER_BIAS_SD, _ITEM_BIAS_SD, _TASTE_SD = 0.42, 0.42, 0.76
-# Set so that popularity, neighbours, linear models, factors and what came last stand to each other as on MovieLens.
+# Set so that popularity, neighbours, linear models, factors and the latest events compare as on MovieLens.
 _SELECTION = 1.6  # how much people choose what they will like, in log-odds per standard deviation of taste
 _POPULARITY = 1.0, 15.0  # popularity falls with this power of the rank plus this number
 _PHASE_SD = 0.06  # how far an event strays from its place in a round through the tastes, in rounds
@@ -98,7 +98,7 @@ def _integer(name: str, value: int) -> int:
 
 
 def _check(n_users: int, n_items: int, n_ratings: int, min_events: int, noise: float) -> None:
-    """Refuse sizes that contradict each other, saying which one to change."""
+    """Raise for sizes that contradict each other, and say which one to change."""
     if not 0 <= noise < np.inf:
         raise ValueError(f"noise must be a standard deviation in stars, 0 or more and finite, got {noise}")
     if 2 * min_events > n_items:
@@ -167,8 +167,8 @@ def _choose(
 
     Gumbel top-k (Kool et al. 2019, "Stochastic Beams and Where to Find Them", section 2.3) draws without replacement
     with probability proportional to popularity times exp(selection * taste): no pair twice, no loop over users. The
-    order is that of the directions of the items in the plane of the first two factors, seen from a direction of the
-    user's own: a round through the tastes.
+    order follows the direction of the items in the plane of the first two factors, starting at a random direction for
+    each user: a round through the tastes.
     """
     user, item = planted["user_factors"], planted["item_factors"]
     n_users, n_items = len(user), len(item)

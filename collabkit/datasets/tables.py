@@ -72,7 +72,7 @@ def read_interactions(path: str | os.PathLike) -> pd.DataFrame:
 
 
 def read_csv(file: str | os.PathLike) -> pd.DataFrame:
-    """`pandas.read_csv`; a header without a comma that has semicolons, tabs or bars is read by these, which is said."""
+    """`pandas.read_csv`; a header without a comma but with semicolons, tabs or bars is split by these and reported."""
     header = pd.read_csv(file, nrows=0).columns
     found = [mark for mark in ";\t|" if len(header) == 1 and mark in str(header[0])]
     if found:
@@ -81,12 +81,12 @@ def read_csv(file: str | os.PathLike) -> pd.DataFrame:
 
 
 def _folder(path: Path) -> pd.DataFrame:
-    # Not imported above: what reads MovieLens reads its files by this module.
+    # Not imported above: the reader of MovieLens imports this module.
     return import_module("collabkit.datasets.folders").read_folder(path, READERS)
 
 
 def _kind(path: Path) -> str:
-    """The ending that says how a file is read."""
+    """The extension that determines how a file is read."""
     *above, kind = ["", *(s.lower() for s in path.suffixes)]
     if kind in _COMPRESSED and above[-1] in (".csv", ".tsv"):
         kind = above[-1]

@@ -1,9 +1,9 @@
 """Evaluation: held-out rows and candidates -> one ranking pass -> tables with intervals and baselines.
 
-`task` says what is asked (users, relevant items, candidates) and ranks for it, `candidates` the protocols, `metrics`
-the metrics as pure functions, `lists` those of whole lists, `references` what every figure stands beside, `tables` puts
-the results together; `compare` asks several models the same, `new_users` how good the answers to new users are, `audit`
-what is in the data, `tradeoff` what diverse, unknown or new items in lists cost.
+`task` defines the question (users, relevant items, candidates) and ranks for it, `candidates` has the protocols,
+`metrics` the metrics as pure functions, `lists` those of whole lists, `references` the baselines, `tables` the results;
+`compare` evaluates several models on one task, `new_users` predictions for new users, `audit` the data, `tradeoff` the
+cost of diverse, unknown or new items in lists.
 """
 
 from collabkit.evaluate.audit import audit

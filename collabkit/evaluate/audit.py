@@ -1,4 +1,4 @@
-"""`audit`: what is in the data, and what would make an evaluation on it look better or worse than it is."""
+"""`audit`: what is in the data, and what could bias an evaluation on it."""
 
 import numpy as np
 import pandas as pd
@@ -24,10 +24,9 @@ def audit(train: Interactions, valid: Interactions, *, k: int = 10) -> pd.DataFr
         DataFrame indexed by `check`, with the columns `value` (a count or a share) and `meaning`. Rows about time are
         there if the events have times.
 
-    Of the leaks the count of `training rows from their user's future` is the plainest: it is 0 unless events that came
-    after the evaluated ones are in training, as after a random split. That other users' later events are in training
-    (`training rows from the future`) is the rule where each user's last event is held out; `collabkit.backtest` has
-    neither.
+    The clearest sign of a leak is the count of `training rows from their user's future`: it is 0 unless training
+    contains events after the evaluated ones, as with a random split. Later events of other users (`training rows from
+    the future`) are always in training if each user's last event is held out; `collabkit.backtest` has neither.
 
     Example:
         >>> from collabkit.data.interactions import Columns
@@ -111,8 +110,8 @@ def _times(train: Interactions, valid: Interactions) -> list[tuple]:
     future = float((train.time > valid.time.min()).double().mean())
     never = torch.iinfo(torch.int64).max
     asked = torch.full((train.n_users,), never).scatter_reduce(0, valid.user_idx, valid.time, "amin")
-    leaked = train.time > asked[train.user_idx]  # of users without validation rows none is
-    leak = "later than their user's first validation row: a model that learns from them knows what it is asked about"
+    leaked = train.time > asked[train.user_idx]  # never for users without validation rows
+    leak = "later than their user's first validation row: a model that learns from them knows the future"
     same = "share of rows with another event of the same user at the same time: their order is unknown"
     later = "share of validation rows whose user has a later training row"
     return [
@@ -143,7 +142,7 @@ def _concentration(train: Interactions) -> list[tuple]:
     top = max(1, round(0.01 * n))
     share = float(counts[-top:].sum() / counts.sum())
     return [
-        ("Gini of item popularity", gini, "0: all items have as many training rows; near 1: a few have them all"),
+        ("Gini of item popularity", gini, "0: all items have equally many training rows; near 1: a few have them all"),
         ("rows of the top 1 % of items", share, f"share of the training rows that the {top:,} most popular items have"),
     ]
 

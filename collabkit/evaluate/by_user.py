@@ -1,4 +1,4 @@
-"""`Judge`: one metric of any model, user by user, so that models are compared on the same people and parts of them."""
+"""`Judge`: one metric of any model, user by user, so that models are compared on the same users and subsets of them."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from collabkit.models.closed_form import model_and_data
 
 __all__ = ["Judge", "UserScores", "usual_metric"]
 
-USERS = 1000  # that are asked between two looks at the clock
+USERS = 1000  # users between two looks at the clock
 
 
 def usual_metric(rated: bool) -> str:
-    """What models are chosen by where nothing is named."""
+    """The default metric by which models are chosen."""
     return "RMSE" if rated else "NDCG@10"
 
 
 @dataclass(frozen=True)
 class UserScores:
-    """What each user adds to a metric, which is `sum(sums) / sum(counts)`, or the root of that for RMSE.
+    """The terms of each user in a metric, which is `sum(sums) / sum(counts)`, or its root for RMSE.
 
     Args:
         metric: its name in tables.
@@ -57,7 +57,7 @@ class UserScores:
 
     @property
     def value(self) -> float:
-        """The metric; NaN of nobody."""
+        """The metric; NaN without users."""
         return self._metric(self.sums.sum() / self.counts.sum()) if self.counts.sum() > 0 else float("nan")
 
     def _metric(self, ratio: float) -> float:
@@ -69,32 +69,32 @@ class UserScores:
         return self._metric(low), self._metric(high)
 
     def difference(self, other: UserScores, n_boot: int = 1000, seed: int = 0) -> tuple[float, float, float]:
-        """`(value - other.value, low, high)`, the interval that of the same users.
+        """`(value - other.value, low, high)`, with the interval of the difference on the same users.
 
-        Of RMSE the interval is that of the squares, divided by the sum of both: a^2 - b^2 = (a - b)(a + b).
+        For RMSE it is the interval of the squares, divided by the sum of both: a^2 - b^2 = (a - b)(a + b).
 
         Raises:
-            ValueError: the two are of other users.
+            ValueError: the two have different users.
         """
         if self.metric != other.metric or not np.array_equal(self.users, other.users):
-            raise ValueError(f"{self.metric} and {other.metric} are of other users: judge both on the same rows")
+            raise ValueError(f"{self.metric} and {other.metric} are of different users: judge both on the same rows")
         ends = bootstrap_interval(self.sums - other.sums, self.counts, n_boot=n_boot, seed=seed)
         both = self.value + other.value if self.metric == "RMSE" else 1.0
         return self.value - other.value, *(float(end / both) if both else 0.0 for end in ends)
 
     def gain_over(self, other: UserScores, n_boot: int = 1000, seed: int = 0) -> tuple[float, float, float]:
-        """How much better than `other`, and the 95 % interval: above 0 is better, of errors too."""
+        """How much better than `other`, and the 95 % interval: above 0 is better, also for errors."""
         difference, low, high = self.difference(other, n_boot, seed)
         return (-difference, -high, -low) if self.small_is_good else (difference, low, high)
 
     def of(self, users: np.ndarray) -> UserScores:
-        """Those of some users."""
+        """The scores of some users."""
         mine = pd.Index(users).get_indexer_for(self.users) >= 0
         return replace(self, users=self.users[mine], sums=self.sums[mine], counts=self.counts[mine])
 
     @staticmethod
     def joined(parts: list[UserScores]) -> UserScores:
-        """All `parts` together, of other rows each, such as the folds of a cross-validation."""
+        """All `parts` together, each of different rows, such as the folds of a cross-validation."""
         table = pd.concat([pd.DataFrame({"sums": p.sums, "counts": p.counts}, index=p.users) for p in parts])
         table = table.groupby(level=0, sort=False).sum()
         return UserScores(parts[0].metric, table.index.to_numpy(), table["sums"].to_numpy(), table["counts"].to_numpy())
@@ -107,11 +107,11 @@ class Judge:
         data: of the models that are judged.
         metric: a name, `'NDCG@10'`, one of ranks cut at k, or of ratings `'RMSE'` or `'MAE'`.
         on: `'valid'` or a table with the data's columns.
-        most: users that are asked; of more, so many are drawn (counted in a `CollabWarning`).
+        most: maximum number of users; if there are more, a sample is drawn (counted in a `CollabWarning`).
         seed: of the draw.
 
     Raises:
-        ValueError: an unknown metric; errors of ratings for events; nobody has anything to find.
+        ValueError: an unknown metric; a rating error for events; no user has a relevant item.
     """
 
     def __init__(self, data: Dataset, metric: str, on="valid", *, most: int | None = None, seed: int = 0):
@@ -129,7 +129,7 @@ class Judge:
         self.on, self.tasks, self.rows = on, [], None
         test, _, drawn = drawn_rows(held_out(data, on), most, seed)
         if drawn:
-            say(f"models are judged by {drawn}, at random, of those with held-out rows")
+            say(f"models are judged on {drawn}, at random, of those with held-out rows")
         if self.name in ERRORS:
             self.rows = test.take((test.user_idx > 0).numpy())
             self.users = self.rows.user_idx.unique().numpy()
@@ -151,8 +151,8 @@ class Judge:
         """The scores of a learner, `Recommender` or fitted closed-form model.
 
         Args:
-            given: the model; one of no ratings is judged by ranks alone.
-            check: called now and then; what it raises comes through.
+            given: the model; one that predicts no ratings is judged only by ranks.
+            check: called from time to time; its errors are passed on.
         """
         model, _ = model_and_data(given)
         if self.name in ERRORS and not model.predicts_ratings:

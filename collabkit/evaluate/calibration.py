@@ -1,4 +1,4 @@
-"""What a score means: probabilities from the scores of events, intervals around ratings; and how true they are.
+"""Calibration of scores: probabilities from scores of events, intervals around ratings; and how accurate they are.
 
 Fitted on half of the users of the validation part, judged on the other half: see `Recommender.calibrate`.
 """
@@ -25,12 +25,12 @@ __all__ = ["Intervals", "Probabilities", "calibrate", "from_spec", "judge", "to_
 
 BINS = 10
 LEVELS = (0.5, 0.8, 0.9, 0.95)
-MOST = 500  # order statistics that are kept of each bin's residuals
-LEAST = 100  # residuals of a bin
+MOST = 500  # order statistics kept of each bin's residuals
+LEAST = 100  # minimum residuals in a bin
 
 
 def calibrate(model: Model, data: Dataset, method: str, n_negatives: int, seed: int) -> Probabilities | Intervals:
-    """What the half of the validation users for it says; arguments and errors as of `Recommender.calibrate`."""
+    """The calibration fitted on half of the validation users; arguments and errors as in `Recommender.calibrate`."""
     if method not in ("platt", "isotonic"):
         raise ValueError(f"method must be 'platt' or 'isotonic', got {method!r}")
     n_negatives, seed = whole("n_negatives", n_negatives), check_seed(seed)
@@ -42,7 +42,7 @@ def calibrate(model: Model, data: Dataset, method: str, n_negatives: int, seed: 
 
 
 def judge(model: Model, data: Dataset, found: Probabilities | Intervals) -> pd.DataFrame:
-    """How true it is on the other half of the users; see `Recommender.calibrate`."""
+    """How accurate it is on the other half of the users; see `Recommender.calibrate`."""
     with answering(model):
         if isinstance(found, Intervals):
             return _coverage(model, data, found)
@@ -50,11 +50,11 @@ def judge(model: Model, data: Dataset, found: Probabilities | Intervals) -> pd.D
 
 
 def _half(users: np.ndarray, n_users: int, seed: int, for_fit: bool) -> np.ndarray:
-    """Which of `users` `(n,)` are in the half that is fitted to, or in the other."""
+    """Which of `users` `(n,)` are in the half for the fit, or in the other."""
     found = sorted_unique(users)
     if len(found) < 2:
         raise ValueError(
-            f"calibration needs held-out rows of at least 2 users, one half to fit to, there are {len(found)}"
+            f"calibration needs held-out rows of at least 2 users, one half to fit to, but there are {len(found)}"
         )
     chosen = np.zeros(n_users, dtype=bool)
     chosen[np.random.default_rng(seed).permutation(found)[: len(found) // 2]] = True
@@ -63,10 +63,10 @@ def _half(users: np.ndarray, n_users: int, seed: int, for_fit: bool) -> np.ndarr
 
 @torch.no_grad()
 def _pairs(model: Model, data: Dataset, n: int, seed: int, for_fit: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores, whether they are of positives, and what each pair stands for, `(m,)` each, of one half of the users.
+    """Scores, whether they are of positives, and the weight of each pair, `(m,)` each, for one half of the users.
 
-    The positives are the relevant held-out items, the others a sample of what is unseen, each standing for as many of
-    it as were not drawn.
+    The positives are the relevant held-out items, the others a sample of the unseen items, each weighted to represent
+    those not drawn.
     """
     task = RankingTask.make(data, "valid")
     mine = _half(task.users.numpy(), data.n_users, seed, for_fit) if len(task) else np.zeros(0, dtype=bool)
@@ -87,7 +87,7 @@ def _pairs(model: Model, data: Dataset, n: int, seed: int, for_fit: bool) -> tup
     scores = model.score_pairs(query, rows, every).double().numpy()
     positive = np.arange(len(rows)) < len(place)
     weight = np.concatenate([np.ones(len(place)), share.double().numpy()])
-    there = np.isfinite(scores)  # a pipeline has none of what it does not show
+    there = np.isfinite(scores)  # a pipeline has no scores for items that it does not show
     return scores[there], positive[there], weight[there]
 
 
@@ -106,14 +106,14 @@ def _probabilities(scores, positive, weight, method: str, n_negatives: int, seed
     fitted = LogisticRegression(C=1e6, max_iter=1000).fit((scores[:, None] - centre) / spread, positive, weight)
     slope = float(fitted.coef_[0, 0]) / spread
     if slope <= 0:
-        say("higher scores do not mean more positives on the validation part: the probabilities say the base rate")
+        say("higher scores do not mean more positives on the validation part: the probabilities are the base rate")
         rate = float(np.average(positive, weights=weight))
         return Probabilities(method, (), (math.log(rate / (1 - rate)), 0.0), **options)
     return Probabilities(method, (), (float(fitted.intercept_[0]) - slope * centre, slope), **options)
 
 
 def _reliability(scores, positive, weight, found: Probabilities) -> pd.DataFrame:
-    """Bins of rising predicted probability, each with as many expected positives."""
+    """Bins of increasing predicted probability, each with equally many expected positives."""
     p = found(scores).astype(np.float64)
     order = np.argsort(p, kind="stable")
     p, positive, weight = p[order], positive[order], weight[order]

@@ -60,7 +60,7 @@ class SampledCandidates:
 
 
 def _distinct_few(rng, rows: np.ndarray, left: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """`n` distinct numbers in `[0, left)` for each of `rows`: draw, and draw again for those that came twice.
+    """`n` distinct numbers in `[0, left)` for each of `rows`: draw, and redraw repeated ones.
 
     Keeping the first n distinct ones of independent draws is drawing without replacement.
     """
@@ -74,7 +74,7 @@ def _distinct_few(rng, rows: np.ndarray, left: np.ndarray, n: int) -> tuple[np.n
 
 
 def _distinct_many(rng, rows: np.ndarray, left: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Up to `n` distinct numbers in `[0, left)` for each of `rows`, where n is no small part of `left` (<= 4 n)."""
+    """Up to `n` distinct numbers in `[0, left)` for each of `rows`, where n is a large part of `left` (<= 4 n)."""
     if len(rows) == 0:
         return rows, rows
     picked, step = [], max(1, 2_000_000 // (4 * n))
@@ -89,8 +89,8 @@ def _distinct_many(rng, rows: np.ndarray, left: np.ndarray, n: int) -> tuple[np.
 def _nth_unseen(users: np.ndarray, numbers: np.ndarray, seen: Runs) -> np.ndarray:
     """Each user's unseen item number `numbers` `(m,)`, counted from 0.
 
-    With the user's seen items s_0 < s_1 < ... (counted from 0) it is `r + #{j : s_j - j <= r}`; `s_j - j` never falls,
-    so with each user's offset all of them are one sorted array.
+    With the user's seen items s_0 < s_1 < ... (counted from 0) it is `r + #{j : s_j - j <= r}`. `s_j - j` never
+    decreases, so with an offset per user all of them form one sorted array.
     """
     owner, start = seen.rows.numpy(), seen.start.numpy()
     keys = seen.keys - 1 - (np.arange(len(owner)) - start[owner])  # user * width + s_j - j, s_j counted from 0
@@ -101,7 +101,7 @@ def _nth_unseen(users: np.ndarray, numbers: np.ndarray, seen: Runs) -> np.ndarra
 def known_pairs(table: pd.DataFrame, data: Interactions) -> tuple[Runs, int]:
     """The pairs of a table with the user and item columns of `data`, and how many rows name ids unknown to it."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CollabWarning)  # which says what an unknown id would get
+        warnings.simplefilter("ignore", CollabWarning)  # it would say what an unknown id gets
         rows = data.encode(table, Columns(data.columns.user, data.columns.item))
     known = ((rows.user_idx > 0) & (rows.item_idx > 0)).numpy()
     return rows.take(known).pairs, int((~known).sum())
@@ -145,7 +145,7 @@ def given_items(ids: Iterable, train: Interactions, relevant: Runs) -> tuple[Ten
 
     Raises:
         KeyError: an id is unknown.
-        ValueError: fewer than two items, so that nothing competes; no relevant pair is left.
+        ValueError: fewer than two items, so there is nothing to rank; no relevant pair is left.
     """
     items = sorted_unique(train.items.encode(ids, unknown="raise"))
     if len(items) < 2:
@@ -175,7 +175,7 @@ class Lists:
         self.score, self.allowed, self.offsets = score, allowed, offsets
 
     def check(self, items: Tensor) -> None:
-        """Nothing: `columns` finds what is not there."""
+        """Does nothing: `columns` detects missing items."""
 
     def logits(self, users: Tensor) -> Tensor:
         """Scores `(b, c)` of a block, c the longest list, -inf past the end of a shorter one."""

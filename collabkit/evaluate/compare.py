@@ -86,7 +86,7 @@ def _with_data(models: list) -> list[tuple[Model, Dataset]]:
         ):
             if not same:
                 raise ValueError(
-                    f"model {j} of compare() ({type(models[j - 1]).__name__}) has other {what} than the first; "
+                    f"model {j} of compare() ({type(models[j - 1]).__name__}) has different {what} from the first; "
                     "train all of them on the same CollabDataLoaders"
                 )
     return found
@@ -102,13 +102,13 @@ def _same_rows(a, b) -> bool:
 def _labels(models: Sequence, names: Sequence[str] | None) -> list[str]:
     if names is not None:
         if len(names) != len(models) or len(set(names)) < len(names):
-            raise ValueError(f"names must be {len(models)} different texts, one a model, got {list(names)!r}")
+            raise ValueError(f"names must be {len(models)} different texts, one per model, got {list(names)!r}")
         return list(names)
     return model_labels(models)
 
 
 def model_labels(models: Sequence, names: Sequence[str | None] | None = None) -> list[str]:
-    """What models are called in tables: by `names`, where there is one, or their own; numbered where some are alike."""
+    """Names of models in tables: from `names` or else their own, numbered if several are equal."""
     given = names or [None] * len(models)
     own = [getattr(model, "name", None) or type(getattr(model, "model", model)).__name__ for model in models]
     plain = [name or label for name, label in zip(given, own, strict=True)]

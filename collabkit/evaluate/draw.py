@@ -1,4 +1,4 @@
-"""A sample of the evaluated users: what all of millions would say, at the cost of some thousands."""
+"""A sample of the evaluated users: the result for millions, at the cost of some thousands."""
 
 import numpy as np
 import torch
@@ -11,23 +11,24 @@ __all__ = ["drawn_rows", "users_label"]
 
 
 def users_label(n_users: int) -> str:
-    """What stands behind the metrics' names, e.g. `'(10,000 users)'`."""
+    """The suffix of the metrics' names, e.g. `'(10,000 users)'`."""
     return f"({whole('n_users', n_users):,} users)"
 
 
 def drawn_rows(rows: Interactions, n_users: int | None, seed: int) -> tuple[Interactions, str, str]:
     """The rows of `n_users` of their users, drawn without replacement, all equally likely.
 
-    A mean over them is that over all users up to its standard error, which the bootstrap interval of the users drawn
-    shows: of 10,000 users at most .005 for a metric between 0 and 1.
+    A mean over them equals the mean over all users up to its standard error, which the bootstrap interval shows: for
+        10,000 users at most .005 for a metric between 0 and 1.
 
     Args:
         rows: the relevant ones, of known users and items.
-        n_users: how many; None, or as many as there are: all rows stay.
+        n_users: how many; with None, or if there are no more, all rows are kept.
         seed: of the draw.
 
     Returns:
-        The rows, what stands behind the metrics' names, and what a table's title says; both are empty where all stay.
+        The rows, the suffix of the metrics' names, and the addition to a table's title; both are empty if all rows are
+        kept.
     """
     if n_users is None:
         return rows, "", ""

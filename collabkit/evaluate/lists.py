@@ -1,4 +1,4 @@
-"""Beyond accuracy: what the lists are like, from the training rows of the items in them."""
+"""Beyond accuracy: properties of the lists, from the training rows of the items in them."""
 
 from functools import cached_property
 
@@ -36,7 +36,7 @@ class ItemFacts:
         self.train = train
         items = torch.arange(1, train.n_items) if items is None else items
         self.n_items = len(items)
-        self._number = np.zeros(train.n_items, dtype=np.int64)  # of each item among `items`, from 1; 0 stays 0
+        self._number = np.zeros(train.n_items, dtype=np.int64)  # position of each item among `items`, from 1; 0 stays 0
         self._number[items.numpy()] = np.arange(1, len(items) + 1)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What metrics are called: one name, such as `NDCG@10`, in `metrics=`, in `monitor=` and in tables."""
+"""Names of metrics: one name, such as `NDCG@10`, in `metrics=`, in `monitor=` and in tables."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _NAMES = {name: name for name in (*METRICS, *ERRORS)} | {"HR": "HitRate"}
 
 
 def read_name(text: str) -> tuple[str, int | None]:
-    """The metric that a text names, as tables have it, and its cut-off, if one is said; `HR` is HitRate.
+    """The metric that a text names, spelt as in tables, and its cut-off, if any; `HR` is HitRate.
 
     Raises:
-        ValueError: there is no such metric, or its cut-off is no whole number of at least 1.
+        ValueError: there is no such metric, or its cut-off is not a whole number of at least 1.
 
     Example:
         >>> read_name('NDCG@10'), read_name('HR@5'), read_name('RMSE')
@@ -26,8 +26,8 @@ def read_name(text: str) -> tuple[str, int | None]:
     """
     word, at, cut = text.partition("@")
     if word not in _NAMES:
-        raise ValueError(f"unknown metric(s) {[text]}; there are {', '.join(METRICS)}; of ratings {', '.join(ERRORS)}"
-                         f"{near_match(word, METRICS)}. A cut-off is said as in 'NDCG@10'")  # fmt: skip
+        raise ValueError(f"unknown metric(s) {[text]}; there are {', '.join(METRICS)}; for ratings {', '.join(ERRORS)}"
+                         f"{near_match(word, METRICS)}. Write a cut-off as in 'NDCG@10'")  # fmt: skip
     name = _NAMES[word]
     if not at:
         return name, None
@@ -39,7 +39,7 @@ def read_name(text: str) -> tuple[str, int | None]:
 
 
 def same_name(text: str, names: Iterable[str]) -> str | None:
-    """Which of `names` a text means: itself, by `HR`, or in another case or with `_`; None where none is meant.
+    """The one of `names` that a text means, ignoring case and `_`, with `HR` for HitRate; None if there is none.
 
     Example:
         >>> same_name('ndcg@10', ['valid_loss', 'NDCG@10']), same_name('hit_rate@5', ['HitRate@5'])
@@ -55,15 +55,14 @@ def _plain(name: str) -> str:
 
 
 def read_metrics(metrics: Iterable | str | None, k) -> tuple[list, list[int], list[tuple] | None]:
-    """`(names, cut-offs, pairs)` of what `evaluate` and its kin are asked for.
+    """`(names, cut-offs, pairs)` of the metrics that `evaluate` and similar methods are called with.
 
     Args:
-        metrics: names, with a cut-off of their own or without, and functions; None for the default ones.
+        metrics: names, with or without their own cut-off, and functions; None for the default ones.
         k: the cut-offs of those without one.
 
     Returns:
-        The names and cut-offs to compute, and the keys of `Ranked.measure` that were asked for, in their order; None
-        where these are all.
+        The names and cut-offs to compute, and the requested keys of `Ranked.measure`, in order; None for all of them.
 
     Example:
         >>> read_metrics(['NDCG@20', 'HR'], k=[5, 10])

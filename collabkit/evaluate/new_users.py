@@ -1,4 +1,4 @@
-"""`evaluate_fold_in`: how good the answers to new users are, by how much of them is known."""
+"""`evaluate_fold_in`: the quality of predictions for new users, by the number of their known rows."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -25,16 +25,15 @@ _BLOCK = 256  # users
 
 
 class NewUserRows:
-    """Test users without training rows: some rows of each that may be given, and the rest, which is to be predicted.
+    """Test users without training rows: some rows of each that may be given, and the rest, which are predicted.
 
-    The rows of a user are put in one order, that of their times, by chance where there are none or they are equal: the
-    first n are what is given at n, the rows beyond the `most` given are the same rest for all n. So what is given never
-    is later than what is to be predicted.
+    The rows of a user are ordered by time, at random without times or if they are equal. The first n rows are given at
+    n, and the rows after the first `most` are the same rest for all n. So no given row is later than a predicted one.
 
     Args:
         train, test: interactions with the same vocabularies.
-        most: rows that are given at most; users without more are left out.
-        seed: of what is left to chance.
+        most: the largest number of given rows; users without more rows are left out.
+        seed: of the random order.
 
     Raises:
         ValueError: no user is left.
@@ -72,7 +71,7 @@ class NewUserRows:
 
     @property
     def rest(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The user's position, item and rating of each row that is to be predicted."""
+        """The user's position, item and rating of each row to predict."""
         rows = self.is_rest
         return self.group[rows], self.items[rows], None if self.rating is None else self.rating[rows]
 
@@ -81,11 +80,12 @@ def evaluate_fold_in(
     fold_in: FoldIn, test: Interactions, *, n_given: Iterable[int] = (1, 3, 5, 10, 20), k: int = 10, seed: int = 0,
     filter_seen: bool | str = True,
 ) -> pd.DataFrame:  # fmt: skip
-    """What is said of users without training rows when the first n of their rows become known.
+    """Predictions for users without training rows when the first n of their rows become known.
 
-    The first in time, where `test` has times; else, and among equal times, n drawn at random by `seed`. For every n the
-    same rest is predicted, the rows beyond the largest n, and the first n given are among those at a larger n. With
-    n = 0, which is always there, users have what their features foretell, or else the default row.
+    These are the first in time, if `test` has times; otherwise, and among equal times, n rows are drawn by `seed`. For
+    every n the same rest is predicted, the rows beyond the largest n, and the rows given at n are also given at a
+    larger n. With n = 0, which is always included, users have the row that their features predict, or else the default
+    row.
 
     Args:
         fold_in: of the trained model.
@@ -93,8 +93,8 @@ def evaluate_fold_in(
         n_given: how many rows are given.
         k: cut-off of the ranking metrics.
         seed: of the draw.
-        filter_seen: of events, whether items that are given at the largest n are no candidates; these users have no
-            other training rows, so that `'train'` says the same as True.
+        filter_seen: for events, whether the items given at the largest n are excluded from the candidates; these users
+            have no other training rows, so `'train'` means the same as True.
 
     Returns:
         DataFrame indexed by `n_given`. With ratings: `RMSE` of the fold-in; `no information`, that of the default row;
@@ -109,7 +109,7 @@ def evaluate_fold_in(
     if not chosen or chosen[0] < 1:
         raise ValueError(f"n_given must hold numbers of at least 1, got {chosen}")
     users = NewUserRows(fold_in.data.train, test, chosen[-1], seed)
-    fold_in.data.hidden(filter_seen)  # an error where it is none of the three
+    fold_in.data.hidden(filter_seen)  # raises unless it is one of the three
     measure = _ratings if fold_in.data.rated else partial(_ranking, hide=bool(filter_seen))
     with torch.inference_mode(), answering(fold_in.model):
         table = [measure(fold_in, users, _rows(fold_in, users, n), k) for n in (0, *chosen)]
@@ -117,7 +117,7 @@ def evaluate_fold_in(
 
 
 def _rows(fold_in: FoldIn, users: NewUserRows, n: int) -> Query:
-    """The users given `n` rows each, as a query; the features of each are its own."""
+    """The users given `n` rows each, as a query, with their own features."""
     rows = fold_in.rows(users.given(n), users.users) if n else fold_in.model.user_side.read(users.users)
     return Query(users.users, rows=tuple(rows))
 

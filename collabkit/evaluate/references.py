@@ -1,4 +1,4 @@
-"""What every result is shown beside: the global mean, user and item biases, the ranks and lists of popularity."""
+"""The baselines of every result: the global mean, user and item biases, the ranks and lists of popularity."""
 
 from weakref import WeakKeyDictionary
 
@@ -21,7 +21,7 @@ class UserItemBias:
     Args:
         train: training interactions with ratings.
         reg_users, reg_items: pseudo-counts of the shrinkage.
-        n_sweeps: alternations; without any it predicts the mean.
+        n_sweeps: alternations; with 0 it predicts the mean.
     """
 
     def __init__(self, train: Interactions, *, reg_users: float = 15.0, reg_items: float = 10.0, n_sweeps: int = 10):
@@ -54,7 +54,7 @@ class PopularityRanks:
 
     @classmethod
     def of(cls, train: Interactions) -> "PopularityRanks":
-        """The one of a training part, made once: it keeps what an evaluation sorts."""
+        """The instance of a training part, made once, as it caches sorted arrays."""
         if train not in _RANKS:
             _RANKS[train] = cls(train)
         return _RANKS[train]
@@ -69,7 +69,7 @@ class PopularityRanks:
     ) -> np.ndarray:
         """Pessimistic ranks `(n,)` of pairs `(n,)`: of users' `allowed` items, or of all users' `candidates` `(c,)`.
 
-        The latter less the `hidden` pairs, which must be of candidates.
+        From the latter, the `hidden` pairs are excluded; they must be candidates.
         """
         users, level = users.numpy(), self.level[items.numpy()]
         if allowed is not None:
@@ -81,12 +81,12 @@ class PopularityRanks:
         return at_least[level] - self._at_least(hidden, users, level)
 
     def _at_least(self, pairs: Runs, users: np.ndarray, level: np.ndarray) -> np.ndarray:
-        """How many of each user's `pairs` are of at least `level` `(n,)`."""
+        """How many of each user's `pairs` have at least `level` `(n,)`."""
         width = len(self.levels)
         of, keys = self._sorted or (None, None)
         if of is not pairs:  # an evaluation of several models sorts once
             keys = np.sort(pairs.rows.numpy() * width + (width - 1 - self.level[pairs.values.numpy()]))
-            self._sorted = pairs, keys  # not read again here: another thread may be at it
+            self._sorted = pairs, keys  # not read again here: another thread may change it
         found = np.searchsorted(keys, users * width + (width - 1 - level), side="right")
         return found - pairs.start.numpy()[users]
 

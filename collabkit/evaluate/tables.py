@@ -44,7 +44,7 @@ def evaluate(
     rated = test.rating is not None and data.rated and model.predicts_ratings
     if errors and metrics is not None and not (rated and by in (None, "cold")):
         here = f"here by is {by!r}" if rated else "this model or table has none"
-        raise ValueError(f"{', '.join(errors)}: errors of predicted ratings, with by=None or by='cold'; {here}")
+        raise ValueError(f"{', '.join(errors)}: only for predicted ratings, with by=None or by='cold'; {here}")
     options = {"threshold": threshold, "test": test, "filter_seen": filter_seen, "n_users": n_users, "seed": seed}
     task = RankingTask.make(data, on, candidates=candidates, **options)
     common, lean = {"by": by, "n_boot": n_boot, "seed": seed}, {"tilt": tilt, "diversity": diversity}
@@ -84,12 +84,12 @@ def evaluate_ratings(
         model: in evaluation mode.
         data: what it was trained on.
         test: interactions with ratings, encoded with the same vocabularies.
-        groups: `(n,)` whose row each is, for the bootstrap; default the encoded users, where unknown ones are one.
-        by: None, or `'cold'` for a table of each of the parts of `cold_parts`.
+        groups: `(n,)` the user of each row, for the bootstrap; default the encoded users, all unknown ones as one.
+        by: None, or `'cold'` for a table per part of `cold_parts`.
         n_boot, seed: of the bootstrap over users.
 
     Returns:
-        DataFrame indexed by metric, or part and metric, with columns `value`, `low`, `high` (95 % interval), one a
+        DataFrame indexed by metric, or part and metric, with columns `value`, `low`, `high` (95 % interval), one per
         baseline, `n` (ratings).
     """
     train = data.train
@@ -133,28 +133,28 @@ def evaluate_ranking(
     Args:
         model: in evaluation mode.
         task: the users, their relevant items and their candidates.
-        k, metrics, n_boot, seed, max_memory: as of `Recommender.evaluate`.
-        tilt, diversity: what is ranked in the place of the scores alone.
+        k, metrics, n_boot, seed, max_memory: as in `Recommender.evaluate`.
+        tilt, diversity: what is ranked in place of the scores alone.
         by: `'user_activity'`: by decile of the users' training rows; `'item_popularity'`: by decile of the relevant
             items' training rows, each item counting in its decile as if it were all that is relevant. The index is then
-            decile, its smallest and largest number (`from`, `to`), and metric; see `deciles`. `'item_age'`: likewise by
-            the days from the item's first event to the row; see `RankingTask.item_ages`. `'cold'`: likewise by whether
-            the pairs' users and items have training rows; see `cold_parts`.
+            decile, its smallest and largest number (`from`, `to`), and metric; see `deciles`. `'item_age'`: by decile
+            of the days from the item's first event to the row; see `RankingTask.item_ages`. `'cold'`: by whether the
+            pairs' users and items have training rows; see `cold_parts`.
 
     Returns:
         DataFrame indexed by metric, with columns `value`, `low`, `high` (95 %), `popularity`, `difference` (`value`
         less `popularity`, by user), `diff_low`, `diff_high`, `n` (users that the value is a mean over); the ends are
-        NaN for Coverage and Gini, which are no means over users. Empty if the task is.
+        NaN for Coverage and Gini, which are not means over users. Empty if the task is empty.
 
     Raises:
-        ValueError: `k` < 1, an unknown metric, one of lists where `by` is of items, or `by` not one of the four;
+        ValueError: `k` < 1, an unknown metric, a metric of lists with `by` items, or another `by`;
             `'item_age'` without times.
     """
     names, ks, asked = read_metrics(metrics, k)
     levels, split = _check_by(by, names)
     if len(task) == 0:
         return pd.DataFrame(columns=[*levels, "metric", *RANKING_COLUMNS]).set_index([*levels, "metric"])
-    chosen = None if split is None else list(split(task))  # before the work: what cannot be split is an error
+    chosen = None if split is None else list(split(task))  # first, as it may raise an error
     answers = (task.rank(model, names, ks, max_memory, tilt, diversity), task.rank_by_popularity(names, ks, max_memory))
     options = {"asked": asked, "n_boot": n_boot, "seed": seed}
     if chosen is None:
@@ -168,7 +168,7 @@ def evaluate_ranking(
 def deciles(value: np.ndarray) -> Iterator[tuple[int, float, float, np.ndarray]]:
     """`(decile 1..10, smallest value, largest value, mask (n,))` of each tenth of `value` `(n,)`.
 
-    Equal values are in the same decile, so that some may be larger than others and some empty; these are left out.
+    Equal values are in the same decile, so deciles may differ in size; empty ones are left out.
     """
     edges = np.quantile(value, np.arange(1, 10) / 10, method="inverted_cdf")
     place = np.searchsorted(edges, value, side="left") + 1
@@ -202,7 +202,7 @@ def cold_parts(train: Interactions, user_idx: Tensor, item_idx: Tensor) -> Itera
 
 
 def join_tables(errors: pd.DataFrame, ranking: pd.DataFrame) -> pd.DataFrame:
-    """Rating errors above ranking metrics, in each part where both are by part; an empty `ranking` adds nothing."""
+    """Rating errors above ranking metrics, within each part if both are by part; an empty `ranking` adds nothing."""
     if len(ranking) == 0:
         return errors
     table = pd.concat([errors, ranking])
@@ -220,7 +220,7 @@ def _check_by(by: str | None, names: list):
         raise ValueError(f"by must be None or one of {', '.join(map(repr, _BY))}, got {by!r}")
     wrong = sorted({name for name in names if name in LIST_METRICS})
     if by != "user_activity" and wrong:
-        raise ValueError(f"{', '.join(wrong)} describe(s) users' lists; by={by!r} has none of them")
+        raise ValueError(f"{', '.join(wrong)} describe(s) users' lists; by={by!r} has none")
     return _BY[by]
 
 
@@ -265,11 +265,11 @@ def interval_columns(values: dict, base: dict, n_users: int, *, n_boot: int, see
 
     Args:
         values, base: `Ranked.measure` of the model and of the other, on one task.
-        n_users: that were asked.
+        n_users: number of users.
         n_boot, seed: of the bootstrap; all metrics share the resamples.
 
     Returns:
-        DataFrame, a row a metric: `value`, `low`, `high`, `difference`, `diff_low`, `diff_high`, `n`.
+        DataFrame, one row per metric: `value`, `low`, `high`, `difference`, `diff_low`, `diff_high`, `n`.
     """
     columns = {name: np.full(len(values), np.nan) for name in ("low", "high", "diff_low", "diff_high")}
     means, others = (np.array([column_mean(part[key]) for key in values]) for part in (values, base))

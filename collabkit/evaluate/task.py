@@ -1,4 +1,4 @@
-"""`RankingTask`: who is asked, what is relevant, which items compete; and what a model's answer is worth."""
+"""`RankingTask`: the users, their relevant items and candidates; and the metrics of a model's ranking."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ METRICS = (*CUT_METRICS, "AUC", *LIST_METRICS)
 
 @dataclass(frozen=True)
 class Ranked:
-    """A model's answer to a `RankingTask`.
+    """A model's ranking for a `RankingTask`.
 
     Args:
         ranks: `(n,)` of the relevant pairs.
-        groups: `(n,)` whose pair each is, 0..n_users-1.
+        groups: `(n,)` the user of each pair, 0..n_users-1.
         n_candidates: `(n_users,)`.
-        lists: `(n_users, k)` items of each user's list, if they were asked for.
+        lists: `(n_users, k)` items of each user's list, if requested.
     """
 
     ranks: np.ndarray
@@ -64,7 +64,7 @@ class Ranked:
     lists: np.ndarray | None = None
 
     def only(self, pairs: np.ndarray) -> Ranked:
-        """The answer for the relevant pairs where the mask `pairs` `(n,)` holds, and the users who have any."""
+        """The ranking of the relevant pairs where the mask `pairs` `(n,)` holds, and of the users who have any."""
         left = np.bincount(self.groups[pairs], minlength=len(self.n_candidates)) > 0
         users, groups = np.flatnonzero(left), (np.cumsum(left) - 1)[self.groups[pairs]]
         lists = None if self.lists is None else self.lists[users]
@@ -75,11 +75,11 @@ class Ranked:
     ) -> dict[tuple[str, int | None], object]:
         """`{(metric, k): (n_users,) values, or a number for a metric of all lists together}`; AUC has no k.
 
-        With `asked` these alone, in its order.
+        With `asked` only these, in its order.
         """
         result = {}
         for name in names:
-            if callable(name):  # a metric of the caller's, with the signature of those of ranks cut at k
+            if callable(name):  # the caller's own metric, called like those of ranks cut at k
                 result.update({(metric_name(name), k): metric_values(name, self.ranks, self.groups, k) for k in ks})
             elif name == "AUC":
                 result[name, None] = metrics.auc(self.ranks, self.groups, self.n_candidates)
@@ -91,38 +91,38 @@ class Ranked:
 
 
 def metric_name(metric: Callable) -> str:
-    """What a metric given as a function is called; a `partial` as what it is of."""
+    """The name of a metric given as a function; for a `partial`, that of its function."""
     inner = getattr(metric, "func", metric)
     return getattr(inner, "__name__", type(inner).__name__)
 
 
 def metric_values(metric: Callable, ranks: np.ndarray, groups: np.ndarray, k: int) -> np.ndarray:
-    """The values of a metric given as a function, or an error where they are not one a user."""
+    """The values of a metric given as a function, or an error where they are not one per user."""
     values = np.asarray(metric(ranks, groups, k), dtype=np.float64)
     n = int(groups.max()) + 1
     if values.shape != (n,):
         raise ValueError(
-            f"metric {metric_name(metric)} must return a value a user, ({n},), from ranks (n,), groups (n,) and k, got "
-            f"{values.shape}"
+            f"metric {metric_name(metric)} must return one value per user, ({n},), from ranks (n,), groups (n,) and k, "
+            f"got {values.shape}"
         )
     return values
 
 
 class RankingTask:
-    """Rank each user's relevant test items among their candidates: the same question for every model.
+    """Rank each user's relevant test items among their candidates: the same task for every model.
 
     Args:
-        data: what is known of the users that are asked.
+        data: the known events of the users.
         users, items: `(n,)` the relevant pairs, sorted by user and item, each once.
         hidden: pairs that are never candidates (those seen in training).
         candidates: `(c,)` the items that compete where they are not hidden, ascending; None for all.
         allowed: or each user's own candidates, the relevant ones included.
-        label: what stands behind the metrics' names.
-        title: what the columns of tables are called: which held-out rows are relevant, where not all are, and whether
-            seen items are candidates.
-        context: by field, values `(n_users, ...)` of the moment at which each user is asked.
-        rows: the evaluated rows, and `is_valid`, whether they are the validation part: what models that look at
-            histories in their order may know of each user then.
+        label: the suffix of the metrics' names.
+        title: the name of the tables' columns: which held-out rows are relevant, if not all, and whether seen items are
+            candidates.
+        context: by field, values `(n_users, ...)` of the moment of each user's query.
+        rows: the evaluated rows, and `is_valid`, whether they are the validation part: they determine which events are
+            known to models that read histories in order.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class RankingTask:
         self.held = data.valid if is_valid else rows  # all held-out rows, relevant or not
         if candidates is None:
             self.candidates = torch.arange(1, data.n_items)
-        else:  # pairs of other items hide nothing: without them their numbers are those of hidden candidates
+        else:  # without pairs of other items, the number of a user's pairs is that of hidden candidates
             self.hidden = hidden.where(np.isin(hidden.values.numpy(), candidates.numpy()))
         self.popularity = PopularityRanks.of(data.train)
         new = np.diff(users.numpy(), prepend=-1) > 0
@@ -150,22 +150,22 @@ class RankingTask:
         threshold: float | None = None, test: Interactions | None = None, filter_seen: bool | str = True,
         n_users: int | None = None, seed: int = 0,
     ) -> RankingTask:  # fmt: skip
-        """The task that held-out rows set.
+        """The task defined by held-out rows.
 
-        An item is relevant for a user when they hold it with a rating of at least `threshold`; every row is where there
-        are no ratings. Rows with a user or item unknown to the model are left out, counted in a `CollabWarning`.
+        An item is relevant for a user if it has a held-out rating of at least `threshold`; without ratings every row is
+        relevant. Rows with a user or item unknown to the model are left out, counted in a `CollabWarning`.
 
         Args:
-            data: the data of the models that are asked.
-            on: `'valid'`, or a table, whose rows the validation part is hidden from.
-            candidates: None for all items that are not hidden, item ids `(c,)` for those of them, `SampledCandidates`,
+            data: the data of the models.
+            on: `'valid'`, or a table; then the validation part is hidden.
+            candidates: None for all items that are not hidden, item ids `(c,)` to restrict them, `SampledCandidates`,
                 or a table of user-item pairs.
             threshold: default `default_threshold`.
-            test: the rows of `on`, where they are at hand.
-            filter_seen: which seen items are no candidates, unless the evaluated rows hold them: True: those of the
-                training part and, of a table, of the validation part; `'train'`: those of the training part alone;
+            test: the rows of `on`, if already encoded.
+            filter_seen: which seen items are excluded, unless they are in the evaluated rows. True: those of the
+                training part and, for a table, of the validation part; `'train'`: only those of the training part;
                 False: none.
-            n_users, seed: ask so many of the users alone, drawn by `seed`; see `draw.drawn_rows`.
+            n_users, seed: use only this many users, drawn by `seed`; see `draw.drawn_rows`.
 
         Raises:
             TypeError: `candidates` is something else.
@@ -181,8 +181,8 @@ class RankingTask:
         hidden = met.where(np.zeros(len(met.values), dtype=bool)) if hidden is None else hidden.without(pairs)
         if threshold is not None and test.rating is None:
             raise ValueError(
-                f"threshold={threshold!r} is of ratings, and these events have none: every row is relevant. Pass a "
-                "table of the rows that are, e.g. evaluate(on=test[test['rating'] >= 4])"
+                f"threshold={threshold!r} needs ratings, and these events have none: every row is relevant. Pass a "
+                "table of the relevant rows, e.g. evaluate(on=test[test['rating'] >= 4])"
             )
         threshold = default_threshold(data.train) if threshold is None else finite("threshold", threshold)
         rows, label, drawn = drawn_rows(_relevant_rows(test, threshold), n_users, seed)
@@ -212,9 +212,9 @@ class RankingTask:
         self, model: Model, names: list, ks: list[int], max_memory: int | str = "512MB", tilt: Tilt | None = None,
         diversity: Diversity | None = None,
     ) -> Ranked:  # fmt: skip
-        """A model's answer, in one pass for all metrics `names` and all cut-offs `ks`, leaning as `tilt` says.
+        """A model's ranking, tilted by `tilt`, in one pass for all metrics `names` and cut-offs `ks`.
 
-        With `diversity` the ranks are those of its lists of `max(ks)` items, and behind these of the others.
+        With `diversity` the ranks are those of its lists of `max(ks)` items, followed by the other items.
         """
         n_items, candidates = self.train.n_items, self.candidates
         offsets = None if tilt is None else tilt.offsets(self.data, is_valid=self._is_valid)
@@ -232,7 +232,7 @@ class RankingTask:
         rerank = diversity and diversity.ranker(lambda: item_likeness(model, self.data, diversity.by))
         if rerank is not None:
             options |= {"rerank": rerank, "list_k": min(max(ks), len(candidates))}
-        team = Processes() if is_sharded(model) else processes()  # who looks rows up together asks for the same users
+        team = Processes() if is_sharded(model) else processes()  # look-ups together need the same users
         ranks, lists = self._by_users(
             lambda at: rank_pairs(source, self.users[at], self.items[at], block=block, **options), team
         )
@@ -241,7 +241,7 @@ class RankingTask:
     def _by_users(
         self, rank: Callable[[slice], tuple[np.ndarray, Tensor | None]], team: Processes
     ) -> tuple[np.ndarray, Tensor | None]:
-        """What `rank` gives of all pairs; of several processes each asks for its share of the users."""
+        """The result of `rank` for all pairs; each of several processes computes its share of the users."""
         if team.alone:
             return rank(slice(None))
         team.same({"pairs": f"{len(self.users):,} ({digest([self.users, self.items])})"}, "rows to evaluate")
@@ -251,19 +251,19 @@ class RankingTask:
         return found, None if lists is None else team.gather(lists, "the lists of users")
 
     def asker(self, model: Model) -> Callable[[Tensor], Tensor | Query]:
-        """A function from users to what a model is asked: what was known at the moment of evaluation."""
+        """A function from users to a model's query, with what was known at the moment of evaluation."""
         times = self._times if "time" in model.needs else None
         return self.data.asker(model.needs, self.context, self._histories(model), times)
 
     def _histories(self, model: Model) -> Runs | None:
-        """What a model that looks at histories knows: the validation part too, of later rows; never what came after."""
+        """The histories for a model that reads them: for later rows also the validation part, never later events."""
         if "history" not in model.needs:
             return None
         return self._before if model.ordered else self._known
 
     @cached_property
     def _times(self) -> Tensor | None:
-        """When each user is asked `(n_users,)`: at their first evaluated row."""
+        """The time `(n_users,)` of each user's query: that of their first evaluated row."""
         if self._rows is None or self._rows.time is None:
             return None
         times = torch.full((self.data.n_users,), self.data.now)
@@ -279,7 +279,7 @@ class RankingTask:
         known, every = self.data.histories_before(self._rows, is_valid=self._is_valid), self._known
         users = torch.from_numpy(self.unique)
         if later := int((every.lengths - known.lengths)[users].sum()):
-            say(f"{later:,} events of the evaluated users came after the moment of evaluation and are no part of their "
+            say(f"{later:,} events of the evaluated users came after the moment of evaluation and are not in their "
                 "histories; split by time to keep them out of training too")  # fmt: skip
         return known
 
@@ -287,7 +287,7 @@ class RankingTask:
     def item_ages(self) -> np.ndarray:
         """Days `(n,)` from the first known event of each relevant pair's item to the pair's own first row.
 
-        An item without a known event, or with none before the row, was as new as can be: 0.
+        An item without a known event, or with none before the row, was brand-new: 0.
 
         Raises:
             ValueError: the training or the evaluated rows have no times.
@@ -298,17 +298,17 @@ class RankingTask:
                              f"with the column {self.data.columns.time!r}")  # fmt: skip
         keys, asked = (self.users * self.train.n_items + self.items).numpy(), rows.pair_keys().numpy()
         at = np.searchsorted(keys, asked).clip(max=len(keys) - 1)
-        there = keys[at] == asked  # the pairs of rows among other candidates are not asked for
+        there = keys[at] == asked  # rows with other candidates are not included
         moment = np.full(len(keys), np.iinfo(np.int64).max)
         np.minimum.at(moment, at[there], rows.time.numpy()[there])
         return (moment - np.minimum(first, moment)) / self.train.day
 
     def no_answer(self) -> Ranked:
-        """The answer to a task without relevant pairs."""
+        """The ranking of a task without relevant pairs."""
         return Ranked(np.zeros(0, dtype=np.int64), self.groups, self.n_candidates)
 
     def rank_by_popularity(self, names: list[str], ks: list[int], max_memory: int | str = "512MB") -> Ranked:
-        """The baseline's answer; scores are needed for its lists alone."""
+        """The ranking of the baseline; scores are needed only for its lists."""
         candidates, users = self.candidates, torch.from_numpy(self.unique)
         ranks = self.popularity.ranks(self.users, self.items, candidates, hidden=self.hidden, allowed=self.allowed)
         k, lists = _list_k(names, ks, len(candidates)), None
@@ -324,13 +324,13 @@ class RankingTask:
 
 
 def _say_repeated(n: int, data: Dataset) -> None:
-    """Say that `n` evaluated pairs were met before: a leak, unless the training part has repeated events too."""
+    """Report that `n` evaluated pairs occurred before: a leak, unless the training part also has repeated events."""
     what = f"{n:,} of the pairs the model was trained or validated on occur in the evaluated rows"
     if not data.rated and data.train.n_duplicates():
         say(f"{what}: as repeats are kept, these items stay candidates of their users; other seen items are hidden")
         return
     who = "" if data.folded is None else " (or users were folded in by them)"
-    say(f"{what}{who}: the figures are too good for them; drop duplicates before splitting (filters.drop_duplicates)")
+    say(f"{what}{who}: their figures are too good; drop duplicates before splitting (filters.drop_duplicates)")
 
 
 def held_out(data: Dataset, on) -> Interactions:
@@ -346,9 +346,10 @@ def held_out(data: Dataset, on) -> Interactions:
 
 
 def check_metrics(names) -> list:
-    """The metrics as a list (default those of ranks cut at k), or an error that lists what there is.
+    """The metrics as a list (default those of ranks cut at k), or an error that lists the known ones.
 
-    A function of `ranks` `(n,)`, `groups` `(n,)` and `k` that returns a value a user is a metric too; see `metrics`.
+    A function of `ranks` `(n,)`, `groups` `(n,)` and `k` that returns one value per user is a metric too; see
+    `metrics`.
     """
     one = isinstance(names, str) or callable(names)
     names = list(CUT_METRICS) if names is None else [names] if one else list(names)
@@ -366,7 +367,7 @@ def check_ks(k: int | Iterable[int]) -> list[int]:
         if not whole:
             raise ValueError(f"k must be a whole number or a list of them, got {k!r}")
         if not 1 <= value < 2**31:
-            raise ValueError(f"k must be at least 1, got {value!r}" if value < 1 else f"k={value!r} is beyond any list")
+            raise ValueError(f"k must be at least 1, got {value!r}" if value < 1 else f"k={value!r} is too large")
     if not ks:
         raise ValueError("k must be a whole number or a list of them, got an empty list")
     return sorted({int(value) for value in ks})
@@ -375,8 +376,8 @@ def check_ks(k: int | Iterable[int]) -> list[int]:
 def default_threshold(train: Interactions) -> float:
     """The rating from which an item counts as liked: the (lower) median training rating, 4 on MovieLens.
 
-    Where that is the lowest rating of all, which nobody gives to what they like, it is the median of those above it: 1
-    of 0 and 1. Where all are equal, as marks of events are, every row counts, as tables say.
+    If that is the lowest rating, which nobody gives to items they like, it is the median of the ratings above it: 1 for
+        0 and 1. If all ratings are equal, like marks of events, every row counts, and the tables say so.
     """
     if train.rating is None:
         return -np.inf
@@ -392,7 +393,7 @@ def _list_k(names: list, ks: list[int], n_candidates: int) -> int:
 def _competitors(
     candidates, train: Interactions, test: Interactions, relevant: Runs, hidden: Runs
 ) -> tuple[Runs, dict[str, object]]:
-    """The relevant pairs that meet competitors, and what `RankingTask` needs to know of these; see `make`."""
+    """The relevant pairs that have competitors, and the arguments of `RankingTask` for these; see `make`."""
     if candidates is None:
         return relevant, {}
     if isinstance(candidates, SampledCandidates):

@@ -1,4 +1,4 @@
-"""`tradeoff`: what leaning to diverse, unknown or new items costs in accuracy, and what it brings."""
+"""`tradeoff`: the cost in accuracy of favouring diverse, unknown or new items, and the gain."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def tradeoff(
     threshold: float | None = None, filter_seen: bool | str = True, n_boot: int = 1000, seed: int = 0,
     max_memory: int | str = "512MB",
 ) -> pd.DataFrame:  # fmt: skip
-    """What values of a knob of `recommend` cost in a metric, and what they bring; see `Recommender.tradeoff`."""
+    """The cost in a metric of values of a knob of `recommend`, and the gain; see `Recommender.tradeoff`."""
     if knob not in KNOBS:
         raise ValueError(f"knob must be one of {', '.join(map(repr, KNOBS))}, got {knob!r}")
     if knob == "freshness_weight" and half_life is None:
@@ -74,7 +74,7 @@ def _lean(knob: str, value: float, half_life, diversify_by, pool: int) -> dict:
 
 
 def _gain(knob: str, model: Model, data: Dataset, by, is_valid: bool):
-    """A function from lists `(n_users, k)` to what the knob itself asks for, by name."""
+    """A function from lists `(n_users, k)` to the quantities that the knob controls, by name."""
     if knob == "diversity":
         unit = item_likeness(model, data, by)
         return lambda lists: {"unlikeness": column_mean(unlikeness(lists, unit))}
@@ -85,7 +85,7 @@ def _gain(knob: str, model: Model, data: Dataset, by, is_valid: bool):
 
 
 def _free(table: pd.DataFrame) -> float:
-    """The farthest value up to which no loss shows: the interval of each change up to it reaches 0."""
+    """The largest value up to which there is no visible loss: the interval of each change reaches 0."""
     free = 0.0
     for value, high in table["high"].items():
         if value != 0 and not high >= 0:

@@ -1,4 +1,4 @@
-"""Which words of a text, and which regions of a picture, speak for an item."""
+"""Which words of a text, and which regions of a picture, raise an item's score."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,7 +16,7 @@ from collabkit.models.feature_rows import FieldRows
 __all__ = ["explain_content", "plot_content"]
 
 ADDED = "added to the score"
-MOST_USERS = 200  # whose mean score is that of an average user
+MOST_USERS = 200  # whose mean score stands for an average user
 
 # The methods of `CollabInterpretation` that are about content.
 
@@ -24,23 +24,23 @@ MOST_USERS = 200  # whose mean score is that of an average user
 def explain_content(interp, item, feature, content=None, *, user=None, grid: int = 4, context=None) -> pd.DataFrame:
     """What each word of an item's text, or each region of its picture, adds to its score.
 
-    Of the encoder `'bag'` it is the share that the word has in the mean, exactly: the values add up to what the text
-    adds, as far as the score is linear in it. Of the others it is by how much the score falls when the word is left
-    blank, or the region has the picture's mean colour (occlusion: Zeiler and Fergus, "Visualizing and understanding
-    convolutional networks", 2014, section 4.2). Values of occlusion need not add up.
+    For the encoder `'bag'` it is exactly the word's share in the mean: the values add up to what the text adds, as far
+    as the score is linear in it. For the other encoders it is the drop of the score when the word is left blank, or the
+    region gets the picture's mean colour (occlusion: Zeiler and Fergus, "Visualizing and understanding convolutional
+    networks", 2014, section 4.2). Occlusion values need not add up.
 
     Args:
         item: an external id.
-        feature: the name of an item feature of kind `'text'` or `'image'` with an encoder that was trained.
-        content: the text, or picture, in the place of the item's own. A text is always needed: models keep hashes of
-            words. Default the picture that the item has.
-        user: an external id whose score it is about; default the mean of up to 200 users.
-        grid: into how many regions a picture is divided each way.
-        context: of a model with a context, the moment, as of `Recommender.predict`.
+        feature: the name of an item feature of kind `'text'` or `'image'` with a trained encoder.
+        content: the text, or picture, in place of the item's own. A text is always needed: models keep hashes of
+            words. Default the item's picture.
+        user: an external id, the user of the score; default the mean of up to 200 users.
+        grid: number of regions in each direction into which a picture is divided.
+        context: for a model with context, the moment, as in `Recommender.predict`.
 
     Returns:
-        DataFrame with a row a word (`word`) or a region (`top`, `left`, `bottom`, `right` in pixels of the picture that
-        the encoder sees), and `value` in logits; `attrs['score']` is the score with all of them.
+        DataFrame with one row per word (`word`) or a region (`top`, `left`, `bottom`, `right` in pixels of the picture
+        that the encoder sees), and `value` in logits; `attrs['score']` is the score with all of them.
 
     Raises:
         TypeError: the model has no item features.
@@ -62,12 +62,12 @@ def explain_content(interp, item, feature, content=None, *, user=None, grid: int
 
 
 def plot_content(interp, item, feature, content=None, *, ax: Axes | None = None, **options) -> Axes:
-    """A picture with what each region of it adds to the score (red: for the item), or bars of the words of a text.
+    """Plot a picture with what each region adds to the score (red: raises it), or bars for the words of a text.
 
     Args:
-        item, feature, content: as of `explain_content`.
+        item, feature, content: as in `explain_content`.
         ax: where to draw; a new figure by default.
-        options: others of `explain_content`.
+        options: other arguments of `explain_content`.
     """
     table = explain_content(interp, item, feature, content, **options)
     if "word" in table:
@@ -93,7 +93,7 @@ def _field(interp, feature) -> FieldRows:
     found = {field.field.name: field for field in rows.fields if field.encoder is not None}
     if feature not in found:
         raise ValueError(
-            f"there is no item feature {feature!r} with an encoder that was trained; such are {sorted(found)}"
+            f"there is no item feature {feature!r} with a trained encoder; these have one: {sorted(found)}"
         )
     return found[feature]
 
@@ -108,7 +108,7 @@ def _contents(field: FieldRows, at: int, content, item) -> tuple[Runs, object]:
     else:
         whole = field.field.by_kind.encode(field.field, pd.Series([content], index=[item], dtype=object))[0]
     if len(whole.values) == 0:
-        raise ValueError(f"{item!r} has nothing to look at in {field.field.name!r}: no content that can be read")
+        raise ValueError(f"{item!r} has no readable content in {field.field.name!r}")
     return whole.to(field.start.device), content
 
 
@@ -124,7 +124,7 @@ def _score(interp, field: FieldRows, at: Tensor, numbers: Tensor, asked: tuple[T
     model, side = interp.model, interp.model.item_side
     with field.showing(int(at[0]), numbers):
         query: Tensor | Query = at.to(model.device)
-        if side.can_write and int(interp.train.counts("item")[at]) == 0:  # its own row is what its content foretells
+        if side.can_write and int(interp.train.counts("item")[at]) == 0:  # its own row is what its content predicts
             query = Query(query, rows=side.features.cold_rows(query))
         rows = tuple(part.expand(n, -1) for part in model.item_rows(query))
         return float(model.interact(asked, rows).mean())

@@ -28,7 +28,7 @@ def feature_effects(interp, *, side: str = "item") -> pd.DataFrame:
         how much it divides the users).
 
     Raises:
-        TypeError: the model is no `CollFilter`, or has no such features.
+        TypeError: the model is not a `CollFilter`, or has no such features.
     """
     rows, other = _features(interp, side), "user" if side == "item" else "item"
     others = interp.model.factors(other)[interp._trained(other)].mean(0)
@@ -47,7 +47,7 @@ def feature_effects(interp, *, side: str = "item") -> pd.DataFrame:
 def plot_feature_effects(interp, n: int = 10, *, side: str = "item", ax: Axes | None = None) -> Axes:
     """Bars of the `n` largest and the `n` smallest effects of `feature_effects`."""
     table = interp.feature_effects(side=side)
-    half = min(n, len(table) // 2)  # no value at both ends
+    half = min(n, len(table) // 2)  # so that no value is at both ends
     table = pd.concat([table.head(half), table.tail(half)])
     return plot_bars(table.assign(value=table["feature"] + ": " + table["value"]), "effect", "value", ax=ax)
 
@@ -57,15 +57,15 @@ def feature_parts(interp, user, item, *, context=None) -> pd.DataFrame:
 
     Args:
         user, item: one external id each.
-        context: of a model with a context, the moment, as of `Recommender.predict`.
+        context: for a model with context, the moment, as in `Recommender.predict`.
 
     Returns:
         DataFrame with `part` (the features, `the item itself`, and their `sum`) and `value` in logits; of a model with
-        a context also a column a field of it, with the share of `value` that is due to the moment. Of an item without
-        ratings, `the item itself` is what its features foretell of its own row; see `coldstart.cold_rows`.
+        a context also one column per field of it, with the share of `value` that is due to the moment. Of an item
+        without ratings, `the item itself` is what its features predict for its own row; see `coldstart.cold_rows`.
 
     Raises:
-        TypeError: the model is no `CollFilter`, or has neither item features nor a context.
+        TypeError: the model is not a `CollFilter`, or has neither item features nor a context.
         KeyError: an unknown id.
     """
     model, warm = interp.model, interp._trained("item")
@@ -86,7 +86,7 @@ def feature_parts(interp, user, item, *, context=None) -> pd.DataFrame:
     more = {name: mine - every.mean(0) for name, (mine, every) in parts.items()}
     table = pd.DataFrame({"part": [*more]})
     for name, vector in p.items():
-        bias = float(name == "value")  # which no moment changes
+        bias = float(name == "value")  # it does not depend on the moment
         table[name] = [float((vector * row[:, :-1]).sum() + bias * row[:, -1].sum()) for row in more.values()]
     total = table.drop(columns="part").sum().to_frame().T.assign(part="sum")
     return pd.concat([table, total], ignore_index=True)
@@ -98,7 +98,7 @@ def feature_importance(
     """How much worse the predictions get when a feature's rows are shuffled among the ids (Breiman 2001).
 
     Args:
-        on: as of `Recommender.evaluate`.
+        on: as in `Recommender.evaluate`.
         metric: one of its metrics; default RMSE, or NDCG (at 10) without ratings.
         n_repeats, seed: shuffles of each feature.
 
@@ -133,7 +133,7 @@ def feature_importance(
 
 
 def _adding_up(model: Model) -> CollFilter:
-    """The model where it is a `CollFilter`, the parts of whose scores add up."""
+    """The model, if it is a `CollFilter`, whose scores are sums of parts; else an error."""
     if not isinstance(model, CollFilter):
         raise TypeError(
             f"parts of a score add up in a CollFilter, this model is {type(model).__name__}; "
@@ -152,7 +152,7 @@ def _features(interp, side: str) -> FeatureRows:
 
 @contextmanager
 def _shuffled(field: FieldRows, side: FeatureRows, generator: torch.Generator):
-    """Within it the field's rows belong to other ids, among those that have features."""
+    """Context in which the field's rows are shuffled among the ids that have features."""
     given = side.features.given.nonzero().squeeze(1)
     order = torch.arange(len(side.features))
     order[given] = given[torch.randperm(len(given), generator=generator)]

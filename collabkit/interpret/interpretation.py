@@ -82,7 +82,7 @@ class CollabInterpretation:
 
     def plot_bias(self, n: int = 10, *, side: str = "item", ax: Axes | None = None) -> Axes:
         """Plot the `n` largest and the `n` smallest biases as bars."""
-        half = min(n, len(self._trained(side)) // 2)  # no id at both ends
+        half = min(n, len(self._trained(side)) // 2)  # so that no id is at both ends
         ends = pd.concat([self._bias(half, True, side), self._bias(half, False, side)[::-1]])
         return plot_bars(ends, "bias", self.train.vocab(side).name, ax=ax)
 
@@ -242,7 +242,7 @@ class CollabInterpretation:
         return table.assign(mean_rating=(sums / counts.clamp(min=1))[rows].numpy())
 
     def _effects(self, side: str) -> Tensor:
-        """What each id adds to the score of an average other side, `(n_rows,)` logits: 0 on average."""
+        """What each id adds to the score for an average id of the other side, `(n_rows,)` logits: 0 on average."""
         other = "user" if side == "item" else "item"
         factors, bias = self.model.parts(side)
         others = self.model.factors(other)[self._trained(other)].mean(0)

@@ -1,4 +1,4 @@
-"""Pictures of tables of numbers, as matplotlib Axes; nothing here knows a model."""
+"""Plots of tables of numbers, as matplotlib Axes, independent of models."""
 
 import re
 
@@ -12,14 +12,14 @@ from collabkit.data.notices import say
 
 __all__ = ["plot_map", "plot_bars", "plot_calibration", "plot_losses"]
 
-MOST_LABELS = 50  # of a map; moving more apart takes minutes
+MOST_LABELS = 50  # of a map; moving more labels apart takes minutes
 
 
 def plot_map(points: pd.DataFrame, x: str, y: str, label: str, *, ax: Axes | None = None, max_chars: int = 32) -> Axes:
     """A labelled scatter plot whose labels are moved apart until they do not collide; the first 50 points have one.
 
     Args:
-        points: one row a point, with the columns `x`, `y` (numbers) and `label`.
+        points: one row per point, with the columns `x`, `y` (numbers) and `label`.
         ax: where to draw; a new figure by default.
         max_chars: longer labels are cut, with an ellipsis.
     """
@@ -31,12 +31,12 @@ def plot_map(points: pd.DataFrame, x: str, y: str, label: str, *, ax: Axes | Non
     ax.set(xlabel=x, ylabel=y)
     named = points.head(MOST_LABELS)
     if len(points) > len(named):
-        say(f"{len(points):,} points are drawn, the first {len(named)} with labels: more could not be read")
+        say(f"{len(points):,} points are drawn, the first {len(named)} with labels: more would be unreadable")
     texts = [
         ax.text(px, py, _short(text, max_chars), fontsize=8, color="0.15")
         for px, py, text in zip(named[x], named[y], named[label], strict=True)
     ]
-    ax.figure.canvas.draw()  # the layout must stand before label sizes mean anything
+    ax.figure.canvas.draw()  # label sizes are known only after the layout
     if len(texts) > 1:
         adjust_text(
             texts,
@@ -54,7 +54,7 @@ def plot_bars(table: pd.DataFrame, value: str, label: str, *, ax: Axes | None = 
     """A horizontal bar for each row, in the table's order from the top; negative bars have another colour.
 
     Args:
-        table: one row a bar, with the columns `value` (a number) and `label`.
+        table: one row per bar, with the columns `value` (a number) and `label`.
         ax: where to draw; a new figure by default.
     """
     ax = ax or plt.subplots(figsize=(8, 1 + 0.28 * len(table)), layout="constrained")[1]
@@ -69,10 +69,10 @@ def plot_bars(table: pd.DataFrame, value: str, label: str, *, ax: Axes | None = 
 
 
 def plot_calibration(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """What was said against what came: bins of probabilities, or levels of intervals.
+    """Predicted against observed values: bins of probabilities, or levels of intervals.
 
     Args:
-        table: as of `Recommender.calibrate`.
+        table: as in `Recommender.calibrate`.
         ax: where to draw; a new figure by default.
     """
     ax = ax or plt.subplots(figsize=(6, 6), layout="constrained")[1]
@@ -108,7 +108,7 @@ def plot_losses(history: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Training and validation loss by epoch.
 
     Args:
-        history: one row an epoch, with the columns `epoch` (counted from 1), `train_loss`, `valid_loss`.
+        history: one row per epoch, with the columns `epoch` (counted from 1), `train_loss`, `valid_loss`.
         ax: where to draw; a new figure by default.
     """
     ax = ax or plt.subplots(figsize=(7, 4.5), layout="constrained")[1]

@@ -1,4 +1,4 @@
-"""The curve of what a knob of the lists costs."""
+"""A plot of the cost of a knob of the lists."""
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -9,10 +9,10 @@ __all__ = ["plot_tradeoff"]
 
 
 def plot_tradeoff(interp, knob: str = "diversity", values=None, *, ax: Axes | None = None, **options) -> Axes:
-    """The metric against what a knob of `recommend` brings, a point a value, with the interval of its change.
+    """The metric against the gain from a knob of `recommend`, one point per value, with the interval of its change.
 
     Args:
-        knob, values, **options: as of `Recommender.tradeoff`.
+        knob, values, **options: as in `Recommender.tradeoff`.
         ax: where to draw; a new figure by default.
     """
     table = interp.recommender.tradeoff(knob, values, **options)

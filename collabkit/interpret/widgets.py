@@ -69,7 +69,7 @@ class QuestionnaireWidget:
         self.shown.value = self._table(self.recommendations, before)
 
     def _list(self) -> pd.DataFrame:
-        """The list for the answers so far; before the first one that of a user of whom nothing is known."""
+        """The list for the answers so far; before the first one, the list of an unknown user."""
         rec = self.recommender
         asked = list(self.questions[rec.columns.item])
         if not self.answers:

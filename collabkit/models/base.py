@@ -1,4 +1,4 @@
-"""`Model`: what every model shares: two sides, broadcasting `forward`, the rating scale, scores for ranking."""
+"""`Model`: the common parts of all models: two sides, broadcasting `forward`, the rating scale, scores for ranking."""
 
 import inspect
 import math
@@ -27,8 +27,8 @@ __all__ = [
     "say_untrained", "sigmoid_range",
 ]  # fmt: skip
 
-_EVALUATING: WeakKeyDictionary[nn.Module, tuple] = WeakKeyDictionary()  # how many are within, and what was in training
-_MODES = Lock()  # of modes and of the above
+_EVALUATING: WeakKeyDictionary[nn.Module, tuple] = WeakKeyDictionary()  # count, modules that were in training
+_MODES = Lock()  # guards the modes and the dict above
 _NO_FEATURES = "takes no side features or context, and the dataloaders have some: make them without"
 
 
@@ -37,7 +37,7 @@ class Model(nn.Module):
 
     A model gives its two sides to this constructor and defines `interact`, which turns their rows `(..., d)` into a
     logit, and `config`; one whose logit is a dot product is a `DotModel`. Training, ranking, evaluation, fold-in and
-    the artefact follow from these. `needs` says what of a query the user side looks at.
+    the artefact follow from these. `needs` lists the parts of a query that the user side uses.
 
     Args:
         user_side, item_side: where rows come from; see `sides`.
@@ -48,26 +48,26 @@ class Model(nn.Module):
     """
 
     needs: tuple[str, ...] = ("users",)
-    ordered = False  # whether the order of a history tells it something
+    ordered = False  # whether the order of a history matters
     joins = "sum"  # how the features' part meets the id's: added to it, or 'concat'
-    user_joins: str | None = None  # likewise on the user side alone, where that is another
+    user_joins: str | None = None  # the same for the user side, if it differs
     by_fit = False  # whether it is fitted by its own `fit(dls)` rather than by a learner
-    joined = False  # whether it is put together from trained models and learns nothing itself
-    als: dict | None = None  # the options of the alternating least squares that its tables are the solution of
-    calibration = None  # what its scores mean, see `evaluate.calibration`
+    joined = False  # whether it combines trained models and learns nothing itself
+    als: dict | None = None  # options of the alternating least squares that solved for its tables
+    calibration = None  # the meaning of its scores, see `evaluate.calibration`
     trained = False  # whether an epoch of training has ended, or weights were loaded
-    predicts_ratings = True  # whether its answers to rated data are ratings
+    predicts_ratings = True  # whether it predicts ratings for rated data
 
     def __init__(self, user_side: Side, item_side: Side, y_range: tuple[float, float] | None = None):
         super().__init__()
         self.needs = check_needs(self.needs)
         self.user_side, self.item_side, self.y_range = user_side, item_side, check_y_range(y_range)
         self.id_dropout = 0.0
-        self.context: ContextRows | None = None  # what the moment of a question adds to the user side
+        self.context: ContextRows | None = None  # what the moment of a query adds to the user side
         self._steps = 0
 
     def name_rows(self, users: Vocab, items: Vocab) -> "Model":
-        """Say whose rows the sides hold, for the methods that take ids."""
+        """Set the ids of the rows, for the methods that take ids."""
         self.user_side.vocab, self.item_side.vocab = users, items
         return self
 
@@ -75,11 +75,11 @@ class Model(nn.Module):
     def for_data(cls, data: Dataset, **options) -> "Model":
         """A model for a dataset; by default `cls(n_users, n_items, **options)`, with the side features, if any.
 
-        Override it for a model that is made from more of the data (a graph of the interactions, say). An artefact is
-        read by `cls.for_data(data, **config)`.
+        Override it for a model that needs more of the data, e.g. a graph of the interactions. Artefacts are loaded by
+        `cls.for_data(data, **config)`.
 
         Raises:
-            TypeError: side features, for a model without an argument `features`.
+            TypeError: there are side features, and the model has no argument `features`.
         """
         features = data.features if "context" not in cls.needs else data.features._replace(context=None)
         if features and "features" not in options:
@@ -88,38 +88,38 @@ class Model(nn.Module):
             options["features"] = features
         model = cls(data.n_users, data.n_items, **options)
         if features and not model.features:
-            raise TypeError(f"{cls.__name__} was given side features and has none: call self.add_features(features)")
+            raise TypeError(f"{cls.__name__} was given side features but has none: call self.add_features(features)")
         return model
 
     def config(self) -> dict:
-        """The options of `for_data`, JSON-ready, from which the artefact makes the model again."""
+        """The options of `for_data`, JSON-ready, from which the artefact recreates the model."""
         name = type(self).__name__
         raise NotImplementedError(f"{name} needs config(), the options that it was made with, to be saved")
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take over the tensors of a `state_dict`, those of an artefact: tables stay in the file's memory.
+        """Use the tensors of an artefact's `state_dict`: tables stay in the file's memory.
 
-        Others are copied: a file's are not aligned, so that products with them differ in the last digit.
+        Others are copied: tensors in a file are not aligned, so products with them differ in the last digit.
         """
         self.load_state_dict({k: v if ".tables." in k else v.clone() for k, v in state.items()}, assign=True)
 
     def load_state_dict(self, *args, **kwargs):
         """torch's `load_state_dict`; the model counts as trained."""
         found = super().load_state_dict(*args, **kwargs)
-        tie_shared(side.features for side in self.sides)  # assigned tensors are each their own
+        tie_shared(side.features for side in self.sides)  # assigned tensors are not shared
         self.trained = True
         return found
 
     def add_features(self, features, id_dropout: float = 0.0, init_std: float = 0.01, sizes=None) -> None:
-        """Take side features and context in; called at the end of a constructor, or as soon as the sides are there.
+        """Add side features and context; called at the end of a constructor, or as soon as the sides exist.
 
         Args:
             features: `(users, items)`, each a `Features` or None, row-aligned with the tables, and the `Context` of
-                rows, if any, as of `SideFeatures`; None for none at all.
-            id_dropout: share of the ids whose own row is zero in a training step, so that the features' part alone is a
-                trained predictor too: it is what new ids have (Volkovs et al., "DropoutNet", 2017).
+                rows, if any, as in `SideFeatures`; None for none at all.
+            id_dropout: share of the ids whose own row is zero in a training step, so that the features' part alone,
+                which is all that new ids have, also becomes a trained predictor (Volkovs et al., "DropoutNet", 2017).
             init_std: standard deviation of the initial weights of the features.
-            sizes: widths by the names of features, where each has its own (`joins = 'concat'`).
+            sizes: widths by the names of features, if each has its own (`joins = 'concat'`).
 
         Raises:
             ValueError: features of other tables; an option out of range, or without a feature to apply to.
@@ -145,10 +145,10 @@ class Model(nn.Module):
             self.needs = check_needs(dict.fromkeys([*self.needs, "context"]))
 
     def set_sparse(self, sparse: bool | str = "auto") -> "Model":
-        """Say which tables have sparse gradients: then a training step costs what its batch touches.
+        """Choose the tables with sparse gradients, for which the cost of a training step depends only on its batch.
 
-        Those of ids and of features with many categories have, not the weights of a network beside them. It is of
-        training alone: answers are the same. Dense steps are quicker for small tables, as they need no sorting.
+        This applies to tables of ids and of features with many categories, not to the weights of a network. It affects
+        only training; predictions are the same. Dense steps are faster for small tables, as they need no sorting.
 
         Args:
             sparse: True for all, False for none, `'auto'` for tables of at least `table.SPARSE_ROWS` rows.
@@ -186,13 +186,13 @@ class Model(nn.Module):
         return self.user_side if name == "user" else self.item_side
 
     def encoder(self, name: str, side: str = "item") -> TrainedEncoder:
-        """The encoder that has been trained for the feature `name`, a `'text'` or an `'image'`, to take it elsewhere.
+        """The encoder trained for the feature `name`, a `'text'` or an `'image'`, for use elsewhere.
 
-        It is called with texts or pictures and gives their vectors. `Text(encoder=it)` and `Picture(encoder=it)` make
-        features of another model with it.
+        Call it with texts or pictures to get their vectors. `Text(encoder=it)` and `Picture(encoder=it)` use it for
+        features of another model.
 
         Raises:
-            ValueError: there is no such feature, or nothing of it is trained.
+            ValueError: there is no such feature, or it has no trained encoder.
         """
         features = self.side(name=side).features
         if features is None:
@@ -211,42 +211,42 @@ class Model(nn.Module):
         return SideFeatures(*sides, None if self.context is None else self.context.context)
 
     def refuse_features(self, what: str) -> None:
-        """Raise `TypeError` where the model has side features, which `what` knows nothing of."""
+        """Raise `TypeError` if the model has side features, which `what` does not support."""
         if self.features:
             raise TypeError(f"{what} without side features; make the model or the dataloaders without them")
 
     @torch.no_grad()
     def silence_features(self, what: str) -> None:
-        """Set the features' weights to zero, where `what` is of the ids' own rows alone: new ids are foretold as ever.
+        """Set the features' weights to zero, if `what` uses only the ids' own rows; new ids are still predicted.
 
         Raises:
-            TypeError: there is a context, features that no zero takes out of the rows, or such as are learned.
+            TypeError: there is a context, or features that are concatenated or have trained encoders.
         """
         sides = [side for side in self.sides if side.features is not None]
         learned = [field.field.name for side in sides for field in side.features.fields if field.encoder is not None]
         if learned:
-            raise TypeError(f"{what} without training, so that nothing would be learned of {learned}: give "
+            raise TypeError(f"{what} without training, so nothing would be learned about {learned}: give "
                             "train='frozen' or vectors made elsewhere, or leave them out")  # fmt: skip
         if self.context is not None or any(side.joins != "sum" for side in sides):
-            raise TypeError(f"{what} without a context and without features beside the rows; make the dataloaders so")
+            raise TypeError(f"{what} without a context and without concatenated features; make the dataloaders so")
         for field in (field for side in sides for field in side.features.fields):
             for weight in field.weights:
                 weight.zero_()
 
     def version(self) -> tuple:
-        """What changes when a weight does: what was computed from the weights is good as long as it is the same.
+        """A value that changes with the weights: results computed from them are valid while it is the same.
 
-        torch counts the changes of a tensor, but not those that a fused optimiser makes: so training steps count too.
+        torch counts the changes of a tensor, except those by a fused optimiser, so training steps are counted too.
         """
         return self._steps, *((t.data_ptr(), t._version, t.dtype) for t in self._tensors())
 
     def _tensors(self) -> Iterator[Tensor]:
-        """Its parameters and buffers, several times faster than by `parameters()`."""
+        """All parameters and buffers, several times faster than `parameters()`."""
         for module in self.modules():
             yield from (t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None)
 
     def user_rows(self, query: Tensor | Query) -> tuple[Tensor, ...]:
-        """The user side's parts `(..., d)` for a query, with what its moment adds."""
+        """The user side's parts `(..., d)` for a query, including the part of its moment."""
         rows = self.user_side.rows(query)
         return rows if self.context is None else self.context.join(query, rows)
 
@@ -260,12 +260,12 @@ class Model(nn.Module):
         return self.item_side.rows(idx)
 
     def user_vectors(self, query: Tensor | Query) -> Tensor:
-        """Vectors `(..., d)` whose dot products with the items' are the logits, where the model has such."""
-        raise TypeError(f"the score of {type(self).__name__} is no dot product")
+        """Vectors `(..., d)` whose dot products with the items' are the logits, if the model has them."""
+        raise TypeError(f"the score of {type(self).__name__} is not a dot product")
 
     def item_vectors(self, idx: Tensor) -> Tensor:
         """The items' vectors `(..., d)`."""
-        raise TypeError(f"the score of {type(self).__name__} is no dot product")
+        raise TypeError(f"the score of {type(self).__name__} is not a dot product")
 
     @property
     def has_vectors(self) -> bool:
@@ -274,7 +274,7 @@ class Model(nn.Module):
 
     def interact(self, user_rows: tuple[Tensor, ...], item_rows: tuple[Tensor, ...]) -> Tensor:
         """Logits of the broadcast shape of the leading dimensions of the two sides' parts."""
-        raise TypeError(f"{type(self).__name__} does not say how rows of users and items meet")
+        raise TypeError(f"{type(self).__name__} does not define interact, the score of user and item rows")
 
     def score(self, query: Tensor | Query, item_idx: Tensor) -> Tensor:
         """Logits of the broadcast shape of users and items; a `Query` of `b` takes items `(b,)`, `(b, n)`, `(1, n)`."""
@@ -294,7 +294,7 @@ class Model(nn.Module):
         Three, a query of `bs`, their positives `(bs,)` and the negatives, give `rank_scores`.
         """
         if self.training:
-            self.__dict__["_steps"] += 1  # past nn.Module's slow __setattr__
+            self.__dict__["_steps"] += 1  # avoids nn.Module's slow __setattr__
         if group is not None:
             return self.group_scores(query, item_idx, negative_idx, group)
         if negative_idx is not None:
@@ -319,7 +319,7 @@ class Model(nn.Module):
             return torch.cat([own, vectors @ self.item_vectors(negatives).T], dim=1)
         items = torch.cat([positives[:, None], negatives], dim=1)
         sparse = any(table.sparse for table in self.item_side.tables)
-        if sparse:  # the rows of the batch as a table of their own
+        if sparse:  # the rows of the batch as a separate table
             each, at = items.unique(return_inverse=True)
             return row_dots(vectors, self.item_vectors(each), at)
         if items.numel() < self.n_items:  # a few rows of a large table
@@ -327,7 +327,7 @@ class Model(nn.Module):
         return row_dots(vectors, self.item_vectors(torch.arange(self.n_items, device=items.device)), items)
 
     def group_scores(self, query, positives: Tensor, negatives: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits `(r,)` of several positives a user, `(g, m)` of negatives that all users share, and `group`.
+        """Logits `(r,)` of several positives per user, `(g, m)` of negatives that all users share, and `group`.
 
         Args:
             query: of `g`.
@@ -342,7 +342,7 @@ class Model(nn.Module):
         return own, vectors @ self.item_vectors(negatives).T, group
 
     def floats_per_pair(self) -> int:
-        """Floats that `score` holds at once for each (user, item) pair, so that callers can bound their memory."""
+        """Number of floats that `score` holds at once per (user, item) pair, so that callers can limit memory."""
         return 3 * sum(self.user_widths + self.item_side.row_widths)
 
     @torch.no_grad()
@@ -353,7 +353,7 @@ class Model(nn.Module):
         return DotScorer(self, ItemTable(self.item_vectors(candidates.to(self.device))))
 
     def score_pairs(self, query: Tensor | Query, rows: Tensor, item_idx: Tensor, max_memory="512MB") -> Tensor:
-        """Logits `(n,)` on the CPU of the questions at `rows` `(n,)` and items `(n,)`, in batches under the bound."""
+        """Logits `(n,)` on the CPU of the queries at `rows` `(n,)` and items `(n,)`, in batches under the limit."""
         size = min(2**16, max(1, parse_memory(max_memory) // 2 // (4 * self.floats_per_pair())))
         parts = [
             self.score(query[part].to(self.device), items.to(self.device)).float().cpu()
@@ -363,11 +363,11 @@ class Model(nn.Module):
 
     @property
     def explained(self) -> "Model":
-        """The model whose scores an explanation is of: this one, or of several stages the last."""
+        """The model whose scores are explained: this one, or the last of several stages."""
         return self
 
     def item_similarity(self, idx: Tensor) -> Tensor:
-        """Similarities `(b, n_items)` of items `(b,)` to all items, of a model that has a measure of its own."""
+        """Similarities `(b, n_items)` of items `(b,)` to all items, for a model with its own measure."""
         raise TypeError(f"{type(self).__name__} has no measure of its own; items are compared by the cosine of factors")
 
     @property
@@ -376,16 +376,16 @@ class Model(nn.Module):
         return type(self).item_similarity is not Model.item_similarity
 
     def factor_tables(self) -> tuple[Tensor, Tensor]:
-        """The user and the item factors `(n, d)`, to be solved for in place, where the score is their dot product."""
+        """The user and the item factors `(n, d)`, to be solved for in place, if the score is their dot product."""
         what = "the factors of a dot product (CollFilter, or TwoTower without layers)"
         raise TypeError(f"alternating least squares needs {what}, got {type(self).__name__}")
 
     def drop_user_bias(self, reset: bool = False) -> None:
-        """Leave out of training what shifts all scores of a user alike, for a loss of differences; if new, zero it."""
+        """Do not train what shifts all scores of a user equally, for losses of differences; `reset` zeroes it."""
 
     @torch.no_grad()
     def parts(self, side: str, query: Tensor | Query | None = None) -> tuple[Tensor, ...]:
-        """The parts `[(n, d), ...]` of a side's rows, with what features add, default of all ids; on the CPU."""
+        """The parts `[(n, d), ...]` of a side's rows, features included, by default of all ids; on the CPU."""
         query = torch.arange(self.side(side).n, device=self.device) if query is None else query
         with evaluating(self):
             return tuple(part.cpu() for part in (self.user_rows if side == "user" else self.item_rows)(query))
@@ -413,32 +413,32 @@ class DotModel(Model):
         return logits  # (...)
 
     def user_vectors(self, query: Tensor | Query) -> Tensor:
-        """`(..., d + 2)` vectors `[p_u, b_u, 1]`, without what the sides do not have."""
+        """`(..., d + 2)` vectors `[p_u, b_u, 1]`, without biases that the sides lack."""
         p, *own = self.user_rows(query)
         ones = [torch.ones_like(p[..., :1])] * (len(self.item_side.widths) - 1)
         return torch.cat([p, *own, *ones], dim=-1) if own or ones else p
 
     def item_vectors(self, idx: Tensor) -> Tensor:
-        """`(..., d + 2)` vectors `[q_i, 1, b_i]`, likewise."""
+        """`(..., d + 2)` vectors `[q_i, 1, b_i]`, without biases that the sides lack."""
         q, *own = self.item_rows(idx)
         ones = [torch.ones_like(q[..., :1])] * (len(self.user_side.widths) - 1)
         return torch.cat([q, *ones, *own], dim=-1) if own or ones else q
 
 
 def as_model(model) -> Model | None:
-    """`model` where it is one of this library's, or written for it; None for any other module."""
+    """`model` if it is a `Model`; None for any other module."""
     return model if isinstance(model, Model) else None
 
 
 def make_for(cls, data: Dataset, **options) -> nn.Module:
-    """A `cls` for a dataset: `Model.for_data`, or of any other class or function `cls(n_users, n_items, **options)`."""
+    """A `cls` for a dataset: `Model.for_data`, or for any other callable `cls(n_users, n_items, **options)`."""
     if isinstance(cls, type) and issubclass(cls, Model):
         if cls.by_fit:
             raise TypeError(f"{cls.__name__} is fitted in one go: {cls.__name__}().fit(dls)")
         if "context" in cls.needs and not data.columns.context:
-            raise ValueError(f"{cls.__name__} looks at the context of a row: make dls with context_features=[columns]")
+            raise ValueError(f"{cls.__name__} uses the context of a row: make dls with context_features=[columns]")
         if "time" in cls.needs and data.columns.time is None:
-            raise ValueError(f"{cls.__name__} looks at the time of a row: make dls with time_name=")
+            raise ValueError(f"{cls.__name__} uses the time of a row: make dls with time_name=")
         return cls.for_data(data, **options)
     if data.features:
         raise TypeError(f"{cls.__name__} {_NO_FEATURES}")
@@ -447,7 +447,7 @@ def make_for(cls, data: Dataset, **options) -> nn.Module:
 
 @torch.no_grad()
 def probe(model: Model, data: Dataset) -> None:
-    """Ask a model for a few scores, and raise `ValueError` where their shape is wrong or its two forms disagree."""
+    """Compute a few scores, and raise `ValueError` if their shape is wrong or the model's two forms disagree."""
     name, users, items = type(model).__name__, torch.arange(2), torch.arange(min(3, data.n_items))
     query = data.asker(model.needs)(users).to(model.device)
     with evaluating(model):
@@ -464,7 +464,7 @@ def probe(model: Model, data: Dataset) -> None:
 
 
 def option_names(cls) -> list[str]:
-    """The options of a model's class: those of its `for_data` and, where that hands them on, of its constructor."""
+    """The options of a model's class: those of its `for_data` and, if that passes them on, of its constructor."""
     names = parameters(cls)
     if isinstance(cls, type) and issubclass(cls, Model):
         own = inspect.signature(cls.for_data).parameters.values()
@@ -474,7 +474,7 @@ def option_names(cls) -> list[str]:
 
 
 def parameters(cls) -> list[str]:
-    """Names of a constructor's parameters, those that it hands on to its base class by `**kwargs` included."""
+    """Names of a constructor's parameters, including those passed on to its base class by `**kwargs`."""
     given = inspect.signature(cls).parameters.values()
     names = [p.name for p in given if p.kind is not p.VAR_KEYWORD]
     handed_on = isinstance(cls, type) and len(names) < len(given)
@@ -483,7 +483,7 @@ def parameters(cls) -> list[str]:
 
 @contextmanager
 def evaluating(model: nn.Module):
-    """Within it the model is in evaluation mode; after the last thread has left it, in the mode it was in."""
+    """Context with the model in evaluation mode; the mode is restored when the last thread leaves."""
     with _MODES:
         inside, trained = _EVALUATING.get(model, (0, ()))
         if model.training:
@@ -504,17 +504,17 @@ def evaluating(model: nn.Module):
 
 @contextmanager
 def answering(model: Model):
-    """`evaluating`, for what users are shown; it says so where the model has not been trained."""
+    """`evaluating`, for results that users see; it warns if the model is not trained."""
     say_untrained(model)
     with evaluating(model):
         yield model
 
 
 def say_untrained(model: Model) -> None:
-    """Warn that what a model answers is that of the weights it began with, if it is."""
+    """Warn if a model's results come from its initial weights."""
     if not (model.trained or model.by_fit):
-        say(f"this {type(model).__name__} has not been trained, as no epoch of a fit has ended, so its answers are "
-            "those of random weights; call learn.fit_one_cycle first, or load weights")  # fmt: skip
+        say(f"this {type(model).__name__} is not trained, as no epoch of a fit has ended, so its answers are "
+            "from random weights; call learn.fit_one_cycle first, or load weights")  # fmt: skip
 
 
 def sigmoid_range(x: Tensor, low: float, high: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""`ClosedForm`: models that are fitted in one go: popularity, neighbours, EASE. They answer a history of items."""
+"""`ClosedForm`: models that are fitted in one go: popularity, neighbours, EASE. They score items for a history."""
 
 from importlib import import_module
 from pathlib import Path
@@ -25,7 +25,7 @@ __all__ = ["ClosedForm", "model_and_data"]
 
 
 class ClosedForm(Model):
-    """What these models share: `fit`, then `recommend`, `evaluate`, `similar_items` and `export` as of a learner.
+    """The common methods: `fit`, then `recommend`, `evaluate`, `similar_items` and `export`, as of a learner.
 
     A subclass defines `_fit(train)`, which registers what it learns as buffers, and `scores(history)`. Training rows
     count as events, whatever their rating, and each (user, item) pair once.
@@ -72,18 +72,18 @@ class ClosedForm(Model):
         """Learn from `data.train`."""
 
     def calibrate(self, method: str = "platt", **kwargs) -> pd.DataFrame:
-        """Learn what scores mean, as probabilities; see `Recommender.calibrate`."""
+        """Calibrate scores to probabilities; see `Recommender.calibrate`."""
         return self.recommender.calibrate(method, **kwargs)
 
     def update(self, events: pd.DataFrame, items: pd.DataFrame | None = None) -> "Self":
-        """Take new events in, by a fit to all rows; see `Recommender.update`. Returns itself."""
+        """Add new events, by a fit to all rows; see `Recommender.update`. Returns itself."""
         self.recommender.update(events, items=items)
         return self
 
     def refit_all(self) -> "Self":
         """A new model with the same options, fitted to the training and the validation rows together.
 
-        For the end, when options have been chosen with the validation part. This model stays as it is.
+        For the end, after options were chosen with the validation part. This model stays unchanged.
 
         Raises:
             ValueError: the model is not fitted.
@@ -92,15 +92,15 @@ class ClosedForm(Model):
         return type(self).for_data(data, **self.config()).fit(data)
 
     def scores(self, history: Runs) -> Tensor:
-        """Scores `(b, n_items)` of all items for `b` histories, 0 where nothing speaks for an item."""
+        """Scores `(b, n_items)` of all items for `b` histories, 0 without evidence for an item."""
         raise NotImplementedError
 
     def counted(self, history: Runs) -> Runs:
-        """The events of histories that scores are of."""
+        """The events of histories that count in the scores."""
         return history if self.ordered else history.unique()
 
     def event_scores(self, history: Runs) -> Tensor:
-        """What each event of histories adds to the scores of all items, `(m, n_items)`, of an `additive` model."""
+        """What each event of histories adds to the scores of all items, `(m, n_items)`, for an `additive` model."""
         return self.scores(Runs(torch.arange(len(history.values) + 1), history.values, history.width, history.weight))
 
     def restore(self, state: dict[str, Tensor]) -> None:
@@ -109,8 +109,8 @@ class ClosedForm(Model):
         self.item_side.n = len(self.counts)
 
     def scorer(self, candidates: Tensor, max_memory: int | str = "512MB") -> Scorer:
-        popular = 1e-9 * self.counts / self.counts.max().clamp(min=1)  # leads where scores are 0, for want of evidence
-        in_a_row = len(candidates) > 0 and bool((candidates.diff() == 1).all())  # all items, say: no copy of columns
+        popular = 1e-9 * self.counts / self.counts.max().clamp(min=1)  # decides where scores are 0, without evidence
+        in_a_row = len(candidates) > 0 and bool((candidates.diff() == 1).all())  # e.g. all items: no copy of columns
         columns = slice(int(candidates[0]), int(candidates[-1]) + 1) if in_a_row else candidates
         popular = popular[columns]
 
@@ -142,14 +142,14 @@ class ClosedForm(Model):
 
     @property
     def recommender(self) -> "Recommender":
-        """The `Recommender` on this model and the data that it was fitted to."""
+        """The `Recommender` of this model and the data that it was fitted to."""
         if self.data is None:
             raise ValueError(f"this {type(self).__name__} is not fitted; call .fit(dls) first")
-        # Not imported above: what serves a model lies below the models.
+        # Not imported above: `serve` imports the models.
         return import_module("collabkit.serve").Recommender(self, self.data)
 
     def recommend(self, users=None, k: int = 10, **kwargs) -> pd.DataFrame:
-        """The top `k` items of each user, or by `history=` of anybody; see `Recommender.recommend`."""
+        """The top `k` items of each user, or for any `history=`; see `Recommender.recommend`."""
         return self.recommender.recommend(users, k, **kwargs)
 
     def why(self, user=None, item=None, **kwargs) -> pd.DataFrame:
@@ -157,7 +157,7 @@ class ClosedForm(Model):
         return self.recommender.why(user, item, **kwargs)
 
     def recommend_users(self, item, k: int = 10, **kwargs) -> pd.DataFrame:
-        """The `k` users whose score of an item is best; see `Recommender.recommend_users`."""
+        """The `k` users with the best scores for an item; see `Recommender.recommend_users`."""
         return self.recommender.recommend_users(item, k, **kwargs)
 
     def evaluate(self, on="valid", **kwargs) -> pd.DataFrame:
@@ -165,11 +165,11 @@ class ClosedForm(Model):
         return self.recommender.evaluate(on, **kwargs)
 
     def similar_items(self, item, k: int = 10, *, by: str = "vectors") -> pd.DataFrame:
-        """The `k` items most similar to `item` (one id or several), where the model knows any."""
+        """The `k` items most similar to `item` (one id or several)."""
         return self.recommender.similar_items(item, k, by=by)
 
     def next_items(self, item, k: int = 10) -> pd.DataFrame:
-        """The `k` items expected right after `item` (one id or several), of a model of order."""
+        """The `k` items expected right after `item` (one id or several), for models of order."""
         return self.recommender.next_items(item, k)
 
     def export(self, folder: str | Path = "export") -> Path:

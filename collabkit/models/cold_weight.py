@@ -1,4 +1,4 @@
-"""How far scores of items that nobody has met can be raised, so that these are shown and the others hardly suffer."""
+"""How far scores of items without events can be raised, so that they are shown at little cost to the others."""
 
 from __future__ import annotations
 
@@ -13,31 +13,30 @@ from collabkit.models.base import Model
 
 __all__ = ["learned_cold_weight"]
 
-SHARE = 0.1  # of the items, and of the events of the others, that are held out
-COST = 0.02  # share of what lists find of the others
+SHARE = 0.1  # of the items, and of the events of the other items, held out
+COST = 0.02  # largest loss, as a share of what lists find of the others
 WEIGHTS = 2.0 ** np.arange(0, 4.125, 0.125)
 DEPTH = 100  # places of a list that count
-LEAST, MOST = 100, 10_000  # events of the others: fewer tell nothing, and more are not needed
+LEAST, MOST = 100, 10_000  # events of the others: fewer are too few, and more are not needed
 
 
 @torch.no_grad()
 def learned_cold_weight(fit: Callable[[Dataset], Model], data: Dataset, seed: int = 0) -> float:
     """The largest factor of the scores of items without training rows by which the others lose at most a fiftieth.
 
-    What features foretell is an expectation and less spread out than what events tell, so that items nobody has met
-    hardly enter a list of the best. Over a wide range of factors as much is won by showing more of them as is lost of
-    the others, so the loss decides. A model is fitted without a tenth of the items, and without a tenth of the events
-    of the others; these events are ranked among all items that the user is not known to have met, those held out among
-    them. What they are worth is the sum of `1 / log2(1 + rank)` down to place 100, and compared with that at a factor
-    of 1.
+    What features predict is an expectation, less spread out than what events tell, so items without events hardly enter
+    the top of a list. Over a wide range of factors, showing more of them gains as much as it loses on the others, so
+    the loss decides. A model is fitted without a tenth of the items, and without a tenth of the events of the others.
+    These events are ranked among all items that the user is not known to have met, including the held-out ones. Their
+    value is the sum of `1 / log2(1 + rank)` down to place 100, compared with that at a factor of 1.
 
     Args:
-        fit: gives a model fitted to a dataset, whose scores of all items are at least 0 and not weighted.
-        data: with some items without training rows, which play no part.
-        seed: of what is held out, and of the users, of whom there are enough for 10,000 events.
+        fit: returns a model fitted to a dataset; its scores are at least 0 and not weighted.
+        data: with some items without training rows, which are not used.
+        seed: of the held-out part, and of the draw of users for 10,000 events.
 
     Returns:
-        The factor, at least 1; 1.0 where the events held out are too few to tell.
+        The factor, at least 1; 1.0 if there are too few held-out events.
     """
     train, rng = data.train, torch.Generator().manual_seed(seed)
     met = train.counts("item") > 0

@@ -86,13 +86,13 @@ def _factors(features: Features, weighting: str | None, met: np.ndarray) -> tupl
         bags, numbers = (tfidf if weighting == "tfidf" else bm25)(features, met)
         numbers = centred(numbers, given)
     own, left, right = np.asarray(bags.multiply(bags).sum(1)).ravel() + np.square(numbers).sum(1), numbers, numbers
-    if weighting is None:  # less their mean m, which would fill the matrix: (a - m)'(b - m) term by term
+    if weighting is None:  # subtracting their mean m would fill the matrix: (a - m)'(b - m) term by term
         mean = np.asarray(bags[given].mean(0)).ravel(), numbers[given].mean(0)
         along, square = bags @ mean[0] + numbers @ mean[1], mean[0] @ mean[0] + mean[1] @ mean[1]
         own, one = own - 2 * along + square, np.ones_like(along)
         left, right = np.c_[numbers, -along, one], np.c_[numbers, one, square - along]
     scale = np.ones(len(features)) if weighting == "bm25" else 1 / np.sqrt(np.maximum(own, 1e-12))
-    scale[own < 1e-12] = 0  # a row that is the mean, or empty, is like nothing
+    scale[own < 1e-12] = 0  # a row that is the mean, or empty, is similar to none
     scaled = bags.multiply(scale[:, None]).tocsr().astype(np.float32)
     scaled.eliminate_zeros()
     return scaled, *(np.float32(part * scale[:, None]) for part in (left, right))

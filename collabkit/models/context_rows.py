@@ -1,4 +1,4 @@
-"""`ContextRows`: what the moment of a question gives to the rows of its user side: a part added, or put beside them."""
+"""`ContextRows`: the contribution of a query's moment to the rows of its user side: added to or concatenated."""
 
 import torch
 from torch import Tensor, nn
@@ -12,17 +12,17 @@ __all__ = ["ContextRows"]
 
 
 class ContextRows(nn.Module):
-    """The part of a moment's fields in the rows of the user side, as `FeatureRows` is that of an id's.
+    """The part of a moment's fields in the rows of the user side, like `FeatureRows` for the features of an id.
 
-    Each category has an embedding; numbers, and the shares of several categories, go through a linear map. Row 0, of
-    what is unknown, is zero while training where training knows everything, and afterwards the mean of the others, so
-    that a moment of which nothing is known is an average one; see `coldstart.default_rows`.
+    Each category has an embedding; numbers, and the shares of several categories, go through a linear map. Row 0, for
+    unknown values, is zero during training if all training values are known, and afterwards the mean of the others, so
+    that an unknown moment is an average one; see `coldstart.default_rows`.
 
     Args:
         context: the fields.
         widths: width d of each part of the user side's rows.
         joins: `'sum'`: every field has weights for each part, added to the rows; `'concat'`: one part, to which every
-            field adds columns of its own.
+            field adds its own columns.
         init_std: standard deviation of the initial weights.
         sizes: with `'concat'`, widths by the fields' names; default `Kind.part_width`.
 
@@ -44,11 +44,11 @@ class ContextRows(nn.Module):
         self.weights = nn.ParameterList(init_rows(field.size, n, init_std, field.is_bag) for field, n in shapes)
 
     def forward(self, query: Tensor | Query) -> tuple[Tensor, ...]:
-        """The part `[(..., d), ...]` of the moments of a query, unknown ones where it has none; with `'concat'` one."""
+        """The part `[(..., d), ...]` of the moments of a query, or of unknown moments; with `'concat'` one."""
         return combined(self.field_parts(query), self.joins, self.widths)
 
     def field_parts(self, query: Tensor | Query) -> list[Tensor]:
-        """What each field gives, `(..., its size)`."""
+        """The output of each field, `(..., its size)`."""
         values = {} if isinstance(query, Tensor) else query.context
         if not values:
             values = {name: value.to(query.device) for name, value in self.context.unknown(1).items()}
@@ -59,7 +59,7 @@ class ContextRows(nn.Module):
         return lookup(weight, values) if self.context.fields[j].has_one_code else values.to(weight.dtype) @ weight
 
     def join(self, query: Tensor | Query, rows: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The user side's `rows` and the part of the moments of `query` together."""
+        """The user side's `rows` combined with the part of the moments of `query`."""
         return put_together(rows, self(query), self.joins)
 
     @property
@@ -69,11 +69,11 @@ class ContextRows(nn.Module):
 
     @torch.no_grad()
     def settle(self, seen: dict[str, Tensor], average: bool) -> None:
-        """Make row 0 of the fields, where no training row has it, the mean of the others, or without `average` zero.
+        """Set row 0 of the fields that no training row uses to the mean of the others, or without `average` to zero.
 
         Args:
             seen: the values of the training rows, by field.
-            average: after training.
+            average: True after training.
         """
         for field, weight in zip(self.context.fields, self.weights, strict=True):
             n = _uses(field, seen[field.name]).to(weight)

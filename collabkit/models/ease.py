@@ -50,7 +50,7 @@ class EASE(ClosedForm):
 
     def _forget(self) -> None:
         self.register_buffer("weights", torch.zeros(0, 0))  # (n_items, n_items), row i what having item i adds
-        # or, where that is not made, K (n, n) of the n users with events, their items, and d (n_items,)
+        # or, if that is not computed, K (n, n) of the n users with events, their items, and d (n_items,)
         self.register_buffer("inverse", torch.zeros(0, 0))
         self.register_buffer("user_start", torch.zeros(1, dtype=torch.int64))
         self.register_buffer("user_items", torch.zeros(0, dtype=torch.int64))
@@ -71,10 +71,10 @@ class EASE(ClosedForm):
             gigabytes = 12 * min(n_items, n_users) ** 2 / 1e9
             raise ValueError(
                 f"EASE inverts a matrix of items x items, or of users x users: {n_items:,} items are more than "
-                f"max_items={self.max_items:,}, and so are {n_users:,} users; it would take some {gigabytes:,.0f} GB. "
+                f"max_items={self.max_items:,}, and so are {n_users:,} users; it would take about {gigabytes:,.0f} GB. "
                 "Drop rare items first (filters.min_count), raise max_items, or use ItemKNN"
             )
-        # To ask costs n_users^2 a user, or the rows of what the user has: where both are alike, items are better.
+        # A query costs n_users^2 per user, or the rows of the user's items: if both are similar, items are better.
         by_users = 2 * n_users <= n_items or n_items > self.max_items
         self._fit_users(data.train) if by_users else self._fit_items(data.train)
 
@@ -102,14 +102,14 @@ class EASE(ClosedForm):
     def _inverse_of_gram(self, matrix) -> Tensor:
         """`(M'M + l2 I)^-1` of the sparse `matrix` M `(m, n)`."""
         n = matrix.shape[1]
-        gram = torch.zeros(n, n, dtype=torch.float64 if n <= EXACT else torch.float32)  # the order needs no more
+        gram = torch.zeros(n, n, dtype=torch.float64 if n <= EXACT else torch.float32)  # enough for the order
         for first, block in gram_blocks(matrix):
             gram[first : first + block.shape[0]] = torch.from_numpy(block.toarray())
         gram.diagonal().add_(self.l2)
         return torch.cholesky_inverse(torch.linalg.cholesky(gram))
 
     def _lay_out(self) -> None:
-        """The users' items and the items' users, where it is them that are inverted."""
+        """The users' items and the items' users, if the users' matrix is inverted."""
         if len(self.inverse):
             weight = self.user_weight.to(self.inverse.dtype)
             self._by_user = Runs(self.user_start, self.user_items, len(self.counts), weight)

@@ -51,14 +51,14 @@ class FactorizationMachine(DotModel):
         return self._met(self._fields(self.item_side, idx))
 
     def _fields(self, side: TableSide, query) -> list[Tensor]:
-        """What each field of a side gives, `(..., d + 1)`: a vector and a number."""
+        """The output of each field of a side, `(..., d + 1)`: a vector and a number."""
         idx, own = side.own(query)
         return [torch.cat(own, dim=-1), *([] if side.features is None else side.features.field_parts(idx))]
 
     def _met(self, fields: list[Tensor]) -> tuple[Tensor, Tensor]:
         """The sum of the fields' vectors, and that of their numbers and of the products of every two of the vectors."""
         vector, number = sum(fields[1:], fields[0]).split([self.n_factors, 1], dim=-1)
-        if len(fields) > 1:  # sum_(a < b) v_a . v_b = (|sum_a v_a|^2 - sum_a |v_a|^2) / 2, as of Rendle's lemma 3.1
+        if len(fields) > 1:  # sum_(a < b) v_a . v_b = (|sum_a v_a|^2 - sum_a |v_a|^2) / 2, Rendle's lemma 3.1
             alone = sum(part[..., :-1].square().sum(-1, keepdim=True) for part in fields)
             number = number + (vector.square().sum(-1, keepdim=True) - alone) / 2
         return vector, number

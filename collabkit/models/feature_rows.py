@@ -1,4 +1,4 @@
-"""`FeatureRows`: what side features give to the rows of a side's tables: a part that is added, or put beside them."""
+"""`FeatureRows`: the contribution of side features to the rows of a side's tables: added to or concatenated."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,15 +22,15 @@ _SHOWN: ContextVar[tuple] = ContextVar("collabkit_shown", default=(None, None))
 class FeatureRows(nn.Module):
     """The features' part of the rows of one side: `X W`, the features `X` `(n, p)` by weights `W` `(p, d)`.
 
-    An id's categories have embeddings, of which a multi-valued field takes the mean; numbers and dense vectors go
+    An id's categories have embeddings, and a multi-valued field takes their mean; numbers and dense vectors go
     through a linear map. With `joins='sum'` every field has a weight for each table of the side and all parts are
     added to the id's own rows: in a dot-product model that is Kula, "Metadata embeddings for user and item cold-start
-    recommendations" (2015), section 3. With `'concat'` each field's part has its own width and stands beside the id's
-    row.
+    recommendations" (2015), section 3. With `'concat'` each field's part has its own width and is concatenated to the
+    id's row.
 
-    Of content (`'text'`, `'image'`) an encoder makes the numbers first, a module that is trained with all else.
+    Content (`'text'`, `'image'`) is first turned into numbers by an encoder, a module trained with the rest.
 
-    The features are buffers, so that a batch is indices alone.
+    The features are buffers, so a batch contains only indices.
 
     Args:
         features: `n` rows.
@@ -65,15 +65,15 @@ class FeatureRows(nn.Module):
         return combined(self.field_parts(idx), self.joins, self.widths)
 
     def field_parts(self, idx: Tensor) -> list[Tensor]:
-        """What each field gives, `(..., sum of the widths)`."""
+        """The output of each field, `(..., sum of the widths)`."""
         return [field(idx) for field in self.fields]
 
     def join(self, idx: Tensor, rows: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """An id's own `rows` and its features' part together."""
+        """An id's own `rows` combined with its features' part."""
         return put_together(rows, self(idx), self.joins)
 
     def cold_design(self, idx: Tensor) -> list[Runs | Tensor]:
-        """What rows are foretold from for ids `idx` `(m,)`, a field each: weighted codes, or numbers `(m, w)`.
+        """The inputs from which rows of ids `idx` `(m,)` are predicted, by field: weighted codes, or numbers `(m, w)`.
 
         An id's codes are weighted by `rarity` and scaled to length 1, as tf-idf vectors are.
         """
@@ -82,20 +82,20 @@ class FeatureRows(nn.Module):
 
     @torch.no_grad()
     def foretell(self, idx: Tensor, slope: Tensor, level: Tensor) -> Tensor:
-        """`(m, d)`: the `cold_design` of ids `idx` `(m,)` by `slope` `(p, d)`, and `level` `(d,)`."""
+        """`(m, d)`: the `cold_design` of ids `idx` `(m,)` times `slope` `(p, d)`, plus `level` `(d,)`."""
         blocks = zip(self.cold_design(idx), slope.split(self._sizes), strict=True)
         return sum((_product(block, part) for block, part in blocks), level.expand(len(idx), -1))
 
     @torch.no_grad()
     def cold_rows(self, idx: Tensor) -> tuple[Tensor, ...]:
-        """What `cold_rows.fit_cold_head` found for ids `idx` `(m,)` without training rows: `[(m, d), ...]`, else 0."""
+        """The rows `[(m, d), ...]` by `cold_rows.fit_cold_head` of ids `idx` `(m,)` without training rows, else 0."""
         idx = idx.to(self.cold.device)
-        if not bool(self.rarity.any()):  # never fitted, or by a version that took plain shares and less what they add
+        if not bool(self.rarity.any()):  # never fitted, or by a version that used plain shares
             slopes = zip(self.fields, self.cold[:-1].split(self._sizes), strict=True)
             parts = [field.mean_of(idx, slope) for field, slope in slopes]
             return sum(parts, self.cold[-1].expand(len(idx), -1)).split(self.widths, dim=1)
         rows = self.foretell(idx, self.cold[:-1], self.cold[-1])
-        if self.joins == "sum":  # what the features add comes on top of the row
+        if self.joins == "sum":  # what the features add is added to the row
             rows = rows - sum(field.mean_of(idx, torch.cat([*field.weights], dim=1)) for field in self.fields)
         return rows.split(self.widths, dim=1)
 
@@ -104,28 +104,28 @@ class FeatureRows(nn.Module):
         return [field.field.size for field in self.fields]
 
     def _load_from_state_dict(self, state: dict, prefix: str, *args) -> None:
-        state.setdefault(prefix + "rarity", torch.zeros_like(self.rarity))  # of artefacts that were written without
+        state.setdefault(prefix + "rarity", torch.zeros_like(self.rarity))  # artefacts of older versions lack it
         super()._load_from_state_dict(state, prefix, *args)
 
     def extend(self, features: Features) -> None:
-        """Put `features` in the place of the old ones, whose rows they begin with, or the other way round."""
+        """Replace the features by `features`, which begin with the old rows, or the other way round."""
         self.features = features
         for field, rows in zip(self.fields, features.rows, strict=True):
             field.extend(rows)
 
     def encoder(self, name: str) -> TrainedEncoder:
-        """The encoder of the field `name` as it is now; see `Model.encoder`."""
+        """The current encoder of the field `name`; see `Model.encoder`."""
         found = {field.field.name: field for field in self.fields if field.encoder is not None}
         if name not in found:
-            raise ValueError(f"there is no feature {name!r} with an encoder that is trained; such are {sorted(found)}")
+            raise ValueError(f"there is no feature {name!r} with a trained encoder; these have one: {sorted(found)}")
         return TrainedEncoder(found[name].field, found[name].encoder)
 
 
 def tie_shared(sides: Iterable[FeatureRows | None]) -> None:
-    """Have fields that share their values (`Bag(share=)`) hold one table of factors; biases stay apart.
+    """Let fields that share their values (`Bag(share=)`) use one table of factors; biases are separate.
 
     Raises:
-        ValueError: their tables are of different widths.
+        ValueError: their tables have different widths.
     """
     first: dict[str, FieldRows] = {}
     for field in (field for rows in sides if rows is not None for field in rows.fields):
@@ -140,14 +140,14 @@ def tie_shared(sides: Iterable[FeatureRows | None]) -> None:
 
 
 def combined(fields: list[Tensor], joins: str, widths: list[int]) -> tuple[Tensor, ...]:
-    """What all fields give, of what each does `(..., d)`: one part side by side, or sums of those widths."""
+    """The fields' outputs `(..., d)` together: concatenated to one part, or summed within those widths."""
     if joins == "concat":
         return (torch.cat(fields, dim=-1),)
     return sum(fields[1:], fields[0]).split(widths, dim=-1)
 
 
 def put_together(rows: tuple[Tensor, ...], parts: tuple[Tensor, ...], joins: str) -> tuple[Tensor, ...]:
-    """A side's `rows` with the `parts` beside them, or added to them."""
+    """A side's `rows` with the `parts` concatenated or added."""
     if joins == "concat":
         shape = torch.broadcast_shapes(rows[0].shape[:-1], parts[0].shape[:-1])
         return (torch.cat([rows[0].expand(*shape, -1), parts[0].expand(*shape, -1)], dim=-1),)
@@ -155,7 +155,7 @@ def put_together(rows: tuple[Tensor, ...], parts: tuple[Tensor, ...], joins: str
 
 
 def _product(block: Runs | Tensor, slope: Tensor) -> Tensor:
-    """Weighted codes of `m` rows, or numbers `(m, w)`, by `slope` `(w, d)`."""
+    """Weighted codes of `m` rows, or numbers `(m, w)`, times `slope` `(w, d)`."""
     if isinstance(block, Tensor):
         return block.to(slope) @ slope
     return _sums(block, slope)
@@ -181,11 +181,11 @@ class FieldRows(nn.Module):
         device = self.weights[0].device
         tensors = {"values": rows} if isinstance(rows, Tensor) else {"start": rows.start, "codes": rows.values}
         for name, value in tensors.items():
-            self.register_buffer(name, value.to(device), persistent=False)  # the artefact has them on their own
+            self.register_buffer(name, value.to(device), persistent=False)  # the artefact stores them separately
         self._by_code = self._seen = None
 
     def extend(self, rows: Runs | Tensor) -> None:
-        """Hold `rows` that begin with the present ones, or these with them: what was seen in them stays good."""
+        """Hold `rows` that begin with the current ones, or are their beginning, so cached outputs remain valid."""
         seen, n = self._seen, min(len(rows), len(self))
         self.set_rows(rows)
         self._seen = None if seen is None else (seen[0], seen[1][:n])
@@ -199,25 +199,25 @@ class FieldRows(nn.Module):
             parts = [self.mean_of(idx.reshape(-1), weight, sparse=True) for weight in self.weights]
             return torch.cat(parts, dim=1).view(*idx.shape, self.width)
         few = self.field.is_bag and idx.numel() * 4 < len(self)
-        if few and len(self.weights) > 1 and idx.numel() < self.field.size:  # so large a table is not copied
+        if few and len(self.weights) > 1 and idx.numel() < self.field.size:  # so that a large table is not copied
             parts = [self.mean_of(idx.reshape(-1), weight) for weight in self.weights]
             return torch.cat(parts, dim=1).view(*idx.shape, self.width)
         weight = torch.cat([*self.weights], dim=1) if len(self.weights) > 1 else self.weights[0]
         if self.encoder is not None and self.training:
             each, at = idx.unique(return_inverse=True)
             return lookup(self.encoder(self._contents(each)).to(weight.dtype) @ weight, at)
-        if self.field.is_bag and not few and self.attention is None:  # all rows once, not some of them many times
+        if self.field.is_bag and not few and self.attention is None:  # all rows once instead of some of them many times
             every = idx.shape == (len(self),) and bool((idx == torch.arange(len(self), device=idx.device)).all())
             return self._all_rows(weight) if every else lookup(self._all_rows(weight), idx)
         return self.mean_of(idx.reshape(-1), weight).reshape(*idx.shape, weight.shape[1])
 
     @property
     def can_be_sparse(self) -> bool:
-        """Whether a batch touches but the weights of its ids' categories."""
+        """Whether a batch uses only the weights of its ids' categories."""
         return self.field.is_bag and self.attention is None and self.encoder is None
 
     def mean_of(self, idx: Tensor, weight: Tensor, sparse: bool = False) -> Tensor:
-        """For ids `idx` `(m,)`: the mean of their codes' rows of `weight` `(size, d)`, or their numbers by it."""
+        """For ids `idx` `(m,)`: the mean of their codes' rows of `weight` `(size, d)`, or their numbers times it."""
         if not self.field.is_bag:
             return self.numbers(idx).to(weight.dtype) @ weight
         codes = self._contents(idx)
@@ -227,15 +227,15 @@ class FieldRows(nn.Module):
         return _sums(Runs(codes.start, codes.values, self.field.size, share), weight, sparse)
 
     def shares(self, codes: Runs) -> Tensor | None:
-        """What each code counts `(m,)` in the mean of its row; None where all count alike."""
+        """The weight `(m,)` of each code in the mean of its row; None if all weights are equal."""
         counting = self.counting()
         return None if counting is None else codes.parts(counting[codes.values])
 
     def counting(self) -> Tensor | None:
-        """What each code counts `(size,)`, of which rows take shares: exponentials, by attention; None: all alike."""
+        """The unnormalised weight `(size,)` of each code: exponentials, for attention; None if all are equal."""
         if self.attention is None:
             return self.code_weights
-        return (self.attention - self.attention.detach().max()).clamp(min=-60).exp()  # no row's sum is 0
+        return (self.attention - self.attention.detach().max()).clamp(min=-60).exp()  # so that no row's sum is 0
 
     def weighted(self, idx: Tensor, rarity: Tensor) -> Runs | Tensor:
         """For ids `idx` `(m,)`: codes weighted by their `rarity` `(size,)`, in rows of length 1, or their numbers."""
@@ -247,17 +247,17 @@ class FieldRows(nn.Module):
         return Runs(codes.start, codes.values, self.field.size, weight / length[codes.rows])
 
     def rare(self, rarity: Tensor) -> Tensor:
-        """What each code counts `(size,)` where rows are foretold: its `rarity`, by what attention has learned."""
+        """The weight `(size,)` of each code where rows are predicted: its `rarity` times the learned attention."""
         return rarity if self.attention is None else rarity * self.counting().detach()
 
     def having(self, idx: Tensor) -> Tensor | None:
-        """How many of the ids `idx` `(m,)` have each code `(size,)`; None where there are numbers."""
+        """How many of the ids `idx` `(m,)` have each code `(size,)`; None for numbers."""
         if not self.field.is_bag:
             return None
         return self._contents(idx.to(self.start.device)).values.bincount(minlength=self.field.size)
 
     def numbers(self, idx: Tensor) -> Tensor:
-        """The numbers `(m, size)` of ids `idx` `(m,)`, where there are no codes; of content, what evaluation sees."""
+        """The numbers `(m, size)` of ids `idx` `(m,)`, if there are no codes; for content, those of evaluation mode."""
         return self.values[idx] if self.encoder is None else self._all_seen()[idx]
 
     def _contents(self, idx: Tensor) -> Runs:
@@ -265,7 +265,7 @@ class FieldRows(nn.Module):
 
     @torch.no_grad()
     def _all_seen(self) -> Tensor:
-        """The numbers `(n, size)` of all contents, computed once as long as the encoder is the same."""
+        """The numbers `(n, size)` of all contents, cached as long as the encoder is the same."""
         if _SHOWN.get()[0] is self:
             return _SHOWN.get()[1]
         key, (old, numbers) = self._version(), self._seen or (None, None)
@@ -274,13 +274,13 @@ class FieldRows(nn.Module):
             contents = Runs(self.start, self.codes).of(slice(first, len(self)))
             parts = [numbers] if first else []
             numbers = torch.cat([*parts, *encode_blocks(self.encoder, contents)])
-            if not self.training:  # else the next step changes them
+            if not self.training:  # otherwise the next step changes them
                 self._seen = key, numbers
         return numbers
 
     @contextmanager
     def showing(self, at: int, numbers: Tensor) -> Iterator[None]:
-        """Within it this thread sees the id at `at` with other `numbers` `(size,)`, in evaluation."""
+        """Context in which, for this thread, the id at `at` has other `numbers` `(size,)`, in evaluation mode."""
         changed = self._all_seen().clone()
         changed[at] = numbers
         token = _SHOWN.set((self, changed))
@@ -290,11 +290,11 @@ class FieldRows(nn.Module):
             _SHOWN.reset(token)
 
     def _version(self) -> tuple:
-        """What changes when a tensor of the encoder does; a fused optimiser is not noticed, see `train`."""
+        """A value that changes with the encoder's tensors, but not by a fused optimiser's steps, see `train`."""
         return tuple((t.data_ptr(), t._version, t.device) for t in self.encoder.state_dict(keep_vars=True).values())
 
     def train(self, mode: bool = True) -> "FieldRows":
-        """torch's `train`; what training changes is seen anew after it."""
+        """torch's `train`; it also discards the cached outputs."""
         self._seen = None if mode else self._seen
         return super().train(mode)
 
@@ -310,7 +310,7 @@ class FieldRows(nn.Module):
         return _AllRows.apply(weight, *self._by_code)
 
     def __getstate__(self):
-        return {**self.__dict__, "_by_code": None, "_seen": None}  # not worth their place
+        return {**self.__dict__, "_by_code": None, "_seen": None}  # not worth storing
 
     def _apply(self, fn, *args, **kwargs):
         self._by_code = self._seen = None  # they follow the buffers to another device
@@ -320,7 +320,7 @@ class FieldRows(nn.Module):
 class _AllRows(torch.autograd.Function):
     """The weighted sums of codes' rows of `weight`, for constant runs of codes by row and the same by code.
 
-    Both ways it is read from a table, which is twice as fast as products of sparse matrices.
+    Both passes read from a table, which is twice as fast as products of sparse matrices.
     """
 
     @staticmethod

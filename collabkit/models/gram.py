@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 __all__ = ["events_matrix", "gram_blocks", "best_of_rows", "largest", "Neighbours"]
 
-PRODUCTS = 2**23  # multiplications of a block: at most as many numbers come out, some 100 MB
+PRODUCTS = 2**23  # multiplications per block, and at most as many results, some 100 MB
 
 
 def events_matrix(train: Interactions) -> scipy.sparse.csr_matrix:
     """The sparse `(n_users, n_items)` float32 of the pairs: ones, or the confidences of data with counts."""
-    import scipy.sparse  # not above: who only asks a model does not need it
+    import scipy.sparse  # not above: it is not needed to query a model
 
     pairs = train.weighted_pairs
     values = np.ones(len(pairs.values), np.float32) if pairs.weight is None else pairs.weight.numpy()
     index = (pairs.values.numpy(), pairs.start.numpy())
-    if len(train) < 2**31 and max(train.n_users, train.n_items) < 2**31:  # half of what is moved
+    if len(train) < 2**31 and max(train.n_users, train.n_items) < 2**31:  # halves the memory traffic
         index = tuple(part.astype(np.int32) for part in index)
     return scipy.sparse.csr_matrix((values, *index), shape=(train.n_users, train.n_items))
 
@@ -52,19 +52,19 @@ def gram_blocks(matrix: scipy.sparse.csr_matrix, other=None) -> Iterator[tuple[i
 
 
 def best_of_rows(block: scipy.sparse.csr_matrix, first: int, k: int) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """Of each row of a block, whose rows begin at `first`, the `k` largest entries but that of the row itself.
+    """The `k` largest entries of each row of a block, whose rows begin at `first`, except that of the row itself.
 
-    All entries are above 0, as those of cosines of counts are.
+    All entries must be above 0, like cosines of counts.
 
     Returns:
-        How many each row has `(b,)`, and their columns and values `(m,)`. A row's columns ascend; of equal values the
-        first columns are taken.
+        The number of entries of each row `(b,)`, and their columns and values `(m,)`. The columns of a row are
+        ascending; among equal values the first columns are used.
     """
     start, indices, data = block.indptr.tolist(), block.indices, block.data
     counts, kept = [], []
     for row, (begin, end) in enumerate(pairwise(start), start=first):
         values, columns = data[begin:end], indices[begin:end]
-        if end - begin > k + 1:  # the largest with what is equal to the last of them: few, and the row itself
+        if end - begin > k + 1:  # the largest with ties of the last one: few, and the row itself
             least = np.partition(values, end - begin - k - 1)[end - begin - k - 1]
             at = (values >= least).nonzero()[0]
         else:
@@ -80,7 +80,7 @@ def best_of_rows(block: scipy.sparse.csr_matrix, first: int, k: int) -> tuple[li
 
 
 def largest(similarity: Tensor, k: int) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """As `best_of_rows`, of dense rows `(b, n)`; entries of 0 or -inf are none."""
+    """As `best_of_rows`, for dense rows `(b, n)`; entries of 0 or -inf are ignored."""
     best = similarity.topk(min(k, similarity.shape[1]), dim=1)
     order = best.indices.argsort(dim=1)  # so that columns ascend
     columns, values = best.indices.gather(1, order), best.values.gather(1, order)
@@ -89,7 +89,7 @@ def largest(similarity: Tensor, k: int) -> tuple[list[int], np.ndarray, np.ndarr
 
 
 class Neighbours:
-    """Collects the neighbours of items, row by row, as `Runs` of as many as each has."""
+    """Collects the neighbours of items, row by row, as `Runs`."""
 
     def __init__(self):
         self.counts: list[int] = []
@@ -97,7 +97,7 @@ class Neighbours:
         self.values: list[np.ndarray] = []
 
     def add(self, counts: list[int], columns: np.ndarray, values: np.ndarray) -> None:
-        """The next rows, as of `best_of_rows`."""
+        """Add the next rows, as from `best_of_rows`."""
         self.counts.extend(counts)
         self.columns.append(columns)
         self.values.append(values)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HybridKNN"]
 
-MAX_COLUMNS = 10_000  # of the features: the regression takes their square of memory, and their number times the items'
+MAX_COLUMNS = 10_000  # of the features: the regression needs memory for columns x columns and columns x items
 CELLS = 2**23  # similarities at once
 
 
@@ -91,7 +91,7 @@ class HybridKNN(ItemKNN):
                              f"{features.n_columns:,} are more than {MAX_COLUMNS:,}: leave out categories that few "
                              "items have")  # fmt: skip
         n_users = self.counts.numpy().astype(np.float64)
-        learned = n_users / np.maximum(n_users + self.prior, 1e-9)  # the share of what is learned
+        learned = n_users / np.maximum(n_users + self.prior, 1e-9)  # the weight of the learned part
         events, design = _evened(data.train), _design(features, n_users > 0)
         slopes = self._regression(design, learned, events)  # (p, n)
         found, size = Neighbours(), max(1, CELLS // data.n_items)
@@ -107,7 +107,7 @@ class HybridKNN(ItemKNN):
         self._keep(self._weighted(found.runs(), data, features))
 
     def _weighted(self, runs: Runs, data: Dataset, features: Features) -> Runs:
-        """The neighbours, those of items without training rows with similarities of the right size."""
+        """The neighbours, with rescaled similarities for items without training rows."""
         cold = self.counts == 0
         cold[0] = False
         weight = self.cold_weight
@@ -120,7 +120,7 @@ class HybridKNN(ItemKNN):
     def _regression(
         self, design: scipy.sparse.csr_matrix, weight: np.ndarray, events: scipy.sparse.csr_matrix
     ) -> np.ndarray:
-        """The slopes `(p, n_items)` float32 of the items' similarities by their features."""
+        """The slopes `(p, n_items)` float32 of the items' similarities on their features."""
         weighted = design.multiply(weight[:, None]).tocsr()
         moments = np.zeros((design.shape[1], events.shape[1]))  # X'WC
         for first, block in gram_blocks(events):
@@ -144,7 +144,7 @@ def _evened(train: Interactions) -> scipy.sparse.csr_matrix:
 
 def _design(features: Features, met: np.ndarray) -> scipy.sparse.csr_matrix:
     """The features `(n, p)`: categories by tf-idf in rows of length 1, numbers of mean square length 1, a constant."""
-    import scipy.sparse  # not above: who only asks a model does not need it
+    import scipy.sparse  # not above: it is not needed to query a model
 
     bags, numbers = tfidf(features, met)
     size = np.sqrt(np.square(numbers).sum(1).mean()) if numbers.size else 1.0

@@ -13,7 +13,7 @@ from collabkit.models.gram import Neighbours, best_of_rows, events_matrix, gram_
 
 __all__ = ["ItemKNN", "features_for"]
 
-ENTRIES = 2**22  # of neighbours' lists that are read at once
+ENTRIES = 2**22  # entries of neighbours' lists that are read at once
 
 
 class ItemKNN(ClosedForm):
@@ -51,7 +51,7 @@ class ItemKNN(ClosedForm):
         return Runs(self.near_start, self.near, len(self.near_start) - 1, self.nearness)
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        if state["near"].ndim == 2:  # as written up to format 4: k a row, of which some were zero
+        if state["near"].ndim == 2:  # as written up to format 4: k per row, some of them zero
             near, nearness = state["near"], state["nearness"]
             rows, column = (nearness != 0).nonzero(as_tuple=True)
             runs = Runs.group(rows, near[rows, column], len(near), width=len(near), weight=nearness[rows, column])
@@ -66,7 +66,7 @@ class ItemKNN(ClosedForm):
         self._lay_out()
 
     def _lay_out(self) -> None:
-        """For each item those that it is a neighbour of, which is how histories ask."""
+        """For each item the items that it is a neighbour of, as needed for histories."""
         self._followers = self.neighbours.transposed()
 
     def _fit(self, data: Dataset) -> None:
@@ -100,10 +100,10 @@ class ItemKNN(ClosedForm):
 
 
 def features_for(data: Dataset, given: Features | None, model: str) -> Features:
-    """The items' features that were given to a model, else those of the data."""
+    """The items' features given to a model, else those of the data."""
     features = data.features.items if given is None else given
     if features is None:
         raise ValueError(f"{model} needs item features: {model}(features), or dataloaders made with items=")
     if len(features) != data.n_items:
-        raise ValueError(f"features of {len(features)} items for {data.n_items} items: they belong to others")
+        raise ValueError(f"features of {len(features)} items for data of {data.n_items}: they belong to others")
     return features

@@ -54,7 +54,7 @@ class EmbeddingNN(Model):
             raise ValueError(f"layers and embedding sizes must be positive, got {layers=} and emb_szs={list(emb_szs)}")
         ps = [float(ps)] * len(layers) if not isinstance(ps, Sequence) else [float(p) for p in ps]
         if len(ps) != len(layers) or not all(0 <= p < 1 for p in [*ps, embed_p]):
-            raise ValueError(f"dropouts must lie in [0, 1), one a layer ({len(layers)}), got {ps=}, {embed_p=}")
+            raise ValueError(f"dropouts must lie in [0, 1), one per layer ({len(layers)}), got {ps=}, {embed_p=}")
         super().__init__(*table_sides(n_users, n_items, [d_user], [d_item], std=init_std), y_range)
         self.init_std = init_std
         self._config = {"layers": layers, "ps": ps, "embed_p": float(embed_p), "use_bn": use_bn, "bn_final": bn_final}
@@ -67,7 +67,7 @@ class EmbeddingNN(Model):
 
     @classmethod
     def for_data(cls, data: Dataset, **options) -> "EmbeddingNN":
-        if "emb_szs" in options:  # the numbers of rows are the data's
+        if "emb_szs" in options:  # the numbers of rows come from the data
             sizes = [size[-1] for size in options.pop("emb_szs")]
             options["emb_szs"] = list(zip((data.n_users, data.n_items), sizes, strict=True))
             return cls(features=options.pop("features", data.features or None), **options)
@@ -77,7 +77,7 @@ class EmbeddingNN(Model):
 
     def interact(self, user_rows, item_rows) -> Tensor:
         (p,), (q,) = user_rows, item_rows
-        if self.training and self.emb_drop.p > 0:  # each pair drops entries of its own
+        if self.training and self.emb_drop.p > 0:  # each pair has its own dropout mask
             shape = torch.broadcast_shapes(p.shape[:-1], q.shape[:-1])
             p, q = self.emb_drop(p.expand(*shape, -1)), self.emb_drop(q.expand(*shape, -1))
         x = pair_layer(self.layers[0][0], p, q)  # (..., layers[0])
@@ -136,7 +136,7 @@ class NCF(EmbeddingNN):
 def pair_layer(layer: nn.Linear, p: Tensor, q: Tensor) -> Tensor:
     """`layer` of the concatenation `[p, q]`, `(..., n_out)`, for `p` and `q` `(..., d)` whose leading shapes broadcast.
 
-    Each side goes through its half of the weights before they meet: a user beside a thousand items costs one product.
+    Each side is multiplied by its half of the weights first, so a user with a thousand items costs one product.
     """
     d = p.shape[-1]
     return F.linear(p, layer.weight[:, :d], layer.bias) + F.linear(q, layer.weight[:, d:])

@@ -21,10 +21,10 @@ __all__ = ["NextItem", "decayed_counts", "decayed_gram"]
 
 RIDGE, COUNTS = (0.5, 0.95), (0.8,)  # decays of the two ways to fit
 FROM, TO = 0.5, 0.25  # counts are divided by popularities to these powers; picked on three validation parts
-DAMPING = 0.1  # likewise what the ridge gives to popular items, picked on the validation part of ML-1M
-NOTHING = 1e-17  # decayed below it an event is lost in the rounding of the latest one
-DENSE = 2**25  # cells of a matrix up to which pairs are counted in it rather than in a sparse one
-EVENTS = 512  # whose lists are added at once: they stay in a CPU's cache
+DAMPING = 0.1  # power of popularity for the ridge's results, chosen on the validation part of ML-1M
+NOTHING = 1e-17  # an event that decays below it is lost in the rounding of the latest one
+DENSE = 2**25  # cells up to which pairs are counted in a dense matrix rather than a sparse one
+EVENTS = 512  # events whose lists are added at once: they stay in a CPU's cache
 SMALL = 2500  # items up to which the ridge is solved in double precision
 
 
@@ -70,7 +70,7 @@ class NextItem(ClosedForm):
         self.l2, self.top, self.max_items = float(l2), whole("top", top), whole("max_items", max_items)
         self.register_buffer("rates", torch.zeros(0, dtype=torch.float64))  # the decays that were used
         self.register_buffer("next", torch.zeros(0, 0, 0, dtype=torch.int32))  # (n_decays, n_items, top) items
-        self.register_buffer("weight", torch.zeros(0, 0, 0))  # and what they are given
+        self.register_buffer("weight", torch.zeros(0, 0, 0))  # and their weights
 
     def config(self) -> dict:
         return {"decays": self.decays, "l2": self.l2, "top": self.top, "max_items": self.max_items}
@@ -79,7 +79,7 @@ class NextItem(ClosedForm):
         history, ridge = data.train.histories, data.n_items - 1 <= self.max_items
         decays = self.decays or (RIDGE if ridge else COUNTS)
         if not bool((history.lengths > 1).any()):
-            raise ValueError("nobody has two events in the training part, so that nothing follows anything")
+            raise ValueError("no user has two events in the training part, so there is no next item to learn")
         maps = self._ridge(history, decays) if ridge else [sparse_counts(history, a, FROM, TO) for a in decays]
         kept = [_best(rows, min(self.top, data.n_items - 1)) for rows in maps]
         self.rates = torch.tensor(decays, dtype=torch.float64)
@@ -103,7 +103,7 @@ class NextItem(ClosedForm):
         return self._added(history, torch.arange(len(history.values)), len(history.values))
 
     def _added(self, history: Runs, rows: Tensor, n_rows: int) -> Tensor:
-        """What the events of histories give to all items, `(n_rows, n_items)`, summed in the row `(m,)` of each."""
+        """What the events of histories add to all items, `(n_rows, n_items)`, summed in the row `(m,)` of each."""
         n, age = self.next.shape[1], history.start[1:][history.rows] - 1 - torch.arange(len(history.values))
         found = torch.zeros(n_rows * n)
         for rate, items, weight in zip(self.rates.tolist(), self.next, self.weight, strict=True):
@@ -124,9 +124,9 @@ def pairs_by_distance(history: Runs, longest: int, at_once: int = 16) -> Iterato
     """All pairs of an event and one before it, at most `longest` apart, block by block.
 
     Yields:
-        The distances `(c,)`, the items `(m, c)` so far before `m` events, 0 where there is none, and the items `(m,)`
-        of these events. They come in the order of the latter, and neighbours in a history are read together: what
-        counts the pairs stays in the cache.
+        The distances `(c,)`, the items `(m, c)` at these distances before `m` events, 0 if there is none, and the items
+        `(m,)` of these events. They are sorted by the latter, and neighbours in a history are read together, so that
+        the counts stay in the cache.
     """
     items, n = history.values, len(history.values)
     before = torch.cat([items.new_zeros(at_once), items]).flip(0).unfold(0, at_once, 1)  # (n + 1, c), the nearest first
@@ -142,7 +142,7 @@ def pairs_by_distance(history: Runs, longest: int, at_once: int = 16) -> Iterato
 
 
 def _reach(decay: float, least: float) -> int:
-    """How far apart events are whose decay is `least`."""
+    """The distance of events at which the decay is `least`."""
     return 1 + int(np.log(least) / np.log(decay))
 
 
@@ -166,7 +166,7 @@ def decayed_counts(history: Runs, decays: Sequence[float], least: float = NOTHIN
                 total.scatter_add_(0, cells, weight.expand(first.shape).reshape(-1))
     counts = [total.reshape(n, n).T for total in counts]
     for total in counts:
-        total[0] = 0  # of the pairs that there are not
+        total[0] = 0  # of missing pairs
     return counts
 
 
@@ -193,7 +193,7 @@ def decayed_gram(history: Runs, decays: Sequence[float], counts: Sequence[Tensor
 
 def last_states(history: Runs, decay: float) -> scipy.sparse.csr_array:
     """The states `(n_users, n_items)` after the last events."""
-    import scipy.sparse  # not above: who only asks a model does not need it
+    import scipy.sparse  # not above: it is not needed to query a model
 
     age = (history.start[1:][history.rows] - 1 - torch.arange(len(history.values))).numpy()
     weight = decay ** age.astype(np.float64)
@@ -203,7 +203,7 @@ def last_states(history: Runs, decay: float) -> scipy.sparse.csr_array:
 
 
 def sparse_counts(history: Runs, decay: float, power: float, to: float) -> scipy.sparse.csr_array:
-    """`decayed_counts` of one decay, over powers of the popularities of the earlier and of the later item.
+    """`decayed_counts` of one decay, divided by powers of the popularities of the earlier and of the later item.
 
     Pairs whose decay is below 1e-4 are left out.
     """
@@ -226,7 +226,7 @@ def sparse_counts(history: Runs, decay: float, power: float, to: float) -> scipy
 
 
 def _best(rows: Tensor | scipy.sparse.csr_array, top: int) -> tuple[Tensor, Tensor]:
-    """The items `(n_items, top)` that each row gives or takes most, int32, and what it gives them."""
+    """The items `(n_items, top)`, int32, with the largest absolute values in each row, and these values."""
     best = []
     for at in range(0, rows.shape[0], 2048):
         part = rows[at : at + 2048]

@@ -58,7 +58,7 @@ class Pipeline(ClosedForm):
         data = found[-1][1]
         for model, other in found[:-1]:
             if other.users != data.users or other.items != data.items:
-                raise ValueError(f"{type(model).__name__} has other ids than the ranker; make all from one table")
+                raise ValueError(f"{type(model).__name__} has different ids from the ranker; make all from one table")
         super().__init__()
         self._put_together([model for model, _ in found], n_candidates, weight)
         self.fit(data)
@@ -90,7 +90,7 @@ class Pipeline(ClosedForm):
     def config(self) -> dict:
         own = [type(model).__name__ for model in self._models if type(model) not in _models()]
         if own:
-            raise TypeError(f"a pipeline is saved with models of the library alone, this one has {', '.join(own)}")
+            raise TypeError(f"only pipelines of the library's own models can be saved; this one has {', '.join(own)}")
         models = [{"class": type(model).__name__, "arguments": model.config(),
                    "features": [part is not None for part in model.features]} for model in self._models]  # fmt: skip
         return {"models": models, "n_candidates": self.n_candidates, "weight": self.weight}
@@ -146,7 +146,7 @@ class Pipeline(ClosedForm):
         return scores
 
     def _first(self, scores: list[Tensor], met: tuple[Tensor, Tensor]) -> Tensor:
-        """The first stage's scores `(b, c)`, fused where there are several, -inf of what was met."""
+        """The first stage's scores `(b, c)`, fused if there are several, -inf for items already met."""
         for part in scores:
             part[met] = -torch.inf
         if len(scores) == 1:
@@ -161,7 +161,7 @@ class Pipeline(ClosedForm):
         return fused
 
     def _met(self, query: Query, column: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows and columns of the candidates that those who ask have met."""
+        """Rows and columns of the candidates that the users have already met."""
         users = query.users.cpu()
         runs = [self.data.known.of(users)] if self.data is not None else []
         runs += [] if query.history is None else [query.history.to("cpu")]
@@ -171,13 +171,13 @@ class Pipeline(ClosedForm):
 
 
 def _models() -> tuple[type[Model], ...]:
-    from collabkit.models import MODELS  # which has the pipeline too
+    from collabkit.models import MODELS  # it imports the pipeline
 
     return MODELS
 
 
 def _standard(scores: Tensor) -> Tensor:
-    """Scores `(b, n)`, NaN or infinite where there is none, less their row's mean and by its standard deviation."""
+    """Scores `(b, n)`, NaN or infinite where missing, minus their row's mean, divided by its standard deviation."""
     there = scores.isfinite()
     n = there.sum(1, keepdim=True).clamp(min=1)
     centred = torch.where(there, scores - torch.where(there, scores, 0).sum(1, keepdim=True) / n, 0)

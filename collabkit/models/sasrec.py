@@ -76,7 +76,7 @@ class _Block(nn.Module):
         return self._layers(x, seen.transpose(1, 2).reshape(b, length, d))
 
     def at_end(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """What `forward` gives at the last places `(b, d)`: all places are keys and values, these alone ask."""
+        """The result of `forward` at the last places `(b, d)`: the only queries; all places are keys and values."""
         b, length, d = x.shape
         end = x[torch.arange(b, device=x.device), lengths - 1]
         query = F.linear(self.norms[0](end), self.qkv.weight[:d], self.qkv.bias[:d]).view(b, self.n_heads, 1, -1)

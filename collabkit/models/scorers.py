@@ -1,4 +1,4 @@
-"""Scores of many items at once, block by block under a bound of memory."""
+"""Scores of many items at once, block by block under a memory limit."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -11,7 +11,7 @@ from collabkit.data.query import Query
 
 __all__ = ["Scorer", "ItemTable", "DotScorer", "PairScorer", "all_finite", "parse_memory", "refuse_nan"]
 
-_CACHED = 8_000_000  # bytes of a network's layers at once on a CPU: more falls out of its cache, at half the speed
+_CACHED = 8_000_000  # bytes of a network's layers at once on a CPU: more does not fit its cache, at half the speed
 
 Scorer = Callable[[Tensor | Query], Tensor]
 """Function from a query of `b` to logits `(b, n_candidates)`."""
@@ -30,7 +30,7 @@ class ItemTable:
 
 
 class DotScorer:
-    """Scores by one matrix product, written into one buffer: the previous block's scores are gone by then."""
+    """Scores by one matrix product, written into one buffer, which overwrites the previous block's scores."""
 
     def __init__(self, model, table: ItemTable):
         self.model, self.table = model, table
@@ -39,7 +39,7 @@ class DotScorer:
 
     @property
     def finite(self) -> bool:
-        """Whether a bound far below what overflows shows that no score is NaN, without a look at each: NaN fails it."""
+        """Whether a bound far from overflow proves that no score is NaN, without a check of each; NaN fails it."""
         largest = self.vectors.abs().amax() * self.table.largest
         return bool(largest < torch.finfo(self.vectors.dtype).max / 2)
 
@@ -51,7 +51,7 @@ class DotScorer:
 
 
 class PairScorer:
-    """Scores of a network for `candidates` `(c,)`, as many pairs at once as fit in half of the memory."""
+    """Scores of a network for `candidates` `(c,)`, with as many pairs at once as fit in half of the memory."""
 
     finite = False
 
@@ -83,7 +83,7 @@ def parse_memory(size: int | str) -> int:
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether no number of `tensors` is NaN or infinite; a sum shows it faster than a look at each."""
+    """Whether no number of `tensors` is NaN or infinite; a sum shows it faster than a check of each."""
     return all(bool(part.sum().isfinite()) or bool(part.isfinite().all()) for part in tensors)
 
 

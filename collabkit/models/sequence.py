@@ -1,4 +1,4 @@
-"""`SequenceModel`: what models that read a history in its order share: tied item rows, and states after events."""
+"""`SequenceModel`: base of models that read a history in order: tied item rows, and states after events."""
 
 from collections.abc import Iterator
 
@@ -15,27 +15,26 @@ from collabkit.models.table import filled_later
 
 __all__ = ["SequenceModel", "next_vectors"]
 
-CELLS, WASTE = 2**13, 256  # places of padded histories that are read at once, and those that may be padding
+CELLS, WASTE = 2**13, 256  # places of padded histories that are read at once, and how many may be padding
 
 
 class SequenceModel(DotModel):
     """Scores the next item by the dot product of a state, computed from the history, and the item's row, plus its bias.
 
-    The rows that a history is read by are those that it is compared with, features included: so new items with features
-    can be met and recommended. There is no user table; anybody with a history is answered. A subclass defines
-    `states`.
+    The rows that encode a history are also those it is compared with, features included, so new items with features can
+    occur in histories and be recommended. There is no user table: any user with a history can be served. A subclass
+    defines `states`.
 
     Args:
         n_items: rows of the item table, the unknown one at 0.
         n_factors: width of rows and states.
-        length: events that a state looks back on at most; older ones are cut off.
-        dropout: share of the numbers of embedded events, and of what the network adds to them, that are zeroed in
-            training.
-        n_users: rows of a table of users, where each has a row that is added to the state; default none, so that the
-            size does not grow with users. Of data it is asked for by `user_table=True`.
-        features: side features and context, which add to the state what users and moments have in common, and to the
-            rows what items have; see `Model.add_features`.
-        id_dropout: likewise.
+        length: maximum number of events for a state; older ones are cut off.
+        dropout: dropout rate of the embedded events, and of what the network adds to them.
+        n_users: rows of a user table, if each user has a row that is added to the state; default none, so that the size
+            does not grow with the users. In `for_data`, `user_table=True` creates it.
+        features: side features and context: those of users and moments are added to the state, those of items to their
+            rows; see `Model.add_features`.
+        id_dropout: see `Model.add_features`.
     """
 
     needs, ordered = ("history",), True
@@ -65,7 +64,7 @@ class SequenceModel(DotModel):
 
     @classmethod
     def for_data(cls, data: Dataset, user_table: bool = False, **options) -> "SequenceModel":
-        """A model for a dataset, whose item rows start where what follows alike lies near; see `next_vectors`.
+        """A model for a dataset; items with similar successors start with similar rows, see `next_vectors`.
 
         With `user_table` each user has a row, which is added to the state.
         """
@@ -85,17 +84,17 @@ class SequenceModel(DotModel):
         """The states `(b, longest, d)` after each of the events whose `rows` `(b, longest, d)` are given.
 
         Args:
-            rows: of `b` histories, each followed by rows that mean nothing where it is shorter than the longest.
+            rows: of `b` histories; rows after the end of a shorter history have no meaning.
             lengths: `(b,)`.
         """
         raise NotImplementedError
 
     def last_states(self, rows: Tensor, lengths: Tensor) -> Tensor:
-        """Those `(b, d)` after the last events, of histories that have some; a subclass may know a shorter way."""
+        """The states `(b, d)` after the last events of non-empty histories; a subclass may compute them faster."""
         return self.states(rows, lengths)[torch.arange(rows.shape[0], device=rows.device), lengths - 1]
 
     def encode(self, history: Runs) -> Tensor:
-        """The states `(b, d)` after the last events; of an empty history zeros, so that the biases decide."""
+        """The states `(b, d)` after the last events; zeros for an empty history, so that the biases decide."""
         history = history.last(self.length)
         found = self.i_weight.weight.new_zeros(len(history), self.n_factors)
         for rows in alike(history.lengths):
@@ -104,10 +103,10 @@ class SequenceModel(DotModel):
         return found
 
     def encode_steps(self, history: Runs) -> Tensor:
-        """The states `(m, d)` after each event of histories that are no longer than `length`."""
+        """The states `(m, d)` after each event of histories of at most `length` events."""
         if int(history.lengths.max()) > self.length:
-            raise ValueError(f"windows of {int(history.lengths.max())} events are longer than length={self.length}, "
-                             "which the model looks back on: give it the history= of the dataloaders")  # fmt: skip
+            raise ValueError(f"windows of {int(history.lengths.max())} events are longer than the model's "
+                             f"length={self.length}: give it the history= of the dataloaders")  # fmt: skip
         place = torch.arange(len(history.values), device=history.start.device) - history.start[history.rows]
         return self.states(self._rows(history), history.lengths)[history.rows, place]
 
@@ -117,9 +116,9 @@ class SequenceModel(DotModel):
 
 
 def alike(lengths: Tensor, cells: int = CELLS, waste: int = WASTE) -> Iterator[Tensor]:
-    """The positions in `lengths` `(n,)` but those of zeros, in groups of like length: all are padded to the longest.
+    """The positions in `lengths` `(n,)`, except zeros, in groups of similar length, each padded to its longest.
 
-    A group has at most `cells` places, or one row, of which no more than `waste` and a quarter are padding.
+    A group has one row or at most `cells` places, of which no more than `waste` and a quarter are padding.
 
     Example:
         >>> [rows.tolist() for rows in alike(torch.tensor([2, 0, 9, 2, 1, 9]), waste=1)]

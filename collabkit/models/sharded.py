@@ -1,8 +1,8 @@
-"""`ShardedTables`: tables whose rows are dealt to several processes, so that together they hold more than one can.
+"""`ShardedTables`: tables whose rows are split over several processes, so that together they hold more than one can.
 
-Each process keeps equally many neighbouring rows of each table, and with them the optimiser's moments. A lookup sends
-ids to whoever has their rows, and gets the rows back; its gradients go the same way. TorchRec deals and exchanges (it
-runs over gloo and NCCL); the rows themselves are torch's parameters, which the learner trains like any others.
+Each process keeps an equal number of neighbouring rows of each table, with the optimiser's moments. A lookup sends ids
+to the processes that have their rows, and gets the rows back; gradients go the same way. TorchRec distributes and
+exchanges (over gloo and NCCL); the rows themselves are torch parameters, which the learner trains like any others.
 """
 
 from collections.abc import Iterator
@@ -22,19 +22,19 @@ BLOCK = 2**16  # rows that are drawn at once
 
 
 class ShardedTables(Tables):
-    """The rows of a side's tables that fall to this process: of `n` rows dealt to `size`, number `start` to `stop`.
+    """This process's rows of a side's tables: of `n` rows split over `size` processes, number `start` to `stop`.
 
-    Every process has tensors of equally many rows, the last ones with some to spare, which nobody asks for. The initial
-    rows are drawn block by block, so that they do not depend on the number of processes. One process alone has all
-    rows, and exchanges nothing.
+    All processes have tensors of the same length; those of the last ones may end with unused rows. The initial rows are
+    drawn block by block, so they do not depend on the number of processes. A single process has all rows and exchanges
+    nothing.
 
-    `forward`, `read` and `moments` are called by all processes at the same place; each may ask `forward` for others.
+    All processes call `forward`, `read` and `moments` at the same place; `forward` may get different ids in each.
 
     Args:
-        name, n, widths, std, sparse: as of `TableSide`.
+        name, n, widths, std, sparse: as in `TableSide`.
 
     Raises:
-        ImportError: there are several processes, and no TorchRec.
+        ImportError: there are several processes, and TorchRec is missing.
     """
 
     def __init__(self, name: str, n: int, widths, *, std: float = 0.01, sparse: bool = False):
@@ -95,7 +95,7 @@ class ShardedTables(Tables):
             table.weight[at] = values[mine] if values.ndim > 1 else values
 
     def moments(self, idx: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Mean and standard deviation `[((d,), (d,)), ...]` of the rows at `idx` `(m,)`, of which each adds its own."""
+        """Mean and standard deviation `[((d,), (d,)), ...]` of the rows at `idx` `(m,)`, over all processes."""
         team = self._team()
         at, _ = self._mine(idx.to(self[0].weight.device))
         found = []
@@ -107,35 +107,35 @@ class ShardedTables(Tables):
         return found
 
     def grow(self, n: int) -> None:
-        raise TypeError(f"the {self.name}s of this model are dealt to {self.size} processes, and take no new ids: "
+        raise TypeError(f"the {self.name}s of this model are split over {self.size} processes, which take no new ids: "
                         "export it, load the artefact in one process, and add them there")  # fmt: skip
 
     def own(self, table: nn.Embedding) -> Tensor:
-        """The rows `(stop - start, d)` of one of the tables that this process has, without those to spare."""
+        """This process's rows `(stop - start, d)` of one of the tables, without unused ones."""
         return table.weight.detach()[: self.stop - self.start]
 
     def _mine(self, idx: Tensor) -> tuple[Tensor, Tensor]:
-        """Where those of `idx` `(m,)` stand that are here, and which `(m,)` these are."""
+        """The local positions of the indices among `idx` `(m,)` that are here, and which `(m,)` these are."""
         mine = (idx >= self.start) & (idx < self.stop)
         return idx[mine] - self.start, mine
 
     def _team(self) -> Processes:
         team = processes()
         if team.size != self.size:
-            raise ProcessesError(f"the rows of {self.name}s are dealt to {self.size} processes, and here is only this "
-                                 "one: call this within learn.distrib_ctx(), and on all of them")  # fmt: skip
+            raise ProcessesError(f"the rows of {self.name}s are split over {self.size} processes, and here is only "
+                                 "this one: call this within learn.distrib_ctx(), and on all of them")  # fmt: skip
         return team
 
 
 class _Rows(Embedding):
-    """A process's rows of a table, which only their side looks up: it knows which are here."""
+    """A process's rows of a table, which only their side can look up, as it knows which are here."""
 
     def forward(self, idx: Tensor) -> Tensor:
         raise TypeError("a model with tables in shards looks rows up by its sides: call side.rows(idx)")
 
 
 class _Route:
-    """TorchRec's way of ids to whoever has their rows, and of the rows back."""
+    """TorchRec's exchange: ids to the processes that have their rows, and the rows back."""
 
     def __init__(self, n: int, block: int, device: torch.device):
         torchrec = _torchrec()
@@ -149,7 +149,7 @@ class _Route:
         """The tables' rows `(m, sum of d)`, side by side, of `each` `(m,)` id, ascending."""
         sent = torch.bincount(each // self.block, minlength=self.size)
         asked = self.keyed(["id"], each, lengths=each.new_tensor([len(each)]))
-        here = self.there(asked).wait().wait()  # what the others ask for, as places in this process's rows
+        here = self.there(asked).wait().wait()  # the others' requests, as positions in this process's rows
         rows = [F.embedding(here.values(), table.weight, sparse=table.sparse) for table in tables]
         found = torch.cat(rows, dim=1)
         if found.requires_grad and self.divides():  # TorchRec takes the mean over processes; the loss is their sum
@@ -161,7 +161,7 @@ class _Route:
 
 
 def _torchrec():
-    """What is used of TorchRec."""
+    """The parts of TorchRec that are used."""
     try:
         from types import SimpleNamespace
 
@@ -180,19 +180,19 @@ def _torchrec():
 
 @contextmanager
 def in_shards(yes: bool = True) -> Iterator[None]:
-    """Within it new sides have `ShardedTables`, if `yes`."""
+    """Context in which new sides have `ShardedTables`, if `yes`."""
     with made_as(ShardedTables if yes else None):
         yield
 
 
 def shards_of(model) -> list[ShardedTables]:
-    """A model's tables that are dealt to several processes."""
+    """A model's tables that are split over several processes."""
     found = [side.tables for side in getattr(model, "sides", ())]
     return [tables for tables in found if isinstance(tables, ShardedTables) and tables.size > 1]
 
 
 def owners(model) -> dict[int, ShardedTables]:
-    """By the `id` of each weight that is dealt to several processes the tables that it is of."""
+    """The tables of each weight that is split over several processes, by the weight's `id`."""
     return {id(table.weight): tables for tables in shards_of(model) for table in tables}
 
 
@@ -202,14 +202,14 @@ def is_sharded(model) -> bool:
 
 
 def refuse_shards(model, what: str) -> None:
-    """Raise `TypeError` where `what` would need all of a model's rows in one process."""
+    """Raise `TypeError` if `what` would need all of a model's rows in one process."""
     if is_sharded(model):
-        raise TypeError(f"{what} needs all rows in one process, and this model's are dealt to several: export it, and "
-                        "load the artefact in one process")  # fmt: skip
+        raise TypeError(f"{what} needs all rows in one process, and this model's are split over several: export it "
+                        "and load the artefact in one process")  # fmt: skip
 
 
 def common_tensors(model: nn.Module) -> list[Tensor]:
-    """A model's parameters and buffers, each once, without what each process has rows of its own of."""
+    """A model's parameters and buffers, each once, without the tables that are split over processes."""
     own = owners(model)
     found = {id(tensor): tensor.detach() for tensor in (*model.parameters(), *model.buffers()) if id(tensor) not in own}
     return list(found.values())

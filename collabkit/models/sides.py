@@ -1,4 +1,4 @@
-"""`Side`: where the rows of one side of a model, its users or its items, come from."""
+"""`Side`: the source of the rows of one side of a model, its users or its items."""
 
 import torch
 from torch import Tensor, nn
@@ -16,39 +16,39 @@ __all__ = ["Side", "TableSide", "HistorySide", "MixedSide", "table_sides"]
 class Side(nn.Module):
     """One side of a model: the parts `[(b, d), ...]` that the interaction takes, for a query or for indices.
 
-    Everything that gives rows to ids (default rows, new ids, fold-in) and everything that shows them speaks to this
-    interface. A side of its own defines `rows`; one whose rows stand somewhere defines `read`, `write` and `grow` too.
+    Everything that sets rows of ids (default rows, new ids, fold-in) or shows them uses this interface. A subclass
+    defines `rows`; one that stores rows also defines `read`, `write` and `grow`.
 
     Args:
         name: `'user'` or `'item'`.
-        n: number of rows, the unknown one at 0; None where rows are computed for anybody.
+        n: number of rows, the unknown one at 0; None if rows are computed for any user.
         widths: of the parts.
     """
 
-    can_write = False  # rows of single ids can be put in, and room be made for more
+    can_write = False  # whether rows of single ids can be written, and more added
     joins = "sum"
 
     def __init__(self, name: str, n: int | None = None, widths=()):
         super().__init__()
         self.name, self.n, self.widths = name, n, [int(width) for width in widths]
-        self.vocab: Vocab | None = None  # the ids of the rows, where the model is to answer by ids
+        self.vocab: Vocab | None = None  # the ids of the rows, for methods that take ids
         self.features: FeatureRows | None = None
-        self.tables: tuple | Tables = ()  # embeddings `(n, d)` that hold the ids' own rows, one a part
+        self.tables: tuple | Tables = ()  # embeddings `(n, d)` that hold the ids' own rows, one per part
 
     def rows(self, query: Tensor | Query) -> tuple[Tensor, ...]:
         """The parts `[(..., d), ...]` of indices `(...)`, or of a query of `b`."""
         raise TypeError(f"the {self.name}s of this model have no rows of their own")
 
     def read(self, idx: Tensor) -> list[Tensor]:
-        """What stands for the ids `idx` `(m,)` themselves, without what features add, `[(m, d), ...]`."""
+        """The rows `[(m, d), ...]` of the ids `idx` `(m,)` themselves, without what features add."""
         raise self._refusal("read")
 
     def write(self, idx: Tensor, rows) -> None:
-        """Put `rows` `[(m, d), ...]` (or `(d,)`, the same for all) in at `idx` `(m,)`."""
+        """Write `rows` `[(m, d), ...]` (or `(d,)`, the same for all) at `idx` `(m,)`."""
         raise self._refusal("written")
 
     def grow(self, vocab: Vocab, features: Features | None = None) -> None:
-        """Room for the ids that `vocab` has at its end beyond the present ones; rows of zeros, or by `features`."""
+        """Add rows for the ids that `vocab` has in addition at its end: zeros, or from `features`."""
         raise self._refusal("added")
 
     def state(self) -> tuple:
@@ -57,7 +57,7 @@ class Side(nn.Module):
         return [table.weight.data for table in self.tables], self.n, self.vocab, features
 
     def put_back(self, state: tuple) -> None:
-        """Make the side as it was when `state` was taken."""
+        """Restore the side to `state`."""
         rows, self.n, self.vocab, features = state
         for table, values in zip(self.tables, rows, strict=True):
             hold(table, values)
@@ -82,7 +82,7 @@ class Side(nn.Module):
 
 
 class TableSide(Side):
-    """Rows from embedding tables, with what side features add to them or put beside them.
+    """Rows from embedding tables, with side features added or concatenated.
 
     Args:
         name: `'user'` or `'item'`.
@@ -110,19 +110,19 @@ class TableSide(Side):
         self.id_dropout = 0.0
 
     def add_features(self, features: Features, *, joins: str, id_dropout: float, init_std: float, sizes=None) -> None:
-        """Take in the side features of the ids; see `Model.add_features`."""
+        """Add the side features of the ids; see `Model.add_features`."""
         if len(features) != self.n:
             raise ValueError(f"features of {len(features)} rows for tables of {self.n}: they belong to others")
         self.joins, self.id_dropout = joins, float(id_dropout)
         self.features = FeatureRows(features, self.widths, joins=joins, init_std=init_std, sizes=sizes)
 
     def rows(self, query: Tensor | Query) -> tuple[Tensor, ...]:
-        """The tables' rows, or those that the query brings, joined with the features of its ids."""
+        """The tables' rows, or those in the query, joined with the features of its ids."""
         idx, own = self.own(query)
         return own if self.features is None else self.features.join(idx, own)
 
     def own(self, query: Tensor | Query) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The ids `(...)` of a query, and the tables' rows of them or those that it brings, without features."""
+        """The ids `(...)` of a query, and their rows in the tables or those in the query, without features."""
         idx, own = (query, None) if isinstance(query, Tensor) else (query.users, query.rows)
         own = self.tables(idx) if own is None else own
         if self.features is not None and self.training and self.id_dropout > 0:
@@ -149,19 +149,19 @@ class TableSide(Side):
 
 
 def table_sides(n_users: int, n_items: int, users, items=None, **options) -> tuple[TableSide, TableSide]:
-    """The two sides of a model that keeps tables: of widths `users` and `items` (None: the same), users' first."""
+    """The two sides of a model with tables of widths `users` and `items` (None: the same), users first."""
     items = users if items is None else items
     return TableSide("user", n_users, users, **options), TableSide("item", n_items, items, **options)
 
 
 class HistorySide(Side):
-    """Rows computed from what somebody has met: an encoder over a query's history. For whoever has one, known or not.
+    """Rows computed from a query's history by an encoder, for any user with a history, known or not.
 
     Args:
         width: of the rows.
-        encode: function from `Runs` of `b` histories to rows `(b, width)`; a bound method of the model, say.
-        encode_steps: function to the rows `(m, width)` after each of the `m` events, where there is a faster way than
-            by encoding as many histories.
+        encode: function from `Runs` of `b` histories to rows `(b, width)`, e.g. a bound method of the model.
+        encode_steps: function to the rows `(m, width)` after each of the `m` events, if that is faster than encoding as
+            many histories.
     """
 
     def __init__(self, width: int, encode, encode_steps=None):
@@ -171,12 +171,12 @@ class HistorySide(Side):
             self.encode_steps = encode_steps
 
     def add_features(self, features: Features, *, joins: str, id_dropout: float, init_std: float, sizes=None) -> None:
-        """Take in the side features of the users; see `Model.add_features`."""
+        """Add the side features of the users; see `Model.add_features`."""
         self.joins = joins
         self.features = FeatureRows(features, self.widths, joins=joins, init_std=init_std, sizes=sizes)
 
     def grow(self, vocab: Vocab, features: Features | None = None) -> None:
-        """The features of more users; there are no rows to make room for."""
+        """Add the features of more users; there are no rows to add."""
         self.vocab = vocab
         if self.features is not None:
             self.features.extend(features)
@@ -193,11 +193,11 @@ class HistorySide(Side):
 
 
 class MixedSide(TableSide):
-    """What somebody is like in the long run and what they met of late: the row of a table plus that of a history.
+    """Long-term taste and recent events: the row of a user table plus that of a history.
 
     Args:
         history: the side that computes the latter.
-        n, std: as of `TableSide`.
+        n, std: as in `TableSide`.
     """
 
     def __init__(self, history: HistorySide, n: int, *, std: float = 0.01):
@@ -211,5 +211,5 @@ class MixedSide(TableSide):
 
 
 def asking(query: Query) -> Tensor:
-    """Whose each question of a query is: of one after each event of a history, that of the history."""
+    """The user of each query; with a query after each event of a history, the user of the history."""
     return query.users[query.history.rows] if query.steps else query.users

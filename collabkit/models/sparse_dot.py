@@ -17,7 +17,7 @@ __all__ = ["row_dots"]
 def row_dots(vectors: Tensor, table: Tensor, items: Tensor) -> Tensor:
     """`(b, n)` dot products of `vectors` `(b, d)` with the rows `items` `(b, n)` of `table` `(m, d)`; differentiable.
 
-    On a CPU through sparse products; on other devices, whose memory is fast, by gathering the rows.
+    On a CPU it uses sparse products; on other devices, whose memory is fast, it gathers the rows.
 
     Example:
         >>> table = torch.tensor([[1., 0.], [0., 1.], [1., 1.]])
@@ -26,9 +26,9 @@ def row_dots(vectors: Tensor, table: Tensor, items: Tensor) -> Tensor:
     """
     if vectors.device.type == "cpu" and vectors.dtype == table.dtype == torch.float32:
         low, high = (int(v) for v in torch.aminmax(items))
-        if low < 0 or high >= len(table):  # sparse products would read foreign memory
+        if low < 0 or high >= len(table):  # sparse products would read outside the table
             raise IndexError(f"items must lie in 0..{len(table) - 1}, got {low}..{high}")
-        if items.shape[1] > len(table):  # more than torch's sparse rows can hold, and than there are different scores
+        if items.shape[1] > len(table):  # more than torch's sparse rows can hold, or different scores
             return (vectors @ table.T).gather(1, items)
         return _RowDots.apply(vectors, table, items)
     return torch.einsum("bd,bnd->bn", vectors, table[items])

@@ -1,4 +1,4 @@
-"""`Tables` of ids, initialised once, whose gradients for large batches are summed up fast."""
+"""`Tables` of ids, whose gradients for large batches are summed up fast."""
 
 import math
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ __all__ = [
     "made_as", "tables_of", "uninitialised",
 ]  # fmt: skip
 
-# From about so many rows on sparse steps pay at batches of thousands; see `benchmarks.scale_steps`.
+# Number of rows from which sparse steps are faster, with batches of thousands; see `benchmarks.scale_steps`.
 SPARSE_ROWS = 300_000
 
 _EMPTY: ContextVar[bool] = ContextVar("collabkit_uninitialised", default=False)
@@ -30,7 +30,7 @@ def is_sparse(sparse: bool | str, n_rows: int) -> bool:
 
 @contextmanager
 def uninitialised() -> Iterator[None]:
-    """Within it new tables hold anything: they are about to be filled from a file."""
+    """Context in which new tables are not initialised, because they will be filled from a file."""
     token = _EMPTY.set(True)
     try:
         yield
@@ -39,13 +39,13 @@ def uninitialised() -> Iterator[None]:
 
 
 def filled_later() -> bool:
-    """Whether this is within `uninitialised`: what the tables would start from need not be computed."""
+    """Whether this is within `uninitialised`, so that initial values need not be computed."""
     return _EMPTY.get()
 
 
 @contextmanager
 def bounded(n_floats: int) -> Iterator[None]:
-    """Within it a tensor that is made of a size alone may not have many times `n_floats` numbers.
+    """Context in which a tensor created from a size may not be many times larger than `n_floats`.
 
     Raises:
         ValueError: one would.
@@ -70,7 +70,7 @@ class _Bounded(TorchFunctionMode):
 
 
 class Embedding(nn.Embedding):
-    """`nn.Embedding` whose gradient for large batches on a CPU is summed up several times as fast."""
+    """`nn.Embedding` whose gradient for large batches on a CPU is summed up several times faster."""
 
     def forward(self, idx: Tensor) -> Tensor:
         return super().forward(idx) if self.sparse else lookup(self.weight, idx)
@@ -93,12 +93,12 @@ class _Lookup(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor):
         (idx,) = ctx.saved_tensors
-        rows = grad.reshape(-1, grad.shape[-1]).contiguous()  # several times as fast to add up as a view
+        rows = grad.reshape(-1, grad.shape[-1]).contiguous()  # several times faster to add up than a view
         return torch.zeros_like(ctx.like, dtype=grad.dtype).index_add_(0, idx.reshape(-1), rows), None
 
 
 class Tables(nn.ModuleList):
-    """A side's embeddings `(n, d)`, one a part: their rows are looked up, read, written and added to together."""
+    """A side's embeddings `(n, d)`, one per part: their rows are looked up, read, written and added to together."""
 
     def forward(self, idx: Tensor) -> tuple[Tensor, ...]:
         """The rows `[(..., d), ...]` at `idx` `(...)`."""
@@ -109,19 +109,19 @@ class Tables(nn.ModuleList):
         return [table.weight.detach()[idx.to(table.weight.device)] for table in self]
 
     def write(self, idx: Tensor, rows) -> None:
-        """Put `rows` `[(m, d), ...]` (or `(d,)`, the same for all) in at `idx` `(m,)`."""
+        """Write `rows` `[(m, d), ...]` (or `(d,)`, the same for all) at `idx` `(m,)`."""
         for table, values in zip(self, rows, strict=True):
             table.weight[idx.to(table.weight.device)] = values.to(table.weight)  # of its type, on its device
 
     def grow(self, n: int) -> None:
-        """Make them `n` rows long, by rows of zeros."""
+        """Extend them to `n` rows with zeros."""
         for table in self:
             new = table.weight.new_zeros(n - len(table.weight), table.weight.shape[1])
             hold(table, torch.cat([table.weight, new]))
 
 
 def tables_of(name: str, n: int, widths, *, std: float, sparse: bool) -> Tables:
-    """Embeddings `(n, width)` of a side, of the kind that is made at the moment."""
+    """Embeddings `(n, width)` of a side, of the current kind, see `made_as`."""
     kind = _KIND.get()
     if kind is not None:
         return kind(name, n, widths, std=std, sparse=sparse)
@@ -130,7 +130,7 @@ def tables_of(name: str, n: int, widths, *, std: float, sparse: bool) -> Tables:
 
 @contextmanager
 def made_as(kind) -> Iterator[None]:
-    """Within it the tables of new sides are `kind(name, n, widths, std=, sparse=)`; of None, plain `Tables`."""
+    """Context in which the tables of new sides are `kind(name, n, widths, std=, sparse=)`; for None, plain `Tables`."""
     token = _KIND.set(kind)
     try:
         yield
@@ -139,7 +139,7 @@ def made_as(kind) -> Iterator[None]:
 
 
 def hold(table: nn.Embedding, rows: Tensor) -> None:
-    """Put `rows` in the place of a table's, whose parameter stays the same object: weight decay goes by it."""
+    """Replace the rows of a table by `rows`; its parameter stays the same object, as weight decay identifies it."""
     table.weight.data, table.weight.grad = rows, None
     table.num_embeddings = len(rows)
 
@@ -154,7 +154,7 @@ def embedding(n: int, d: int, *, std: float = 0.01, sparse: bool = False) -> Emb
 def init_rows(n: int, d: int, std: float, zero_first: bool = False) -> nn.Parameter:
     """A parameter `(n, d)` drawn from a normal of sd `std` truncated at two sd, as fastai's embeddings.
 
-    What lies outside is drawn again, which takes a tenth of the time of `nn.init.trunc_normal_`.
+    Values outside are drawn again, which takes a tenth of the time of `nn.init.trunc_normal_`.
     """
     if _EMPTY.get():
         return nn.Parameter(torch.empty(n, d))

@@ -88,7 +88,7 @@ class TimeSVD(CollFilter):
     def user_rows(self, query: Tensor | Query) -> tuple[Tensor, Tensor]:
         """Factors `(..., d)`, with the unit vector of the moment's bin, and biases `(..., 1)` at the query's time."""
         p, bias = super().user_rows(query)
-        if isinstance(query, Tensor) or query.time is None:  # of no moment: an average one
+        if isinstance(query, Tensor) or query.time is None:  # without a moment: an average one
             return F.pad(p, (0, self.n_bins)), bias
         if self.n_bins:
             place = (self._days(query.time) * 86_400 / self.span * self.n_bins).long().clamp(0, self.n_bins - 1)
@@ -99,12 +99,12 @@ class TimeSVD(CollFilter):
         """Factors `(..., d)`, with the biases of each bin, and biases `(..., 1)`."""
         q, bias = super().item_rows(idx)
         ids = idx if isinstance(idx, Tensor) else idx.users
-        own = F.embedding(ids * (ids < len(self.item_bins)), self.item_bins)  # those added later have none
+        own = F.embedding(ids * (ids < len(self.item_bins)), self.item_bins)  # users and items added later have none
         return torch.cat([q, own.expand(*q.shape[:-1], -1)], dim=-1), bias
 
     def _mood(self, users: Tensor, time: Tensor) -> Tensor:
-        """What the moment adds to the users' biases, `(..., 1)`."""
-        known = users * (users < len(self.drift))  # those added later have no slope
+        """The moment's addition to the users' biases, `(..., 1)`."""
+        known = users * (users < len(self.drift))  # users added later have no slope
         away = self._days(time) - self.centre[known]
         total = self.drift[known] * (away.sign() * away.abs() ** self.beta)[..., None] * (known > 0)[..., None]
         key = self._keys(users, time)
@@ -117,7 +117,7 @@ class TimeSVD(CollFilter):
         return total
 
     def _keys(self, users: Tensor, time: Tensor) -> Tensor:
-        """One number `(...)` for user and second, users apart by more than the longest gap."""
+        """One number `(...)` for user and second; users are further apart than the longest gap."""
         seconds = ((time - self.first) // self.second).clamp(-self.pad, self.span + self.pad)
         return users * (self.span + 4 * self.pad) + seconds
 

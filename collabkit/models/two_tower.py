@@ -69,7 +69,7 @@ class TwoTower(Model):
         return (self._user_vectors(*user_rows) * self._item_vectors(*item_rows)).sum(-1)  # (...)
 
     def user_vectors(self, idx: Tensor) -> Tensor:
-        """`(n, d)` vectors of users by the temperature; their dot products with `item_vectors` are the logits."""
+        """`(n, d)` user vectors divided by the temperature; their dot products with `item_vectors` are the logits."""
         return self._user_vectors(*self.user_rows(idx))
 
     def item_vectors(self, idx: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class TwoTower(Model):
         return F.normalize(vectors, dim=-1) if self.similarity == "cosine" else vectors
 
     def factor_tables(self) -> tuple[Tensor, Tensor]:
-        """The two embedding tables `(n, d)`, to be solved for in place, where the score is their plain dot product."""
+        """The two embedding tables `(n, d)`, to be solved for in place, if the score is their plain dot product."""
         if self.layers or self.similarity != "dot" or self.temperature != 1 or self.item_bias:
             what = f"without layers and item bias, with similarity 'dot' and temperature 1, got {self.config()}"
             raise TypeError(f"factors can be solved for only where the score is their dot product: TwoTower {what}")

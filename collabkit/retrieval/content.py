@@ -1,4 +1,4 @@
-"""How alike items are by what is known of them apart from who has met them: their features."""
+"""Similarity of items by their features, independent of who has met them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["ContentCosines"]
 
 
 class ContentCosines:
-    """The cosines of items by their features alone; calling it gives those of some items with all.
+    """The cosines of items by their features; calling it returns those of some items with all.
 
-    Categories count by tf-idf, in rows of length 1. Numbers, and what the model's encoders see in texts and pictures,
-    are taken less their mean, and have a mean square length of 1. No matrix of items by items, or of items by
-    categories, is made dense.
+    Categories count by tf-idf, in rows of length 1. Numbers, and the model's encodings of texts and pictures, are
+    centred and scaled to a mean square length of 1. No matrix of items by items, or of items by categories, is made
+    dense.
 
     Args:
-        model: whose encoders are asked, where items have texts or pictures.
+        model: provides the encoders, if items have texts or pictures.
         data: with item features.
 
     Raises:
@@ -44,13 +44,13 @@ class ContentCosines:
         features, rows = data.features.items, model.item_side.features
         if features is None:
             raise TypeError("by='content' compares item features, and the data has none: make the dataloaders with "
-                            "items= a table of them, or ask by='vectors'")  # fmt: skip
+                            "items=, a table of them, or use by='vectors'")  # fmt: skip
         encoders = {} if rows is None else {field.field.name: field for field in rows.fields if field.encoder}
         plain = [j for j, field in enumerate(features.fields) if not field.has_encoder]
         learned = [field.name for field in features.fields if field.has_encoder]
         if odd := [name for name in learned if name not in encoders]:
-            raise TypeError(f"features {odd} are texts or pictures, and {type(model).__name__} has no encoder that has "
-                            "learned what is in them")  # fmt: skip
+            raise TypeError(f"features {odd} are texts or pictures, and {type(model).__name__} has no trained "
+                            "encoder for them")  # fmt: skip
         fields, kept = (tuple(part[j] for j in plain) for part in (features.fields, features.rows))
         self.sparse, numbers = tfidf(replace(features, fields=fields, rows=kept), features.given.numpy())
         every = torch.arange(data.n_items)
@@ -63,13 +63,13 @@ class ContentCosines:
         self.dense *= torch.from_numpy(scale)[:, None]
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """`(b, n_items)` float32 of items `(b,)`; -inf for items of which no features are known.
+        """`(b, n_items)` float32 of items `(b,)`; -inf for items without known features.
 
         Raises:
-            ValueError: of one of the items asked about there are none.
+            ValueError: one of the queried items has none.
         """
         if bare := int((~self.given[rows]).sum()):
-            raise ValueError(f"no features are known of {bare} of the items: by='content' has nothing to compare; ask "
+            raise ValueError(f"{bare} of the items have no known features: by='content' has nothing to compare; use "
                              "by='vectors'")  # fmt: skip
         at = rows.numpy()
         found = torch.from_numpy((self.sparse[at] @ self.sparse.T).toarray().astype(np.float32, copy=False))

@@ -1,4 +1,4 @@
-"""`Diversity`: lists whose items are unlike each other, by maximal marginal relevance."""
+"""`Diversity`: lists of dissimilar items, by maximal marginal relevance."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from collabkit.models.base import Model
 
 __all__ = ["Diversity", "MMR", "item_likeness", "met_vectors"]
 
-WIDTH = 64  # of vectors of items by who has met them
+WIDTH = 64  # of the vectors of items by their users
 FLOATS = 2**21  # of the vectors of a block's pools: they stay in a CPU's cache
 
 
 @dataclass(frozen=True)
 class Diversity:
-    """How much a list avoids items that are alike, and what alike means.
+    """How much a list avoids similar items, and what makes items similar.
 
     A list is built item by item: the next one is that with the largest `(1 - w) r(i) - w max_j cos(i, j)` over the
-    items j that are in the list already, r being the user's scores brought to 0..1 over the pool, of which the list is
-    chosen: Carbonell and Goldstein, "The use of MMR, diversity-based reranking for reordering documents and producing
-    summaries" (1998). The first item is always the best one.
+    items j that are in the list already, where r are the user's scores scaled to 0..1 over the pool from which the list
+    is chosen: Carbonell and Goldstein, "The use of MMR, diversity-based reranking for reordering documents and
+    producing summaries" (1998). The first item is always the best one.
 
     Args:
-        weight: w, from 0, the model's own ranking, to 1, as unlike as can be within the pool.
-        by: `'vectors'`: items are alike where the model's vectors of them are, or, of a model without such, where the
-            same people have met them, see `met_vectors`. The name of an item feature of the data, or several: by
-            their categories or numbers. Or `Features` of the items, which the model need not know.
-        pool: the list is chosen from so many best items of each user, or from `k` where that is more.
+        weight: w, from 0, the model's own ranking, to 1, as dissimilar as possible within the pool.
+        by: `'vectors'`: items are similar if the model's vectors are, or, for a model without vectors, if the same
+            users have met them, see `met_vectors`. The name of an item feature of the data, or several: by their
+            categories or numbers. Or `Features` of the items, which the model need not use.
+        pool: the list is chosen from this many best items of each user, or from `k` if that is more.
 
     Raises:
         ValueError: `weight` outside 0..1, `pool` below 1.
@@ -49,12 +49,12 @@ class Diversity:
         whole("pool", self.pool)
 
     def ranker(self, likeness) -> MMR | None:
-        """What puts lists in order, by the unit vectors `(n_items, d)` that `likeness()` gives; None for weight 0."""
+        """The re-ranker with the unit vectors `(n_items, d)` that `likeness()` returns; None for weight 0."""
         return None if self.weight == 0 else MMR(likeness(), self.weight, int(self.pool))
 
 
 def item_likeness(model: Model, data: Dataset, by: object = "vectors") -> Tensor:
-    """Unit vectors `(n_items, d)` whose dot products say how alike items are; `by` as of `Diversity`.
+    """Unit vectors `(n_items, d)` whose dot products are the similarities of items; `by` as in `Diversity`.
 
     Raises:
         KeyError: no such feature.
@@ -67,7 +67,7 @@ def item_likeness(model: Model, data: Dataset, by: object = "vectors") -> Tensor
     if isinstance(by, Features):
         features = by
         if len(features) != data.n_items:
-            raise ValueError(f"features of {len(features)} items for {data.n_items}: they belong to others")
+            raise ValueError(f"features of {len(features)} items for data of {data.n_items}: they belong to others")
     else:
         if not isinstance(by, (str, list, tuple)) or not all(isinstance(name, str) for name in by):
             raise TypeError(f"diversify_by must be 'vectors', names of item features, or Features, got {by!r}")
@@ -87,10 +87,10 @@ def _named(features: Features | None, names: list[str]) -> Features:
 
 
 def met_vectors(data: Dataset, width: int = WIDTH, seed: int = 0) -> Tensor:
-    """Vectors `(n_items, width)` of items, alike where the same users have met them in training.
+    """Vectors `(n_items, width)` of items, similar if the same users have met them in training.
 
     The leading directions of the 0/1 matrix of users and items, whose columns are scaled to length 1, so that the dot
-    product of two items comes near the cosine of their users.
+    product of two items approximates the cosine of their users.
     """
     by_item = data.train.pairs.transposed()
     weight = by_item.lengths.clamp(min=1).float().rsqrt()[by_item.rows]
@@ -105,8 +105,8 @@ class MMR:
     """Maximal marginal relevance of the best items of many users at once; see `Diversity`.
 
     Args:
-        unit: `(n_items, d)` vectors of length 1, or 0 of an item that is like none.
-        weight, pool: as of `Diversity`.
+        unit: `(n_items, d)` vectors of length 1, or 0 for an item that is similar to none.
+        weight, pool: as in `Diversity`.
 
     Example:
         >>> unit = torch.tensor([[0., 0.], [1., 0.], [1., 0.], [0., 1.]])
@@ -119,15 +119,15 @@ class MMR:
         self.unit, self.weight, self.pool = unit, weight, pool
 
     def pool_for(self, k: int) -> int:
-        """How many of a user's best items a list of `k` is chosen from."""
+        """The number of a user's best items from which a list of `k` is chosen."""
         return max(self.pool, k)
 
     def best(self, scores: Tensor, candidates: Tensor, position: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The scores and positions `(b, min(k, p))` of the lists, of those `(b, p)` in the pools; scores of -inf last.
+        """The scores and positions `(b, min(k, p))` of the lists, chosen from those `(b, p)` of the pools; -inf last.
 
         Args:
             scores: in descending order, -inf where there is no item.
-            candidates: `(c,)` the items that positions stand for.
+            candidates: `(c,)` the items at the positions.
             position, k: of the pool's items among them; how many to choose.
         """
         return self._chosen(scores, position, candidates[position.cpu()], k)

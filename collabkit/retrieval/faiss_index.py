@@ -1,4 +1,4 @@
-"""`FaissIndex`: faiss as an `Index`; no list is short, whatever is hidden."""
+"""`FaissIndex`: faiss as an `Index`, whose lists are complete even if many items are hidden."""
 
 import time
 from importlib import import_module
@@ -13,40 +13,40 @@ from collabkit.retrieval.ranking import block_size, top_k
 
 __all__ = ["EFFORTS", "FaissIndex", "TooSlowError", "of_equal_length"]
 
-EFFORTS = {  # by kind, what is tried for enough recall, least first: cells looked at, or candidates kept in the graph
+EFFORTS = {  # by kind, the efforts to try, least first: cells probed, or candidates kept in the graph
     "flat": (0,),
     "ivf": (4, 8, 16, 32, 64, 128, 256),
     "hnsw": (32, 64, 128, 256, 512),
     "hnsw of equal lengths": (32, 64, 128, 256, 512),
 }
 LINKS, CARE = 32, 80  # edges of a vector in a graph, and candidates kept while it is built
-PIECE = 20_000  # vectors that are added between two looks at the clock
-WIDE = 4096  # hidden items of somebody from which on exact search is made
+PIECE = 20_000  # vectors added between two looks at the clock
+WIDE = 4096  # number of a user's hidden items from which search is exact
 
 
 class TooSlowError(RuntimeError):
-    """An index takes longer to build than it may."""
+    """An index takes too long to build."""
 
 
 class FaissIndex:
     """An index of faiss: `flat` (exact), `ivf` (cells), `hnsw` (a graph of inner products), or `hnsw of equal lengths`.
 
-    The last is a graph of distances in which each vector has one more number, so that all are of one length: then the
-    nearest ones have the largest products (Bachrach et al., "Speeding up the Xbox recommender system", 2014).
+    The last is a graph of distances in which each vector gets one more number, so that all have the same length: then
+        the nearest ones have the largest products (Bachrach et al., "Speeding up the Xbox recommender system", 2014).
 
-    So many more items are fetched as somebody has hidden ones, and where fewer than `k` are left of those that were
-    found, the row is searched exactly. So are allow lists. Scores are the products with the given vectors.
+    As many more items are fetched as a user has hidden ones, and if fewer than `k` of the results are left, the row is
+    searched exactly, as are allow lists. Scores are the products with the given vectors.
 
     Args:
         vectors: `(n_items, d)`, the unknown item at 0.
         kind, effort: of `EFFORTS`.
-        built: faiss' own index of these vectors, where it is there already.
-        seconds: that building may take.
+        built: faiss' own index of these vectors, if it already exists.
+        seconds: maximum time to build.
 
     Raises:
         ImportError: faiss is missing.
         ValueError: another kind; too few items for cells.
-        TooSlowError: it takes longer.
+        TooSlowError: building takes longer.
 
     Example:
         >>> index = FaissIndex(torch.randn(500, 8), 'hnsw')            # doctest: +SKIP
@@ -64,7 +64,7 @@ class FaissIndex:
         self.equal = kind == "hnsw of equal lengths"
         self.built = self._build(time.perf_counter() + seconds) if built is None else built
         if self.built.ntotal != len(vectors) - 1 or self.built.d != vectors.shape[1] + self.equal:
-            raise ValueError(f"the index has {self.built.ntotal:,} vectors of {self.built.d}, of others")
+            raise ValueError(f"the index has {self.built.ntotal:,} vectors of {self.built.d}, made of others")
 
     def _build(self, until: float):
         rows, library = self.vectors[1:].numpy(), self.faiss
@@ -74,7 +74,7 @@ class FaissIndex:
         if self.kind == "flat":
             index = library.IndexFlatIP(d)
         elif self.kind == "ivf":
-            cells = min(int(4 * np.sqrt(n)), n // 39)  # faiss wants 39 vectors a cell to learn it from
+            cells = min(int(4 * np.sqrt(n)), n // 39)  # faiss needs 39 vectors per cell for training
             if cells < 2:
                 raise ValueError(f"{n} items are too few for cells")
             index = library.index_factory(d, f"IVF{cells},Flat", library.METRIC_INNER_PRODUCT)
@@ -88,7 +88,7 @@ class FaissIndex:
         for first in range(0, n, PIECE):
             index.add(rows[first : first + PIECE])
             spent = time.perf_counter() - start
-            if start + spent * n / min(first + PIECE, n) > until:  # which a graph grows slower than
+            if start + spent * n / min(first + PIECE, n) > until:  # an estimate, as a graph gets slower as it grows
                 raise TooSlowError(f"building takes more than {spent * n / min(first + PIECE, n):,.0f} s")
         return index
 
@@ -106,12 +106,12 @@ class FaissIndex:
         return items, scores
 
     def found(self, vectors: Tensor, k: int, hidden: Runs | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Items and scores as of `search`, and of which rows `(b,)` the index alone finds too few."""
+        """Items and scores as in `search`, and the rows `(b,)` for which the index finds too few."""
         n, b = len(self.vectors) - 1, len(vectors)
         lengths = torch.zeros(b, dtype=torch.int64) if hidden is None else hidden.lengths
         wanted = (lengths + min(k, n)).clamp(max=n)
         items, k = torch.zeros(b, k, dtype=torch.int64), min(k, n)
-        size = (wanted - 1).clamp(min=1).log2().floor()  # rows that want like many are asked together
+        size = (wanted - 1).clamp(min=1).log2().floor()  # rows that need similarly many are searched together
         for value in size.unique():
             rows = (size == value).nonzero().squeeze(1)
             if int(wanted[rows].max()) <= WIDE + k or self.kind == "flat":
@@ -124,7 +124,7 @@ class FaissIndex:
         return items.gather(1, order), scores, (items > 0).sum(1) < left
 
     def _listed(self, vectors: Tensor, k: int, size: int, hidden: Runs | None) -> Tensor:
-        """The first `k` of `size` items that faiss finds, but for those hidden; 0 where there are no more."""
+        """The first `k` of `size` items that faiss finds, except hidden ones; 0 if there are no more."""
         asked = vectors.detach().float().numpy()
         if self.equal:
             asked = np.concatenate([asked, np.zeros((len(asked), 1), np.float32)], axis=1)
@@ -151,17 +151,17 @@ class FaissIndex:
         best, scores = top_k(
             lambda at: vectors[at].float() @ rows.T, torch.arange(len(vectors)), candidates, k, **options
         )
-        short = k - best.shape[1]  # fewer candidates than are asked for
+        short = k - best.shape[1]  # fewer candidates than requested
         pad = torch.nn.functional.pad
         return pad(best, (0, short)), pad(scores, (0, short), value=-torch.inf)
 
     def to_bytes(self) -> bytes | None:
-        """faiss' own index as bytes; None where it is as soon made again."""
+        """faiss' own index as bytes; None if rebuilding it is as fast."""
         return None if self.kind == "flat" else self.faiss.serialize_index(self.built).tobytes()
 
     @classmethod
     def from_bytes(cls, vectors: Tensor, kind: str, effort: int, content: bytes | None) -> "FaissIndex":
-        """The index of `vectors` that `to_bytes` gave; as far as its bytes are trusted.
+        """The index of `vectors` from the bytes of `to_bytes`, which must be trusted.
 
         Raises:
             ValueError: it is damaged, or of other vectors.
@@ -176,7 +176,7 @@ class FaissIndex:
 
 
 def of_equal_length(vectors: np.ndarray) -> np.ndarray:
-    """Vectors `(n, d)` with one more number, which makes all of one length: `(n, d + 1)` float32.
+    """Vectors `(n, d)` with one more number, which gives all the same length: `(n, d + 1)` float32.
 
     Example:
         >>> of_equal_length(np.array([[3., 4.], [0., 4.]])).tolist()
@@ -188,7 +188,7 @@ def of_equal_length(vectors: np.ndarray) -> np.ndarray:
 
 
 def faiss() -> ModuleType:
-    """faiss, or an error that says what to install."""
+    """The module `faiss`, or an error that says what to install."""
     try:
         return import_module("faiss")
     except ImportError as error:

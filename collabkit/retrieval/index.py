@@ -1,4 +1,4 @@
-"""`Index`: searches item vectors for the best of a query; the exact one is the default and the judge of others."""
+"""`Index`: searches item vectors for the best of a query; the exact one is the default and checks the others."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -14,9 +14,9 @@ __all__ = ["Index", "ExactIndex", "index_recall", "judged_index"]
 
 
 class Index(Protocol):
-    """What searches item vectors. `Recommender.use_index` takes a function that makes one from vectors `(n_items, d)`.
+    """Searches item vectors. `Recommender.use_index` takes a function that makes one from vectors `(n_items, d)`.
 
-    Row 0 of the vectors is the unknown item, which is never an answer.
+    Row 0 of the vectors is the unknown item, which is never returned.
     """
 
     def search(
@@ -27,8 +27,8 @@ class Index(Protocol):
         Args:
             vectors: `(b, d)` of the queries.
             k: how many.
-            hidden: `b` runs of items that are no answers.
-            allowed: `(c,)` items, the only ones that are; None for all.
+            hidden: `b` runs of items to exclude.
+            allowed: `(c,)` the only items that may be returned; None for all.
 
         Returns:
             Item indices `(b, k)`, the best first, 0 where fewer are left, and their scores `(b, k)`, -inf there.

@@ -13,7 +13,7 @@ __all__ = ["check_k", "cosines", "nearest"]
 
 
 def check_k(k, n: int) -> int:
-    """`k` as a whole number, at most the `n - 2` others of `n` rows; fewer than asked are said."""
+    """`k` as a whole number, at most the `n - 2` others of `n` rows; warns if that is less than requested."""
     if whole("k", k) > n - 2:
         say(f"only {n - 2} others exist, fewer than k={k}")
     return min(int(k), n - 2)

@@ -1,4 +1,4 @@
-"""`pick_index`: which index pays for given vectors, by measuring; no recipe holds for all models."""
+"""`pick_index`: chooses an index for given vectors by measuring, as no rule holds for all models."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -14,12 +14,12 @@ from collabkit.retrieval.index import ExactIndex, Index
 
 __all__ = ["Picked", "pick_index"]
 
-GAIN = 1.5  # times that an index has to be quicker than exact search, to be worth what it leaves out
-ALONE = 32  # questions that are timed one at a time
+GAIN = 1.5  # minimum speed-up over exact search, to be worth the items that an index misses
+ALONE = 32  # queries that are timed one at a time
 
 
 class Picked(NamedTuple):
-    """What `pick_index` found.
+    """The result of `pick_index`.
 
     Args:
         index: the one to use; None for exact search.
@@ -39,15 +39,15 @@ def pick_index(
     vectors: Tensor, queries: Tensor, hidden: Runs | None, *, k: int = 10, min_recall: float = 0.95, batch: int = 32,
     seconds: float = 600.0, exact: bool = True,
 ) -> Picked:  # fmt: skip
-    """The quickest index whose recall of the exact top `k` is enough; exact search where none is worth it.
+    """The fastest index with enough recall of the exact top `k`; exact search if none is worth it.
 
     Args:
         vectors: `(n_items, d)` of items, the unknown one at 0.
-        queries, hidden: `(q, d)` of users, and what is hidden from each.
-        k, min_recall: the share of the exact top `k`, of what is not hidden, that has to be found.
-        batch: queries that are asked at once when the time is taken.
-        seconds: that building an index may take.
-        exact: whether exact search may be the answer; else the quickest index is, whatever exact search takes.
+        queries, hidden: `(q, d)` of users, and the items hidden from each.
+        k, min_recall: the share of the exact top `k` (without hidden items) that must be found.
+        batch: queries per call when the time is measured.
+        seconds: maximum time to build an index.
+        exact: whether exact search may be chosen; otherwise the fastest index is, however fast exact search is.
 
     Raises:
         ImportError: faiss is missing.
@@ -78,8 +78,7 @@ def pick_index(
 
 
 def _effort(index: FaissIndex, queries: Tensor, k: int, hidden, true: Tensor, min_recall: float) -> dict:
-    """The least effort that finds enough, left in `index`, with its recall, and the share of lists that it leaves
-    short, which are then searched exactly."""
+    """Set the least effort with enough recall in `index`; return it, its recall, and the share of short lists."""
     there = true > 0
     for effort in EFFORTS[index.kind]:
         index.effort = effort
@@ -93,25 +92,25 @@ def _effort(index: FaissIndex, queries: Tensor, k: int, hidden, true: Tensor, mi
 
 
 def _choice(report: pd.DataFrame, min_recall: float, exact: bool) -> tuple[str, str]:
-    """Which index, and why."""
+    """The index to use, and why."""
     enough = report[(report["recall"] >= min_recall) & (report.index != "exact")].sort_values("ms")
     base = report.loc["exact", "ms"]
     if len(enough) == 0:
         if not exact:
             best = report.drop(index="exact")["recall"].max()
             raise ValueError(
-                f"no index finds min_recall={min_recall:g} of the exact lists, the best {best:.1%}; search exactly"
+                f"no index finds min_recall={min_recall:g} of the exact lists (best: {best:.1%}); search exactly"
             )
         return "exact", "no index finds enough"
     name, times = enough.index[0], base / max(enough["ms"].iloc[0], 1e-9)
     said = f"{name} takes {enough['ms'].iloc[0]:.3g} ms a query, exact search {base:.3g}"
     if exact and times < GAIN:
-        return "exact", f"{said}: exact search of so many items costs too little to search otherwise"
+        return "exact", f"{said}: exact search of so many items is fast enough"
     return name, f"{said}, and finds {enough['recall'].iloc[0]:.1%} of it"
 
 
 def _times(index: Index, queries: Tensor, k: int, hidden: Runs | None, batch: int) -> dict[str, float]:
-    """Milliseconds a query, in batches and one at a time: medians."""
+    """Milliseconds per query, in batches and one at a time: medians."""
     return {name: _median(index, queries[:most], k, hidden, size)
             for name, size, most in (("ms", batch, 8 * batch), ("ms_alone", 1, ALONE))}  # fmt: skip
 

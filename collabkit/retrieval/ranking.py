@@ -1,4 +1,4 @@
-"""Ranking: the only place that scores candidates, hides seen items and takes the top k or the exact rank.
+"""Ranking: the only module that scores candidates, hides seen items and takes the top k or the exact rank.
 
 Works in blocks of users, so that the users x items matrix is never built.
 """
@@ -19,7 +19,7 @@ __all__ = ["Asked", "FullCatalogue", "block_size", "top_k", "rank_pairs"]
 
 
 class Asked:
-    """A scorer of users, by number, rather than of queries.
+    """A scorer for user indices instead of queries.
 
     Args:
         scorer: of queries.
@@ -36,7 +36,7 @@ class Asked:
 
 
 class FullCatalogue:
-    """Each user's candidates are the same `candidates` `(c,)`, less the `hidden` pairs.
+    """Each user's candidates are the same `candidates` `(c,)`, without the `hidden` pairs.
 
     Args:
         scorer: function from users `(b,)` to scores `(b, c)` of the candidates.
@@ -83,16 +83,16 @@ def top_k(
     """The `k` best candidates of each user.
 
     Args:
-        scorer, candidates, n_items, hidden, offsets: as of `FullCatalogue`.
+        scorer, candidates, n_items, hidden, offsets: as in `FullCatalogue`.
         users: `(n,)` user indices.
         k: how many.
         block: users scored at once.
-        allowed: or the pairs alone that may be listed.
+        allowed: alternatively, the only pairs that may be listed.
         rerank: puts the best ones in another order.
 
     Returns:
-        Item indices `(n, min(k, c))`, 0 where fewer are left, and their logits, -inf there. With `offsets` or `rerank`
-        the order is theirs, and the logits are still the scorer's own.
+        Item indices `(n, min(k, c))`, 0 where fewer are left, and their logits, -inf there. `offsets` and `rerank`
+        change the order, but the logits are still the scorer's own.
 
     Raises:
         ValueError: a score is NaN, as after diverged training.
@@ -107,7 +107,7 @@ def top_k(
         logits = logits if allowed is None else _allow(logits, rows, column, allowed)
         size = k if rerank is None else min(rerank.pool_for(k), len(candidates))
         best, position = logits.topk(size, dim=1)
-        refuse_nan(best)  # topk sorts NaN first, so one look at the winners finds any
+        refuse_nan(best)  # topk sorts NaN first, so a check of the winners finds any
         if rerank is not None:
             best, position = rerank.best(best, candidates, position, k)
         items[start : start + block] = candidates[position.cpu()]
@@ -131,9 +131,9 @@ def rank_pairs(
         source: `FullCatalogue`, or `evaluate.candidates.Lists`, which has the same methods.
         users, items: `(n,)` indices of the pairs, in any order; each item must be a candidate and not hidden.
         block: users scored at once.
-        k: exact ranks are needed up to here; beyond it any number above `k` may stand. None: all exact.
+        k: ranks are exact up to `k`; beyond it they may be any number above `k`. None: all exact.
         list_k: length of the lists.
-        rerank: puts the best `max(k, list_k)` in another order, those beyond keep theirs; it needs one of the two.
+        rerank: puts the best `max(k, list_k)` in another order, the others keep theirs; it needs one of the two.
 
     Returns:
         Ranks `(n,)` int64 in the order of the pairs, and item indices `(n_users, list_k)` of the users in order, 0
@@ -172,28 +172,28 @@ def rank_pairs(
 def _ranks(logits: Tensor, row: Tensor, column: Tensor, k: int | None) -> Tensor:
     """Ranks `(n,)` of the cells (row, column) of `logits` `(b, c)`, which may be overwritten."""
     own = logits[row, column]
-    if len(row) == len(logits):  # one pair a user: comparing all in place is cheaper than finding the k best
+    if len(row) == len(logits):  # one pair per user: comparing all in place is cheaper than finding the k best
         return logits.ge_(own[:, None]).sum(1).long()
     if k is None or 4 * k >= logits.shape[1]:
         return _count(logits, row, own)
     best = logits.topk(k, dim=1).values  # (b, k)
-    ranks = (best[row] >= own[:, None]).sum(1)  # exact for what is better than the k-th: all that is ahead is in `best`
+    ranks = (best[row] >= own[:, None]).sum(1)  # exact above the k-th: all better ones are in `best`
     ranks[own < best[row, -1]] = k + 1
-    tied = (own == best[row, -1]).nonzero().squeeze(1)  # others that tie with it may be outside
+    tied = (own == best[row, -1]).nonzero().squeeze(1)  # others tied with it may be outside
     ranks[tied] = _count(logits, row[tied], own[tied])
     return ranks
 
 
 def _moved(ranks: Tensor, logits: Tensor, row: Tensor, column: Tensor, best: Tensor, shown: Tensor) -> Tensor:
-    """The `ranks` `(n,)` of cells where the columns `shown` `(b, k)`, whose logits are `best`, come before others."""
+    """The `ranks` `(n,)` of cells if the columns `shown` `(b, k)`, with logits `best`, come before all others."""
     own, there = logits[row, column], best[row] > -torch.inf  # (n,), (n, k)
     listed = (shown[row] == column[:, None]) & there
-    passed = ((best[row] < own[:, None]) & there).sum(1)  # those that are shown although they are worse
+    passed = ((best[row] < own[:, None]) & there).sum(1)  # worse ones that are shown
     return torch.where(listed.any(1), listed.long().argmax(1) + 1, ranks + passed)
 
 
 def _count(logits: Tensor, row: Tensor, own: Tensor) -> Tensor:
-    """How many of each pair's row of `logits` are at least `own`, a bounded number of rows at once."""
+    """How many `logits` in each pair's row are at least `own`, for a bounded number of rows at once."""
     step = max(1, len(logits) // 4)
     parts = zip(row.split(step), own.split(step), strict=True)
     counts = [(logits[rows] >= mine[:, None]).sum(1) for rows, mine in parts]
@@ -203,16 +203,16 @@ def _count(logits: Tensor, row: Tensor, own: Tensor) -> Tensor:
 def block_size(n_candidates: int, max_memory: int | str, device: torch.device | None = None) -> int:
     """Users that fit in half of `max_memory` (bytes, or '512MB') when each is scored against `n_candidates`."""
     bytes_a_user = 4.0 * 3.0 * max(n_candidates, 1)  # a score, its copy and topk's workspace
-    # Larger blocks fall out of a CPU's cache before the scores are read again; smaller ones slow the product down.
+    # Larger blocks do not stay in a CPU's cache until the scores are read again; smaller ones slow the product down.
     on_cpu = device is None or device.type == "cpu"
     most = max(64, 2**20 // max(n_candidates, 1)) if on_cpu else 2**31
     return min(most, max(1, int(parse_memory(max_memory) / 2 / bytes_a_user)))
 
 
 def _columns(candidates: Tensor, n_items: int) -> Tensor | None:
-    """Column `(n_items,)` of each item among the candidates, -1 for those that are none.
+    """Column `(n_items,)` of each item among the candidates, -1 for the others.
 
-    None where the candidates are all items, in order, so that item i is column i - 1.
+    None if the candidates are all items in order, so that item i is column i - 1.
     """
     given = candidates.numpy()
     if len(given) == n_items - 1 and (given[1:] > given[:-1]).all():

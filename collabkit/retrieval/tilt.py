@@ -1,4 +1,4 @@
-"""`Tilt`: rankings that lean towards items few know, or new ones; a term an item beside the model's score."""
+"""`Tilt`: rankings that favour little-known or new items: one term per item, added to the model's score."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ __all__ = ["Tilt", "tilted"]
 
 @dataclass(frozen=True)
 class Tilt:
-    """What is added to a model's scores before they are ranked, in standard deviations of each user's scores.
+    """Terms added to a model's scores before ranking, in standard deviations of each user's scores.
 
     User u's score s(u, i) of item i becomes `s(u, i) + d(u) * (w * z(i) + v * 2 ** (-age(i) / half_life))`:
 
@@ -28,12 +28,12 @@ class Tilt:
       call it the example's age. A brand-new item gains v standard deviations, one of age `half_life` half of them.
 
     Args:
-        novelty_weight: w; 0 adds nothing, below 0 it leans to what everybody has.
+        novelty_weight: w; 0 adds nothing, below 0 it favours popular items.
         half_life: days, a `pd.Timedelta` or a text like `'30D'`; None adds nothing.
-        freshness_weight: v, of which there is none without a `half_life`.
+        freshness_weight: v, not used without a `half_life`.
 
     Raises:
-        ValueError: a weight is no finite number, `half_life` no positive span; a `freshness_weight` without it.
+        ValueError: a weight is not finite, `half_life` is not positive, or `freshness_weight` is used without it.
     """
 
     novelty_weight: float = 0.0
@@ -53,8 +53,8 @@ class Tilt:
         """The term `(n_items,)` float32 in parentheses; None where nothing is added.
 
         Args:
-            data: the events that say how many have an item (those of training) and since when it is there.
-            is_valid: the validation part is what is asked about; else it is known too.
+            data: the events that determine how many users have an item (in training) and its age.
+            is_valid: the validation part is evaluated; otherwise it counts as known.
 
         Raises:
             ValueError: `half_life` for events without times.
@@ -65,7 +65,7 @@ class Tilt:
         if self.novelty_weight != 0:
             bits = data.train.information
             mean, spread = bits[1:].mean(), bits[1:].std(correction=0)
-            if spread > 0:  # else all are known to equally many
+            if spread > 0:  # otherwise all items have equally many users
                 total += self.novelty_weight * (bits - mean) / spread
         if self.half_life is not None:
             total += self.freshness_weight * torch.exp2(-data.item_ages(is_valid=is_valid) / self.half_life)
@@ -75,7 +75,7 @@ class Tilt:
 def tilted(logits: Tensor, offsets: Tensor | None) -> Tensor:
     """Scores `(b, c)` plus `offsets`, `(c,)` or `(b, c)`, times the standard deviation of each row.
 
-    Scores of -inf, which stand for no candidate, do not count in it. Without offsets the scores themselves.
+    Scores of -inf, for items that are not candidates, are not included. Without offsets it returns the scores.
 
     Example:
         >>> tilted(torch.tensor([[1., 3.], [10., 30.]]), torch.tensor([1., 0.]))

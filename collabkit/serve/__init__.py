@@ -1,6 +1,6 @@
-"""A trained model at work: the artefact, and the `Recommender` that answers by external ids.
+"""Using a trained model: the artefact, and the `Recommender`, which works with external ids.
 
-Names are imported when they are first used, so that `serve.light` and what stands on it load no torch.
+Names are imported when first used, so that `serve.light` and modules based on it do not load torch.
 """
 
 from typing import TYPE_CHECKING

@@ -41,11 +41,11 @@ class Settings:
 
     Args:
         artefact: its folder.
-        watch: seconds between looks for a new export at the same place, which is then loaded beside the one that
-            answers and put in its place; 0 for no looks.
-        engine: `'light'`, `'torch'`, or `'auto'`: the light runtime where it answers all that can be asked.
-        token_file: a file with the token that requests must bring; None for none.
-        limits: of what a request may ask.
+        watch: seconds between checks for a new export in the same folder, which then replaces the current one; 0 for no
+            checks.
+        engine: `'light'`, `'torch'`, or `'auto'`: the light runtime if it supports all requests.
+        token_file: a file with the token that requests must send; None for none.
+        limits: of a request.
     """
 
     artefact: str
@@ -83,11 +83,11 @@ class Settings:
         found = Path(self.token_file).read_text(encoding="utf-8").strip()
         if len(found) < 16 or not found.isascii() or any(mark.isspace() for mark in found):
             raise ValueError(f"{self.token_file} must hold a token of at least 16 ASCII characters without blanks, "
-                             "e.g. of: openssl rand -hex 32")  # fmt: skip
+                             "e.g. from: openssl rand -hex 32")  # fmt: skip
         return found
 
     def to_environment(self) -> None:
-        """Leave the settings to worker processes, for `from_environment`."""
+        """Pass the settings to worker processes, for `from_environment`."""
         os.environ[_VARIABLE] = json.dumps(asdict(self))
 
 
@@ -95,14 +95,14 @@ def create_app(artefact: Any, *, settings: Settings | None = None) -> Starlette:
     """The ASGI application that serves an artefact.
 
     Args:
-        artefact: its folder, or an `Answerer` that is there already, as a `TorchAnswerer` on a `Recommender` is.
-        settings: of the service; the folder in it plays no part here.
+        artefact: its folder, or an existing `Answerer`, e.g. a `TorchAnswerer` on a `Recommender`.
+        settings: of the service; their folder is ignored.
 
     Returns:
-        An application for uvicorn or another server; `app.state.service` is what answers.
+        An application for uvicorn or another server; `app.state.service` is the service.
 
     Raises:
-        FileNotFoundError, BundleError: as of `load_artefact`.
+        FileNotFoundError, BundleError: as in `load_artefact`.
         ImportError: the extra is missing: `pip install 'collabkit[serve]'`.
 
     Example:
@@ -125,7 +125,7 @@ def create_app(artefact: Any, *, settings: Settings | None = None) -> Starlette:
 
 
 class _Guarded(Starlette):
-    """Starlette with `Guard` in the place of its own two layers, which make answers of errors."""
+    """Starlette with `Guard` instead of its own two layers for errors."""
 
     def build_middleware_stack(self):
         app = Guard(self.router, token=self.state.token, service=self.state.service)
@@ -135,7 +135,7 @@ class _Guarded(Starlette):
 
 
 def from_environment() -> Starlette:
-    """The application of the settings that `Settings.to_environment` left, for worker processes."""
+    """The application with the settings from `Settings.to_environment`, for worker processes."""
     found = json.loads(os.environ[_VARIABLE])
     settings = Settings(**{**found, "limits": Limits(**found["limits"])})
     return create_app(settings.artefact, settings=settings)
@@ -154,11 +154,11 @@ async def _running(service: Service, watch: float) -> AsyncIterator[None]:
 
 
 def end_in_order(service: Service, seconds: float = DRAIN) -> None:
-    """At SIGTERM have the service say that it ends, and connections closed after their answers, before it stops.
+    """At SIGTERM the service reports that it is ending, and closes connections after their answers, before it stops.
 
-    First it goes on taking connections, for who has not heard of it yet, but for a port that somebody else holds and
-    the next process serves. Then it takes none, and answers those that it has. Then the server does what it does at
-    the signal; at a second one at once. Where no server waits for the signal nothing is changed.
+    First it still accepts connections, for clients that do not know yet, unless the socket was passed in, as the next
+    process serves it. Then it accepts none, and answers those that it has. Then the server handles the signal as usual,
+    or immediately at a second signal. If no server handles the signal, nothing changes.
     """
     server, loop = signal.getsignal(signal.SIGTERM), asyncio.get_running_loop()
     if threading.current_thread() is not threading.main_thread() or not callable(server):

@@ -68,7 +68,7 @@ from collabkit.serve.light_state import light_state, read_fold
 __all__ = ["save_artefact", "load_all", "load_artefact", "write_vocab", "Artefact", "BundleError", "FORMAT_VERSION"]
 
 
-# Formats 1 and 2: the tables were the model's, not its sides'.
+# Formats 1 and 2: the tables belonged to the model, not to its sides.
 _OLD_NAMES = (
     (r"^(u_weight|embeds\.0)\.", "user_side.tables.0."),
     (r"^(u_bias|u_mlp)\.", "user_side.tables.1."),
@@ -79,7 +79,7 @@ _OLD_NAMES = (
 
 
 class Artefact(NamedTuple):
-    """What an artefact holds.
+    """The content of an artefact.
 
     Args:
         model: in evaluation mode on the CPU.
@@ -96,23 +96,23 @@ def save_artefact(
     folder: str | Path, model: Model, data: Dataset, *, metrics: dict | None = None, light: bool = True,
     fold: FoldIn | None = None, extra: Callable[[Path], dict] | None = None, weights: Path | None = None,
 ) -> Path:  # fmt: skip
-    """Write the artefact, replacing an older one at the same place as the very last step.
+    """Write the artefact; an older one in the same folder is replaced as the very last step.
 
     Args:
         folder: where; made with its parents. An existing folder must be empty or an artefact.
-        model: a model of this library, or one written for it, which `load_artefact(models=[...])` then needs.
-        data: its data, whose items it will hide from recommendations.
-        metrics: JSON-ready figures to keep with it.
-        light: write what `serve.light` answers from, too: vectors, events and ids as plain arrays.
-        fold: the fold-in, where the artefact is to hold its prior, so that the first history has none to fit.
-        weights: a file of all the model's weights, to be moved there, where the model has a part of its tables.
-        extra: writes more files of `folder.OWN` into a folder, and gives what config.json is to say of them.
+        model: a model of this library, or your own `Model`, whose class `load_artefact(models=[...])` then needs.
+        data: its data, which is hidden from recommendations.
+        metrics: JSON-ready metrics to store with it.
+        light: also write the arrays for `serve.light`: vectors, events and ids.
+        fold: the fold-in, if its prior is to be stored, so that it need not be fitted at the first history.
+        weights: a file with all weights, which is moved there, if the model has only a part of its tables.
+        extra: writes more files of `folder.OWN` into a folder, and returns their entries for config.json.
 
     Returns:
         The folder as an absolute path.
 
     Raises:
-        TypeError: the model is no `Model`, or the ids' type cannot be stored.
+        TypeError: the model is not a `Model`, or the ids' type cannot be stored.
         ValueError: the model has NaN or infinite weights, or other ids than the interactions.
         FileExistsError: the folder holds something else.
         OSError: the place cannot be written to.
@@ -126,7 +126,7 @@ def save_artefact(
     _check_sizes(model, data)
     _check_config(model, data)
     if len(data.train) == 0:
-        raise ValueError("an artefact holds the events that users are known by, and there are none: give events=")
+        raise ValueError("an artefact holds the events of its users, and there are none: give events=")
     say_untrained(model)
     if not all_finite(model.state_dict().values()):
         raise ValueError("the model has NaN or infinite weights: its training diverged; train again before exporting")
@@ -151,7 +151,7 @@ def _check_sizes(model: Model, data: Dataset) -> None:
 
 
 def _check_config(model: Model, data: Dataset) -> None:
-    """Raise `ValueError` unless `config()` makes a model of the same shapes and scale again."""
+    """Raise `ValueError` unless `config()` recreates a model of the same shapes and scale."""
     name, config = type(model).__name__, model.config()
     if not isinstance(config, dict):
         raise ValueError(f"{name}.config() must give the options that it was made with as a dict, got {config!r}")
@@ -161,17 +161,17 @@ def _check_config(model: Model, data: Dataset) -> None:
         made = type(model).for_data(replace(data, features=model.features), **config)
     shapes, others = ({key: value.shape for key, value in m.state_dict().items()} for m in (model, made))
     if shapes != others or model.y_range != made.y_range:
-        raise ValueError(f"{name}.config() leaves an option out: {config} makes another model than the one to be saved")
+        raise ValueError(f"{name}.config() leaves an option out: {config} makes another model than this one")
 
 
 def check_target(folder: Path) -> None:
-    """Raise `FileExistsError` where an artefact at `folder` would replace anything but an artefact."""
+    """Raise `FileExistsError` if an artefact at `folder` would replace anything but an artefact."""
     for left in (2, 1, 0):
-        with suppress(FileNotFoundError):  # moved away between two looks
+        with suppress(FileNotFoundError):  # moved away between two checks
             if not folder.exists() or (folder.is_dir() and (not any(folder.iterdir()) or is_bundle(folder))):
                 break
         if left == 0:
-            raise FileExistsError(f"{folder} exists and is no collabkit artefact; choose another folder or remove it")
+            raise FileExistsError(f"{folder} exists and is not a collabkit artefact; choose another or remove it")
         time.sleep(0.01)  # another writer may just have moved it away
     names = []
     with suppress(FileNotFoundError):
@@ -185,11 +185,11 @@ def load_artefact(folder: str | Path, models: Sequence[type[Model]] = ()) -> Art
 
     Args:
         folder: where it is.
-        models: classes beside the library's own; the artefact says by name which one it needs.
+        models: classes in addition to the library's own; the artefact has the name of its class.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        BundleError: it is damaged, written by a newer version, of an unknown model, or no artefact at all.
+        BundleError: it is damaged, written by a newer version, of an unknown model, or not an artefact.
     """
     return load_all(folder, models)[0]
 
@@ -218,7 +218,7 @@ def _load(folder: Path, files: dict[str, Path], models: Sequence[type[Model]]) -
                 raise BundleError(f"artefact {folder} is damaged: {file} does not match its checksum; export it again")
         data = _read_data(files, config)
         if data.train.data_hash() != config.get("data_hash"):
-            raise BundleError(f"artefact {folder} is damaged: its interactions are not those of its data_hash")
+            raise BundleError(f"artefact {folder} is damaged: its interactions do not match its data_hash")
         if specs:
             data = replace(data, features=_read_features(files[FEATURES], specs, data.users, data.items))
         if config["model"].get("context"):
@@ -284,9 +284,9 @@ def _write(
 
 
 def _swap(new: Path, folder: Path) -> None:
-    """Put `new` in the place of `folder`; the old one waits under another name until the new one is there."""
+    """Replace `folder` by `new`; the old one keeps another name until the new one is in place."""
     old = previous(folder)
-    if folder.exists():  # else a crash left the previous one alone: keep it until the new one is there
+    if folder.exists():  # otherwise a crash left only the previous one: keep it until the new one is in place
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
     try:
@@ -300,7 +300,7 @@ def _swap(new: Path, folder: Path) -> None:
 
 @contextmanager
 def _swapping(folder: Path) -> Iterator[None]:
-    """Within it no other process of this machine puts an artefact in the place of `folder`."""
+    """Context in which no other process of this machine replaces the artefact in `folder`."""
     name = hashlib.sha256(str(folder).encode()).hexdigest()[:2]  # 256 files at most; two folders may share one
     with FileLock(Path(tempfile.gettempdir()) / f"collabkit-{name}.lock", mode=0o666):
         yield
@@ -342,7 +342,7 @@ def _read_fold(files: dict[str, Path], config: dict, model: Model, data: Dataset
 
     if not (config.get("light") or {}).get("fold"):
         return None
-    with safe_open(files[LIGHT], "pt") as file:  # of a large file what is needed alone
+    with safe_open(files[LIGHT], "pt") as file:  # of a large file, only what is needed
         arrays = {name: file.get_tensor(name).clone() for name in file.keys() if name.startswith("fold.")}  # noqa: SIM118
     if not all_finite(arrays.values()):
         raise ValueError("light.safetensors has a prior that is NaN or infinite")
@@ -350,11 +350,11 @@ def _read_fold(files: dict[str, Path], config: dict, model: Model, data: Dataset
 
 
 def _als_options(options) -> dict | None:
-    """What the tables are the solution of, if they are of anything; artefacts of older versions do not say."""
+    """The options of least squares that solved for the tables, if any; older artefacts do not have them."""
     needed, number = {"reg", "unobserved_weight", "nu"}, (int, float)
     whole = isinstance(options, dict) and needed <= set(options)
     if options is not None and not (whole and all(isinstance(value, number) for value in options.values())):
-        raise ValueError(f"config.json has options of least squares that are none: {options!r}")
+        raise ValueError(f"config.json has unknown options of least squares: {options!r}")
     return options
 
 
@@ -365,7 +365,7 @@ def _new_name(name: str) -> str:
 
 
 def write_vocab(path: Path, vocab: Vocab) -> str:
-    """Write the ids and return how they are to be read: 'plain', 'uuid' (stored as text), 'arrow', or as a dtype."""
+    """Write the ids and return how to read them: 'plain', 'uuid' (stored as text), 'arrow', or a dtype."""
     ids = vocab.ids
     if not vocab.storable:
         raise _unstorable(vocab)
@@ -407,7 +407,7 @@ def _part_frame(part: Interactions, number: int, train: Interactions) -> pd.Data
     columns = {name: getattr(part, name) for name in ("user_idx", "item_idx", "rating", "time", "count")}
     if part.time is None and train.time is not None:  # histories have no times; a column with gaps would become floats
         columns["time"] = torch.zeros_like(part.user_idx)
-    if part.count is None and train.count is not None:  # likewise those of dislikes
+    if part.count is None and train.count is not None:  # the same for dislikes
         columns["count"] = torch.ones(len(part))
     for j, values in enumerate(part.context.values()):
         many = values.ndim > 1
@@ -417,7 +417,7 @@ def _part_frame(part: Interactions, number: int, train: Interactions) -> pd.Data
 
 
 def _read_data(files: dict[str, Path], config: dict) -> Dataset:
-    """The interactions with their vocabularies; the parts that are there."""
+    """The interactions with their vocabularies, for all parts that exist."""
     columns = Columns(**{"ticks": 1, **config["columns"], "context": tuple(config["columns"].get("context", ()))})
     if columns.ticks is not None and columns.ticks not in {10**power for power in range(10)}:
         raise ValueError(f"config.json says that a unit of time has {columns.ticks!r} parts")
@@ -427,22 +427,22 @@ def _read_data(files: dict[str, Path], config: dict) -> Dataset:
     table = read_table(files["interactions.parquet"])
     contexts = Context.from_spec(config["context"]) if columns.context else None
     fields = {} if contexts is None else {f"context_{j}": field for j, field in enumerate(contexts.fields)}
-    codes = {"user_idx": len(users), "item_idx": len(items)}  # and how many there are
+    codes = {"user_idx": len(users), "item_idx": len(items)}  # and their sizes
     codes |= {name: field.size for name, field in fields.items() if field.has_one_code}
     whole = [name for name in (*codes, "time") if name in table]
     odd = [f"{name} ({table[name].dtype})" for name in whole if table[name].dtype != np.int64]
     if odd or ("rating" in table and table["rating"].dtype != np.float32):
-        raise ValueError(f"interactions.parquet has columns of other types than are written: {odd or 'rating'}")
+        raise ValueError(f"interactions.parquet has columns of unexpected types: {odd or 'rating'}")
     if not table["part"].isin(range(4)).all() or not (table["part"] == 0).any():
-        raise ValueError("interactions.parquet has rows of other parts than 0, 1, 2 and 3, or none of part 0")
+        raise ValueError("interactions.parquet must have rows of the parts 0, 1, 2 and 3 only, and some of part 0")
     if "rating" in table and not np.isfinite(table["rating"]).all():
         raise ValueError("interactions.parquet has ratings that are NaN or infinite")
     if ("count" in table) != (config.get("confidence") is not None):
-        raise ValueError("interactions.parquet has counts exactly if config.json says what they are worth")
+        raise ValueError("interactions.parquet must have counts exactly if config.json has a confidence")
     if "count" in table and (
         table["count"].dtype != np.float32 or not (np.isfinite(table["count"]) & (table["count"] > 0)).all()
     ):
-        raise ValueError("interactions.parquet has counts that are no float32 numbers above 0")
+        raise ValueError("interactions.parquet has counts that are not float32 numbers above 0")
     for name, n in codes.items():
         if table[name].min() < 0 or table[name].max() >= n:
             raise ValueError(f"interactions.parquet has {name} outside 0..{n - 1}")

@@ -1,4 +1,4 @@
-"""Users for an item: the other way round from `recommend`."""
+"""Users for an item: the reverse of `recommend`."""
 
 from collections.abc import Callable
 
@@ -18,10 +18,10 @@ def top_users(
 
     Args:
         scorer: function from users `(b,)` to scores `(b, c)` of the items.
-        users: `(n,)` indices of those to choose from.
+        users: `(n,)` indices of the users to choose from.
         items: `(c,)` ascending.
         k: how many, at most n.
-        hidden: by user, items that they are not chosen for.
+        hidden: by user, items for which they are not chosen.
         block: users scored at once.
 
     Returns:

@@ -18,27 +18,28 @@ __all__ = ["Choice", "is_one", "read_choice"]
 
 
 class Choice(NamedTuple):
-    """A list of items `(m,)` for all, or the items of each user who is named."""
+    """A list of items `(m,)` for all, or one per user."""
 
     items: Tensor | None = None
     pairs: Runs | None = None
-    users: pd.Index | None = None  # known ids of those who are named, in order of appearance
+    users: pd.Index | None = None  # known users with a list, in order of appearance
 
 
 def read_choice(given, what: str, effect: str, users: Vocab | None, items: Vocab) -> Choice:
     """Check and encode an allow or a deny list.
 
     Args:
-        given: item ids, one or any iterable of them, for all; or by user a dict from users to item ids, or a DataFrame
-            with the user and the item column. None is no list. Unknown ids are left out, counted in a `CollabWarning`.
+        given: item ids, one or any iterable of them, for all; or one list per user: a dict from users to item ids, or a
+            DataFrame with the user and the item column. None means no list. Unknown ids are left out, counted in a
+            `CollabWarning`.
         what: the argument's name.
-        effect: what a pair with an unknown id does not do, `'hide'` or `'allow'`.
-        users: of whom lists by user speak; None where nobody who is asked has an id.
+        effect: the effect of a pair, which one with an unknown id does not have: `'hide'` or `'allow'`.
+        users: the users' ids; None if the users in the query have no ids.
         items: the items' ids.
 
     Raises:
-        KeyError: a column of a DataFrame is missing; an allow list `items` names unknown ones alone.
-        ValueError: lists by user where nobody has an id; a missing id.
+        KeyError: a column of a DataFrame is missing; all ids of an allow list `items` are unknown.
+        ValueError: a list per user for users without ids; a missing id.
         TypeError: ids of another type than the model's.
     """
     if given is None:
@@ -53,7 +54,7 @@ def read_choice(given, what: str, effect: str, users: Vocab | None, items: Vocab
                 f"{items.unknown(given, idx)}")  # fmt: skip
         return Choice(torch.from_numpy(idx[idx > 0]).unique())
     if users is None:
-        raise ValueError(f"{what}= is by user, but nobody who is asked has an id: give {what}= as item ids")
+        raise ValueError(f"{what}= is given per user, but these users have no ids: give {what}= as item ids")
     if isinstance(given, pd.DataFrame):
         if len(given):
             Columns(users.name, items.name).check(given)
@@ -76,7 +77,7 @@ def read_choice(given, what: str, effect: str, users: Vocab | None, items: Vocab
 
 
 def is_one(vocab: Vocab, ids) -> bool:
-    """Whether `ids` is one id rather than several; a tuple or a frozen set is, where the vocabulary holds it."""
+    """Whether `ids` is one id rather than several; a tuple or a frozen set is one if the vocabulary has it."""
     if isinstance(ids, (tuple, frozenset)):
         return ids in vocab
     if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):

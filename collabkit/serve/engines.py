@@ -1,4 +1,4 @@
-"""Lists by an engine, this process, Ray or Spark: what their workers run, and the folders that are read and written."""
+"""Lists by an engine (this process, Ray or Spark): the code of the workers, and the folders they read and write."""
 
 from __future__ import annotations
 
@@ -21,48 +21,48 @@ from collabkit.serve.streamed import check_folder, new_folder, user_blocks
 
 __all__ = ["ENGINES", "Lists", "lists_to"]
 
-ENGINES = {"local": None, "ray": "ray", "spark": "pyspark"}  # by name, the package that each needs
-SHARE = 10_000  # users of a part that one worker takes at once
+ENGINES = {"local": None, "ray": "ray", "spark": "pyspark"}  # by name, the required package
+SHARE = 10_000  # users in a part, which one worker takes at once
 
 
 class Lists:
-    """What workers run: lists of Arrow batches of users, from an artefact that each process loads once.
+    """The code of workers: lists for Arrow batches of users, from an artefact that each process loads once.
 
-    `lists(batches)` is `Recommender.recommend_batches` from Arrow to Arrow. To another process goes the artefact's path
-    alone, with its checksum: a worker that finds another artefact there says so.
+    `lists(batches)` is `Recommender.recommend_batches` from Arrow to Arrow. Other processes get only the artefact's
+    path and its checksum; a worker that finds a different artefact there raises an error.
 
     Args:
-        artefact: the folder; all machines must see it.
-        k, **options: as of `Recommender.recommend_batches`.
-        models: the class of its model, where that is not one of the library's.
+        artefact: the folder, which all machines must see.
+        k, **options: as in `Recommender.recommend_batches`.
+        models: the class of its model, if it is not one of the library's.
 
     Attributes:
         column: the name of the users' column.
-        schema: of the batches that come back: the columns of `Recommender.recommend`.
+        schema: of the returned batches: the columns of `Recommender.recommend`.
 
     Raises:
-        FileNotFoundError, BundleError: as of `Recommender.load`.
-        TypeError, ValueError: as of `Recommender.recommend`, of what is wrong with any user's lists.
+        FileNotFoundError, BundleError: as in `Recommender.load`.
+        TypeError, ValueError: as in `Recommender.recommend`, for errors that do not depend on the user.
     """
 
     def __init__(self, artefact: str | Path, k: int = 10, *, models=(), **options):
         self.folder, self.models = Path(artefact).expanduser().resolve(), tuple(models)
         self.k, self.options, self.digest = whole("k", k), options, _digest(self.folder)
-        with noting():  # which the workers say, of all users
+        with noting():  # the workers report it, for all users
             some = next(self.recommender.recommend_batches(self.recommender.users.ids[:1], self.k, **options))
         self.schema = pa.Schema.from_pandas(some, preserve_index=False).remove_metadata()
         self.column = self.recommender.users.name
 
     @property
     def recommender(self) -> Recommender:
-        """The artefact's, loaded when a process first asks for it."""
+        """The artefact's recommender, loaded at its first use in a process."""
         return _loaded(self.folder, self.digest, self.models)
 
     def __call__(self, batches: Iterable[pa.RecordBatch | pa.Table]) -> Iterator[pa.RecordBatch]:
-        """The lists of batches with the users' column, one after the other; none of no users.
+        """The lists of batches with the users' column, one after the other; no batch without users.
 
         Raises:
-            KeyError, TypeError, ValueError: as of `Recommender.recommend_batches`.
+            KeyError, TypeError, ValueError: as in `Recommender.recommend_batches`.
         """
         batches = (batch for batch in batches if batch.num_rows)
         first = next(batches, None)
@@ -76,17 +76,17 @@ def lists_to(
     engine: str, artefact: str | Path, folder: str | Path, users=None, k: int = 10, *, unknown: str = "raise",
     models=(), **options,
 ) -> Path:  # fmt: skip
-    """`Recommender.recommend_to` of an artefact, by an engine: the same lists, whichever it is.
+    """`Recommender.recommend_to` of an artefact, by an engine; the lists do not depend on the engine.
 
-    Ray and Spark write the parts in an order of their own; a user's list stays together. The ids are read and checked
-    here, as one process does, and go to the workers in parts beside `folder`, which all machines must see.
+    Ray and Spark write the parts in any order; a user's list stays together. The ids are read and checked in this
+    process, and passed to the workers as parts in a folder next to `folder`, which all machines must see.
 
     Args:
         engine: `'local'`, `'ray'` (the cluster of `ray.init` or `RAY_ADDRESS`, else one on this machine) or `'spark'`
-            (the session that there is, or one by Spark's configuration).
-        artefact: the folder; all machines must see it.
-        folder, users, k, unknown, **options: as of `Recommender.recommend_to`.
-        models: the class of the artefact's model, where that is not one of the library's.
+            (the current session, or one by Spark's configuration).
+        artefact: the folder, which all machines must see.
+        folder, users, k, unknown, **options: as in `Recommender.recommend_to`.
+        models: the class of the artefact's model, if it is not one of the library's.
 
     Returns:
         The path of the folder.
@@ -94,7 +94,7 @@ def lists_to(
     Raises:
         ImportError: the engine is not installed.
         ValueError: another engine; there are no users.
-        FileExistsError, OSError, KeyError, TypeError: as of `Recommender.recommend_to`.
+        FileExistsError, OSError, KeyError, TypeError: as in `Recommender.recommend_to`.
 
     Example:
         >>> lists_to('ray', 'model/', 'lists/', 'users/', k=20)   # doctest: +SKIP
@@ -115,7 +115,7 @@ def lists_to(
 
 
 def _write_users(folder: Path, users, lists: Lists, unknown: str) -> None:
-    """Write the ids as parts of one type and of a size that spreads, or raise what is wrong with them."""
+    """Write the ids as parts of one type, small enough to spread, or raise an error for invalid ids."""
     vocab, n = lists.recommender.users, 0
     kind = pa.array(vocab.ids[:1]).type
     folder.mkdir(parents=True)
@@ -128,7 +128,7 @@ def _write_users(folder: Path, users, lists: Lists, unknown: str) -> None:
 
 
 def _digest(folder: Path) -> str:
-    """Of config.json, which has the checksums of all files."""
+    """The digest of config.json, which has the checksums of all files."""
     return sha256(find(folder) / CONFIG)
 
 
@@ -137,5 +137,5 @@ def _loaded(folder: Path, digest: str, models: tuple) -> Recommender:
     found = Recommender.load(folder, models)
     if _digest(folder) != digest:
         raise ValueError(f"the artefact {folder} is not the one that was there when the work began: it was replaced, "
-                         "or this machine has another at this path; give a folder that all see")  # fmt: skip
+                         "or this machine has another at this path; give a folder that all machines see")  # fmt: skip
     return found

@@ -1,6 +1,6 @@
-"""Models and answers for other tools, and from them: vectors, matrices, runs and judgements; weights of other packages.
+"""Exchange with other tools: vectors, matrices, runs and relevance judgements; weights of other packages.
 
-What a `Recommender` gives and takes: see its methods of the same names.
+See the methods of `Recommender` with the same names.
 """
 
 from collections.abc import Iterable
@@ -32,11 +32,11 @@ __all__ = ["from_factors", "implicit_factors", "lightfm_factors", "to_qrels", "t
 def vectors(recommender: "Recommender", side: str) -> tuple[pd.Index, np.ndarray]:
     """See `Recommender.vectors`."""
     if side not in ("items", "users"):
-        raise ValueError(f"vectors are those of 'items' or of 'users', got {side!r}")
+        raise ValueError(f"side must be 'items' or 'users', got {side!r}")
     model = recommender.model
     if not model.has_vectors:
-        raise TypeError(f"the scores of {type(model).__name__} are no dot products, so that there are no vectors whose "
-                        "products they are; similar_items and predict answer for it")  # fmt: skip
+        raise TypeError(f"the scores of {type(model).__name__} are not dot products, so it has no vectors; "
+                        "use similar_items and predict")  # fmt: skip
     vocab = getattr(recommender, side)
     with answering(model):
         if side == "items":
@@ -61,7 +61,7 @@ def to_scipy(data: Dataset, part: str) -> "tuple[scipy.sparse.csr_array, pd.Inde
         raise ValueError("there is no validation part")
     rows = joined(*chosen)
     rows = rows.take((rows.user_idx > 0) & (rows.item_idx > 0))
-    if rows.rating is not None:  # of repeated pairs the last rating
+    if rows.rating is not None:  # the last rating of repeated pairs
         rows = rows.take(rows.by_user.values)
         rows = rows.take(~pd.Series(rows.pair_keys().numpy()).duplicated(keep="last").to_numpy())
     values = np.ones(len(rows), dtype=np.float32) if rows.rating is None else rows.rating.numpy()
@@ -101,7 +101,7 @@ def to_qrels(recommender: "Recommender", on, threshold: float | None) -> dict[st
 
 
 def _texts(ids: Iterable) -> list[str]:
-    """Ids as the texts that tools of retrieval take."""
+    """Ids as strings, as retrieval tools need them."""
     return [str(one) for one in ids]
 
 
@@ -141,8 +141,8 @@ def from_factors(
         users, items: factors `(n, d)`.
         biases: of users `(n,)` and of items, or None.
         user_ids, item_ids: `(n,)` external ids, row by row.
-        events: what is known of the users: a DataFrame with the columns `user` and `item` (or as the ids are named), a
-            scipy matrix `(n_users, n_items)`, or None.
+        events: the users' events: a DataFrame with the columns `user` and `item` (or as the ids are named),
+            a scipy matrix `(n_users, n_items)`, or None.
     """
     vocabs = []
     for name, ids, factors in (("user", user_ids, users), ("item", item_ids, items)):

@@ -1,6 +1,6 @@
 """A model as a file for another runtime: `to_onnx` for ONNX Runtime, `to_torch_export` for torch without this library.
 
-What a `Recommender` or a learner gives: see their methods of the same names. `onnx_models` reads the ONNX files.
+See the methods of `Recommender` and the learner with the same names. `onnx_models` reads the ONNX files.
 """
 
 import io
@@ -28,23 +28,23 @@ from collabkit.serve.onnx_models import FORMAT, META, read_meta
 
 __all__ = ["export_onnx", "to_onnx", "to_torch_export"]
 
-MOST = 2_000_000_000  # bytes of an ONNX file, whose format cannot count further
-CLOSE = 1e-5  # how far a file's answers may be from the model's, as a share of the largest, at least of 1
-ASKED = 24  # questions by which a file is checked
+MOST = 2_000_000_000  # bytes of an ONNX file, the limit of the format
+CLOSE = 1e-5  # largest difference of a file's outputs from the model's, relative to the largest output, at least 1
+ASKED = 24  # queries with which a file is checked
 
 
 def to_onnx(model: Model, data: Dataset, file, what: str, k: int, *, ids: bool = True) -> Path:
     """See `Recommender.to_onnx`; with `ids=False` no files of ids are written."""
     if "time" in model.needs:
         raise TypeError(f"{type(model).__name__} searches the times of ratings, for which ONNX has no operation; "
-                        "to_torch_export has")  # fmt: skip
+                        "use to_torch_export")  # fmt: skip
     onnx, runtime = _package("onnx"), _package("onnxruntime")
     file = Path(file).expanduser().resolve()
     graph, meta = _prepared(model, data, what, k)
     meta["ids"] = _id_files(file) if ids else {name: f"{name}.parquet" for name in ("users", "items")}
     if graph.tables > MOST:
-        raise ValueError(f"the tables have {graph.tables:,} bytes, more than an ONNX file holds ({MOST:,}); export the "
-                         "artefact, or to_torch_export")  # fmt: skip
+        raise ValueError(f"the tables have {graph.tables:,} bytes, more than an ONNX file holds ({MOST:,}); use export "
+                         "or to_torch_export")  # fmt: skip
     proto = onnx.load_from_string(_onnx_bytes(graph, _example(model, data, graph)))
     onnx.helper.set_model_props(proto, {META: json.dumps(meta)})
     onnx.checker.check_model(proto)
@@ -79,16 +79,15 @@ def to_torch_export(model: Model, data: Dataset, file, what: str, k: int) -> Pat
 
 
 def export_onnx(model: Model, data: Dataset, folder: str | Path) -> dict:
-    """Write into a folder what a runtime without torch needs of a model that it cannot compute by itself.
+    """Write into a folder the part of a model that a runtime without torch cannot compute itself.
 
     Args:
         model, data: a trained one, and its data.
-        folder: that of an artefact, whose ids are those of the file.
+        folder: of an artefact, whose ids the file uses.
 
     Returns:
-        `{'file': name, 'what': 'vectors' or 'logits', ...}`, the meta data of the one file; an empty dict where none is
-        needed, as the users' vectors are a table or the model is fitted in closed form, or where ONNX has no words for
-        the model.
+        `{'file': name, 'what': 'vectors' or 'logits', ...}`, the metadata of the file; an empty dict if none is needed,
+        because the users' vectors are a table or the model is closed-form, or if ONNX cannot express the model.
     """
     if model.by_fit or model.joined or "time" in model.needs or (model.has_vectors and model.needs == ("users",)):
         return {}
@@ -115,7 +114,7 @@ def _prepared(model: Model, data: Dataset, what: str, k: int, unrolled: bool = F
 
 
 def _meta(model: Model, data: Dataset, graph: Graph, what: str, k: int) -> dict:
-    """What a reader has to know of a file, JSON-ready."""
+    """The metadata that a reader needs, JSON-ready."""
     fields = {name: {**field.spec(), "size": field.size, "one_code": field.has_one_code}
               for name, field in fields_of(model) if name in graph.inputs}  # fmt: skip
     unknown = {} if model.context is None else model.context.context.unknown(1)
@@ -131,31 +130,31 @@ def _meta(model: Model, data: Dataset, graph: Graph, what: str, k: int) -> dict:
 
 
 def _axes(graph: Graph) -> dict[str, dict[int, str]]:
-    """By input, which of its axes may have any size, and what the size is called."""
+    """By input, the axes of variable size, and the name of the size."""
     longer = {"history": {1: "length"}, "hidden": {1: "hidden"}}
     return {name: {0: "b", **longer.get(name, {})} for name in graph.inputs}
 
 
 def _onnx_bytes(graph: Graph, given: dict[str, Tensor]) -> bytes:
-    """The graph as ONNX has it.
+    """The graph in ONNX format.
 
-    torch's exporter by tracing: the one by `torch.export` took 6 to 37 seconds in the place of .3 to 2 for sequence
-    models, and knows no recurrent network of any length.
+    torch's tracing exporter: the one based on `torch.export` took 6 to 37 seconds instead of .3 to 2 for sequence
+    models, and does not support recurrent networks of variable length.
     """
     buffer, axes = io.BytesIO(), _axes(graph) | {name: {0: "b"} for name in graph.outputs}
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of tracing; whatever it took for constant shows in the check
+        warnings.simplefilter("ignore")  # of tracing; wrongly assumed constants show in the check
         torch.onnx.export(graph, tuple(given.values()), buffer, dynamo=False, input_names=graph.inputs,
                           output_names=graph.outputs, dynamic_axes=axes, opset_version=17)  # fmt: skip
     return buffer.getvalue()
 
 
 def _questions(model: Model, data: Dataset, graph: Graph) -> Iterator[tuple[dict[str, Tensor], Tensor | Query, Tensor]]:
-    """Inputs, the same as a query and its items, in batches of several sizes, the first one of some."""
+    """Inputs, and the same as a query and its items, in batches of several sizes, the first with several rows."""
     known = data.latest.lengths if "history" in model.needs else None
     rng = np.random.default_rng(0)
     users = torch.from_numpy(rng.permutation(data.n_users)[:ASKED])
-    if known is not None:  # a few whose history is long, and somebody who has none
+    if known is not None:  # a few users with long histories, and one without
         users = torch.cat([known.topk(min(3, len(known))).indices, users, torch.zeros(1, dtype=torch.int64)])
     ask = data.asker(model.needs, histories=data.latest if known is not None else None)
     for part in (users[:5], users[:1], users[-1:], users):
@@ -165,7 +164,7 @@ def _questions(model: Model, data: Dataset, graph: Graph) -> Iterator[tuple[dict
 
 
 def _moments(model: Model, data: Dataset, query: Tensor | Query, rng: np.random.Generator) -> Tensor | Query:
-    """The query at moments drawn at random, of a model that looks at them."""
+    """The query at random moments, for a model that uses them."""
     if model.context is None and "time" not in model.needs:
         return query
     context, n, time = {}, len(query), query.time
@@ -178,7 +177,7 @@ def _moments(model: Model, data: Dataset, query: Tensor | Query, rng: np.random.
 
 
 def _inputs(graph: Graph, query, items: Tensor, data: Dataset, users: Tensor) -> dict[str, Tensor]:
-    """The tensors that ask what a query asks."""
+    """The input tensors for a query."""
     given = {"users": users, "items": items}
     if not isinstance(query, Tensor):
         given |= {f"context.{name}": part for name, part in query.context.items()} | {"time": query.time}
@@ -196,7 +195,7 @@ def _inputs(graph: Graph, query, items: Tensor, data: Dataset, users: Tensor) ->
 
 
 def _example(model: Model, data: Dataset, graph: Graph) -> dict[str, Tensor]:
-    """Inputs to trace by: several questions, none of whose sizes is 1."""
+    """Inputs for tracing: several queries, without any size of 1."""
     given, *_ = next(_questions(model, data, graph))
     for name in ("history", "hidden"):
         if name in given:
@@ -206,12 +205,12 @@ def _example(model: Model, data: Dataset, graph: Graph) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _check(model: Model, data: Dataset, graph: Graph, answer: Callable) -> None:
-    """Raise `RuntimeError` unless the file answers what the model does, for questions of several sizes."""
+    """Raise `RuntimeError` unless the file's outputs are those of the model, for queries of several sizes."""
     with answering(model):
         for given, query, items in _questions(model, data, graph):
             found = answer(given)
             wanted = _wanted(model, graph, query, items, given)
-            if graph.what == "topk":  # the scores of the items that it lists, which must be the best ones
+            if graph.what == "topk":  # the scores of the listed items, which must be the best ones
                 listed = wanted.gather(1, torch.from_numpy(found[0]))
                 best = wanted.scatter(1, torch.nn.functional.pad(given["hidden"], (1, 0)), -torch.inf).topk(graph.k)[0]
                 there = found[1] > -np.inf
@@ -226,12 +225,12 @@ def _check(model: Model, data: Dataset, graph: Graph, answer: Callable) -> None:
 def _check_close(found: np.ndarray, wanted: np.ndarray, what: str, name: str) -> None:
     far = float(np.abs(found - wanted).max(initial=0)) if found.shape == wanted.shape else np.inf
     if not far <= CLOSE * max(1.0, float(np.abs(wanted).max(initial=0))):
-        raise RuntimeError(f"the file's {what} of {name} are {far:.2g} from the model's, and no file was written; "
-                           f"{CLOSE:g} is allowed. Is the model's own code one that torch can trace?")  # fmt: skip
+        raise RuntimeError(f"the file's {what} of {name} are {far:.2g} from the model's, more than {CLOSE:g}, "
+                           "so no file was written. Can torch trace the model's own code?")  # fmt: skip
 
 
 def _wanted(model: Model, graph: Graph, query, items: Tensor, given: dict[str, Tensor]) -> Tensor:
-    """What the model itself answers."""
+    """The outputs of the model itself."""
     asked = query.to(model.device)
     if graph.what == "score":
         return model(asked, items.to(model.device)).float().cpu()
@@ -246,12 +245,12 @@ def _wanted(model: Model, graph: Graph, query, items: Tensor, given: dict[str, T
 
 
 def _id_files(file: Path) -> dict[str, str]:
-    """Names of the files with the ids that a file's indices stand for, beside it."""
+    """Names of the files with the ids of a file's indices, next to it."""
     return {name: file.with_suffix(f".{name}.parquet").name for name in ("users", "items")}
 
 
 def _write(file: Path, content: bytes, data: Dataset, ids: dict[str, str]) -> Path:
-    """Write the file, and beside it those of its ids: row 1, 2, ... in a column `id`, as an artefact has them."""
+    """Write the file, and next to it those of its ids: row 1, 2, ... in a column `id`, as in an artefact."""
     file.parent.mkdir(parents=True, exist_ok=True)
     for name, target in ids.items():
         with beside(file.with_name(target)) as new:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside and renamed, with a checksum of all that is in them."""
+"""Files that are complete or absent: written under another name and renamed, with a checksum of their content."""
 
 import errno
 import hashlib
@@ -30,18 +30,18 @@ __all__ = [
 ]
 
 _DIGEST, _CONTENT = "sha256", "content"
-MOST_ROWS, MOST_BYTES = 1_000_000, 2**25  # of a table, however small its file
+MOST_ROWS, MOST_BYTES = 1_000_000, 2**25  # always allowed for a table, however small its file
 
 
 class DamagedFileError(ValueError):
-    """A file is not as it was written; the message says which."""
+    """A file has changed since it was written; the message names it."""
 
 
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
-    """A path next to `path` to write to; what was written there goes, whatever happens, if it was not moved away.
+    """A path next to `path` to write to; it is removed at the end unless it was moved away.
 
-    What killed processes of this machine left behind is removed first.
+    Leftovers of killed processes of this machine are removed first.
     """
     mine = f".{path.name}.new-{socket.gethostname()}-"
     for old in path.parent.glob(f".{_escaped(path.name)}.new-*"):
@@ -56,11 +56,11 @@ def beside(path: Path) -> Iterator[Path]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], content: Mapping | None = None) -> None:
-    """Write a safetensors file that replaces an older one as the very last step.
+    """Write a safetensors file; an older one is replaced as the very last step.
 
     Args:
         tensors: by name.
-        content: what JSON holds, to stand with them; the file has a SHA-256 of both.
+        content: JSON-ready values to store with them; the file has a SHA-256 of both.
 
     Raises:
         OSError: the place cannot be written to, or is full.
@@ -69,7 +69,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], content: Mapping | 
     text = json.dumps(dict(content or {}))
     path.parent.mkdir(parents=True, exist_ok=True)
     with beside(path) as new:
-        new.mkdir()  # safetensors leaves a file of its own where it is killed
+        new.mkdir()  # safetensors leaves a temporary file if it is killed
         save_tensors(new / path.name, tensors, {_CONTENT: text, _DIGEST: digest(tensors, text)})
         _sync(new / path.name)
         os.replace(new / path.name, path)
@@ -80,7 +80,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
     """Write a plain safetensors file.
 
     Raises:
-        OSError: with the number of its cause, a full disk for one.
+        OSError: with the number of its cause, e.g. a full disk.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -94,11 +94,11 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
 
 
 def read_table(path: Path, unique: str | None = None, types_mapper=None) -> pd.DataFrame:
-    """A Parquet file, where it is not far larger than its size on the disk says.
+    """Read a Parquet file, unless it would be far larger in memory than on disk.
 
     Args:
         unique: a column whose values must differ.
-        types_mapper: from Arrow's types to those of pandas; default what the file says.
+        types_mapper: from Arrow's types to those of pandas; default as stored in the file.
 
     Raises:
         ValueError: it would unfold to many times its size, or values repeat.
@@ -128,7 +128,7 @@ def read_tensors(path: Path, device="cpu") -> tuple[dict[str, Tensor], dict]:
     """The tensors and the content of a file of `write_tensors`.
 
     Raises:
-        DamagedFileError: it is cut short, a bit has changed, or it is no such file.
+        DamagedFileError: it is truncated or changed, or not such a file.
         FileNotFoundError: there is none.
     """
     from safetensors import SafetensorError, safe_open
@@ -144,11 +144,11 @@ def read_tensors(path: Path, device="cpu") -> tuple[dict[str, Tensor], dict]:
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
         if isinstance(error, DamagedFileError):
             raise
-        raise DamagedFileError(f"{path} is damaged or no checkpoint: {error}") from error
+        raise DamagedFileError(f"{path} is damaged or not a checkpoint: {error}") from error
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors on the CPU, none in memory that belongs to another too, which safetensors refuses."""
+    """The tensors on the CPU, without shared memory, which safetensors refuses."""
     found, seen = {}, set()
     for name, value in tensors.items():
         value = value.detach().cpu().contiguous()
@@ -170,7 +170,7 @@ def digest(tensors: Mapping[str, Tensor], text: str) -> str:
 
 
 def _sync(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk before anything that comes after."""
+    """Flush a file, or the names in a folder, to disk."""
     if os.name != "posix" and path.is_dir():
         return
     handle = os.open(path, os.O_RDONLY)

@@ -1,7 +1,7 @@
-"""What of a model goes into a file for another runtime: modules that take plain tensors and give scores or vectors.
+"""The part of a model that is exported to another runtime: modules from plain tensors to scores or vectors.
 
-Whatever does not depend on the question is computed before, and stands in the file as a table: the rows of items, and
-those of users with their side features.
+Everything that does not depend on the query is precomputed and stored in the file as a table: the rows of items, and
+    those of users with their side features.
 """
 
 from collections.abc import Iterator
@@ -33,33 +33,33 @@ WHATS = {
 
 
 class Padded(NamedTuple):
-    """Histories of unequal length: items `(b, longest)`, anything after the end of a row, and lengths `(b,)`."""
+    """Histories of unequal length: items `(b, longest)`, with any values after the end of a row, and lengths `(b,)`."""
 
     items: Tensor
     lengths: Tensor
 
 
 def check_what(model: Model, what: str, k: int) -> None:
-    """Raise, before any work, where `what` cannot be had of a model."""
+    """Raise, before any work, if the model has no `what`."""
     name = type(model).__name__
     if what not in WHATS:
         raise ValueError(f"what must be one of {', '.join(map(repr, WHATS))}, got {what!r}")
     if model.by_fit or model.joined:
-        raise TypeError(f"{name} is no network: it is not exported as a graph. Export the artefact, of which "
-                        "collabkit's own runtime answers")  # fmt: skip
+        raise TypeError(f"{name} is not a network and cannot be exported as a graph. Export the artefact, which "
+                        "collabkit's own runtime reads")  # fmt: skip
     if what in ("encoder", "vectors") and not model.has_vectors:
-        raise TypeError(f"the score of {name} is no dot product, so that its users have no vectors: export 'score', "
+        raise TypeError(f"the score of {name} is not a dot product, so its users have no vectors: export 'score', "
                         "'logits' or 'topk'")  # fmt: skip
     if "history" in model.needs and not _reads_padded(model):
-        raise TypeError(f"{name} reads histories by a function of its own; those that are exported are SequenceModels, "
-                        "which define states of padded histories")  # fmt: skip
+        raise TypeError(f"{name} reads histories in its own way; only SequenceModels can be exported, "
+                        "as they define states of padded histories")  # fmt: skip
     if what == "topk" and not (isinstance(k, int) and 1 <= k < model.n_items):
         raise ValueError(f"k must lie between 1 and the number of items, {model.n_items - 1:,}; got {k!r}")
     if what == "encoder" and _by_features(model):
         content = [field.name for field in model.user_side.features.features.fields if field.has_encoder]
         if content:
-            raise TypeError(f"the users' features {content} are texts or pictures, whose own encoders are not exported "
-                            "with the user's: export 'vectors', which takes known users")  # fmt: skip
+            raise TypeError(f"the users' features {content} are texts or pictures, whose encoders are not exported "
+                            "with the users' encoder: export 'vectors', which takes known users")  # fmt: skip
 
 
 def _reads_padded(model: Model) -> bool:
@@ -67,7 +67,7 @@ def _reads_padded(model: Model) -> bool:
 
 
 def _by_features(model: Model) -> bool:
-    """Whether the encoder takes the features of users, of a model that knows them by id."""
+    """Whether the encoder takes the features of users, for a model with user ids."""
     return "history" not in model.needs and isinstance(model.user_side, TableSide) and bool(model.user_side.features)
 
 
@@ -78,7 +78,7 @@ class Graph(nn.Module):
         model: a trained one.
         what: one of `WHATS`.
         k: of `'topk'`.
-        unrolled: write recurrent layers out step by step, for a compiler that knows none.
+        unrolled: write recurrent layers step by step, for a compiler that does not support them.
     """
 
     def __init__(self, model: Model, what: str, k: int, unrolled: bool):
@@ -99,7 +99,7 @@ class Graph(nn.Module):
 
     @property
     def tables(self) -> int:
-        """Bytes of all that stands in it."""
+        """Total bytes of its tables."""
         return sum(t.numel() * t.element_size() for t in (*self.parameters(), *self.buffers()))
 
     def forward(self, *inputs: Tensor):
@@ -118,8 +118,8 @@ class Graph(nn.Module):
         return logits if self.what == "logits" else self._best(logits, given["hidden"])
 
     def _best(self, logits: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Items `(b, k)`, 0 where fewer are left, and scores, -inf there; `hidden` `(b, h)` is filled up with 0."""
-        hidden = F.pad(hidden, (1, 0))  # the unknown item is hidden from everybody
+        """Items `(b, k)`, 0 where fewer are left, and scores, -inf there; `hidden` `(b, h)` is padded with 0."""
+        hidden = F.pad(hidden, (1, 0))  # the unknown item is always hidden
         logits = logits.scatter(1, hidden, -torch.inf)
         best, items = logits.topk(self.k, dim=1)
         left = best > -torch.inf
@@ -142,7 +142,7 @@ class _Tables(nn.Module):
 
 
 class _UserSide(nn.Module):
-    """The user side of a model: its rows and vectors by named tensors."""
+    """The user side of a model: its rows and vectors from named tensors."""
 
     def __init__(self, model: Model, items: tuple[Tensor, ...], *, by_features: bool, unrolled: bool):
         super().__init__()
@@ -184,9 +184,9 @@ class _UserSide(nn.Module):
 
 
 def _stripped(model: Model) -> Model:
-    """A copy of a model that shares its tensors, without the tables of items, on the CPU."""
+    """A copy of a model with shared tensors, without the tables of items, on the CPU."""
     on_cpu = model.device.type == "cpu"
-    kept = [*model.parameters(), *model.buffers()] if on_cpu else []  # others are copied from where they are
+    kept = [*model.parameters(), *model.buffers()] if on_cpu else []  # others are copied from their device
     kept += [part for side in model.sides for part in (side.vocab, getattr(side.features, "features", None))]
     kept += [] if model.context is None else [model.context.context]
     copy = deepcopy(model, {id(part): part for part in kept if part is not None})
@@ -195,7 +195,7 @@ def _stripped(model: Model) -> Model:
 
 
 class _Constant(FeatureRows):
-    """What the features of ids give, from tables that were computed once."""
+    """The output of the features of ids, from precomputed tables."""
 
     def __init__(self, rows: FeatureRows):
         nn.Module.__init__(self)
@@ -208,9 +208,9 @@ class _Constant(FeatureRows):
 
 
 class _Given(FeatureRows):
-    """What features give that come with the question: numbers, or shares of categories, `(b, size)` a field.
+    """The output of features given in the query: numbers, or shares of categories, `(b, size)` per field.
 
-    The row of somebody's own is what is fitted to ids without training rows, as `add_users` has it.
+    The user's own row is the one fitted for ids without training rows, as in `add_users`.
     """
 
     def __init__(self, rows: FeatureRows):
@@ -228,7 +228,7 @@ class _Given(FeatureRows):
         self._now: list[Tensor] = []
 
     def take(self, given: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """Keep the numbers of this question, and give the rows `[(b, d), ...]` of their own."""
+        """Store the numbers of this query, and return the users' own rows `[(b, d), ...]`."""
         self._now, foretold = [], []
         for name, is_bag, rare, counting in zip(
             self.names, self.bags, self.rare.tables, self.counting.tables, strict=True
@@ -251,7 +251,7 @@ class _Given(FeatureRows):
 
 
 def _read_padded(model: SequenceModel, rows: Tensor, unrolled: bool) -> None:
-    """Have the history side of `model` encode `Padded` histories by the items' `rows` `(n_items, d)`."""
+    """Make the history side of `model` encode `Padded` histories with the items' `rows` `(n_items, d)`."""
     side = next(module for module in model.user_side.modules() if isinstance(module, HistorySide))
     model.register_buffer("events", rows)
     model.register_buffer("places", torch.arange(model.length))
@@ -260,7 +260,7 @@ def _read_padded(model: SequenceModel, rows: Tensor, unrolled: bool) -> None:
 
     def encode(history: Padded) -> Tensor:
         items, lengths = history
-        there = model.places[: items.shape[1]] < lengths[:, None]  # which fails for more than `length` events
+        there = model.places[: items.shape[1]] < lengths[:, None]  # fails for more than `length` events
         states = model.last_states(F.embedding(items * there, model.events), lengths.clamp(min=1))
         return states * (lengths > 0)[:, None]
 
@@ -268,7 +268,7 @@ def _read_padded(model: SequenceModel, rows: Tensor, unrolled: bool) -> None:
 
 
 class _Unrolled(nn.Module):
-    """A GRU as a row of `length` steps, whatever stands in those after the end of a history."""
+    """A GRU as `length` steps; steps after the end of a history have no meaning."""
 
     def __init__(self, gru: nn.GRU, length: int):
         super().__init__()
@@ -307,7 +307,7 @@ def fields_of(model: Model) -> Iterator[tuple[str, Field]]:
 
 
 def padded(history: Runs, length: int) -> Padded:
-    """The last `length` events of histories, in a table of at least one column."""
+    """The last `length` events of histories, as a table of at least one column."""
     history = history.last(length)
     items = history.padded()
     return Padded(F.pad(items, (0, max(0, 1 - items.shape[1]))), history.lengths)

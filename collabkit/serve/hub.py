@@ -39,10 +39,10 @@ def _hub() -> ModuleType:
 
 
 def upload(recommender: "Recommender", repo_id: str, *, private: bool, token: str | None, message: str | None) -> str:
-    """Write the artefact and a card to a repository, which is made if it is not there; returns its address."""
+    """Write the artefact and a card to a repository, which is created if needed; returns its URL."""
     api = _hub().HfApi(token=token)
     with TemporaryDirectory() as folder:
-        where = recommender.save(Path(folder) / "artefact")  # before the repository: what cannot be saved makes none
+        where = recommender.save(Path(folder) / "artefact")  # first, so that no repository is created if saving fails
         text = CARD.format(repo_id=repo_id, recommender=recommender, user=recommender.users[1])
         (where / "README.md").write_text(text, encoding="utf-8")
         url = api.create_repo(repo_id, private=private, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The index of a `Recommender`: measured, kept, and stored beside the artefact's own files."""
+"""The index of a `Recommender`: measured, cached, and stored with the artefact's files."""
 
 import hashlib
 import json
@@ -30,12 +30,12 @@ FORMAT = 1
 
 
 class Search:
-    """Searches with an index that is made of a model's item vectors, again whenever these have changed.
+    """Searches with an index of a model's item vectors, which is rebuilt when they change.
 
     Args:
         make: from vectors `(n_items, d)` to an `Index`.
-        k, min_recall, n_queries: how it is judged, see `Recommender.use_index`.
-        seed: of the users that it is judged by; None for the first ones.
+        k, min_recall, n_queries: the check of its recall, see `Recommender.use_index`.
+        seed: of the users for the check; None for the first ones.
     """
 
     def __init__(self, make: Callable[[Tensor], Index], k: int, min_recall: float, n_queries: int, seed=None):
@@ -44,7 +44,7 @@ class Search:
         self.judged: tuple[Index, float] | None = None
 
     def ready(self, recommender: "Recommender") -> tuple[Index, float]:
-        """The index of the model as it is now, and its recall.
+        """The index of the current model, and its recall.
 
         Raises:
             ValueError: the recall is too low.
@@ -59,10 +59,10 @@ class Search:
 
 @torch.no_grad()
 def item_vectors(model: Model) -> Tensor:
-    """Those of all items, `(n_items, d)` float32 on the CPU."""
+    """The vectors of all items, `(n_items, d)` float32 on the CPU."""
     if not model.has_vectors:
         raise TypeError(
-            f"the score of {type(model).__name__} is no dot product, so that no index finds the best: search exactly"
+            f"the score of {type(model).__name__} is not a dot product, so no index finds the best: search exactly"
         )
     with answering(model):
         return model.item_vectors(torch.arange(model.n_items, device=model.device)).float().cpu()
@@ -78,7 +78,7 @@ def drawn(recommender: "Recommender", n: int, seed: int | None) -> Tensor:
 
 @torch.no_grad()
 def asked(recommender: "Recommender", users: Tensor) -> tuple[Tensor, Runs]:
-    """The vectors of users at indices as of now, and what is hidden from each."""
+    """The current vectors of users at indices, and the items hidden from each."""
     model = recommender.model
     with answering(model):
         queries = model.user_vectors(recommender.query(users).to(model.device)).float().cpu()
@@ -86,7 +86,7 @@ def asked(recommender: "Recommender", users: Tensor) -> tuple[Tensor, Runs]:
 
 
 def pick(recommender: "Recommender", name: str, **options) -> tuple[Search | None, Picked]:
-    """What `use_index(name)` searches with, None for exact search; and how it was found."""
+    """The search of `use_index(name)`, None for exact search; and the measurements."""
     n_queries = options.pop("n_queries")
     vectors = item_vectors(recommender.model)
     queries, hidden = asked(recommender, drawn(recommender, n_queries, 0))
@@ -104,7 +104,7 @@ def _search(picked: Picked, vectors: Tensor, k: int, min_recall: float, n_querie
 
 
 def write_index(folder: Path, picked: Picked, vectors: Tensor) -> None:
-    """Write what was picked into an artefact's folder, each file whole or not at all; the small one last."""
+    """Write the chosen index into an artefact's folder, each file complete or not at all, the small one last."""
     content = None if picked.index is None else picked.index.to_bytes()
     table = picked.report.reset_index()
     told = {"format": FORMAT, "kind": picked.kind, "effort": picked.effort, "recall": picked.recall,
@@ -121,9 +121,9 @@ def write_index(folder: Path, picked: Picked, vectors: Tensor) -> None:
 
 
 def stored(folder: Path, recommender: "Recommender", *, exact: bool) -> tuple[Search | None, Picked] | None:
-    """What `write_index` wrote into a folder, where it is of this model's vectors; None where there is nothing.
+    """The index that `write_index` stored in a folder, if it is for this model's vectors; None if there is none.
 
-    It is judged again on some users.
+    Its recall is checked again on some users.
 
     Raises:
         ValueError: it is damaged.

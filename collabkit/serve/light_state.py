@@ -1,9 +1,9 @@
-"""What an artefact holds for `serve.light`: vectors, events, ids and the fitted prior as plain arrays; made of torch's.
+"""The part of an artefact for `serve.light`: vectors, events, ids and the fitted prior as plain arrays.
 
-`light.safetensors` has the arrays, `config.json` under `light` what they are. What lies in another file of the artefact
-already (the weights of EASE, neighbours) is read from there. Names of arrays are `part.what`: those of `users` and
-`items` are ids, `events` all that is known of each user in the order of histories, `model` what scores come of, `fold`
-the prior of the fold-in and `why` what explanations need.
+`light.safetensors` has the arrays, and `config.json` describes them under `light`. Data in another file of the artefact
+(the weights of EASE, neighbours) is read from there. Names of arrays are `part.what`: `users` and `items` are ids,
+`events` the known events of each user in the order of histories, `model` the inputs of scores, `fold` the prior of the
+fold-in and `why` the inputs of explanations.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ TRAIN, VALID, FOLDED = range(3)  # codes of parts, as in interactions.parquet
 
 
 def light_state(model: Model, data: Dataset, fold: FoldIn | None = None) -> tuple[dict[str, Tensor], dict]:
-    """The arrays of `light.safetensors`, and what config.json says of them.
+    """The arrays of `light.safetensors`, and their entry in config.json.
 
     Args:
         model, data: of the artefact, the model in evaluation mode.
-        fold: the fold-in, if the artefact is to hold its prior; see `fold_of`.
+        fold: the fold-in, if its prior is to be stored; see `fold_of`.
     """
     spec = {
         "needs": list(model.needs),
@@ -72,11 +72,11 @@ def light_state(model: Model, data: Dataset, fold: FoldIn | None = None) -> tupl
 
 
 def fold_of(model: Model, data: Dataset, make: Callable[[], FoldIn]) -> FoldIn | None:
-    """The fold-in whose prior an artefact is to hold: a fitted one, or one that the light runtime can use; else None.
+    """The fold-in whose prior is to be stored: a fitted one, or one that the light runtime can use; else None.
 
     Args:
         model, data: of the artefact.
-        make: gives the fold-in of a model that has one.
+        make: returns the fold-in of a model that has one.
     """
     if "history" in model.needs or not model.user_side.can_write or not all_finite(model.state_dict().values()):
         return None
@@ -85,7 +85,7 @@ def fold_of(model: Model, data: Dataset, make: Callable[[], FoldIn]) -> FoldIn |
 
 
 def read_fold(model: Model, data: Dataset, arrays: dict[str, Tensor]) -> FoldIn | None:
-    """The fold-in whose prior an artefact holds, or None."""
+    """The fold-in with the prior in an artefact, or None."""
     state = {name.removeprefix("fold."): value for name, value in arrays.items() if name.startswith("fold.")}
     names = ("mean", "root", "beta", "noise", "curvature")
     return FoldIn.restored(model, data, {name: state[name] for name in names if name in state}) if state else None
@@ -99,7 +99,7 @@ def _confidence(data: Dataset) -> dict | None:
 
 
 def _ids(vocab: Vocab) -> tuple[dict, dict[str, Tensor]]:
-    """What the ids are, and their arrays: numbers, or the bytes of texts one after the other, and where each ends."""
+    """A description of the ids, and their arrays: numbers, or the concatenated bytes of texts and their ends."""
     ids, spec = vocab.ids, {"name": vocab.name, "n": len(vocab)}
     if ids.dtype.kind in "iu" and (len(ids) == 0 or int(ids.max()) < 2**63):
         values = torch.from_numpy(ids.to_numpy().astype(np.int64))
@@ -114,14 +114,14 @@ def _ids(vocab: Vocab) -> tuple[dict, dict[str, Tensor]]:
 
 
 def _order(values: np.ndarray) -> dict[str, Tensor]:
-    """The places of the values in rising order, unless they are in it."""
+    """The positions of the values in ascending order, unless they are sorted."""
     if len(values) < 2 or bool((values[1:] > values[:-1]).all()):
         return {}
     return {"order": torch.from_numpy(np.argsort(values, kind="stable").astype(np.int64))}
 
 
 def _texts(ids: list, name: str) -> tuple[str, list[str]]:
-    """How ids of one type are written as texts, and these."""
+    """How ids of one type are written as texts, and the texts."""
     first = ids[0] if ids else ""
     if isinstance(first, str):
         return "text", ids
@@ -141,7 +141,7 @@ def _texts(ids: list, name: str) -> tuple[str, list[str]]:
 
 
 def _events(data: Dataset) -> dict[str, Tensor]:
-    """All that is known of each user, the latest last: items, the part that each is of, and what it weighs."""
+    """All known events of each user, the latest last: items, the part of each, and its weight."""
     parts = [(code, part) for code, part in enumerate(data.parts) if part is not None]
     every = joined(*(part for _, part in parts))
     code = torch.cat([torch.full((len(part),), code, dtype=torch.int8) for code, part in parts])
@@ -170,7 +170,7 @@ def _events(data: Dataset) -> dict[str, Tensor]:
 
 
 def _facts(data: Dataset) -> dict[str, Tensor]:
-    """Of each item: its training rows, the users who have it and, where there are times, its age in days."""
+    """For each item: its training rows, the users who have it and, if there are times, its age in days."""
     rows = torch.bincount(data.train.pairs.values, minlength=data.n_items)
     found = {"items.rows": data.train.counts("item"), "items.having": rows}
     if all(part.time is not None for part in (data.train, data.valid) if part is not None):
@@ -179,7 +179,7 @@ def _facts(data: Dataset) -> dict[str, Tensor]:
 
 
 def _scores(model: Model, data: Dataset) -> tuple[str | None, dict[str, Tensor], dict]:
-    """What kind of scores these are, the arrays that they come of, and more that config.json says."""
+    """The kind of the scores, their arrays, and further entries for config.json."""
     if model.has_vectors:
         return "vectors", *_vectors(model, data)
     if not isinstance(model, ClosedForm):
@@ -187,7 +187,7 @@ def _scores(model: Model, data: Dataset) -> tuple[str | None, dict[str, Tensor],
     forms = {EASE.scores: _ease, ItemKNN.scores: _knn, NextItem.scores: _next, Popularity.scores: _popular}
     form = forms.get(type(model).scores)
     if form is None or model.joined:
-        return None, {}, {"refused": f"the scores of {type(model).__name__}, of which it knows no plain form"}
+        return None, {}, {"refused": f"the scores of {type(model).__name__}, which have no plain form"}
     kind, arrays, facts = form(model)
     likeness = {"model.likeness": torch.nn.functional.normalize(met_vectors(data), dim=1)}
     return kind, arrays | likeness, {"additive": model.additive, **facts}
@@ -215,7 +215,7 @@ def _ease(model: EASE) -> tuple[str, dict, dict]:
 
 
 def _knn(model: ItemKNN) -> tuple[str, dict, dict]:
-    runs = model.neighbours.transposed()  # for each item those that it is a neighbour of
+    runs = model.neighbours.transposed()  # for each item the items that it is a neighbour of
     found = {"model.start": runs.start, "model.near": runs.values.int(), "model.nearness": runs.weight}
     return "neighbours", found, {}
 
@@ -229,7 +229,7 @@ def _popular(model: Popularity) -> tuple[str, dict, dict]:
 
 
 def _fold(model: Model, data: Dataset, fold: FoldIn, arrays: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
-    """The prior, and the logits `x . slope + constant` of a user's row x, where they are linear in it."""
+    """The prior, and the logits `x . slope + constant` of a user's row x, if they are linear in it."""
     spec = {"kind": "ratings" if data.rated else "events", "linear": bool(fold.scores.linear), "plain": False}
     found = fold.state()
     if fold.scores.linear and model.has_vectors:
@@ -252,7 +252,7 @@ def _fold(model: Model, data: Dataset, fold: FoldIn, arrays: dict[str, Tensor]) 
 
 
 def _is_plain(arrays: dict[str, Tensor], slope: Tensor, constant: Tensor, fold: FoldIn) -> bool:
-    """Whether a user's vector is the row itself and then ones, so that slopes and constants are parts of the items'."""
+    """Whether a user's vector is the row followed by ones, so that slopes and constants are parts of the items'."""
     users, items, d = arrays["model.users"], arrays["model.items"], slope.shape[1]
     rows = fold.scores.rows(torch.arange(len(users))).cpu().float()
     ones = bool((users[:, d:] == 1).all()) and users.shape[1] - d <= 1

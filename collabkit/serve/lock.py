@@ -1,4 +1,4 @@
-"""`ReadWriteLock`: many answers at once, or one change of what they are made from."""
+"""`ReadWriteLock`: many queries at once, or one change of the data."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ T = TypeVar("T")
 class ReadWriteLock:
     """Many readers at once, or one writer; a waiting writer goes before new readers.
 
-    A thread may take again what it holds, and a writer may read. Copies are locks of their own.
+    A thread may acquire the lock again, and a writer may read. Copies are independent locks.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class ReadWriteLock:
 
     @contextmanager
     def read(self) -> Iterator[None]:
-        """Within it nobody writes."""
+        """Context in which nobody writes."""
         me = get_ident()
         with self._changed:
             if me not in self._readers and me not in self._writers:
@@ -40,7 +40,7 @@ class ReadWriteLock:
 
     @contextmanager
     def write(self) -> Iterator[None]:
-        """Within it nobody else reads or writes."""
+        """Context in which nobody else reads or writes."""
         me = get_ident()
         with self._changed:
             self._waiting += 1
@@ -66,12 +66,12 @@ class ReadWriteLock:
 
 
 def reads(method: Callable[P, T]) -> Callable[P, T]:
-    """A method of an object with a `lock` that looks at what writers change."""
+    """A method of an object with a `lock` that reads what writers change."""
     return _holding(method, "read")
 
 
 def writes(method: Callable[P, T]) -> Callable[P, T]:
-    """A method of an object with a `lock` that changes what readers look at."""
+    """A method of an object with a `lock` that changes what readers use."""
     return _holding(method, "write")
 
 

@@ -1,4 +1,4 @@
-"""The moment of a question: what a caller says of it, and queries that are asked at it."""
+"""The moment of a query: the caller's context, and queries at that moment."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -15,7 +15,7 @@ __all__ = ["at_moment", "in_turn", "moment_of"]
 
 
 def moment_of(context, n: int, model: Model, data: Dataset) -> dict:
-    """The parts of a query that a caller says of one moment, or of `n`; none where nothing is said."""
+    """The parts of a query for one moment or `n` moments given by a caller; empty without context."""
     if context is None or (isinstance(context, Mapping) and not context):
         return {}
     needs, timed = model.needs, data.columns.time
@@ -34,7 +34,7 @@ def moment_of(context, n: int, model: Model, data: Dataset) -> dict:
         longest = max(map(len, lists.values()), default=1)
         table = pd.DataFrame({name: list(v) * (longest if len(v) == 1 else 1) for name, v in lists.items()})
     if len(table) not in (1, n):
-        raise ValueError(f"context= has {len(table):,} rows; give one, or one for each of the {n:,} that are asked")
+        raise ValueError(f"context= has {len(table):,} rows; give one, or one for each of the {n:,} users")
     found = {"context": data.train.contexts.encode(table, "context=")} if "context" in needs else {}
     if "time" in needs and timed in table:
         found["time"] = encode_times(table[timed], data.columns.ticks)
@@ -42,7 +42,7 @@ def moment_of(context, n: int, model: Model, data: Dataset) -> dict:
 
 
 def at_moment(ask: Callable, moment: dict) -> Callable[[Tensor], Tensor | Query]:
-    """`ask` at a moment, or at one for each that is asked; as it is where nothing is known of it."""
+    """`ask` at one moment, or at one per query; unchanged without a moment."""
     if not moment:
         return ask
 
@@ -57,5 +57,5 @@ def at_moment(ask: Callable, moment: dict) -> Callable[[Tensor], Tensor | Query]
 
 
 def in_turn(query: Query) -> Callable[[Tensor], Query]:
-    """A function from positions one after the other, block by block, to the questions of a query there."""
+    """A function from consecutive blocks of positions to the parts of a query at them."""
     return lambda at: query[int(at[0]) : int(at[-1]) + 1] if len(at) else query[:0]

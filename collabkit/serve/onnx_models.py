@@ -1,4 +1,4 @@
-"""`OnnxModel`: a model that `to_onnx` wrote, asked by ONNX Runtime and NumPy alone; no torch, no pandas."""
+"""`OnnxModel`: a model written by `to_onnx`, run with ONNX Runtime and NumPy alone; no torch, no pandas."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,21 +11,21 @@ import numpy as np
 __all__ = ["OnnxModel", "read_meta"]
 
 META, FORMAT = "collabkit", 1
-BLOCK = 64  # questions that are asked at once, of like length
+BLOCK = 64  # queries of similar length that are run at once
 
 
 class OnnxModel:
-    """Scores, lists or vectors of a file of `to_onnx`. Any number of threads may ask it.
+    """Scores, lists or vectors from a file of `to_onnx`. Any number of threads may use it.
 
     Args:
         file: its path, or its bytes.
-        item_vectors: `(n_items, d)` float32, the unknown item at 0: with those `logits` answers of a file of vectors
+        item_vectors: `(n_items, d)` float32, the unknown item at 0: with them `logits` works for a file of vectors
             (`'encoder'`, `'vectors'`).
-        threads: of ONNX Runtime for a call.
+        threads: number of threads of ONNX Runtime per call.
 
     Raises:
         ImportError: ONNX Runtime is missing.
-        ValueError: the file is none of `to_onnx`, or of a newer version; vectors of another number of items.
+        ValueError: the file was not written by `to_onnx`, or by a newer version; the number of vectors is wrong.
 
     Example:
         >>> model = OnnxModel('vectors.onnx', item_vectors)      # doctest: +SKIP
@@ -46,12 +46,12 @@ class OnnxModel:
         """The logits `(b, n_items)` float32 of all items, that of the unknown item in column 0.
 
         Args:
-            users: `(b,)` user indices; default 0, nobody that is known.
+            users: `(b,)` user indices; default 0, the unknown user.
             history: `b` sequences of item indices, the latest last.
-            context: by field, codes `(b,)` or numbers `(b, size)`; what is left out is unknown.
+            context: by field, codes `(b,)` or numbers `(b, size)`; missing fields are unknown.
 
         Raises:
-            ValueError: the file holds something else; what it needs is not given; an index out of range.
+            ValueError: the file holds something else; a required input is missing; an index is out of range.
         """
         if self.what == "logits":
             return self._ask(users, history, context)[0]
@@ -60,18 +60,18 @@ class OnnxModel:
         return self.vectors(users, history=history, context=context) @ self.item_vectors.T
 
     def vectors(self, users=None, *, history: Sequence | None = None, context: Mapping | None = None) -> np.ndarray:
-        """The vectors `(b, d)` float32 of users; arguments as of `logits`."""
+        """The vectors `(b, d)` float32 of users; arguments as in `logits`."""
         if self.what not in ("encoder", "vectors"):
             raise ValueError(f"the file holds {self.what!r} and no vectors of users")
         return self._ask(users, history, context)[0]
 
     def run(self, **tensors: np.ndarray) -> list[np.ndarray]:
-        """What the graph gives for its own inputs, by name with `.` as `__`; see `meta['inputs']`."""
+        """The outputs of the graph for its own inputs, by name with `.` as `__`; see `meta['inputs']`."""
         return self.session.run(None, {name.replace("__", "."): value for name, value in tensors.items()})
 
     def _ask(self, users, history, context) -> list[np.ndarray]:
         users, history, context, n = self._checked(users, history, context)
-        if n == 0:  # what one question gives says of which shape no answer is
+        if n == 0:  # the result of one query has the shape that an empty result needs
             return [part[:0] for part in self._ask([0], None, {})]
         order = np.argsort([len(run) for run in history], kind="stable") if history is not None else np.arange(n)
         found = None
@@ -91,11 +91,11 @@ class OnnxModel:
         if odd := [name for name in self.inputs if name in ("items", "hidden", "time") or name.startswith("feature.")]:
             raise ValueError(f"the file asks for {odd}: use run()")
         if users is None and history is None:
-            raise ValueError("give users=, or history= of somebody")
+            raise ValueError("give users= or history=")
         n = len(history) if users is None else len(users)
         users = _indices(np.zeros(n, np.int64) if users is None else users, "user", self.meta["n_users"])
         if "history" not in self.inputs and history is not None:
-            raise ValueError("the model reads no histories; ask it with users=")
+            raise ValueError("the model reads no histories; give users=")
         if "history" in self.inputs:
             history = [[]] * n if history is None else history
             if len(history) != n:
@@ -105,11 +105,11 @@ class OnnxModel:
         return users, history, self._moments(context or {}, n), n
 
     def _moments(self, context: Mapping, n: int) -> dict[str, np.ndarray]:
-        """The values of the context's fields by the names of the inputs, unknown where none is given."""
+        """The values of the context's fields by the names of the inputs; unknown if not given."""
         fields = {name.partition(".")[2]: field for name, field in self.meta["fields"].items()
                   if name.startswith("context.")}  # fmt: skip
         if odd := sorted(set(context) - set(fields)):
-            raise ValueError(f"there is no context {odd}; there is {sorted(fields)}")
+            raise ValueError(f"there is no context {odd}; the model has {sorted(fields)}")
         found = {}
         for name, field in fields.items():
             kind = np.int64 if field["one_code"] else np.float32
@@ -124,7 +124,7 @@ class OnnxModel:
 
 
 def read_meta(file: str | Path | bytes) -> dict:
-    """What `to_onnx` wrote of a file into it; errors as of `OnnxModel`."""
+    """The metadata in a file of `to_onnx`; errors as in `OnnxModel`."""
     return _open(file, 1)[1]
 
 
@@ -132,7 +132,7 @@ def _runtime() -> ModuleType:
     try:
         return import_module("onnxruntime")
     except ImportError as error:
-        raise ImportError("this model is answered by ONNX Runtime: pip install 'collabkit[onnx]'") from error
+        raise ImportError("this model needs ONNX Runtime: pip install 'collabkit[onnx]'") from error
 
 
 def _open(file: str | Path | bytes, threads: int):
@@ -146,8 +146,8 @@ def _open(file: str | Path | bytes, threads: int):
     try:
         session = runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         meta = json.loads(session.get_modelmeta().custom_metadata_map[META])
-    except Exception as error:  # of the runtime's many kinds
-        raise ValueError(f"{name} is no file that collabkit's to_onnx wrote: {error}") from error
+    except Exception as error:  # the runtime has many error types
+        raise ValueError(f"{name} was not written by collabkit's to_onnx: {error}") from error
     if not isinstance(meta.get("format"), int) or meta["format"] > FORMAT:
         raise ValueError(f"{name} has format {meta.get('format')!r}, this collabkit reads up to {FORMAT}; update it")
     return session, meta

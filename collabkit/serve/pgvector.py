@@ -173,10 +173,10 @@ def _kind(vocab: Vocab) -> str:
     if isinstance(first, uuid.UUID):
         return "uuid"
     if not isinstance(first, str):
-        raise TypeError(f"ids of type {type(first).__name__} (column {vocab.name!r}) have no column in Postgres here: "
-                        f"whole numbers, texts and UUIDs have; train on df[{vocab.name!r}].astype(str)")  # fmt: skip
+        raise TypeError(f"ids of type {type(first).__name__} (column {vocab.name!r}) cannot be stored in Postgres: "
+                        f"use whole numbers, texts or UUIDs; train on df[{vocab.name!r}].astype(str)")  # fmt: skip
     if odd := next((text for text in vocab.ids if "\0" in text), None):
-        raise ValueError(f"Postgres takes no text with a NUL character, as the id {odd!r} of {vocab.name!r} has")
+        raise ValueError(f"Postgres takes no text with a NUL character, such as the id {odd!r} of {vocab.name!r}")
     return "text"
 
 
@@ -191,7 +191,7 @@ def _names(sql, schema: str, extension: str, kinds: dict) -> dict:
 
 
 def _claim(connection, sql, names: dict, schema: str) -> None:
-    """Make the schema, keep other writers out, and raise where what would be replaced is not ours."""
+    """Create the schema, lock out other writers, and raise if it has tables of others that would be replaced."""
     connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"collabkit {schema}"])
     connection.execute(sql.SQL("create schema if not exists {schema}").format(**names))
     there = {name for (name,) in connection.execute("select tablename from pg_tables where schemaname = %s", [schema])}
@@ -234,7 +234,7 @@ def _copy(connection, sql, table, types: tuple[str, ...], rows: Iterable) -> Non
 
 
 def _score(y_range) -> str:
-    """The score that people see, of the negative product."""
+    """The displayed score, from the negative product."""
     product = "-(i.vector <#> q)"
     if y_range is None:
         return f"({product})::real"
@@ -244,7 +244,7 @@ def _score(y_range) -> str:
 
 def _measured(connection, sql, names: dict, options: dict, recommender: "Recommender", index: bool, k: int,
               min_recall: float, n_queries: int, seed: int) -> dict:  # fmt: skip
-    """The recall of the least effort that finds enough; without an index where none does."""
+    """The recall of the least effort that is enough; without an index if none is."""
     users = drawn(recommender, n_queries, seed)
     queries, hidden = asked(recommender, users)
     ids = recommender.users.ids[users.numpy() - 1].tolist()
@@ -271,7 +271,7 @@ def _true_scores(recommender: "Recommender", queries, hidden, k: int) -> list[np
 
 
 def _recall(connection, sql, names: dict, options: dict, ids: list, true: list[np.ndarray], k: int) -> float:
-    """How much of the exact lists the function finds: scores that are as good as theirs, so that ties count."""
+    """The share of the exact lists that the function finds, by scores, so that ties count."""
     _make(connection, sql, names, options, "_new")
     ask = sql.SQL("select score from {recommend_new}(%s, %s)").format(**names)
     hits = total = 0
@@ -285,7 +285,7 @@ def _recall(connection, sql, names: dict, options: dict, ids: list, true: list[n
 
 
 def _make(connection, sql, names: dict, options: dict, end: str) -> None:
-    """Make the function on the tables whose names have `end`."""
+    """Create the function on the tables whose names end in `end`."""
     parts = {name: names[f"{name}{end}"] for name in ("items", "users", "seen")}
     parts |= {name: names[name] for name in ("schema", "extension", "user", "item")}
     parts |= {name: sql.SQL(str(value)) for name, value in options.items()}
@@ -293,7 +293,7 @@ def _make(connection, sql, names: dict, options: dict, end: str) -> None:
 
 
 def _replace(connection, sql, names: dict, options: dict, facts: dict) -> None:
-    """Put the new tables in the place of the old ones, with their function."""
+    """Replace the old tables and function by the new ones."""
     rows = [(key, json.dumps(value)) for key, value in facts.items()]
     connection.cursor().executemany(sql.SQL("insert into {facts_new} values (%s, %s)").format(**names), rows)
     old = connection.execute(

@@ -17,30 +17,30 @@ if TYPE_CHECKING:
 
 __all__ = ["recommend_on_ray", "write"]
 
-CORES = 0.5  # that Ray keeps for an actor: one a core leaves those their share who read and write, else none ever ends
+CORES = 0.5  # reserved for an actor: with one actor per core, reading and writing still get cores and cannot starve
 
 
 def recommend_on_ray(
     users: Dataset, artefact: str | Path, k: int = 10, *, n_workers: int | None = None, block: int = SHARE, models=(),
     **options,
 ) -> Dataset:  # fmt: skip
-    """The lists of the users in a Ray dataset, as another one, which is computed when it is read or written.
+    """The lists of the users in a Ray dataset, as a new dataset, which is computed when it is read or written.
 
     Args:
         users: with the users' column; others are left out.
-        artefact: the folder, which all machines see.
-        n_workers: actors, each with the artefact and one thread, of a cluster with at least two cores; default up to
-            as many as it has cores.
+        artefact: the folder, which all machines must see.
+        n_workers: number of actors, each with the artefact and one thread; the cluster needs at least two cores;
+            default up to one per core.
         block: users that an actor takes at once.
-        models: the class of the artefact's model, where that is not one of the library's.
-        k, **options: as of `Recommender.recommend_batches`.
+        models: the class of the artefact's model, if it is not one of the library's.
+        k, **options: as in `Recommender.recommend_batches`.
 
     Returns:
-        A dataset with the columns of `Recommender.recommend`; the lists in any order, each in its own.
+        A dataset with the columns of `Recommender.recommend`; lists are in any order, each sorted by rank.
 
     Raises:
-        KeyError: there is no column of the users. An unknown user is found by an actor, whose error Ray wraps.
-        FileNotFoundError, BundleError, TypeError, ValueError: as of `Recommender.load` and `recommend_batches`.
+        KeyError: there is no user column. Unknown users are found by actors, whose error Ray wraps.
+        FileNotFoundError, BundleError, TypeError, ValueError: as in `Recommender.load` and `recommend_batches`.
 
     Example:
         >>> users = ray.data.read_parquet('s3://bucket/users/')                       # doctest: +SKIP
@@ -49,17 +49,17 @@ def recommend_on_ray(
     """
     lists = Lists(artefact, k, models=models, **options)
     if lists.column not in (columns := users.columns()):
-        raise MissingError(f"the users are in the column {lists.column!r}, the data set has {columns}")
+        raise MissingError(f"the users must be in the column {lists.column!r}; the data set has {columns}")
     return _mapped(users.select_columns([lists.column]), lists, n_workers, block)
 
 
 def write(lists: Lists, users: Path, folder: Path) -> None:
-    """Write the lists of the users in a folder of Parquet, which have no other column, to another."""
+    """Write the lists of the users in a folder of Parquet, which has no other column, to another folder."""
     try:
         import ray.data
     except ImportError as error:
         raise ImportError(f"lists by Ray need Ray Data ({error}): pip install 'collabkit[ray]'") from error
-    # On one core, too: ids are read before there are actors, and what writes fits beside one.
+    # Works on one core too: ids are read before there are actors, and the writer fits next to one.
     ids = ray.data.read_parquet(str(users)).materialize()
     _mapped(ids, lists, None, SHARE).write_parquet(str(folder), ray_remote_args={"num_cpus": 1 - CORES})
 
@@ -79,7 +79,7 @@ def _mapped(users: Dataset, lists: Lists, n_workers: int | None, block: int) -> 
 
 
 class _Actor:
-    """`Lists` as Ray's actors are made: the artefact is loaded with the actor, not with the first batch."""
+    """`Lists` as a Ray actor: the artefact is loaded with the actor, not with the first batch."""
 
     def __init__(self, lists: Lists):
         self.lists = lists

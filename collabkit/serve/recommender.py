@@ -84,9 +84,9 @@ class Recommender:
     def __init__(self, model: Model, data, valid: Interactions | None = None, *, config: dict | None = None):
         self.model, self.config = model, config or {}
         self.data, self.lock = Dataset.of(data if valid is None else (data, valid)), ReadWriteLock()
-        self._kept: dict[str, tuple] = {}  # by what it is: the model's version, and what was computed from it
+        self._kept: dict[str, tuple] = {}  # by name: the model's version, and the value computed from it
         self._search: indexed.Search | None = None  # by an index; None for exact search
-        self._picked: indexed.Picked | None = None  # what was measured last
+        self._picked: indexed.Picked | None = None  # the last measurements
 
     users = property(attrgetter("data.users"), doc="The users' ids.")
     items = property(attrgetter("data.items"), doc="The items' ids.")
@@ -123,7 +123,7 @@ class Recommender:
             self._kept["fold"] = (self.model.version(), self.data, fold)
 
     def _take_index(self, folder: Path, name: str) -> None:
-        """Search with the index that a folder has, or measure, and store what was found."""
+        """Search with the index stored in a folder; if there is none, measure and store one."""
         found = indexed.stored(folder, self, exact=name == "auto")
         if found is not None:
             self._search, self._picked = found
@@ -162,7 +162,7 @@ class Recommender:
         return save_artefact(folder, self.model, self.data, **options)
 
     def _write_index(self, folder: Path) -> None:
-        """Write the index that was measured, if it is of the vectors that the items have now."""
+        """Write the measured index, if it is for the current item vectors."""
         if self._picked is None:
             return
         vectors = indexed.item_vectors(self.model)
@@ -212,8 +212,7 @@ class Recommender:
         if interval is None:
             return
         if not isinstance(self.model.calibration, Intervals):
-            raise ValueError("intervals are for ratings whose errors are known: call calibrate() first, of a model of "
-                             "ratings")  # fmt: skip
+            raise ValueError("intervals need a model of ratings with known errors: call calibrate() first")
         if not 0 < interval < 1:
             raise ValueError(f"interval must be a share between 0 and 1, e.g. .9, got {interval!r}")
 
@@ -274,7 +273,7 @@ class Recommender:
             ValueError: there is no calibration, or no validation part.
         """
         if self.model.calibration is None:
-            raise ValueError("nothing is known of what scores mean: call calibrate() first")
+            raise ValueError("the scores are not calibrated: call calibrate() first")
         return judge(self.model, self.data, self.model.calibration)
 
     @gives_tables
@@ -351,11 +350,11 @@ class Recommender:
         seen, told = self.data.hidden(filter_seen), None
         if history is not None:
             if users is not None or recent is not None:
-                raise ValueError("history= stands for new users: leave users= out, and recent=")
+                raise ValueError("history= is for new users: leave out users= and recent=")
             new = self._read_history(history)
             limits = Limits.read(items, exclude, new.vocab(self.columns.user), self.items)
             query, ids, told = self._new_query(new, context), new.ids, new.histories
-            rows = torch.arange(len(query)) + 1  # of the limits by user
+            rows = torch.arange(len(query)) + 1  # rows of the limits per user
             wanted = self._wanted(limits, rows, None, **lean)
             met = told.unique() if filter_seen else None
         else:
@@ -366,7 +365,7 @@ class Recommender:
                 if context is None and not n_why:
                     wanted = self._wanted(limits, rows, seen, **lean)
                     return self._lists({self.columns.user: ids}, rows, self._asker(), wanted)
-                query = self.query(rows, context)  # a moment each, by place: a user may be there twice
+                query = self.query(rows, context)  # one moment per position, as a user may be repeated
             else:
                 query, ids, met, told = self._recent_query(recent, users, unknown, context)
                 rows, met = query.users, met if filter_seen else None
@@ -426,10 +425,10 @@ class Recommender:
         return write_lists(folder, map(to_pandas, self.recommend_batches(users, k, block=block, **options)))
 
     def _check_options(self, options: dict) -> None:
-        """Raise `TypeError` for what is no option of `recommend`, or not one for blocks of users."""
+        """Raise `TypeError` for anything that is not an option of `recommend` for blocks of users."""
         known = [name for name in inspect.signature(self.recommend).parameters if name not in ("users", "history")]
         if odd := sorted(set(options) - set(known)):
-            raise TypeError(f"lists in blocks take no {', '.join(odd)}; there are {', '.join(known)}")
+            raise TypeError(f"lists in blocks do not take {', '.join(odd)}; they take {', '.join(known)}")
 
     @gives_tables
     @reads
@@ -489,7 +488,7 @@ class Recommender:
         if by != "history":
             raise ValueError(f"by must be 'history', got {by!r}; CollabInterpretation.why has the parts")
         if item is None or (user is None) == (history is None):
-            raise ValueError("why needs an item and whose score it is: user=, or history= of somebody new")
+            raise ValueError("why needs item=, and either user= or the history= of a new user")
         check_why(self.model, True)
         chosen, told = self._encode(self.items, item, "raise"), None
         if history is None:
@@ -498,7 +497,7 @@ class Recommender:
             new = self._read_history(history)
             query, told = self._new_query(new, context), new.histories
         if len(query) != 1 or len(chosen) != 1:
-            raise ValueError(f"why explains one score, of one person and one item; got {len(query)} and {len(chosen)}")
+            raise ValueError(f"why explains one score of one user and one item; got {len(query)} and {len(chosen)}")
         return why_history(self._explainer(), query, told, chosen)
 
     @gives_tables
@@ -1183,7 +1182,7 @@ class Recommender:
         return self
 
     def _update(self, events: pd.DataFrame, users: pd.DataFrame | None, items: pd.DataFrame | None) -> Update:
-        """What `update` did."""
+        """Do the update and return its `Update`."""
         found = []
 
         def change(solver: Callable[[Dataset], FoldIn]) -> Dataset:
@@ -1198,9 +1197,9 @@ class Recommender:
 
     @writes
     def _resolve(self, users: Tensor) -> None:
-        """Solve for the rows of `users` `(m,)` again, from all that is known of them, with the items as they are now.
+        """Solve for the rows of `users` `(m,)` again, from all their known events and the current items.
 
-        How users are distributed is not estimated anew, if it was before.
+        The distribution of users is not estimated again, if it was before.
         """
         kept = self._kept.get("fold")
         if kept is None and len(users) == 0:
@@ -1221,7 +1220,7 @@ class Recommender:
         return self._keep("fold", lambda: FoldIn(self.model, self.data))
 
     def _explainer(self) -> Explainer:
-        """What tells the shares of past items in scores."""
+        """Computes the shares of past items in scores."""
         inner = self.model.explained
         fold = (
             (lambda: self.fold) if inner is self.model else lambda: self._keep("part", lambda: FoldIn(inner, self.data))
@@ -1231,7 +1230,7 @@ class Recommender:
         )
 
     def _take_in(self, change: Callable[[Callable[[Dataset], FoldIn]], Dataset]) -> "Recommender":
-        """Take users in. They change nothing of how the trained ones are distributed: the prior stays."""
+        """Add users. The distribution of the trained users does not change, so the prior stays."""
         version, data, fold = self._kept.get("fold", (None, None, None))
         folds = [fold] if version == self.model.version() and data is self.data else []
 
@@ -1246,7 +1245,7 @@ class Recommender:
         return self
 
     def _keep(self, name: str, compute: Callable):
-        """What `compute` gives, kept as long as weights and data are the same."""
+        """The result of `compute`, cached as long as weights and data are the same."""
         state = self.model.version(), self.data
         kept = self._kept.get(name)
         if kept is None or kept[0] != state[0] or kept[1] is not state[1]:
@@ -1254,11 +1253,11 @@ class Recommender:
         return kept[2]
 
     def _judged_index(self) -> tuple[Index, float]:
-        """The index that `use_index` asked for, on the weights as they are, and its recall."""
+        """The index of `use_index` for the current weights, and its recall."""
         return self._keep("index", lambda: self._search.ready(self))
 
     def _scorer(self, candidates: Tensor, max_memory: int | str) -> Scorer:
-        """A scorer of `candidates` `(c,)`, ascending; the vectors of all items are kept."""
+        """A scorer of `candidates` `(c,)`, ascending; the vectors of all items are cached."""
         if not self.model.has_vectors:
             return self.model.scorer(candidates, max_memory)
         every = self.data.every_item
@@ -1266,8 +1265,8 @@ class Recommender:
         return DotScorer(self.model, table if len(candidates) == len(every) else table.take(candidates - 1))
 
     def _read_history(self, history) -> NewUsers:
-        """Histories, of a model that can look at them or fold them in."""
-        _ = None if "history" in self.model.needs else self.fold  # which may refuse
+        """Histories, for a model that reads them or folds them in."""
+        _ = None if "history" in self.model.needs else self.fold  # raises if there is none
         options = {"rated": takes_ratings(self.model, self.data), "y_range": self.model.y_range}
         return read_histories(history, self.data, **options, ordered=self.model.ordered)
 
@@ -1279,7 +1278,7 @@ class Recommender:
         return replace(query, history=None, rows=tuple(self.fold.rows(new.histories)))
 
     def _query_of(self, histories: Runs, context) -> Query:
-        """The query of somebody with each of the `histories` of whom nothing else is known."""
+        """The query of new users with these `histories`, without other data."""
         nobody = torch.zeros(len(histories), dtype=torch.int64)
         ask = self.data.asker([name for name in self.model.needs if name != "history"])
         query = at_moment(ask, moment_of(context, len(histories), self.model, self.data))(nobody)
@@ -1287,19 +1286,19 @@ class Recommender:
         return replace(query, history=histories)
 
     def _recent_query(self, recent, users, unknown: str, context) -> tuple[Query, pd.Index, Runs, Runs | None]:
-        """The query of `users` with their `recent` events, their ids, what they met of late, and what rows are of."""
+        """The query of `users` with `recent` events, their ids, the recent items, and what rows were solved from."""
         fold = None if "history" in self.model.needs else self.fold
         options = {"rated": takes_ratings(self.model, self.data), "y_range": self.model.y_range}
         named, events = read_recent(recent, self.data, **options, ordered=self.model.ordered)
         if users is None and len(named) == 0:
-            raise ValueError("recent= has no rows, so that it names nobody to recommend to; give users=")
+            raise ValueError("recent= has no rows and so names no users; give users=")
         ids, chosen = self._asked(named if users is None else users, unknown)
         query = self.query(chosen, context)
         query, told = recent_query(query, events, self.data, fold, once=not self.model.ordered)
         return query, ids, events.pairs.of(chosen), told
 
     def _asker(self) -> Callable[[Tensor], Tensor | Query]:
-        """A function from users to the query of each as of now, validation rows in their histories too."""
+        """A function from users to their current queries, with validation rows in the histories."""
         latest = self.data.latest if "history" in self.model.needs else None
         return self.data.asker(self.model.needs, histories=latest)
 
@@ -1308,23 +1307,23 @@ class Recommender:
         return at_moment(self._asker(), moment_of(context, len(user_idx), self.model, self.data))(user_idx)
 
     def _lean(self, tilt: Tilt, diversity: Diversity) -> dict:
-        """What puts items in another order than that of their scores, if anything, as parts of `Wanted`."""
+        """The parts of `Wanted` that change the order of items from that of their scores, if any."""
         offsets = tilt.offsets(self.data)
         if offsets is not None and self._search is not None:
-            raise ValueError("novelty_weight= and half_life= rank all items anew, but an index finds those with the "
-                             "best scores alone; search exactly first: use_index(None)")  # fmt: skip
+            raise ValueError("novelty_weight= and half_life= rank all items anew, but an index finds only those with "
+                             "the best scores; search exactly first: use_index(None)")  # fmt: skip
         return {"offsets": offsets, "rerank": diversity.ranker(lambda: self._likeness(diversity.by))}
 
     def _likeness(self, by) -> Tensor:
-        """Unit vectors of the items, see `item_likeness`; those by a name are kept."""
+        """Unit vectors of the items, see `item_likeness`; cached if `by` is a name."""
         make = lambda: item_likeness(self.model, self.data, by)  # noqa: E731
         return self._keep(f"likeness by {by}", make) if isinstance(by, str) else make()
 
     def _wanted(self, limits: Limits, rows: Tensor, seen: Runs | None, **options) -> Wanted:
-        """What the users at `rows` `(b,)` ask for, the `seen` items hidden."""
+        """The request of the users at `rows` `(b,)`, with `seen` items hidden."""
         allowed = limits.allow.pairs
         if allowed is not None and self._search is not None:
-            raise ValueError("items= by user is no question for an index, which knows one list for all; search exactly "
+            raise ValueError("an index cannot take items= per user, only one list for all; search exactly "
                              "first: use_index(None)")  # fmt: skip
         return Wanted(
             candidates=limits.candidates(self.data, rows), hidden=limits.hidden(seen), allowed=allowed, **options
@@ -1337,7 +1336,7 @@ class Recommender:
         return torch.from_numpy(idx)
 
     def _asked(self, users, unknown: str) -> tuple[pd.Index, Tensor]:
-        """The ids that were asked for `(b,)`, and their indices."""
+        """The requested ids `(b,)`, and their indices."""
         if users is None:
             return self.users.ids, torch.arange(1, len(self.users))
         if unknown == "raise" and (row := self.users.row(users)):
@@ -1348,7 +1347,7 @@ class Recommender:
     def _lists(
         self, asked: dict, chosen: Tensor, ask, wanted: Wanted, askers: str = "users", because: tuple | None = None
     ) -> pd.DataFrame:
-        """The lists of the users at `chosen` `(b,)`, of whom `ask` makes queries, beside who `asked`, as a table."""
+        """The lists of the users at `chosen` `(b,)`, with queries by `ask`, as a table with the ids `asked`."""
         with answering(self.model), torch.inference_mode():
             best, logits = (self._exact if self._search is None else self._found)(chosen, ask, wanted)
             scores = {"score": self.model.activation(logits)}
@@ -1366,7 +1365,7 @@ class Recommender:
         return top_k(scorer, chosen, candidates, wanted.k, n_items=n_items, **options)
 
     def _found(self, chosen: Tensor, ask, wanted: Wanted) -> tuple[Tensor, Tensor]:
-        """The same by the index."""
+        """The same with the index."""
         vectors = self.model.user_vectors(ask(chosen).to(self.model.device)).cpu()
         allowed = None if len(wanted.candidates) == len(self.items) - 1 else wanted.candidates
         seen, rerank = None if wanted.hidden is None else wanted.hidden.of(chosen), wanted.rerank
@@ -1378,7 +1377,7 @@ class Recommender:
         return best, logits
 
     def _frame(self, side: str, best: Tensor, k: int, asked: dict, askers: str, **scores: Tensor) -> pd.DataFrame:
-        """The lists `best` `(b, k)` of a side's indices and their `scores`, by name, beside who `asked`, as a table."""
+        """The lists `best` `(b, k)` of a side's indices and their `scores`, by name, as a table with `asked`."""
         best, scores = best.numpy(), {name: values.numpy() for name, values in scores.items()}
         left = best > 0  # (b, k)
         counts = left.sum(1)

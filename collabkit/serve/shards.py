@@ -1,7 +1,7 @@
-"""`save_shards`: the artefact of a model whose tables are dealt to several processes, which each write their rows.
+"""`save_shards`: the artefact of a model whose tables are split over processes, each of which writes its rows.
 
-They write into one file, each at its place: so the artefact is the same as any, and one process maps its tables into
-memory as they are. A table in as many files as there were processes would have to be put together first.
+They write to their positions in one file, so the artefact is the usual one, and one process can map its tables into
+memory. Tables in several files would have to be joined first.
 """
 
 import json
@@ -32,7 +32,7 @@ def save_shards(folder: str | Path, recommender: Recommender, metrics: dict | No
     """Write the artefact of a model with tables in shards; called by all its processes, which must see `folder`.
 
     Raises:
-        ValueError: some process has NaN or infinite weights.
+        ValueError: a process has NaN or infinite weights.
         FileExistsError, OSError: see `serve.save_artefact`.
     """
     folder, model, team = Path(folder).expanduser().resolve(), recommender.model, processes()
@@ -56,7 +56,7 @@ def _check_finite(model: Model) -> None:
 
 
 def _places(model: Model) -> dict[str, dict]:
-    """What the head of the file says: of each tensor the type, the shape, and where it begins and ends."""
+    """The header of the file: the type, the shape, and the begin and end of each tensor."""
     places, end, whose = {}, 0, owners(model)
     for name, value in model.state_dict(keep_vars=True).items():
         tables = whose.get(id(value))
@@ -73,7 +73,7 @@ def _head(places: dict[str, dict]) -> bytes:
 
 
 def _begin(file: Path, places: dict[str, dict], model: Model) -> None:
-    """The file in its full size, with its head and what all processes have alike."""
+    """Create the file in its full size, with its header and the tensors that all processes share."""
     file.parent.mkdir(parents=True, exist_ok=True)
     head, whose = _head(places), owners(model)
     with open(file, "wb") as out:
@@ -85,7 +85,7 @@ def _begin(file: Path, places: dict[str, dict], model: Model) -> None:
 
 
 def _write_rows(file: Path, places: dict[str, dict], model: Model) -> None:
-    """This process's rows, at their place."""
+    """Write this process's rows at their position."""
     head, whose = len(_head(places)), owners(model)
     with open(file, "r+b") as out:
         for name, value in model.state_dict(keep_vars=True).items():

@@ -20,20 +20,20 @@ __all__ = ["recommend_on_spark", "write"]
 
 
 def recommend_on_spark(users: DataFrame, artefact: str | Path, k: int = 10, *, models=(), **options) -> DataFrame:
-    """The lists of the users in a Spark DataFrame, as another one, which is computed when it is read or written.
+    """The lists of the users in a Spark DataFrame, as a new DataFrame, which is computed when it is read or written.
 
     Args:
-        users: with the users' column; others are left out. Its partitions are what tasks work on.
-        artefact: the folder, which all machines see. A Python worker loads it once and keeps it for later tasks.
-        models: the class of the artefact's model, where that is not one of the library's.
-        k, **options: as of `Recommender.recommend_batches`.
+        users: with the users' column; others are left out. Each task works on one of its partitions.
+        artefact: the folder, which all machines must see. A Python worker loads it once and keeps it for later tasks.
+        models: the class of the artefact's model, if it is not one of the library's.
+        k, **options: as in `Recommender.recommend_batches`.
 
     Returns:
-        A DataFrame with the columns of `Recommender.recommend`; the lists in any order, each in its own.
+        A DataFrame with the columns of `Recommender.recommend`; lists are in any order, each sorted by rank.
 
     Raises:
-        KeyError: there is no column of the users. An unknown user is found by a task, whose error Spark wraps.
-        FileNotFoundError, BundleError, TypeError, ValueError: as of `Recommender.load` and `recommend_batches`.
+        KeyError: there is no user column. Unknown users are found by tasks, whose error Spark wraps.
+        FileNotFoundError, BundleError, TypeError, ValueError: as in `Recommender.load` and `recommend_batches`.
 
     Example:
         >>> users = spark.table('users').repartition(64)                      # doctest: +SKIP
@@ -44,10 +44,10 @@ def recommend_on_spark(users: DataFrame, artefact: str | Path, k: int = 10, *, m
 
 
 def write(lists: Lists, users: Path, folder: Path) -> None:
-    """Write the lists of the users in a folder of Parquet to another."""
+    """Write the lists of the users in a folder of Parquet to another folder."""
     from pyspark.sql import SparkSession
 
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # of workers, else whichever python3 is found first
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # for workers, which otherwise use the first python3 found
     session = SparkSession.builder.appName("collabkit recommend").getOrCreate()
     _mapped(session.read.parquet(users.as_uri()), lists).write.parquet(folder.as_uri())
 
@@ -56,7 +56,7 @@ def _mapped(users: DataFrame, lists: Lists) -> DataFrame:
     from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
     if lists.column not in users.columns:
-        raise MissingError(f"the users are in the column {lists.column!r}, the data frame has {users.columns}")
+        raise MissingError(f"the users must be in the column {lists.column!r}; the data frame has {users.columns}")
     schema = from_arrow_schema(lists.schema)
     kinds = to_arrow_schema(schema, timezone="UTC")
 

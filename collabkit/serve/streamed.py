@@ -1,4 +1,4 @@
-"""Lists for more users than a table holds: block by block, to an iterator or to the parts of a folder of Parquet."""
+"""Lists for more users than a table holds: block by block, as an iterator or as the parts of a folder of Parquet."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from collabkit.serve.files import beside
 
 __all__ = ["BLOCK", "check_folder", "list_blocks", "new_folder", "user_blocks", "write_lists"]
 
-BLOCK = 50_000  # users whose lists are a table at once
+BLOCK = 50_000  # users per table of lists
 
 
 def user_blocks(users, vocab: Vocab, block: int) -> Iterator[pd.Index]:
@@ -29,7 +29,7 @@ def user_blocks(users, vocab: Vocab, block: int) -> Iterator[pd.Index]:
 
     Args:
         users: None for all; ids; a table with the column of the users; the path of a file or folder (Parquet, CSV or
-            TSV) with that column, or no other; or a reader, whatever gives such tables or ids one after the other.
+            TSV) with that column, or with a single column; or a reader, i.e. an iterator of such tables or ids.
 
     Raises:
         FileNotFoundError, KeyError, ValueError: there is no such file or column, or a file is damaged.
@@ -49,7 +49,7 @@ def user_blocks(users, vocab: Vocab, block: int) -> Iterator[pd.Index]:
 
 
 def _arrow_type(vocab: Vocab) -> pa.DataType | None:
-    """What ids are in a file that does not say it: `007` is a text where the ids are texts, and a number where not."""
+    """The type of ids in a file without types: `007` is a text if the ids are texts, otherwise a number."""
     dtype = vocab.ids.dtype
     if pd.api.types.is_integer_dtype(dtype):
         return pa.int64()
@@ -61,15 +61,15 @@ def _ids(part, vocab: Vocab) -> pd.Index:
     part = part.to_pandas() if isinstance(part, (pa.RecordBatch, pa.ChunkedArray, pa.Array)) else to_pandas(part)
     if isinstance(part, pd.DataFrame):
         if vocab.name not in part:
-            raise MissingError(f"the users are in the column {vocab.name!r}, the table has {list(part.columns)}")
+            raise MissingError(f"the users must be in the column {vocab.name!r}; the table has {list(part.columns)}")
         part = part[vocab.name]
     if isinstance(part, (str, bytes)) or not isinstance(part, Iterable):
-        raise TypeError(f"a reader of users gives tables or arrays of ids, got a {type(part).__name__}")
+        raise TypeError(f"a reader of users must give tables or arrays of ids, got a {type(part).__name__}")
     return pd.Index(part, tupleize_cols=False)
 
 
 def check_users(users, vocab: Vocab, block: int, unknown: str) -> None:
-    """Raise where users that can be read twice have ids that are unknown or damaged: before the first list."""
+    """Raise before the first list if `users`, unless it is an iterator, has unknown or invalid ids."""
     again = isinstance(users, (str, Path)) or not isinstance(users, Iterator)
     if users is None or not again or isinstance(users, pa.RecordBatchReader):
         return
@@ -78,10 +78,10 @@ def check_users(users, vocab: Vocab, block: int, unknown: str) -> None:
 
 
 def list_blocks(recommend: Callable, users, vocab: Vocab, block: int, options: dict) -> Iterator[pd.DataFrame]:
-    """The tables that `recommend` gives for each block of `users`; what it says of blocks is said once, at the end.
+    """The tables of `recommend` for each block of `users`; its warnings are given once, at the end.
 
     Raises:
-        ValueError: no user is asked.
+        ValueError: there are no users.
     """
     block = whole("block", block)
     check_users(users, vocab, block, options.get("unknown", "raise"))
@@ -104,15 +104,15 @@ def _tables(recommend: Callable, users, vocab: Vocab, block: int, options: dict)
 
 
 def _kind(note: str) -> str:
-    """A note without its numbers: what it says of every block."""
+    """A note without its numbers, which is the same for every block."""
     return "".join(c for c in note if not (c.isdigit() or c == ","))
 
 
 def write_lists(folder: str | Path, tables: Iterable[pd.DataFrame]) -> Path:
-    """Write tables as the parts of a new folder, which is there when the last one is; returns its path.
+    """Write tables as the parts of a new folder, which appears after the last one; returns its path.
 
     Raises:
-        FileExistsError: there is something at `folder` already.
+        FileExistsError: `folder` already exists.
         OSError: the disk is full, or cannot be written to; nothing is left behind.
     """
     with new_folder(folder) as new:
@@ -124,10 +124,10 @@ def write_lists(folder: str | Path, tables: Iterable[pd.DataFrame]) -> Path:
 
 @contextmanager
 def new_folder(folder: str | Path) -> Iterator[Path]:
-    """A path to make a folder at, which stands at `folder` once the context has ended without an error.
+    """A path for a folder, which is moved to `folder` when the context ends without an error.
 
     Raises:
-        FileExistsError: there is something at `folder` already.
+        FileExistsError: `folder` already exists.
     """
     folder = Path(folder).expanduser().resolve()
     check_folder(folder)
@@ -140,7 +140,7 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
 
 
 def check_folder(folder: str | Path) -> None:
-    """Raise `FileExistsError` where a new folder would replace something."""
+    """Raise `FileExistsError` if a new folder would replace something."""
     folder = Path(folder).expanduser()
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists: lists are written to a new folder; choose another, or remove it")

@@ -1,4 +1,4 @@
-"""`Wanted`: what lists are asked for: how many items, of which, in what order."""
+"""`Wanted`: the requested lists: how many items, from which, in what order."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["Limits", "Wanted"]
 
 @dataclass(frozen=True, eq=False)
 class Wanted:
-    """What lists are asked for.
+    """The requested lists.
 
     Args:
-        k: items a list.
+        k: items per list.
         candidates: `(c,)` the items that can be listed, ascending.
-        hidden, allowed: by who asks, the items that are not listed, and the only ones that are; None for no such limit.
-        offsets: `(n_items,)` what is added to the scores, see `retrieval.tilt`.
-        rerank: what puts the best ones in another order.
+        hidden, allowed: per user, items that are not listed, and the only ones that may be; None for no such limit.
+        offsets: `(n_items,)` terms added to the scores, see `retrieval.tilt`.
+        rerank: changes the order of the best items.
         max_memory: bound of the score block.
     """
 
@@ -42,21 +42,21 @@ class Wanted:
         object.__setattr__(self, "k", whole("k", self.k))
 
     def of(self, rows: Tensor) -> Wanted:
-        """The same where those who ask are those at `rows` `(b,)`."""
+        """The same for the users at `rows` `(b,)`."""
         hidden, allowed = (None if runs is None else runs.of(rows) for runs in (self.hidden, self.allowed))
         return replace(self, hidden=hidden, allowed=allowed)
 
 
 @dataclass(frozen=True, eq=False)
 class Limits:
-    """An allow and a deny list, each of items for all or by user."""
+    """An allow and a deny list, each for all users or per user."""
 
     allow: Choice
     deny: Choice
 
     @classmethod
     def read(cls, items, exclude, users: Vocab | None, vocab: Vocab) -> Limits:
-        """Check and encode them; arguments and errors as of `choices.read_choice`."""
+        """Check and encode them; arguments and errors as in `choices.read_choice`."""
         allow = read_choice(items, "items", "allow", users, vocab)
         return cls(allow, read_choice(exclude, "exclude", "hide", users, vocab))
 
@@ -77,7 +77,7 @@ class Limits:
         return chosen
 
     def hidden(self, seen: Runs | None) -> Runs | None:
-        """The `seen` items by user, if any, and those that are denied."""
+        """The `seen` items per user, if any, and those on the deny list."""
         if self.deny.pairs is None:
             return seen
         return self.deny.pairs if seen is None else seen.union(self.deny.pairs)

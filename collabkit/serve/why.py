@@ -22,7 +22,7 @@ from collabkit.models.closed_form import ClosedForm
 
 __all__ = ["Explainer", "Shares", "because_of", "check_why", "equations", "why_history"]
 
-BLOCK, SUMS = 256, 4096  # users at once; of models whose scores are sums, all of whose items are looked at
+BLOCK, SUMS = 256, 4096  # users at once; the second for models whose scores are sums over all items
 CELLS = 2**24  # scores at once
 
 
@@ -33,8 +33,8 @@ class Shares:
     Args:
         events: the `b` histories.
         values: `(m, k)` float64, in logits.
-        prior: `(b, k)`, the scores before anything is known of somebody, where the model has such.
-        method: how they were found.
+        prior: `(b, k)`, the scores for an unknown user, if the model has them.
+        method: how the shares were computed.
     """
 
     events: Runs
@@ -47,9 +47,9 @@ class Explainer:
     """The shares of past items in the scores of a model.
 
     Args:
-        model, data: as of `Recommender`.
-        fold: gives the fold-in of `model.explained`, which refuses models that have none.
-        equations: gives what `equations` finds of it.
+        model, data: as in `Recommender`.
+        fold: returns the fold-in of `model.explained`, or raises if it has none.
+        equations: returns the result of `equations` for it.
     """
 
     def __init__(
@@ -61,9 +61,9 @@ class Explainer:
         """The shares of past items in the scores of `items` `(b, k)` for a query of `b`.
 
         Args:
-            query: as the model needs it.
-            told: what the query's rows were solved from, where it has some.
-            items: indices; what stands at 0 means nothing.
+            query: with the parts that the model needs.
+            told: the events that the query's rows were solved from, if any.
+            items: indices; the values at 0 have no meaning.
         """
         model = self.model.explained
         query = Query(query) if isinstance(query, Tensor) else query
@@ -74,7 +74,7 @@ class Explainer:
         return leave_one_out(model, query, items)
 
     def _of_rows(self, model: Model, query: Query, told: Runs | None, items: Tensor) -> Shares:
-        """Of a model with a row for each user, from the equations that the row solves, or would if folded in."""
+        """For a model with a row for each user: from the equations that the row solves, or would if folded in."""
         users, data, scores = query.users, self.data, self.fold().scores
         rows, equations = query.rows, None
         if rows is None:
@@ -107,11 +107,11 @@ class Explainer:
 
 
 def equations(model: Model, data: Dataset) -> LeastSquares | None:
-    """The equations that the vectors of a model's users fulfil, if they are those of `fit_als`."""
+    """The equations that a model's user vectors satisfy, if they come from `fit_als`."""
     if model.als is None:
         return None
     tables = [side.read(torch.arange(side.n))[0].cpu().double() for side in model.sides]
-    met = [data.train.counts(side.name) > 0 for side in model.sides]  # the other rows are answers for the unknown
+    met = [data.train.counts(side.name) > 0 for side in model.sides]  # the other rows are those for unknown ids
     P, Q = (table * rows[:, None] for table, rows in zip(tables, met, strict=True))
     found = LeastSquares(P, Q, data, model.als)
     return found if found.hold() else None
@@ -140,7 +140,7 @@ def additive(model: ClosedForm, history: Runs, items: Tensor) -> Shares:
 
 
 def leave_one_out(model: Model, query: Query, items: Tensor) -> Shares:
-    """By how much the scores of `items` `(b, k)` fall when one event after the other is taken out of the history."""
+    """The drop of the scores of `items` `(b, k)` when single events are removed from the history."""
     history, values = query.history, []
     for j, run in enumerate(history):
         m, own = len(run), query[j : j + 1]
@@ -166,10 +166,10 @@ def _row_blocks(history: Runs, size: int) -> Iterator[slice]:
 
 
 def check_why(model: Model, why) -> bool | int:
-    """`why` of `recommend`, checked: False, True, or how many past items a row.
+    """`why` of `recommend`, checked: False, True, or the number of past items per row.
 
     Raises:
-        TypeError: nothing tells what a past item adds to the model's scores.
+        TypeError: the shares of past items cannot be computed for this model.
         ValueError: `why` is none of these.
     """
     if why is None or (isinstance(why, (bool, np.bool_)) and not why):
@@ -177,15 +177,15 @@ def check_why(model: Model, why) -> bool | int:
     inner = model.explained
     if "history" not in inner.needs and not inner.user_side.can_write:
         raise TypeError(f"the users of {type(inner).__name__} are computed from the training data as a whole: what one "
-                        "past item adds to a score cannot be told")  # fmt: skip
+                        "past item adds to a score is unknown")  # fmt: skip
     return True if isinstance(why, (bool, np.bool_)) else whole("why", why)
 
 
 def because_of(explainer: Explainer, best: Tensor, why: bool | int, query, told: Runs | None) -> pd.Series:
-    """For each item in lists `best` `(b, k)`, 0 where they end, the ids of the past items that speak most for it.
+    """For each item in lists `best` `(b, k)`, 0 where they end, the ids of the past items that contribute most.
 
     Returns:
-        `(n,)` ids, None where no past item speaks for one; with a number as `why` lists of ids.
+        `(n,)` ids, None if no past item contributes; lists of ids if `why` is a number.
     """
     found = np.full((*best.shape, int(why)), 0)
     size = SUMS if getattr(explainer.model.explained, "additive", False) else BLOCK
@@ -214,11 +214,11 @@ def why_history(explainer: Explainer, query, told: Runs | None, item: Tensor) ->
         shares = explainer.shares(query, told, item[None])
         score = model.score_pairs(query, torch.zeros(1, dtype=torch.int64), item).double()
         if not bool(score.isfinite()):
-            raise ValueError(f"{items.decode(item.numpy())[0]!r} has no score for this person, so there is no why")
+            raise ValueError(f"{items.decode(item.numpy())[0]!r} has no score for this user, so nothing explains it")
         values, prior = shares.values[:, 0], shares.prior
         rows = {} if prior is None or shares.method == "least squares" else {"prior": prior[0]}
         rows["rest"] = score - values.sum() - sum(rows.values())
-        if model.y_range is not None:  # on the scale of ratings each share is that part of the way
+        if model.y_range is not None:  # on the scale of ratings, shares are proportional parts
             start = rows.get("prior", score - values.sum())
             end = model.activation(score)
             away = torch.where((score - start).abs() < 1e-4, 1e-4, score - start)

@@ -17,8 +17,8 @@ from collabkit.data.runs import Runs
 
 __all__ = ["ALSSolver"]
 
-# Floats of one block's vectors. On a CPU a block's vectors, about five times as much, stay in one core's cache, and
-# there are enough blocks to keep the cores equally busy; on a GPU only memory bounds them (256 MB a vector).
+# Floats of one block's vectors. On a CPU all arrays of a block, about five times as much, stay in one core's cache, and
+# there are enough blocks to keep the cores equally busy; on a GPU only memory limits them (256 MB per vector).
 _CPU_BLOCK, _DEVICE_BLOCK = 2**15, 2**26
 
 
@@ -36,20 +36,19 @@ class ALSSolver:
     on item recommendation benchmarks" (2021), section 3, as is the second sum over all pairs. Of data with counts, c is
     their confidence and the second sum is over the pairs that were not observed, as in the paper of 2008: with nu = 0 a
     half sweep that is solved to the end gives its equation 4, `x_u = (Y'C_u Y + reg I)^-1 Y'C_u p_u`, all of it in
-    units of the mean confidence (there w is 1 in the units of c that are not divided by the mean). Pairs that are
-    `disliked` add s^2, and 1 to `n_u` and `n_i`. A half sweep takes `n_cg` steps of conjugate gradients from the
-    present vectors, as Takacs, Pilaszy and Tikk, "Applications of the conjugate gradient method for implicit feedback
-    collaborative filtering" (2011). All users go together: the sum over all pairs is a product with the Gram matrix of
-    the items, and the sum over the observed ones two sparse products, so a step costs O(events * d + rows * d^2) for
-    any d.
+    units of the mean confidence (there w is 1 in the units of c that are not divided by the mean). `disliked` pairs add
+    s^2, and 1 to `n_u` and `n_i`. A half sweep takes `n_cg` steps of conjugate gradients from the present vectors, as
+    Takacs, Pilaszy and Tikk, "Applications of the conjugate gradient method for implicit feedback collaborative
+    filtering" (2011). All users go together: the sum over all pairs is a product with the Gram matrix of the items, and
+    the sum over the observed ones two sparse products, so a step costs O(events * d + rows * d^2) for any d.
 
     Args:
-        train: the events, each (user, item) pair once, with their weights, if any; ratings and times are not looked at.
+        train: the events, each (user, item) pair once, with their weights, if any; ratings and times are ignored.
         reg: strength of the regularisation, above 0.
-        unobserved_weight: weight w of each pair, observed or not, pulled towards 0; above 0. Higher suits data in
-            which an unseen item is a rejected one.
+        unobserved_weight: weight w of each pair, observed or not, pulled towards 0; above 0. A higher value suits data
+            in which an unseen item is a rejected one.
         nu: exponent of the frequency scaling; 0 is the plain penalty, 1 the scaled one.
-        n_cg: steps of conjugate gradients a half sweep. With d or more each half is solved to rounding.
+        n_cg: conjugate gradient steps per half sweep. With d or more each half is solved to rounding.
         device: of the tables.
         disliked: pairs that are known negatives, none of them in `train`.
 
@@ -105,7 +104,7 @@ class ALSSolver:
         self.reg, self.unobserved_weight = float(reg), float(unobserved_weight)
 
     def _block(self, side: "_Observed", start: int, stop: int, dtype: torch.dtype) -> "_Block":
-        """Rows of a side; of data with counts less what the sum over all pairs has of them."""
+        """Rows of a side; for data with counts, without their part in the sum over all pairs."""
         block = side.block(start, stop, dtype)
         if not self._counted:
             return block
@@ -162,7 +161,7 @@ class ALSSolver:
     def objective(self, P: Tensor, Q: Tensor) -> float:
         """The value of the objective above, exact: the sum over all pairs is `w * <P'P, Q'Q>`.
 
-        Rows without events count as they stand; the half sweeps set them to zero.
+        Rows without events count with their current values; the half sweeps set them to zero.
         """
         self._check_tables(P, Q)
         total = self.unobserved_weight * ((P.T @ P).double() * (Q.T @ Q).double()).sum()
@@ -190,12 +189,12 @@ class ALSSolver:
         self, penalty: Tensor, solved: tuple["_Observed", Tensor], fixed: tuple["_Observed", Tensor],
         rows: Tensor | None,
     ) -> None:  # fmt: skip
-        """Conjugate gradients, block by block, on the `rows` of one table for the other as it is."""
+        """Conjugate gradients, block by block, on the `rows` of one table, with the other fixed."""
         (side, X), (_, Y) = solved, fixed
         for of, table in (solved, fixed):
-            _clear_empty(of.runs, table)  # answers for unknown ids that stood there must not weigh in the Gram matrix
+            _clear_empty(of.runs, table)  # rows of unknown ids must not count in the Gram matrix
         gram = self.unobserved_weight * (Y.T @ Y)  # (d, d)
-        team = Processes() if rows is not None else processes()  # some rows are few: each process solves for them
+        team = Processes() if rows is not None else processes()  # a few rows: each process solves for all of them
         if rows is not None:
             whole, side, penalty, X = X, side.take(rows), penalty[rows], X[rows]
         bounds = _shares(side.runs, X.shape[1], team)
@@ -229,8 +228,8 @@ class _Block(NamedTuple):
 class _Observed(NamedTuple):
     """The observed pairs by the rows of one side, and what each of them adds to the normal equations.
 
-    `gain` `(m,)` times `y y'` stands on the left, `pull` `(m,)` times y on the right; None where all are 1. `n`
-    `(n_rows,)` float64 is what the penalty counts.
+    `gain` `(m,)` times `y y'` is on the left side, `pull` `(m,)` times y on the right; None if all are 1. `n`
+    `(n_rows,)` float64 is the count in the penalty.
     """
 
     runs: Runs
@@ -240,7 +239,7 @@ class _Observed(NamedTuple):
 
     @classmethod
     def of(cls, runs: Runs, order: Tensor | None, gain, pull, worth, device) -> "_Observed":
-        """The same on `device`, the columns put in `order`."""
+        """The observed pairs on `device`, with columns in `order`."""
         ones = Runs(runs.start, runs.values, runs.width, torch.ones(len(runs.values)))
         if gain is None:
             return cls(ones.to(device), None, None, runs.lengths.double().to(device))
@@ -249,7 +248,7 @@ class _Observed(NamedTuple):
         return cls(ones.to(device), columns[0].to(device), columns[1].to(device), n.to(device))
 
     def take(self, rows: Tensor) -> "_Observed":
-        """Those of some `rows` `(m,)`."""
+        """The pairs of some `rows` `(m,)`."""
         part = self.runs.of(rows)
         if self.gain is None:
             return _Observed(part, None, None, self.n[rows])
@@ -267,34 +266,34 @@ class _Observed(NamedTuple):
 
 
 def _shares(side: Runs, d: int, team: Processes) -> list[int]:
-    """Where each process's rows of a side begin: so that a step of all of them costs each the same."""
+    """Where each process's rows of a side begin, so that a step costs each process the same."""
     return team.bounds(side.lengths + d) if not team.alone else [0, len(side)]
 
 
 def _blocks(bounds: list[int], table: Tensor) -> list[tuple[int, int]]:
-    """`(start, stop)` of the blocks of the rows in `bounds` that are worked on together, of a table `(n, d)`."""
+    """`(start, stop)` of the blocks of the rows in `bounds`, for a table `(n, d)`."""
     (first, last), d = bounds, table.shape[1]
     size = max(1, (_CPU_BLOCK if table.device.type == "cpu" else _DEVICE_BLOCK) // d)
     return [(start, min(start + size, last)) for start in range(first, last, size)]
 
 
 def _clear_empty(side: Runs, table: Tensor) -> Tensor:
-    """`table` `(n, d)` with zeros, in place, in the rows that have no events (the unknown id's among them)."""
+    """`table` `(n, d)` with zeros, in place, in the rows without events (including that of the unknown id)."""
     return table.masked_fill_((side.lengths == 0)[:, None], 0.0)
 
 
 def _each(function: Callable, blocks: list[tuple[int, int]], device: torch.device) -> list:
-    """`function(start, stop)` of each block; on a CPU in as many threads as torch has, one block a thread at a time.
+    """`function(start, stop)` of each block; on a CPU in as many threads as torch has, one block per thread at a time.
 
-    Torch by itself would put all threads to each operation and have them meet at its end, some hundred times a sweep.
-    Where other processes use the cores too, each meeting waits for the thread that was put off: measured six times
-    slower than one thread. Here they meet once.
+    By default torch uses all threads for each operation and synchronises them at its end, some hundred times per sweep.
+    If other processes use the cores too, each synchronisation waits for the thread that was delayed: measured six times
+    slower than one thread. Here they synchronise once.
     """
     n_threads = min(torch.get_num_threads(), len(blocks))
     if device.type != "cpu" or n_threads < 2:
         return [function(*block) for block in blocks]
     before = torch.get_num_threads()
-    torch.set_num_threads(1)  # a new thread takes this number over for its own operations
+    torch.set_num_threads(1)  # a new thread uses this number for its own operations
     try:
         with ThreadPoolExecutor(n_threads) as pool:
             return list(pool.map(torch.no_grad()(lambda block: function(*block)), blocks))
@@ -306,8 +305,8 @@ def _conjugate_gradients(block: _Block, penalty: Tensor, gram: Tensor, X: Tensor
     """`n_steps` steps, in place, for every row x_u of `X` on `(sum_i g_i y_i y_i' + gram + penalty_u) x_u = sum_i h_i
     y_i`.
 
-    `block` the items i of each row u, with their gain g and pull h; `penalty` `(b, 1)`; `gram` `(d, d)`, `w * Y'Y`; `X`
-    `(b, d)`, from which the steps start; `Y` `(n, d)`.
+    `block` has the items i of each row u, with their gain g and pull h; `penalty` is `(b, 1)`; `gram` `(d, d)` is `w *
+    Y'Y`; the steps start from `X` `(b, d)`; `Y` is `(n, d)`.
     """
     events, gain, pull = block
 
@@ -335,7 +334,7 @@ def _conjugate_gradients(block: _Block, penalty: Tensor, gram: Tensor, X: Tensor
             direction.mul_(norm / last.clamp_(min=_TINY)).add_(residual)
 
 
-FEW = 8  # steps that are not worth looking whether all rows are solved
+FEW = 8  # up to so many steps, a check whether all rows are solved is not worth it
 
 
 def _like(events: Tensor, values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""`pick_als`: regularisation and weight of unobserved pairs for alternating least squares, from the data at hand."""
+"""`pick_als`: chooses regularisation and weight of unobserved pairs for alternating least squares from the data."""
 
 import math
 from collections.abc import Callable
@@ -17,22 +17,22 @@ from collabkit.train.als import ALSSolver
 __all__ = ["AlsDefaults", "pick_als", "als_rule"]
 
 TIMES_DENSITY = 20.0  # weight of an unobserved pair, in densities
-STRENGTH = 0.4  # of the penalty, in units of what noise would reach
-TRIALS = 9  # at the most
-STEPS = 3.5, 2.0  # of the weight and the strength
+STRENGTH = 0.4  # of the penalty, in units of the noise level
+TRIALS = 9  # maximum
+STEPS = 3.5, 2.0  # factors of the weight and the strength
 SWEEPS = 3  # of a trial
-USERS, SHARE = 1500, 0.2  # who are asked in a trial, and how much of what they have
-FEWEST = 500  # held-out pairs below which trials say nothing
+USERS, SHARE = 1500, 0.2  # users in a trial, and the held-out share of their items
+FEWEST = 500  # minimum number of held-out pairs for trials
 CUT = 20
 
 
 @dataclass(frozen=True)
 class AlsDefaults:
-    """What was picked, and the words for it.
+    """The chosen values, and a message about them.
 
     Args:
         reg, unobserved_weight: of `ALSSolver`.
-        why: one line.
+        why: the message, in one line.
         trials: `(times, strength, NDCG)` of each setting that was tried, in the units of `als_rule`.
     """
 
@@ -49,18 +49,18 @@ def als_rule(
     """`(reg, unobserved_weight)` from the shape of the data.
 
     With U users, I items and n events the weight is `times` the density `n / (U I)`: whatever the catalogue, all
-    unobserved pairs together weigh so many times what the observed ones do, but no more a pair. The penalties of the
-    vectors cut off what
-    does not stand out of the matrix of events: where unobserved pairs make up most of the loss, a singular value s of
-    it becomes `(s - l) / w`, with l the geometric mean of a user's and an item's penalty. So l is `strength` times
-    `sqrt(n / U) + sqrt(n / I)`, about the largest singular value of a random matrix of that density (the edge of
-    Marchenko and Pastur). With larger ones zero wins: the vectors vanish.
+    unobserved pairs together weigh this many times as much as the observed ones, but each at most as much as an
+    observed one. The penalties of the vectors cut off what does not stand out of the matrix of events: if unobserved
+    pairs make up most of the loss, a singular value s of the matrix becomes `(s - l) / w`, where l is the geometric
+    mean of a user's and an item's penalty. So l is `strength` times `sqrt(n / U) + sqrt(n / I)`, about the largest
+    singular value of a random matrix of that density (the edge of Marchenko and Pastur). With larger penalties the
+    vectors vanish.
 
     Args:
         train: the events.
         nu: exponent of the penalty's frequency scaling; see `ALSSolver`.
         times, strength: .4 and 20 were about best on five data sets (benchmarks, `als_defaults`).
-        unobserved_weight: where it is given.
+        unobserved_weight: the weight, if given.
     """
     n_users, n_items = (max(1, int((train.counts(side) > 0).sum())) for side in ("user", "item"))
     by_user, by_item = len(train) / n_users, len(train) / n_items
@@ -74,22 +74,22 @@ def pick_als(
     nu: float = 1.0, n_cg: int = 3, search: bool = True, disliked: Interactions | None = None, seed: int = 0,
     device="cpu",
 ) -> AlsDefaults:  # fmt: skip
-    """`reg` and `unobserved_weight`, those that are not given, by `als_rule` and a few short fits around it.
+    """Choose `reg` and `unobserved_weight`, if not given, by `als_rule` and a few short fits around it.
 
-    Each of five to nine trials is a fit of three sweeps that is asked for a fifth of what up to 1,500 users have, cut
-    from `train`. Another setting than the rule's is taken where NDCG@20 gains more than two standard errors. That is 27
-    sweeps: where these would be more than three fits of `n_sweeps`, or fewer than 500 pairs could be held out, the rule
-    alone decides, as with `search=False`.
+    Each of five to nine trials is a fit of three sweeps, evaluated on a fifth of the items of up to 1,500 users, cut
+    from `train`. A setting other than the rule's is chosen if NDCG@20 gains more than two standard errors. This takes
+    up to 27 sweeps: if these were more than three fits of `n_sweeps`, or fewer than 500 pairs could be held out, only
+    the rule is used, as with `search=False`.
 
     Args:
-        train, disliked: as of `ALSSolver`.
+        train, disliked: as in `ALSSolver`.
         d: length of the vectors; trials take at most 64.
         n_sweeps: of the fit that follows.
-        reg, unobserved_weight: where they are given.
+        reg, unobserved_weight: the values, if given.
         nu, n_cg: of the fit that follows.
-        search: whether to try.
-        seed: of what is held out and of the vectors.
-        device: where to compute.
+        search: whether to run trials.
+        seed: of the held-out part and of the vectors.
+        device: for the computation.
     """
     given = {"unobserved_weight": unobserved_weight}
     held, reason = None, "a rule from shape and density"
@@ -122,13 +122,13 @@ def pick_als(
 
 
 def _climb(score: Callable[..., np.ndarray], free: tuple[bool, bool]) -> tuple[float, float]:
-    """`(times, strength)` from the rule on, one after the other, by steps up and down, twice.
+    """`(times, strength)`, starting at the rule, one after the other, by steps up and down, twice.
 
-    A step is taken where the users' figures gain more than two standard errors of their differences: the rule is good
-    enough for what is less than that.
+    A step is taken if the users' metrics gain more than two standard errors of their differences; below that, the rule
+    is good enough.
     """
     at = [TIMES_DENSITY, STRENGTH]
-    for _ in range(2):  # where the first round took no step, the second one finds everything tried
+    for _ in range(2):  # if the first round took no step, the second has nothing left to try
         for axis in (0, 1):
             best, middle = score(*at), at[axis]
             for step in (STEPS[axis], 1 / STEPS[axis]) if free[axis] else ():
@@ -140,7 +140,7 @@ def _climb(score: Callable[..., np.ndarray], free: tuple[bool, bool]) -> tuple[f
 
 
 def _held_out(train: Interactions, seed: int) -> tuple[Interactions, Runs] | None:
-    """`train` less a share of the events of some users, and what these were; None where that is too little."""
+    """`train` without a share of the events of some users, and these events; None if they are too few."""
     generator = torch.Generator().manual_seed(seed)
     users = (train.counts("user") >= 2).nonzero().squeeze(1)
     users = users[torch.randperm(len(users), generator=generator)[:USERS]]
@@ -160,7 +160,7 @@ def _held_out(train: Interactions, seed: int) -> tuple[Interactions, Runs] | Non
 
 
 def _score(solver: ALSSolver, part: Interactions, asked: Runs, d: int, seed: int) -> np.ndarray:
-    """NDCG of each user who is asked, after a few sweeps."""
+    """NDCG of each evaluated user, after a few sweeps."""
     P, Q = solver.init_tables(d, seed=seed)
     for _ in range(SWEEPS):
         solver.solve_users(P, Q)

@@ -18,18 +18,18 @@ from collabkit.train.loader import show_table
 
 __all__ = ["auto_fit", "Halves"]
 
-MOST_USERS = 20_000  # that models are judged by
+MOST_USERS = 20_000  # for the evaluation of a model
 PATIENCE = 2  # steps without a gain
 
 
 class Halves:
-    """A judge whose users fall into two parts: models are chosen by one, and reported on the other.
+    """A judge with two groups of users: models are chosen by one, and reported on the other.
 
     Args:
         data: of the models.
         metric: a name.
-        test: a table to report on; then they are chosen by all validation rows. None: by the rows of half the users,
-            drawn at random, and reported on those of the other half.
+        test: a table to report on; then models are chosen by all validation rows. None: they are chosen by the rows of
+            half the users, drawn at random, and reported on those of the other half.
         seed: of the draw.
 
     Raises:
@@ -44,11 +44,11 @@ class Halves:
         half = np.random.default_rng(seed).permutation(len(users)) < (len(users) + 1) // 2
         self.choosing, self.untouched = (users, None) if test is not None else (users[half], users[~half])
         if len(users) < 4:
-            raise ValueError(f"{len(users)} users with held-out rows are too few to choose by some and report on "
-                             "others; hold more rows out, or name a test table")  # fmt: skip
+            raise ValueError(f"{len(users)} users with held-out rows are too few to choose by one half and report on "
+                             "the other; hold more rows out, or name a test table")  # fmt: skip
 
     def __call__(self, model, check=lambda: None) -> tuple[UserScores, UserScores]:
-        """The scores of the part to choose by, and of the other one."""
+        """The scores on the part to choose by, and on the other one."""
         scores = self.judge(model, check)
         if self.other is not None:
             return scores, self.other(model, check)
@@ -129,7 +129,7 @@ def auto_fit(
 
 
 def _climb(rungs: list[Rung], shop: Workshop, halves: Halves, n_boot: int) -> tuple[list[_Tried], list[dict]]:
-    """What was tried, and a row of each rung."""
+    """The tried models, and a row for each rung."""
     tried: list[_Tried] = []
     rows, in_vain, ended = [], 0, set()
     for rung in rungs:
@@ -151,7 +151,7 @@ def _climb(rungs: list[Rung], shop: Workshop, halves: Halves, n_boot: int) -> tu
 
 
 def _step(rung: Rung, shop: Workshop, halves: Halves, row: dict, *, first: bool) -> _Tried | None:
-    """The rung, fitted and judged; None where there is no time, or the model cannot be fitted to this data."""
+    """The rung, fitted and judged; None if there is no time, or the model cannot be fitted to this data."""
     check, before = (lambda: None) if first else shop.budget.check_end, shop.budget.used
     try:
         with noting() as notes:
@@ -160,7 +160,7 @@ def _step(rung: Rung, shop: Workshop, halves: Halves, row: dict, *, first: bool)
             model = rung.fit(shop)
             scores = halves(model, check)
     except OutOfTimeError as error:
-        row["note"] = f"not tried: {error}" if str(error) else "not tried: time is over"
+        row["note"] = f"not tried: {error}" if str(error) else "not tried: no time left"
         return None
     except (ValueError, TypeError) as error:
         if first:
@@ -178,7 +178,7 @@ _COLUMNS = ("value", "low", "high", "gain", "gain_low", "gain_high", "test", "te
 
 
 def _fill(row: dict, done: _Tried, best: _Tried | None, n_boot: int) -> bool:
-    """Write the figures; whether the step pays."""
+    """Write the metrics; returns whether the step pays."""
     row["value"], row["test"] = done.chosen.value, done.untouched.value
     row["low"], row["high"] = done.chosen.interval(n_boot)
     row["test_low"], row["test_high"] = done.untouched.interval(n_boot)

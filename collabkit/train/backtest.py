@@ -81,7 +81,7 @@ def backtest(
     common = {"n_boot": n_boot, "seed": seed, "max_memory": max_memory}
     tables, parts, times = {}, [], comparable_times(ratings[time_name])
     for cut in cuts:
-        until = ratings[before(times, later(times, cut, days))]  # of what comes after the window nothing is known
+        until = ratings[before(times, later(times, cut, days))]  # later events are not known
         split = _window(cut, time_name, cold)
         dls = CollabDataLoaders.from_df(until, splitter=split, time_name=time_name, seed=seed, **options)
         models = fit(dls)
@@ -115,7 +115,7 @@ def _cuts(ratings: pd.DataFrame, time_name: str | None, cuts: Iterable | None, n
 
 
 def _window(cut, time_name: str, cold: str) -> Splitter:
-    """Training before the cut, validation the rows from it on that do not repeat a pair of training."""
+    """Training before the cut, validation the rows from it on that do not repeat a training pair."""
     split = time_split(date=cut, time_name=time_name)
 
     def rows(df, columns):
@@ -124,21 +124,21 @@ def _window(cut, time_name: str, cold: str) -> Splitter:
         pairs = id_codes(df, columns.user) * (items.max() + 1) + items
         new = ~np.isin(pairs[valid], pairs[train])
         again = int((~new).sum())
-        notes = [f"{again:,} rows of the window repeat a pair of training, which no list shows"] if again else []
+        notes = [f"{again:,} rows of the window repeat a training pair, which lists leave out"] if again else []
         return train, valid[new], notes
 
     return Splitter(f"the window at {cut!r}", rows, cold, time_name)
 
 
 def _say_cold(parts: list[Dataset]) -> None:
-    """Count what the models could not know, over all windows."""
+    """Report users and items without earlier events, over all windows."""
     asked = [(data.train.counts("user"), data.valid.user_idx.unique()) for data in parts]
     found = [(data.train.counts("item"), data.valid.item_idx) for data in parts]
     new_users, new_rows = (sum(int((counts[idx] == 0).sum()) for counts, idx in pairs) for pairs in (asked, found))
     if new_users or new_rows:
         n_users, n_rows = (sum(len(idx) for _, idx in pairs) for pairs in (asked, found))
-        say(f"{new_users:,} of the {n_users:,} users of the {len(parts)} windows have no event before the cut and are "
-            f"shown the list of one of whom nothing is known; {new_rows:,} of the {n_rows:,} events are of items "
+        say(f"{new_users:,} of the {n_users:,} users of the {len(parts)} windows have no event before the cut and get "
+            f"the list of an unknown user; {new_rows:,} of the {n_rows:,} events are of items "
             "without one. cold='drop' leaves both out")  # fmt: skip
 
 

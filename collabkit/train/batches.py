@@ -1,4 +1,4 @@
-"""Batches: what a loader's rows become. Ratings as they are, positives with negatives, whole users, or single pairs."""
+"""Batches made from a loader's rows: ratings, positives with negatives, whole users, or single pairs."""
 
 from collections.abc import Iterator, Sequence
 from copy import copy
@@ -15,12 +15,12 @@ from collabkit.train.sampling import AllItems, InBatchNegatives
 
 __all__ = ["Batch", "Rated", "Ranked", "ByUser", "Windows", "Pointwise", "on_device"]
 
-HISTORY = 100  # items that a training query looks back at most
+HISTORY = 100  # maximum number of past items in a training query
 DRAWS = 2**23  # negatives drawn at once
 
 
 class Batch(tuple):
-    """A batch: the tuple that fastai takes, inputs before targets and None left out, whose parts also have names."""
+    """A batch: the tuple for fastai, inputs before targets and without None, whose parts also have names."""
 
     def __new__(cls, unnamed=(), /, **parts):  # fastai makes a new one of a list
         batch = super().__new__(cls, [*unnamed, *(part for part in parts.values() if part is not None)])
@@ -36,10 +36,10 @@ def on_device(batch, device) -> tuple:
 
 
 class _Rows:
-    """Rows of interactions on a device, and the queries that they make.
+    """Rows of interactions on a device, and their queries.
 
-    `before` are the interactions that users had before these rows; None where the rows themselves tell, in their order.
-    A query looks back on at most `length` of a user's.
+    `before` are the interactions that users had before these rows; None if these are the earlier rows themselves. A
+    query has at most `length` past items of a user.
     """
 
     needs: tuple[str, ...] = ("users",)
@@ -62,14 +62,14 @@ class _Rows:
         self.weight = None if data.weight is None else data.weight.to(self.device)
 
     def on(self, data: Interactions):
-        """The same of other interactions."""
+        """The same for other interactions."""
         new = copy(self)
         new.data = data
         new.to(self.device)
         return new
 
     def asking(self, needs: Sequence[str]):
-        """The same with queries that have the parts `needs`, or `ValueError` where these batches cannot."""
+        """The same with queries that have the parts `needs`; `ValueError` if these batches do not support them."""
         new = copy(self)
         new.needs = tuple(needs)
         if "history" in needs:
@@ -85,7 +85,7 @@ class _Rows:
         if "history" in self.needs and self.before is not None:
             history = self.before.histories.of(users).last(self.length)
         elif "history" in self.needs:
-            mine = self.data.histories  # of rows in the order of users and times: a row's place is its own number
+            mine = self.data.histories  # rows are in the order of users and times, so a row's place is its number
             history = mine.spans(torch.maximum(mine.start[users], rows - self.length), rows)
         codes = self.data.context if "context" in self.needs else {}
         time = self.data.time[rows] if "time" in self.needs else None
@@ -95,7 +95,7 @@ class _Rows:
 class Rated(_Rows):
     """Ratings: `(x (bs, 2), y (bs, 1))`, users and items in the columns of `x`; without ratings `(x,)`.
 
-    Of a model that needs more than users `(query, items (bs,), y (bs, 1))`. Weights `(bs, 1)` come last, as a further
+    For a model that needs more than users, `(query, items (bs,), y (bs, 1))`. Weights `(bs, 1)` come last, as a further
     target that a `losses.FlatLoss` takes.
     """
 
@@ -107,11 +107,11 @@ class Rated(_Rows):
 
     def asking(self, needs: Sequence[str]) -> "Rated":
         if "history" in needs and self.before is None:
-            raise ValueError("a model that looks at histories learns from events: make dls with feedback='implicit'")
+            raise ValueError("a model that reads histories learns from events: make dls with feedback='implicit'")
         return super().asking(needs)
 
     def make(self, rows: Tensor, sizes: list[int], generator: torch.Generator | None) -> Iterator[tuple]:
-        """The batches of `rows` `(m,)`, of so many `sizes` each."""
+        """The batches of `rows` `(m,)`, with these `sizes`."""
         targets = [] if self.rating is None else [self.rating[rows][:, None].split(sizes)]
         if targets and self.weight is not None:  # without ratings they would be taken for the target
             targets.append(self.weight[rows][:, None].split(sizes))
@@ -146,15 +146,15 @@ class Rated(_Rows):
 class Ranked(_Rows):
     """Positives with negatives: `(query, positives (bs,), negatives, log_counts)`.
 
-    The query is the users `(bs,)` themselves where the model needs no more. The negatives are `(bs, n_neg)` items that
-    each row's user has not seen, or `(n,)` that the batch shares, as the sampler has it; `log_counts` is the target
-    that a `losses.RankingLoss` takes. Events with weights have a fifth tensor `(bs,)`.
+    The query is the tensor of users `(bs,)` if the model needs no more. The negatives are `(bs, n_neg)` items that each
+    row's user has not seen, or `(n,)` shared by the batch, depending on the sampler; `log_counts` is the target that a
+    `losses.RankingLoss` takes. Events with weights have a fifth tensor `(bs,)`.
 
     Args:
         data: the events, in the order of their users.
         sampler: one of `collabkit.train.sampling`.
         n_neg: negatives for each positive, drawn with replacement.
-        before, length: as of `_Rows`.
+        before, length: as in `_Rows`.
 
     Raises:
         ValueError: `n_neg` < 1.
@@ -172,14 +172,14 @@ class Ranked(_Rows):
         self.sampler, self.n_negatives, self.shares_negatives = sampler, whole("n_neg", n_neg), sampler.shared
 
     def on(self, data: Interactions, sampler=None, n_neg: int | None = None):
-        """The same of other interactions, or with other negatives."""
+        """The same for other interactions, or with other negatives."""
         new = copy(self)
         new._draw(self.sampler if sampler is None else sampler, self.n_negatives if n_neg is None else n_neg)
         return super(Ranked, new).on(data)
 
     @property
     def ragged(self) -> bool:
-        """Whether batches differ in their number of negatives, so that their scores make no table."""
+        """Whether the number of negatives differs between batches, so that their scores do not form a table."""
         return self.sampler.shared and not isinstance(self.sampler, AllItems)
 
     def to(self, device) -> None:
@@ -187,9 +187,9 @@ class Ranked(_Rows):
         self.sampler.to(self.device)
 
     def make(self, rows: Tensor, sizes: list[int], generator: torch.Generator | None) -> Iterator[Batch]:
-        """The batches of `rows` `(m,)`, of so many `sizes` each."""
+        """The batches of `rows` `(m,)`, with these `sizes`."""
         sampler, n_neg, per_row = self.sampler, self.n_negatives, not self.sampler.shared
-        if per_row and len(rows) == len(self):  # in the order of the users: their part of the search stays in the cache
+        if per_row and len(rows) == len(self):  # in the order of the users, so that the search stays in the cache
             drawn = sampler.draw(self.users.long(), n_neg, generator)[rows].split(sizes)
         elif per_row:
             drawn = sampler.draw(self.users[rows].long(), n_neg, generator).split(sizes)
@@ -225,7 +225,7 @@ class Ranked(_Rows):
     def results(self, batch, out, max_n: int) -> pd.DataFrame:
         """Users with their positive, the negative that scores best, and both scores `out` `(bs, 1 + n)`."""
         scores = (out[0] if isinstance(out, (tuple, list)) else out)[:max_n].float().cpu()
-        out_of_it = batch[3].cpu()[: len(scores)] == torch.inf  # the row's own positive, or none at all
+        out_of_it = batch[3].cpu()[: len(scores)] == torch.inf  # the row's own positive, or padding
         best, at = scores[:, 1:].masked_fill(out_of_it, -torch.inf).max(1)
         negatives = batch[2].cpu().expand(len(batch[0]), -1)[: len(scores)]
         table = self.decode(batch, max_n, max_negatives=0)
@@ -238,18 +238,18 @@ class Ranked(_Rows):
 class ByUser(Ranked):
     """Whole users: `(users (g,), positives (r,), negatives (m,), group (r,), log_counts (m,), hits (2, h))`.
 
-    All events of so many users and negatives that the batch shares. What a softmax costs, the sum over the negatives,
-    is then computed once a user rather than once an event: with 30 events a user, a thirtieth. `group` says which of
-    the batch's users each positive belongs to, `hits` at which places of the `(g, m)` scores a user has seen the item.
-    Events with weights have a seventh tensor `(r,)`.
+    All events of some users, with negatives shared by the batch. The costly part of a softmax, the sum over the
+    negatives, is then computed once per user instead of once per event: with 30 events per user, a thirtieth. `group`
+    is the user of each positive, by position in the batch, and `hits` are the places in the `(g, m)` scores where a
+    user has seen the item. Events with weights have a seventh tensor `(r,)`.
 
     Args:
         data: the events, in the order of their users.
-        sampler: one of shared negatives that masks what a user has seen.
-        n_neg: as of `Ranked`.
+        sampler: a sampler of shared negatives that masks what a user has seen.
+        n_neg: as in `Ranked`.
 
     Raises:
-        ValueError: another kind of sampler; events out of the order of their users.
+        ValueError: another kind of sampler; events not in the order of their users.
     """
 
     n_inp, n_plain, ragged = 4, 6, True
@@ -257,7 +257,7 @@ class ByUser(Ranked):
     def _draw(self, sampler, n_neg: int) -> None:
         if not (sampler.shared and sampler.mask_seen) or isinstance(sampler, InBatchNegatives):
             one = f"negatives='shared' or partial(AllItems, mask_seen=True), got {type(sampler).__name__}"
-            raise ValueError(f"batches of users need negatives that they share, without what each has seen: {one}")
+            raise ValueError(f"batches of users need shared negatives without seen items: {one}")
         super()._draw(sampler, n_neg)
 
     def __len__(self) -> int:
@@ -287,7 +287,7 @@ class ByUser(Ranked):
             yield Batch(**parts, log_counts=log_counts, hits=hits, weight=mine.weight)
 
     def decode(self, batch, max_n: int, max_negatives: int = 5) -> pd.DataFrame:
-        """As of `Ranked`; the negatives of a row are those of the batch, seen ones included."""
+        """As in `Ranked`; a row's negatives are those of the batch, including seen ones."""
         users, positives, negatives, group = (part.cpu() for part in batch[:4])
         return self._table(users[group], positives, negatives, max_n, max_negatives)
 
@@ -301,19 +301,19 @@ class ByUser(Ranked):
 class Windows(Ranked):
     """What comes next: `(query, positives (m,), negatives (n,), group (m,), log_counts (n,), hits (2, h))`.
 
-    The query has windows of histories and asks after each of their events (`Query.steps`); the positives are the events
-    that followed. Every event but a user's first is a positive once an epoch. Where a user has more events than a
-    window is long, the cuts fall elsewhere in each epoch. Windows of like length make a batch; negatives are shared,
-    and each row's own positive is none. Inputs and targets as of `ByUser`, with a group for each row.
+    The query has windows of histories, with a query after each event (`Query.steps`); the positives are the events that
+    followed. Every event except a user's first is a positive once per epoch. If a user has more events than a window,
+    the cuts differ between epochs. A batch has windows of similar length; negatives are shared, except each row's own
+    positive. Inputs and targets as in `ByUser`, with a group for each row.
 
     Args:
         data: the events, in the order of users and times.
-        sampler: one of shared negatives that masks the row's own positive alone.
-        n_neg: as of `Ranked`.
-        length: of a window, the most events that a question looks back on.
+        sampler: a sampler of shared negatives that masks the row's own positive alone.
+        n_neg: as in `Ranked`.
+        length: of a window, the maximum number of past events in a query.
 
     Raises:
-        ValueError: another kind of sampler; nobody has two events; events with weights.
+        ValueError: another kind of sampler; no user has two events; events with weights.
     """
 
     n_inp, n_plain, ragged = 4, 6, True
@@ -326,12 +326,12 @@ class Windows(Ranked):
         self.history = self.data.histories
         self.n_targets = self.history.lengths - 1
         if not bool((self.n_targets > 0).any()):
-            raise ValueError("nobody has two events in the training part, so that nothing follows anything")
+            raise ValueError("no user has two events in the training part, so there is no next item to learn")
         if self.weight is not None:
             raise ValueError("windows of histories take no weights: leave weights= out with history=")
 
     def asking(self, needs: Sequence[str]) -> "Ranked":
-        """The same; of a model that looks at no history the events one by one, with the same negatives."""
+        """The same; for a model without histories, the single events with the same negatives."""
         if "history" in needs:
             return super().asking(needs)
         return Ranked(self.data, self.sampler, self.n_negatives).asking(needs)
@@ -341,15 +341,15 @@ class Windows(Ranked):
         return int(self.n_targets.clamp(min=0).sum())
 
     def plan(self, bs: int, generator: torch.Generator | None) -> tuple[Tensor, list[int]]:
-        """The windows of an epoch `(w, 2)`, their first event and that after the last, and how many make each batch.
+        """The windows of an epoch `(w, 2)`, their first event and the one after the last, and their number per batch.
 
-        A batch has at most some `bs` places, padding included. Without a generator the plan is always the same.
+        A batch has about `bs` places at most, including padding. Without a generator the plan is always the same.
         """
         n, length = self.n_targets.clamp(min=0), self.length
         owner = (n > 0).nonzero().squeeze(1)
         n, start = n[owner], self.history.start[owner]
         phase = torch.zeros_like(n)
-        if generator is not None:  # of who has more than one window
+        if generator is not None:  # for users with more than one window
             phase = torch.where(n > length, torch.randint(length, n.shape, generator=generator), 0)
         pieces = (n + phase + length - 1) // length
         which = torch.repeat_interleave(torch.arange(len(n)), pieces)
@@ -369,7 +369,7 @@ class Windows(Ranked):
         return spans, sizes
 
     def make(self, rows: Tensor, sizes: list[int], generator: torch.Generator | None) -> Iterator[Batch]:
-        """The batches of the windows `rows` `(w, 2)`, of so many `sizes` each."""
+        """The batches of the windows `rows` `(w, 2)`, with these `sizes`."""
         for part in rows.split(sizes):
             history = self.history.spans(part[:, 0], part[:, 1])
             at = torch.repeat_interleave(part[:, 0] - history.start[:-1], history.lengths)
@@ -387,7 +387,7 @@ class Windows(Ranked):
             yield Batch(**parts, log_counts=log_counts, hits=hits)
 
     def decode(self, batch, max_n: int, max_negatives: int = 5) -> pd.DataFrame:
-        """As of `Ranked`, with the event before each positive."""
+        """As in `Ranked`, with the event before each positive."""
         query, positives, negatives = batch[0].to("cpu"), batch[1].cpu(), batch[2].cpu()
         table = self._table(query.users[query.history.rows], positives, negatives, max_n, max_negatives)
         table.insert(1, f"{self.data.columns.item} before", self.data.items[query.history.values[: len(table)]])
@@ -401,10 +401,10 @@ class Windows(Ranked):
 
 
 class Pointwise(Rated):
-    """The pairs of `Ranked` batches one a row: `(x (m, 2), y (m, 1))`, y 1 for a positive and 0 for a negative.
+    """The pairs of `Ranked` batches, one per row: `(x (m, 2), y (m, 1))`, y 1 for a positive and 0 for a negative.
 
-    For a module that takes `x (m, 2)` and a pointwise loss, in a plain fastai `Learner`. A batch has so many positives
-    and their negatives, `m = bs * (1 + n_neg)` rows, less the negatives of users who have seen everything.
+    For a module that takes `x (m, 2)` and a pointwise loss, in a plain fastai `Learner`. A batch has `bs` positives and
+    their negatives, `m = bs * (1 + n_neg)` rows, without negatives of users who have seen everything.
 
     Raises:
         ValueError: a sampler of shared negatives; events with weights.
@@ -414,9 +414,9 @@ class Pointwise(Rated):
 
     def __init__(self, ranked: Ranked):
         if ranked.sampler.shared:
-            raise ValueError("pairs one a row need negatives of each row's own: negatives='uniform' or 'popularity'")
+            raise ValueError("pointwise() needs negatives of each row's own: negatives='uniform' or 'popularity'")
         if ranked.data.weight is not None:
-            raise ValueError("pairs one a row carry no weights: make the dataloaders without weights=")
+            raise ValueError("pointwise() has no weights: make the dataloaders without weights=")
         self.ranked, self.n_negatives = ranked, ranked.n_negatives
         super().__init__(ranked.data)
 

@@ -1,4 +1,4 @@
-"""`SolveBiases`: the biases of users and items in closed form, in the place of an epoch of a `CollFilter`."""
+"""`SolveBiases`: the biases of users and items in closed form, instead of an epoch of a `CollFilter`."""
 
 import torch
 from fastai.callback.core import Callback, CancelTrainException
@@ -12,8 +12,8 @@ __all__ = ["SolveBiases"]
 class SolveBiases(Callback):
     """Set a rating model's biases to those of `references.UserItemBias`, and its factors to zero.
 
-    What every model of tastes must beat: who is strict, and what is good whoever looks. `learn.fit(1,
-    cbs=SolveBiases())` on a `CollFilter` without `y_range` and side features.
+    The baseline for every model of tastes: strict users, and items that everybody likes. Use `learn.fit(1,
+        cbs=SolveBiases())` on a `CollFilter` without `y_range` and side features.
 
     Raises:
         TypeError, ValueError: in `fit`, another model, or no ratings.

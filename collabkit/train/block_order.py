@@ -1,4 +1,4 @@
-"""`BlockOrder`: the order of an epoch over files, in which rows that lie beside each other are read together."""
+"""`BlockOrder`: the order of an epoch over files, in which neighbouring rows are read together."""
 
 import torch
 from torch import Tensor
@@ -11,17 +11,17 @@ BLOCK, PASSES, BUFFER = 1024, 16, 2**20  # rows of a block, a power of two; pass
 class BlockOrder:
     """Every row once, in passes over the file: each takes a share of every block's rows, blocks in random order.
 
-    `order[start:stop]` are the rows at these places of the order, a function of the seed alone. A permutation would
-    read a page of the disk for each row, and takes eight bytes a row; this reads a page for each share of a block, and
-    takes little more than a byte a row. In files sorted by user a block holds few users. Were it read at once, all
-    events of a user would come within a few steps, which costs quality; so its rows are dealt to the passes, and each
-    pass meets about all users. Shares of many blocks are mixed in a buffer.
+    `order[start:stop]` are the rows at these places of the order, which depends only on the seed. A permutation would
+    read a disk page for each row, and needs eight bytes per row; this reads a page for each share of a block, and needs
+    little more than a byte per row. In files sorted by user a block holds few users. If it were read at once, all
+    events of a user would come within a few steps, which costs quality; so its rows are split over the passes, and each
+    pass contains nearly all users. Shares of many blocks are mixed in a buffer.
 
     Args:
         n: rows.
         seed: of the order.
         block: neighbouring rows, a power of two.
-        passes: into how many shares a block is dealt, a power of two of at most `block`.
+        passes: number of shares of a block, a power of two of at most `block`.
         buffer: rows that are mixed.
 
     Example:
@@ -62,7 +62,7 @@ class BlockOrder:
         return self.block // self.passes
 
     def _buffer(self, j: int) -> Tensor:
-        """The rows of the buffer number `j`; the last one is kept."""
+        """The rows of buffer number `j`; the last one is cached."""
         if self._made is None or self._made[0] != j:
             rows = self._rows(self.shares[j * self.per_buffer : (j + 1) * self.per_buffer])
             generator = torch.Generator().manual_seed((self.seed + (j + 1) * 7_919) % 2**63)
@@ -77,7 +77,7 @@ class BlockOrder:
         return rows[rows < self.n]
 
     def _dealt(self, place: Tensor, keys: Tensor) -> Tensor:
-        """A permutation of `0..block - 1` for each block, at `place` `(m, share)`: each step of it can be undone."""
+        """A permutation of `0..block - 1` for each block, at `place` `(m, share)`: each of its steps is invertible."""
         mask, half = self.block - 1, max(1, self.block.bit_length() // 2)
         for factor, shift in (keys[:2, :, None], keys[2:, :, None]):
             place = (place * (2 * factor + 1) + shift) & mask
@@ -85,7 +85,7 @@ class BlockOrder:
         return place
 
     def _sizes(self) -> Tensor:
-        """Rows of each share: of the last block those that there are."""
+        """Rows of each share; the last block may be incomplete."""
         sizes = torch.full((len(self.shares),), self._share)
         last = ((self.shares // self.passes) == (self.n - 1) // self.block).nonzero().squeeze(1)
         sizes[last] = torch.tensor([len(self._rows(self.shares[at : at + 1])) for at in last.tolist()])

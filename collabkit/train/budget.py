@@ -1,4 +1,4 @@
-"""`Budget`: how much of the time that a search was given is left, and a callback that ends a fit when none is."""
+"""`Budget`: the remaining time of a search, and a callback that ends a fit when it is over."""
 
 import time
 
@@ -9,15 +9,15 @@ from collabkit.data.checks import finite
 __all__ = ["Budget", "Deadline", "OutOfTimeError"]
 
 
-GRACE = 0.06  # of the time, for judging what was fitted in it
+GRACE = 0.06  # share of the time, added for the evaluation of fitted models
 
 
 class OutOfTimeError(Exception):
-    """There is no time left for the work at hand."""
+    """There is no time left."""
 
 
 class Budget:
-    """A span of time that has begun.
+    """A time limit, counted from its creation.
 
     Args:
         minutes: how long; None for no limit.
@@ -54,30 +54,30 @@ class Budget:
             raise OutOfTimeError
 
     def check_end(self) -> None:
-        """Likewise, but a little later: what is fitted should be judged too."""
+        """The same a little later, so that a fitted model can still be evaluated."""
         if self.left <= -self.grace:
             raise OutOfTimeError
 
 
 class Deadline(Callback):
-    """End a fit, after the batch or sweep at hand, when its time is over. The model stays as it was trained so far.
+    """End a fit after the current batch or sweep when its time is over. The model keeps the training so far.
 
     Args:
-        seconds: from now on, so that what a fit does before its first batch counts too.
+        seconds: from now on, including the work before the first batch.
     """
 
-    order, once = 1900, True  # no part of what `refit_all` repeats
+    order, once = 1900, True  # not repeated by `refit_all`
 
     def __init__(self, seconds: float):
         self.ends, self.ended = time.perf_counter() + seconds, False
 
     def after_batch(self):
-        """Look at it after a training batch."""
+        """Check the time after a training batch."""
         if self.learn.training:
             self._look()
 
     def after_epoch(self):
-        """And after an epoch."""
+        """Check the time after an epoch."""
         if self.learn.epoch + 1 < self.learn.n_epoch:
             self._look()
 

@@ -29,7 +29,7 @@ ALL_TRAINED = "all rows are trained on. Choose with a validation part, then lear
 
 
 class LeanRecorder(Recorder):
-    """fastai's `Recorder` with the same records; a training batch costs it three small tensor operations."""
+    """fastai's `Recorder` with the same records; it needs three small tensor operations per training batch."""
 
     name = "recorder"
 
@@ -38,12 +38,12 @@ class LeanRecorder(Recorder):
         self.smooth_loss = _LeanSmoothLoss(beta=beta)
 
     def before_fit(self):
-        """As fastai; what a callback monitors must be among what is recorded."""
+        """As in fastai; the values that callbacks monitor must be recorded."""
         valid = getattr(self.learn.dls, "valid", None)
         missing = getattr(valid, "n", None) == 0  # on purpose: `valid_pct=0`
         self.valid_metrics = not missing
         if missing and self.learn.metrics and not hasattr(self.learn, "lr_finder"):
-            raise ValueError(f"metrics ({', '.join(self.learn.metrics.attrgot('name'))}) are of the validation part, "
+            raise ValueError(f"metrics ({', '.join(self.learn.metrics.attrgot('name'))}) need a validation part, "
                              f"and there is none: {ALL_TRAINED}")  # fmt: skip
         super().before_fit()
         names = list(self.metric_names[1:])
@@ -54,11 +54,11 @@ class LeanRecorder(Recorder):
                                  f"{near_match(wanted, names)}; there are {', '.join(names)}{why}")  # fmt: skip
 
     def plot_loss(self, skip_start=5, with_valid=True, **kwargs):
-        """fastai's `plot_loss`; without a validation part that of training alone."""
+        """fastai's `plot_loss`; without a validation part it plots only the training loss."""
         return super().plot_loss(skip_start, with_valid and self.valid_metrics, **kwargs)
 
     def after_batch(self):
-        """Record the learning rate and the smoothed loss of a training batch; validation as fastai."""
+        """Record the learning rate and the smoothed loss of a training batch; validation as in fastai."""
         learn = self.learn
         if not learn.training or self.train_metrics or not learn.yb:
             super().after_batch()
@@ -69,29 +69,29 @@ class LeanRecorder(Recorder):
         self.losses.append(learn.smooth_loss)
 
     def after_train(self):
-        """As fastai; the losses of the epoch come to the CPU, as fastai's are, but all at once: no step waits."""
+        """As in fastai; the losses of the epoch are moved to the CPU all at once, so that no step waits."""
         self.after_fit()
         super().after_train()
 
     def after_fit(self):
-        """Likewise after a fit that was cancelled within an epoch, as `lr_find` does."""
+        """The same after a fit that was cancelled within an epoch, as by `lr_find`."""
         new = next((i for i, loss in enumerate(self.losses) if not loss.is_cpu), len(self.losses))
         if new < len(self.losses):
             self.losses[new:] = torch.stack(list(self.losses[new:])).cpu().unbind()
 
 
 class LeanProgress(ProgressCallback):
-    """fastai's bar; the loss beside it is read some times a second, as a GPU has to be waited for to tell it."""
+    """fastai's bar; the loss next to it is read only a few times per second, because reading waits for a GPU."""
 
     name, every = "progress", 0.2  # seconds
 
     def before_train(self):
-        """Launch the bar."""
+        """Start the bar."""
         self.shown = -math.inf
         super().before_train()
 
     def after_batch(self):
-        """Move the bar on."""
+        """Advance the bar."""
         now = time.perf_counter()
         if self.learn.training and now - self.shown < self.every:
             self.pbar.update(self.iter + 1)
@@ -101,9 +101,9 @@ class LeanProgress(ProgressCallback):
 
 
 def _monitors(cb, names: list[str]) -> bool:
-    """Whether a callback that watches a figure watches one of `names`; it does so by the name that it has there.
+    """Whether a callback monitors one of `names`; its name is replaced by the recorded one.
 
-    fastai takes all that is called neither loss nor error for something that should be large.
+    fastai assumes that values whose names contain neither loss nor error should be large.
     """
     found = same_name(cb.monitor, names)
     if found is None:
@@ -123,7 +123,7 @@ class _LeanSmoothLoss(AvgSmoothLoss):
 
 
 class LeanScheduler(ParamScheduler):
-    """fastai's `ParamScheduler` for schedules made by `cosine` and `piecewise`: plain Python, no tensors a step."""
+    """fastai's `ParamScheduler` for schedules made by `cosine` and `piecewise`: plain Python, no tensors in a step."""
 
     name = "param_scheduler"
 
@@ -162,7 +162,7 @@ def piecewise(shares: Sequence[float], schedules: Sequence[Callable]) -> Callabl
 
 
 class ColdRows(Callback):
-    """Rows of ids without training data: zero while training, at its end the best no-information answer.
+    """Rows of ids without training data: zero during training, afterwards the best prediction without information.
 
     Runs after callbacks that restore weights (`SaveModelCallback`). Only a training pass zeroes the rows: validation
     and predictions on their own leave them as they are.
@@ -170,19 +170,19 @@ class ColdRows(Callback):
 
     order = 90
 
-    filled: tuple | None = None  # the weights that cold items' rows are of
+    filled: tuple | None = None  # the version of the weights for which cold items' rows were filled
 
     def before_train(self):
-        """Zero the rows, so that validation in the fit sees no untrained random ones."""
+        """Zero the rows, so that validation during the fit does not use untrained random ones."""
         if as_model(self.learn.model) is not None:
             zero_cold_rows(self.learn.model, self.learn.dls.data.train)
 
     def after_train(self):
-        """Of implicit feedback, give cold items their scores for the validation that follows, if it asks for any."""
+        """For implicit feedback, set the rows of cold items for the following validation, if it uses any."""
         model, data = as_model(self.learn.model), self.learn.dls.data
         if model is None or data.rated or data.valid is None:
             return
-        asked = data.valid.item_idx.unique()  # of all items, where there are metrics
+        asked = data.valid.item_idx.unique()  # all items, if there are metrics
         side, cold = model.item_side, data.train.counts("item")[asked] == 0
         foretell = bool(len(self.learn.metrics)) or (side.can_write and bool((side.given[asked] & cold).any()))
         fill_cold_items(model, data.train, foretell=foretell)
@@ -246,19 +246,19 @@ class IdDropoutSchedule(Callback):
             side.id_dropout = self.learn.model.id_dropout
 
 
-VANISHED = 0.01  # the scores of what was observed are aimed at 1
+VANISHED = 0.01  # the target score of observed pairs is 1
 
 
 class AlternatingLeastSquares(Callback):
-    """A sweep of alternating least squares in the place of an epoch's batches; `learn.fit_als` adds it.
+    """A sweep of alternating least squares instead of an epoch's batches; `learn.fit_als` adds it.
 
-    The training loss that is shown is the objective a training event.
+    The displayed training loss is the objective per training event.
 
     Args:
         **options: of `als.ALSSolver`.
     """
 
-    order = 1000  # after the others have begun the epoch
+    order = 1000  # after the other callbacks have begun the epoch
 
     def __init__(self, **options):
         self.options = self.plan = options
@@ -289,7 +289,7 @@ class AlternatingLeastSquares(Callback):
         self.learn.model.als = self.options
         shown = self.learn.recorder.smooth_loss
         shown.val = torch.tensor(self.solver.objective(*self.both_tables) / len(self.learn.dls.data.train))
-        shown.count = 2**31  # as after many batches: nothing of the smoothing's start is left
+        shown.count = 2**31  # as after many batches, so that the start of the smoothing does not count
         raise CancelTrainException
 
     def after_cancel_train(self):
@@ -297,7 +297,7 @@ class AlternatingLeastSquares(Callback):
         self.learn.recorder.cancel_train = False
 
     def after_fit(self):
-        """Say so where zero has won."""
+        """Warn if the vectors have vanished."""
         if not hasattr(self, "both_tables"):
             return
         users, items = (table.detach().norm(dim=1) for table in self.both_tables)
@@ -314,7 +314,7 @@ class DeviceMixedPrecision(MixedPrecision):
     name = "mixed_precision"
 
     def before_fit(self):
-        """Make the autocast context, and the gradient scaler that float16 needs."""
+        """Create the autocast context, and the gradient scaler for float16."""
         device = next(self.learn.model.parameters()).device.type
         dtype = torch.bfloat16 if self.amp_mode == AMPMode.BF16 else torch.float16
         if device == "cpu":
@@ -327,7 +327,7 @@ class DeviceMixedPrecision(MixedPrecision):
 class ConsoleProgress(Callback):
     """For the command line: a bar over the batches of an epoch, and one line with the losses when it is over.
 
-    The bar is not drawn where standard error is no terminal.
+    The bar is not drawn if standard error is not a terminal.
     """
 
     order = 61

@@ -1,4 +1,4 @@
-"""`Checkpoint`: what a training that was interrupted needs to go on as if it had not been."""
+"""`Checkpoint`: stores what an interrupted training needs to continue as if it had not been interrupted."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,34 +17,34 @@ from collabkit.serve.files import DamagedFileError, read_tensors, write_tensors
 
 __all__ = ["Checkpoint", "load_checkpoint", "pack", "part_of", "plan_of", "save_checkpoint", "unpack"]
 
-KEPT = 2  # checkpoints: the newest, and the one before should that be damaged
+KEPT = 2  # checkpoints: the newest, and the one before in case that is damaged
 
 
 class Checkpoint(Callback):
-    """Save all that training depends on after each epoch; and go on from the newest good one.
+    """Save the state of training after each epoch, and resume from the newest good one.
 
-    Weights, optimiser, random numbers, the loader's epoch, the schedule's place, what was recorded and the figures that
-    other callbacks remember: a run that goes on ends with the same weights, to the last digit, as one that was never
-    interrupted. `learn.fit(..., checkpoint=folder)` and its kin add it.
+    Weights, optimiser, random numbers, the loader's epoch, the schedule's place, the records, and the values that other
+    callbacks remember: a resumed run ends with the same weights, to the last digit, as an uninterrupted one.
+    `learn.fit(..., checkpoint=folder)` and the other fits add it.
 
     Args:
         folder: of the checkpoints, `epoch_00003.safetensors` after three epochs; relative to the learner's path. The
-            last two are kept. Of tables in shards each process keeps its own, `epoch_00003.part1of2.safetensors`.
-        resume: go on from the newest one in it, or begin where there is none.
+            last two are kept. For sharded tables each process writes its own, `epoch_00003.part1of2.safetensors`.
+        resume: resume from the newest one, or start if there is none.
 
     Raises:
         FileExistsError: in `fit`, the folder has checkpoints and `resume` is False.
-        ValueError: in `fit`, the checkpoints are of another training: data, model, schedule or number of epochs; or,
-            of tables in shards, of another number of processes.
+        ValueError: in `fit`, the checkpoints belong to another training: data, model, schedule or number of epochs; or,
+            for sharded tables, to another number of processes.
     """
 
-    order = 2000  # after all others, whose figures it keeps
+    order = 2000  # after all other callbacks, whose values it saves
 
     def __init__(self, folder: str | Path, resume: bool = False):
         self.folder, self.resume = Path(folder), resume
 
     def before_fit(self):
-        """Take the newest good checkpoint."""
+        """Load the newest good checkpoint."""
         if hasattr(self.learn, "lr_finder") or hasattr(self.learn, "gather_preds"):
             return
         self.where = Path(self.learn.path) / self.folder
@@ -53,14 +53,14 @@ class Checkpoint(Callback):
         part = part_of(self.learn.model)
         if files and not self.resume:
             raise FileExistsError(
-                f"{self.where} holds checkpoints of a training; pass resume=True to go on from the newest, or name "
-                "another folder"
+                f"{self.where} holds checkpoints of a training run; pass resume=True to go on from the newest, or "
+                "name another folder"
             )
         mine = [file for file in files if file.name.endswith(f"{part}.safetensors")]
-        team = processes() if part else Processes()  # those with parts of their own must take the same epoch
+        team = processes() if part else Processes()  # processes with their own parts must load the same epoch
         if files and not any(team.objects(bool(mine), "which checkpoints there are")):
-            raise ValueError(f"the checkpoints in {self.where} are not of {team.size} processes: go on with as many as "
-                             f"wrote them ({files[0].name}), or name another folder")  # fmt: skip
+            raise ValueError(f"the checkpoints in {self.where} were not written by {team.size} processes: go on with "
+                             f"as many as wrote them ({files[0].name}), or name another folder")  # fmt: skip
         for file in team.objects([file.name for file in mine], "which checkpoints there are")[0]:
             file = self.where / file.replace(part_of(self.learn.model, 0), part)
             try:
@@ -69,13 +69,13 @@ class Checkpoint(Callback):
                 damage = error
             damage = next(filter(None, team.objects(damage and str(damage), "whether a checkpoint is whole")), None)
             if damage is not None:
-                say(f"{damage}; the checkpoint before it is taken, or the training begins anew")
+                say(f"{damage}; the previous checkpoint is used, or the training starts anew")
                 continue
             odd = [name for name, value in self.plan.items() if content["plan"].get(name) != value]
             if odd:
                 told = "; ".join(f"{name} was {content['plan'].get(name)}, is {self.plan[name]}" for name in odd)
                 raise ValueError(
-                    f"the checkpoints in {self.where} are of another training: {told}. Name another folder"
+                    f"the checkpoints in {self.where} are of another training run: {told}. Name another folder"
                 )
             self._restore(tensors, unpack(content["state"], tensors))
             return
@@ -128,14 +128,14 @@ class Checkpoint(Callback):
 
 
 def plan_of(learn) -> dict:
-    """What a training must have in common with the one that goes on: JSON-ready, by name."""
+    """The facts that a resumed training must share with the interrupted one: JSON-ready, by name."""
     data, model, bs = getattr(learn.dls, "data", None), learn.model, getattr(learn.dls.train, "bs", None)
     plan = {"epochs": learn.n_epoch, "seed": learn.seed, "batch size": bs, "model": type(model).__name__}
     sizes = [value.numel() for value in model.state_dict().values()]
     plan["size"] = f"{len(sizes)} tensors of {sum(sizes):,} numbers"
     plan["loss"] = repr(learn.loss_func)
     hypers = [{name: value for name, value in hyper.items() if name != "mom"} for hyper in learn.opt.hypers]
-    plan["optimiser"] = f"{type(learn.opt).__name__} {hypers}"  # momentum may be where an interrupted schedule left it
+    plan["optimiser"] = f"{type(learn.opt).__name__} {hypers}"  # momentum may have the value of an interrupted schedule
     if data is not None:
         plan["training data"] = data.train.data_hash()
     if as_model(model) is not None and not model.by_fit:
@@ -147,13 +147,13 @@ def plan_of(learn) -> dict:
 
 
 def part_of(model, rank: int | None = None) -> str:
-    """What the names of files are followed by where each process keeps its own, of this one or of number `rank`."""
+    """The suffix of file names if each process writes its own, for this process or number `rank`."""
     shards = shards_of(model)
     return f".part{(shards[0].rank if rank is None else rank) + 1}of{shards[0].size}" if shards else ""
 
 
 def _records(recorder) -> dict:
-    """What a recorder has recorded; the losses, a tensor a batch, as one."""
+    """The records of a recorder; the losses, one tensor per batch, as one."""
     records = {name: list(getattr(recorder, name)) for name in recorder._stateattrs}
     if records["losses"]:
         records["losses"] = torch.stack([torch.as_tensor(loss).cpu() for loss in records["losses"]])
@@ -161,13 +161,13 @@ def _records(recorder) -> dict:
 
 
 def _figures(cb: Callback) -> dict:
-    """The numbers that a callback remembers: of `EarlyStoppingCallback` the best and how long it waits, say."""
+    """The numbers that a callback remembers, e.g. the best value and the waiting time of `EarlyStoppingCallback`."""
     kinds = (int, float, np.number)
     return {name: value for name, value in vars(cb).items() if isinstance(value, kinds) and name != "run"}
 
 
 def pack(value, tensors: dict[str, Tensor], path: str = ""):
-    """`value` as JSON holds it; its tensors are put into `tensors`, by where they stood."""
+    """`value` in JSON form; its tensors are put into `tensors`, by their path."""
     if isinstance(value, Tensor):
         tensors[path] = value
         return {"tensor": path}
@@ -184,7 +184,7 @@ def pack(value, tensors: dict[str, Tensor], path: str = ""):
 
 
 def unpack(packed, tensors: dict[str, Tensor]):
-    """What `pack` was given."""
+    """The value that was passed to `pack`."""
     if not isinstance(packed, dict):
         return packed
     ((kind, value),) = packed.items()
@@ -206,6 +206,6 @@ def save_checkpoint(path: Path, model, opt=None) -> None:
 
 
 def load_checkpoint(path: Path, device="cpu") -> dict:
-    """What `save_checkpoint` wrote: `{'model': state_dict, 'opt': state_dict or None}`."""
+    """The content from `save_checkpoint`: `{'model': state_dict, 'opt': state_dict or None}`."""
     tensors, content = read_tensors(path, device)
     return unpack(content["state"], tensors)

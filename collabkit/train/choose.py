@@ -1,4 +1,4 @@
-"""What `collab_learner` puts together: the model and the loss for some batches, from arguments in fastai's form."""
+"""The parts of `collab_learner`: the model and the loss for some batches, from arguments in fastai's form."""
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,10 +17,10 @@ from collabkit.train.start import START
 
 
 class _Usual(int):
-    """A default that is told apart from the same number given by the caller."""
+    """A default that can be distinguished from the same number given by the caller."""
 
 
-N_FACTORS = _Usual(50)  # fastai's default; models with one of their own keep that
+N_FACTORS = _Usual(50)  # fastai's default; models with their own default keep that
 
 __all__ = [
     "N_FACTORS", "usual_range", "rating_model", "other_model", "is_plain", "choose_loss", "choose_start",
@@ -37,16 +37,16 @@ def usual_range(data) -> tuple[float, float]:
 
 
 def is_plain(dls, model) -> bool:
-    """Whether a model of events is the two tables of `CollFilter`, which least squares can solve for."""
+    """Whether a model of events is a plain `CollFilter`, whose two tables least squares can solve for."""
     events = getattr(dls, "feedback", "explicit") == "implicit" and dls.history is None
     return events and dls.n_inp > 1 and type(model) is CollFilter and not model.features
 
 
 def choose_start(dls, model, start: str | None, named: bool) -> str:
-    """Where the training of a new model begins: `start`, or where a user has `named` nothing of it, by its kind.
+    """The starting point of a new model's training: `start`, or by the kind of model if the user has `named` no option.
 
     Raises:
-        ValueError: it is none of `START`, or of a model that least squares cannot solve for.
+        ValueError: it is not in `START`, or least squares cannot solve for the model.
     """
     if start not in (None, *START):
         raise ValueError(f"start must be one of {', '.join(map(repr, START))}, or None, got {start!r}")
@@ -57,14 +57,14 @@ def choose_start(dls, model, start: str | None, named: bool) -> str:
 
 
 def check_shards(dls, model, start: str | None, opt_func) -> None:
-    """Raise `TypeError` or `ValueError` unless tables in shards are for what `collab_learner` is asked for."""
+    """Raise `TypeError` or `ValueError` unless sharded tables support the arguments of `collab_learner`."""
     if isinstance(model, nn.Module):
-        raise TypeError(f"sharded=True makes a new model, in parts; got the {type(model).__name__} that is made "
-                        "already: give model= its class")  # fmt: skip
+        raise TypeError(f"sharded=True makes a new model, in parts; got a finished {type(model).__name__}: "
+                        "pass its class as model=")  # fmt: skip
     needs = ("users",) if model is None else tuple(getattr(model, "needs", ()))
     if dls.history is not None or needs != ("users",):
         what = "a model of histories" if model is None else getattr(model, "__name__", repr(model))
-        raise TypeError(f"sharded=True is for models of two tables, whose scores need nothing but ids; got {what}")
+        raise TypeError(f"sharded=True is for models of two tables whose scores need only ids; got {what}")
     if any(dls_features(dls) or ()):
         raise TypeError("sharded=True is for models without side features or context; make the dataloaders without")
     if start == "als":
@@ -75,10 +75,10 @@ def check_shards(dls, model, start: str | None, opt_func) -> None:
 
 
 def choose_loss(dls, loss_func, model=None):
-    """The loss in the form that the batches want: mean squared error for ratings, else by default `bce`.
+    """The loss in the form that the batches need: mean squared error for ratings, else by default `bce`.
 
-    Of what comes next, and of a `CollFilter` without side features, it is `sampled_softmax`: it keeps what least
-    squares has solved for, where few negatives and `bce` lose some of it.
+    For next items, and for a `CollFilter` without side features, it is `sampled_softmax`, which keeps the solution of
+    least squares, while few negatives and `bce` lose some of it.
 
     Raises:
         ValueError: a ranking loss for ratings, or a loss of predictions and targets for implicit feedback.
@@ -92,7 +92,7 @@ def choose_loss(dls, loss_func, model=None):
                 f"{loss_func!r} takes no weights: pass a torch loss, e.g. nn.MSELoss(), or make dls without"
             )
         return loss_func
-    if dls.n_inp == 1:  # pairs one a row
+    if dls.n_inp == 1:  # pairs one per row
         return FlatLoss(nn.BCEWithLogitsLoss()) if loss_func is None else loss_func
     if isinstance(loss_func, (BaseLoss, FlatLoss, nn.modules.loss._Loss)):
         raise ValueError(
@@ -104,7 +104,7 @@ def choose_loss(dls, loss_func, model=None):
 
 
 def rating_model(dls, n_factors, use_nn, *, emb_szs, layers, config, y_range, options: dict) -> Model:
-    """fastai's choice: `CollFilter`, or `EmbeddingNN` with `use_nn`; what they take is taken out of `options`."""
+    """fastai's choice: `CollFilter`, or `EmbeddingNN` with `use_nn`; their options are removed from `options`."""
     names = ("ps", "embed_p", "use_bn", "bn_final", "init_std", "id_dropout", "feature_szs")
     if config and not use_nn:
         raise ValueError(f"config= is for use_nn=True; the dot-product model has no {sorted(config)}")
@@ -213,7 +213,7 @@ def say_windows(dls, model) -> None:
 
 
 def check_ratings(dls, y_range) -> None:
-    """Raise `ValueError` unless all ratings lie within `y_range`, where there is one."""
+    """Raise `ValueError` unless all ratings lie within `y_range`, if there is one."""
     for name, data in (("training", dls.train.dataset), ("validation", dls.valid.dataset)):
         if data.rating is None or y_range is None:
             continue

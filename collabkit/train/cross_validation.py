@@ -83,14 +83,14 @@ def cross_validate(
 
 
 def loaders_of(data, options: dict, seed: int | None = None) -> CollabDataLoaders:
-    """Dataloaders as they are, or those of a table with `options` of `from_df`.
+    """Dataloaders unchanged, or those of a table with `options` of `from_df`.
 
     Raises:
-        TypeError: `data` is something else; options beside dataloaders.
+        TypeError: `data` is something else; options are given with dataloaders.
     """
     if isinstance(data, CollabDataLoaders):
         if options:
-            raise TypeError(f"{', '.join(options)}: options are for a table; these dataloaders are made already")
+            raise TypeError(f"{', '.join(options)}: options are for a table; these dataloaders already exist")
         return data
     if not isinstance(data, pd.DataFrame):
         raise TypeError(f"expected CollabDataLoaders or a table, got {type(data).__name__}")
@@ -101,11 +101,11 @@ def all_rows(data, options: dict, seed: int | None = None) -> CollabDataLoaders:
     """The same, with all rows in the training part.
 
     Raises:
-        TypeError: as of `loaders_of`; a split is named.
+        TypeError: as in `loaders_of`; a split is named.
     """
     if isinstance(data, pd.DataFrame):
         if odd := sorted({"valid_pct", "splitter"} & set(options)):
-            raise TypeError(f"{', '.join(odd)}: the rows are split here, at random")
+            raise TypeError(f"{', '.join(odd)}: leave out; the rows are split at random here")
         options = {**options, "valid_pct": 0}
     dls = loaders_of(data, options, seed)
     return dls if dls.data.valid is None else dls.of(dls.data.all_trained())
@@ -117,8 +117,8 @@ def folds_of(dls: CollabDataLoaders, k: int, seed: int) -> Iterable[CollabDataLo
     if whole("k", k) < 2 or k > n:
         raise ValueError(f"k must be from 2 to the number of rows ({n:,}), got {k!r}")
     if dls.history is not None:
-        say("cross_validate holds rows out at random, so that models of order learn from what came later; backtest "
-            "holds out what comes next")  # fmt: skip
+        say("cross_validate holds rows out at random, so models of order learn from later events; backtest "
+            "holds out the next events")  # fmt: skip
     place = np.random.default_rng(seed).permutation(n) % k
     return (_fold(dls, data, place == j) for j in range(k))
 
@@ -140,12 +140,12 @@ def _makers(models) -> dict[str, Callable]:
         names = None
     if not models:
         raise ValueError("there is nothing to validate: name at least one model")
-    makers = [_maker(model) for model in models]  # before the names, as what is no model has none
+    makers = [_maker(model) for model in models]  # before the names, which need models
     return dict(zip(names or _names(models), makers, strict=True))
 
 
 def _names(models: list) -> list[str]:
-    """What models are called in `compare`; a function by its own name."""
+    """The names of models as in `compare`; a function has its own name."""
     made = [model() if inspect.isclass(model) else model for model in models]
     return model_labels(made, [getattr(m, "__name__", None) for m in made])
 

@@ -55,7 +55,7 @@ class CollabDataLoaders(DataLoaders):
         (torch.Size([64, 2]), torch.Size([64, 1]), '#na#')
     """
 
-    _data: Dataset | None = None  # read from the loaders where these are all there is
+    _data: Dataset | None = None  # read from the loaders if only these are given
     weights: str | None = None  # which weights the training rows have, as given to `from_df`
     _options: dict | None = None  # of `from_dataset`
 
@@ -139,8 +139,8 @@ class CollabDataLoaders(DataLoaders):
         if splitter is None:
             splitter = no_split() if valid_pct == 0 else random_split(valid_pct, seed=seed)
             if valid_pct and feedback is not None and feedback.history is not None:
-                say("rows are held out at random, so a model trains on events later than those it is asked for; pass "
-                    "splitter=splits.leave_last_out() or splits.time_split() to ask what comes next")  # fmt: skip
+                say("rows are held out at random, so a model trains on events later than those it predicts; pass "
+                    "splitter=splits.leave_last_out() or splits.time_split() to evaluate the next event")  # fmt: skip
         sides = {"users": users, "items": items, "user_features": user_features, "item_features": item_features}
         data = prepare(ratings, columns, splitter=splitter, feedback=feedback, weights=weights, **sides,
                        context_features=context_features)  # fmt: skip
@@ -149,7 +149,7 @@ class CollabDataLoaders(DataLoaders):
         del ratings
         if feedback is not None:  # here, where the rows in another order are not kept by a caller
             data = data.sorted_by_user()
-        give_back()  # several times the columns have come and gone
+        give_back()  # columns were allocated and freed several times
         return cls.from_dataset(data, feedback=feedback, device=device, weights=weights, **options)
 
     @classmethod
@@ -279,16 +279,16 @@ class CollabDataLoaders(DataLoaders):
 
         Without a validation part the validation loader has no batches.
         """
-        if feedback is not None:  # negatives are drawn, and histories read, in the order of users and times
+        if feedback is not None:  # samplers and histories need the order of users and times
             data = data.sorted_by_user()
-        if (feedback is None or feedback.repeats != "keep") and not data.train.stored:  # else they are wanted, or said
+        if (feedback is None or feedback.repeats != "keep") and not data.train.stored:  # else wanted or reported
             say_duplicates(data.train, data.valid)
         bs = auto_bs(len(data.train)) if bs is None else whole("bs", bs)
         order = int(torch.randint(2**31, ())) if seed is None else check_seed(seed)
         first, second = _batches(data, feedback)
-        if isinstance(first, Windows):  # of which a batch has places for 32 at the least
+        if isinstance(first, Windows):  # a batch has places for at least 32 of them
             bs = max(bs, 32 * first.length)
-        if val_bs is None:  # where negatives are shared, a validation batch has as large a matrix of scores
+        if val_bs is None:  # with shared negatives, a validation batch has an equally large matrix of scores
             val_bs = bs if first.shares_negatives else max(bs, 8192)
         train = Loader(first, bs=bs, shuffle=shuffle, drop_last=drop_last, seed=order)
         device = (own_device() or default_device()) if device is None else torch.device(device)
@@ -313,8 +313,8 @@ class CollabDataLoaders(DataLoaders):
     def check_of(self, weighted: bool = False) -> None:
         """Raise the errors that `of` would raise for data whose training rows are `weighted` or not."""
         if self._options is None:
-            raise TypeError("these dataloaders were put together from loaders: make them by CollabDataLoaders.from_df")
-        train = self.train.dataset  # weights that are made of counts are made anew, of those of the other data
+            raise TypeError("these dataloaders were built from single loaders: make them by CollabDataLoaders.from_df")
+        train = self.train.dataset  # weights made from counts are made again from those of the other data
         if self.weights not in INVERSE and train.weight is not None and train.count is None and not weighted:
             raise ValueError(f"the weights of the rows ({self.weights or 'given'}) are known for the training rows "
                              "alone: make new dataloaders of the whole table, from_df(valid_pct=0)")  # fmt: skip
@@ -392,7 +392,7 @@ class CollabDataLoaders(DataLoaders):
         For use with a plain fastai `Learner` and a module that takes only `x`. Not available for data with weights.
         """
         if self.feedback != "implicit":
-            raise ValueError("explicit feedback has batches x (bs, 2), y (bs, 1) already; pointwise() is for implicit")
+            raise ValueError("explicit feedback already has batches x (bs, 2), y (bs, 1); pointwise() is for implicit")
         return self._with(dl.new(batches=Pointwise(dl.batches)) for dl in self.loaders)
 
     def audit(self, k: int = 10) -> pd.DataFrame:
@@ -424,12 +424,12 @@ class CollabDataLoaders(DataLoaders):
 
 
 def _held_out(data: Dataset) -> Interactions:
-    """The validation rows; none where there is no such part."""
+    """The validation rows; empty if there is no such part."""
     return data.train.new_empty() if data.valid is None else data.valid
 
 
 def _batches(data: Dataset, feedback: Implicit | None) -> tuple[Rated | Ranked, Rated | Ranked]:
-    """What the training and the validation rows become; validation events are no negatives of the latter."""
+    """Batches of the training and the validation rows; validation events are not negatives in the latter."""
     train, valid = data.train, _held_out(data)
     if feedback is None:
         return Rated(train), Rated(valid)
@@ -440,14 +440,14 @@ def _batches(data: Dataset, feedback: Implicit | None) -> tuple[Rated | Ranked, 
         return windows.asking(("history",)), events.asking(("history",))
     first, n_neg = _sampler(data, feedback, train), feedback.n_neg
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CollabWarning)  # said of the training part
+        warnings.simplefilter("ignore", CollabWarning)  # reported for the training part
         try:
             second = first if len(valid) == 0 else _sampler(data, feedback, train, valid)
-        except ValueError:  # between both parts everybody has met everything
+        except ValueError:  # in both parts together, all users have met all items
             second = first
     if feedback.by_user:
         return ByUser(train, first, n_neg), ByUser(valid, second, n_neg)
-    before = data.trained if len(valid) else None  # what they had met
+    before = data.trained if len(valid) else None  # the items that they had met
     return Ranked(train, first, n_neg), Ranked(valid, second, n_neg, before)
 
 

@@ -1,4 +1,4 @@
-"""fastcore's `delegates`, which tells nothing to type checkers, as one that leaves a function's type as it is."""
+"""A version of fastcore's `delegates` that keeps a function's type for type checkers."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -11,5 +11,5 @@ F = TypeVar("F", bound=Callable)
 
 
 def delegates(to: Callable, but: str | Sequence[str] | None = None) -> Callable[[F], F]:
-    """Put the keywords of `to`, less those named in `but`, in the place of `**kwargs` in a function's signature."""
+    """Replace `**kwargs` in a function's signature by the keywords of `to`, without those in `but`."""
     return meta.delegates(to, but=but)

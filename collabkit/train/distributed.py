@@ -1,8 +1,8 @@
 """Training by several processes: each computes its rows of a batch, and all take the step of the whole batch.
 
-The model stays the one that everything else sees. A process's loss counts by its rows, and before each step the
-gradients are added up: dense ones in one buffer, sparse ones by their rows. What is random is drawn for the whole batch
-on each process, so that the result is that of one process but for the order in which numbers are added.
+The model is not wrapped. A process's loss is weighted by its rows, and before each step the gradients are added up:
+dense ones in one buffer, sparse ones by their rows. Random numbers are drawn for the whole batch on each process, so
+the result is that of one process, except for the order in which numbers are added.
 """
 
 import os
@@ -33,23 +33,23 @@ __all__ = ["Together", "joint_fit", "working_together"]
 
 
 class Together(Callback):
-    """What a fit of several processes does beside that of one; a fit within `learn.distrib_ctx()` adds it.
+    """The additional work of a fit with several processes; a fit within `learn.distrib_ctx()` adds this callback.
 
     Args:
         team: the processes.
 
     Raises:
         ProcessesError: in `fit`, data, model, seed or arguments differ.
-        ValueError: in `fit`, a callback that steps by its own count of rows, or metrics of training batches.
+        ValueError: in `fit`, a callback that counts rows itself, or metrics of training batches.
     """
 
-    order = -50  # before gradients are clipped or unscaled, and before anybody looks at the loss
+    order = -50  # before gradients are clipped or unscaled, and before other callbacks read the loss
 
     def __init__(self, team: Processes):
         self.team, self.share = team, None
 
     def before_fit(self):
-        """Compare what is to be done; files and logs are the first process's."""
+        """Check that all processes have the same task; only the first one writes files and logs."""
         learn = self.learn
         if any(isinstance(cb, GradientAccumulation) for cb in learn.cbs):
             raise ValueError("GradientAccumulation counts the rows of one process: in several leave it out, and give "
@@ -57,7 +57,7 @@ class Together(Callback):
         if is_sharded(learn.model):
             for cb in (cb for cb in learn.cbs if _looks_at_all_gradients(cb)):
                 raise ValueError(f"{type(cb).__name__} looks at the gradients of all rows at once, and these rows are "
-                                 "dealt to several processes: leave it out (learn.to_bf16() takes none)")  # fmt: skip
+                                 "split over several processes: leave it out (learn.to_bf16() needs none)")  # fmt: skip
         if learn.recorder.train_metrics:
             raise ValueError("train_metrics=True would show the metrics of one process's rows: leave it out")
         plan = plan_of(learn)
@@ -69,26 +69,26 @@ class Together(Callback):
 
     @contextmanager
     def part(self, batch) -> Iterator[tuple]:
-        """This process's share of a training batch; a forward pass within is that of its rows in the whole."""
+        """This process's share of a training batch, with the forward pass of its rows in the whole batch."""
         total = getattr(self.learn.loss_func, "reduction", "mean") == "sum"
         self.share = Share(batch, self.team, total)
         with as_one(self.share, self.team):
             yield self.share.batch
 
     def before_backward(self):
-        """The loss counts as its rows do in the batch."""
+        """Weight the loss by its rows."""
         self.learn.loss_grad = self.learn.loss_grad * self.share.weight
         self.learn.loss = self.learn.loss.detach() * self.share.weight
 
     def before_step(self):
         """Add up gradients and losses."""
-        own = owners(self.learn.model)  # here they are whole
+        own = owners(self.learn.model)  # here they are already complete
         groups = self.learn.opt.param_lists
         parameters = [p for group in groups for p in group if p.requires_grad and id(p) not in own]
         self.learn.loss = add_up(parameters, self.learn.loss, self.team, self.share.empty)
 
     def after_epoch(self):
-        """Every process has validated all rows; the first one's figures count, should machines round differently."""
+        """All processes have validated all rows; use the first one's values, in case machines round differently."""
         recorder = self.learn.recorder
         recorder.log = L(self.team.objects(list(recorder.log), "the figures of an epoch")[0])
 
@@ -96,7 +96,7 @@ class Together(Callback):
 def add_up(parameters: list[Tensor], loss: Tensor, team: Processes, empty: bool = False) -> Tensor:
     """Give each of `parameters` the sum of its gradients on all processes, and return the sum of the losses `()`.
 
-    One that has a gradient nowhere keeps none. A process that is `empty` has no rows, and no gradient to add.
+    A parameter without a gradient on any process keeps none. An `empty` process has no rows and no gradient to add.
     """
     sparse = [p for p in parameters if p.grad is not None and p.grad.is_sparse]
     for p in sparse:
@@ -121,13 +121,13 @@ def add_up(parameters: list[Tensor], loss: Tensor, team: Processes, empty: bool 
 
 @contextmanager
 def joint_fit(learn) -> Iterator[list[Callback]]:
-    """Within it a learner may fit; the callbacks that it needs for this. After it all have the first one's weights."""
+    """Context for a fit, with the callbacks that it needs; afterwards all processes have the first one's weights."""
     team = processes()
     if team.alone:
         if launched()[1] > 1:
             rank, size = launched()
-            say(f"this is process {rank} of {size}, and each of them trains alone on all rows: put the fit within "
-                "with learn.distrib_ctx(), and they share the work")  # fmt: skip
+            say(f"this is process {rank} of {size}, and each of them trains alone on all rows: to share the work, "
+                "put the fit within `with learn.distrib_ctx():`")  # fmt: skip
         yield []
         return
     with ExitStack() as stack:
@@ -150,14 +150,14 @@ def working_together(learn, timeout: float) -> Iterator:
         if is_sharded(learn.model):
             probe(learn.model, learn.dls.data)
         with ExitStack() as stack:
-            if not team.first:  # what there is to say the first one says
+            if not team.first:  # only the first process shows messages
                 stack.enter_context(_silent(learn))
                 stack.enter_context(noting())
             yield learn
 
 
 def _move(learn) -> None:
-    """A learner that was made on another process's GPU to this one's."""
+    """Move a learner to this process's GPU, if it was made on another's."""
     device = own_device()
     here = next(learn.model.parameters()).device
     if device is None or here.type != "cuda" or here == device:
@@ -169,7 +169,7 @@ def _move(learn) -> None:
 
 @contextmanager
 def _silent(learn) -> Iterator[None]:
-    """Within it a learner shows no bar and logs nothing: the first process does."""
+    """Context in which a learner shows no bar and logs nothing, as the first process does."""
     logger, bar = learn.logger, getattr(learn, "progress", None)
     learn.logger = _say_nothing
     if bar is not None:
@@ -187,7 +187,7 @@ def _say_nothing(*_) -> None:
 
 
 def _facts(learn) -> dict[str, str]:
-    """What the processes must have in common before they can work on a learner: by name, in a few letters."""
+    """The facts about a learner that all processes must share: by name, in a few letters."""
     facts = {"seed": learn.seed, "model": type(learn.model).__name__, "loss": repr(learn.loss_func)}
     for name, loader in zip(("training", "validation"), learn.dls.loaders, strict=False):
         facts |= {f"{name} {key}": getattr(loader, key, None) for key in ("bs", "seed", "shuffle", "drop_last")}
@@ -205,7 +205,7 @@ def _facts(learn) -> dict[str, str]:
 
 
 def _plain(value) -> str:
-    """`value` in words, without the addresses of functions, which differ."""
+    """`value` as text, without the addresses of functions, which differ."""
     return re.sub(r" at 0x[0-9a-f]+", "", str(value))
 
 
@@ -214,7 +214,7 @@ def _values(rows) -> list[Tensor]:
 
 
 def _ids(vocab: Vocab) -> Tensor:
-    """One number an id, whatever its type."""
+    """One number per id, whatever its type."""
     return torch.from_numpy(pd.util.hash_array(vocab.ids.astype(str).to_numpy(object), categorize=False).view("int64"))
 
 

@@ -24,13 +24,13 @@ __all__ = [
 
 
 def as_metric(metric):
-    """What a learner takes of one of its `metrics`: a name as in tables, `'NDCG@10'`, becomes the metric of that name.
+    """One of a learner's `metrics` in fastai's form: a name as in tables, `'NDCG@10'`, becomes the metric of that name.
 
     A plain function of `ranks`, `groups` and `k`, like those of `collabkit.metrics`, becomes a `RankingMetric`; those
-    of fastai and functions of predictions and targets stay what they are.
+    of fastai and functions of predictions and targets are unchanged.
 
     Raises:
-        ValueError: there is no metric of that name that training can follow.
+        ValueError: there is no metric of that name in training.
 
     Example:
         >>> as_metric('HR@5').name, as_metric('NDCG').name, as_metric('RMSE').name
@@ -41,7 +41,7 @@ def as_metric(metric):
         if name in ERRORS:
             return RatingError(name)
         if name not in CUT_METRICS:
-            raise ValueError(f"{name} is a figure of evaluate and compare; in training there are "
+            raise ValueError(f"{name} is available in evaluate and compare only; training has "
                              f"{', '.join((*CUT_METRICS, *ERRORS))}, got {metric!r}")  # fmt: skip
         return RankingMetric(10 if cut is None else cut, function=CUT_METRICS[name])
     ranked = inspect.isfunction(metric) and list(inspect.signature(metric).parameters)[:3] == ["ranks", "groups", "k"]
@@ -90,8 +90,8 @@ class RankingMetric(Metric):
         self.n_users, self.seed = None if n_users is None else int(n_users), check_seed(seed)
         self.function = CUT_METRICS.get(self.metric) if function is None else function
         if self.function is None:
-            raise TypeError("RankingMetric needs a function of ranks, groups and k; or take HitRate(10) and its kin")
-        known = {own: name for name, own in CUT_METRICS.items()}  # a function of the library is called as in tables
+            raise TypeError("RankingMetric needs a function of ranks, groups and k; or take HitRate(10) or the like")
+        known = {own: name for name, own in CUT_METRICS.items()}  # the library's functions have names as in tables
         self.title = known.get(self.function) or metric_name(self.function)
         self._task: tuple[Dataset, Interactions, RankingTask] | None = None
         self.reset()
@@ -140,11 +140,11 @@ class RankingMetric(Metric):
 
     @property
     def _asked(self) -> tuple:
-        """Which question its ranking pass answers."""
+        """The key of its ranking pass."""
         return self.candidates, self.threshold, self.n_users, self.n_users and self.seed
 
     def _rank(self) -> None:
-        """One pass, for this metric and all others of the learner that ask the same of it."""
+        """One pass, for this metric and all others of the learner that share it."""
         learn = self._learn
         alike = [m for m in learn.metrics if isinstance(m, RankingMetric) and m._asked == self._asked]
         alike = alike if any(m is self for m in alike) else [*alike, self]

@@ -1,4 +1,4 @@
-"""What `CollabDataLoaders.from_parquet(stream=True)` makes of its arguments."""
+"""The data for `CollabDataLoaders.from_parquet(stream=True)`."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def streamed(file: str | Path, cache: str | Path, given: dict) -> tuple[Dataset,
     """The data, the feedback and the options of `from_dataset`; `given` are the keywords of `from_df`.
 
     Raises:
-        ValueError: what a stream cannot do.
+        ValueError: an option that a stream does not support.
         TypeError: an unknown argument.
     """
     if odd := [name for name in ("weights", "context_features") if given.get(name)]:
-        raise ValueError(f"stream=True knows no {', '.join(odd)}: leave it out, or read the files in memory")
+        raise ValueError(f"stream=True does not take {', '.join(odd)}: leave it out, or read the files in memory")
     known = {*_SPLIT, *_SIDES, *_LOADER, *_NAMES, *_FEEDBACK.values(), "feedback", "weights", "context_features"}
     if odd := sorted(set(given) - known):
         raise TypeError(f"from_parquet() has no argument {', '.join(odd)}")
     fields = {name: given.get(word) for name, word in _FEEDBACK.items()}
     feedback = read_feedback(given.get("feedback", "explicit"), **fields)
     if feedback is not None and (feedback.counts or feedback.dislikes):
-        raise ValueError("stream=True knows no counts= and dislikes=: leave them out, or read the files in memory")
+        raise ValueError("stream=True does not take counts= and dislikes=: leave them out, or read the files in memory")
     parts = parquet_parts(file)
     schemas = read_schemas(parts)
     columns = table_columns(head_of(file), *(given.get(name) for name in _NAMES), (), feedback)

@@ -1,4 +1,4 @@
-"""The rungs of `auto_fit`: models from the plainest to the dearest, what each costs, and how it is fitted in time."""
+"""The rungs of `auto_fit`: models from the simplest to the most expensive, their cost, and how they fit in time."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from collabkit.train.recipes import FAST_100K, Recipe, rating_recipe
 
 __all__ = ["Rung", "Workshop", "rungs_for"]
 
-SWEEPS, SEARCH = 12, 35  # of a fit by least squares, and what the choice of its penalty costs in sweeps
-SAFETY = 1.5  # what cannot be interrupted may take so many times what was foreseen
-PICKED = 3.0  # the same of the choice of the penalty, which the rule alone can do without
-TIMED = 12  # batches by which the length of an epoch is foreseen
-PAIRS_A_SECOND = 4e7  # of a user's items, that neighbours are counted by, on one slow core
+SWEEPS, SEARCH = 12, 35  # sweeps of a fit by least squares, and of the choice of its penalty
+SAFETY = 1.5  # fits that cannot be interrupted may take this many times the estimate
+PICKED = 3.0  # the same for the choice of the penalty, which the rule can replace
+TIMED = 12  # batches from which the duration of an epoch is estimated
+PAIRS_A_SECOND = 4e7  # pairs of a user's items per second in counting neighbours, on one slow core
 
 
 @dataclass
 class Workshop:
-    """What the rungs of one search share.
+    """The state that the rungs of one search share.
 
     Args:
         dls: the data.
-        budget: what is left of the time.
+        budget: the remaining time.
         seed: of the models.
     """
 
@@ -44,13 +44,13 @@ class Workshop:
     budget: Budget
     seed: int
     sweep: float | None = None  # seconds, of 64 factors
-    settings: dict = field(default_factory=dict)  # of least squares, when they were picked
+    settings: dict = field(default_factory=dict)  # of least squares, once chosen
     notes: dict[str, str] = field(default_factory=dict)  # by rung
 
     def need(self, seconds: float) -> None:
-        """Raise `OutOfTimeError` where less is left."""
+        """Raise `OutOfTimeError` if less time is left."""
         if seconds > self.budget.left:
-            raise OutOfTimeError(f"would take some {seconds:,.0f} s, {max(0.0, self.budget.left):,.0f} s are left")
+            raise OutOfTimeError(f"would take about {seconds:,.0f} s, {max(0.0, self.budget.left):,.0f} s are left")
 
     def quiet(self, learn: CollabLearner, fit: Callable) -> CollabLearner:
         """`learn` after `fit(learn)`, without a bar or a log."""
@@ -59,7 +59,7 @@ class Workshop:
         return learn
 
     def batches(self, bs: int | None) -> CollabDataLoaders:
-        """The same batches of another size."""
+        """The same batches with another size."""
         return CollabDataLoaders.from_dataset(self.dls.data, **{**self.dls._options, "bs": bs, "val_bs": None})
 
 
@@ -69,9 +69,9 @@ class Rung:
 
     Args:
         name: in the table.
-        fit: from the workshop to the trained model; `OutOfTimeError` where there is too little time for it.
-        kind: of several sizes of one kind the larger ones are left out when one gained nothing.
-        why_not: why it is not tried on this data, if so.
+        fit: function from the workshop to the trained model; `OutOfTimeError` if there is too little time.
+        kind: larger sizes of one kind are skipped if a smaller one gained nothing.
+        why_not: why it is skipped on this data, if it is.
     """
 
     name: str
@@ -128,7 +128,7 @@ def _ease_seconds(data) -> float:
 
 
 def _cubic_seconds(n: int) -> float:
-    """About what it takes to invert a matrix of n rows, by one of 768."""
+    """The approximate time to invert a matrix of n rows, measured with 768 rows."""
     matrix = torch.eye(768, dtype=torch.float64 if n <= 5000 else torch.float32)
     start = time.perf_counter()
     torch.cholesky_inverse(torch.linalg.cholesky(matrix))
@@ -150,7 +150,7 @@ def _too_many_for_ease(dls) -> str:
 def _free_memory() -> float:
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):  # no such figure on this system
+    except (ValueError, OSError, AttributeError):  # not available on this system
         return float("inf")
 
 
@@ -158,7 +158,7 @@ def _free_memory() -> float:
 
 
 def _als(shop: Workshop, d: int) -> CollabLearner:
-    """`fit_als`; its penalty and weight are picked once, and fewer sweeps are made where time ends."""
+    """`fit_als`; its penalty and weight are chosen once, with fewer sweeps if time runs out."""
     data, fixed = shop.dls.data, {}
     if shop.sweep is None:
         reg, weight = als_rule(data.train)
@@ -176,14 +176,14 @@ def _als(shop: Workshop, d: int) -> CollabLearner:
     end = Deadline(0.9 * shop.budget.left)
     shop.quiet(learn, lambda learn: learn.fit_als(SWEEPS, **fixed, cbs=end))
     if end.ended:
-        shop.notes[f"ALS {d}"] = f"{learn.n_epochs_done} of {SWEEPS} sweeps, as time was over"
+        shop.notes[f"ALS {d}"] = f"{learn.n_epochs_done} of {SWEEPS} sweeps, as time ran out"
     found = learn.model.als
     shop.settings = {name: found[name] for name in ("reg", "unobserved_weight")}
     return learn
 
 
 def _search_seconds(shop: Workshop) -> float:
-    """What it takes to solve for the rows that training by gradient begins at."""
+    """The time to solve for the starting rows of gradient training."""
     return SAFETY * (shop.sweep or 0.0) * (SEARCH + SWEEPS)
 
 
@@ -192,7 +192,7 @@ def _search_seconds(shop: Workshop) -> float:
 
 def _gradient(name: str, make: Callable, n_epoch: int, lr: float, *, bs: int | None = None, wd: float | None = None,
               before: Callable = lambda shop: 0.0) -> Rung:  # fmt: skip
-    """A rung that is trained by gradient, over as many of `n_epoch` epochs as there is time for."""
+    """A rung that is trained by gradient descent, for as many of `n_epoch` epochs as there is time for."""
 
     def fit(shop: Workshop):
         shop.need(before(shop) + 1)
@@ -207,18 +207,18 @@ def _gradient(name: str, make: Callable, n_epoch: int, lr: float, *, bs: int | N
         end = Deadline(0.9 * shop.budget.left)
         shop.quiet(learn, lambda learn: learn.fit_one_cycle(n, lr, wd=wd, cbs=end))
         if not learn.n_epochs_done:
-            raise OutOfTimeError("no epoch was done when time was over")
+            raise OutOfTimeError("time ran out before the first epoch was done")
         if end.ended:
-            shop.notes[name] = f"stopped after {learn.n_epochs_done} of {n} epochs, as time was over"
+            shop.notes[name] = f"stopped after {learn.n_epochs_done} of {n} epochs, as time ran out"
         return learn
 
     return Rung(name, fit)
 
 
 def _epoch_seconds(shop: Workshop, learn: CollabLearner) -> float:
-    """How long an epoch of a learner like `learn`, which is thrown away, will take: by a few batches, after the first.
+    """The duration of an epoch of a learner like `learn`, which is discarded: from a few batches after the first.
 
-    It is not made for validation, nor for what comes before the first batch.
+    It does not include validation, nor the work before the first batch.
     """
     model, loss, times = learn.model, learn.loss_func, []
     optimiser = torch.optim.Adam(model.parameters(), lr=0.0)
@@ -241,7 +241,7 @@ def _epoch_seconds(shop: Workshop, learn: CollabLearner) -> float:
 
 
 def _rated(dls) -> list[Rung]:
-    """Biases, matrix factorisation by two recipes, a network; and with times, biases that move."""
+    """Biases, matrix factorisation by two recipes, a network; and with times, time-dependent biases."""
     train, n = dls.data.train, len(dls.data.train)
     y_range = usual_range(dls.data)
     good = rating_recipe(n)
@@ -264,7 +264,7 @@ def _rated(dls) -> list[Rung]:
 
 def _biases(shop: Workshop) -> CollabLearner:
     dls = shop.dls
-    if any(part is not None for part in dls.features):  # which biases alone have no use for
+    if any(part is not None for part in dls.features):  # pure biases do not use them
         dls = dls.of(replace(dls.data, features=SideFeatures()))
     learn = collab_learner(dls, 1, seed=shop.seed)
     return shop.quiet(learn, lambda learn: learn.fit(1, cbs=SolveBiases()))

@@ -55,7 +55,7 @@ class CollabLearner(LeanLearner):
 
     def __init__(self, *args, **kwargs) -> None:
         self._recommender: Recommender | None = None
-        self._given = None  # the data that the recommender was given, or that was taken over from it
+        self._given = None  # the data passed to the recommender, or taken over from it
         self._metrics_of_fit: dict[str, float] = {}
         super().__init__(*args, **kwargs)
         if as_model(self.model) is not None and getattr(self.loss_func, "of_differences", False):
@@ -68,7 +68,7 @@ class CollabLearner(LeanLearner):
 
     @delegates(LeanLearner.fit)
     def __getattr__(self, name: str):
-        """What fastai looks up in the model; a name that is nowhere is an error that says what may be meant."""
+        """Attributes of the model, as in fastai; the error for an unknown name suggests a similar one."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -83,7 +83,7 @@ class CollabLearner(LeanLearner):
             super().fit(n_epoch, *args, **kwargs)
             self._keep_metrics()
         except BaseException:
-            with suppress(Exception):  # as of `LeanLearner.fit`
+            with suppress(Exception):  # as in `LeanLearner.fit`
                 self._refold()
             raise
         self._refold()
@@ -241,7 +241,7 @@ class CollabLearner(LeanLearner):
         self._opt = opt
 
     def _take_over(self) -> None:
-        """Go on with the data of the recommender where it took ids in on its own: the tables have other sizes then."""
+        """Take over the data of the recommender if ids were added to it directly: the tables then have other sizes."""
         mine = self._recommender
         if mine is not None and mine.model is self.model and mine.data is not self._given:
             self._extended(mine)
@@ -307,9 +307,9 @@ class CollabLearner(LeanLearner):
         return self.recommender.vectors(side)
 
     def _extended(self, recommender: Recommender) -> "CollabLearner":
-        """Take over the data of the recommender after it took new ids in."""
+        """Take over the data of the recommender after ids were added."""
         self._dls, self._given = self._dls.with_data(recommender.data), recommender.data
-        self._opt = None  # it holds the tables as they were
+        self._opt = None  # it holds the old tables
         return self
 
     def similar_items(self, item, k: int = 10, *, by: str = "vectors") -> pd.DataFrame:
@@ -441,7 +441,7 @@ def collab_learner(
     if sharded and not all(isinstance(side.tables, ShardedTables) for side in model.sides):
         raise TypeError(f"sharded=True is for models whose two sides are tables, got {type(model).__name__}")
     if as_model(model) is not None and (is_new or sparse is not None):
-        usual = sharded or ("auto" if kwargs.get("opt_func") is None else False)  # others may not take such gradients
+        usual = sharded or ("auto" if kwargs.get("opt_func") is None else False)  # others may lack support
         model.set_sparse(usual if sparse is None else sparse)
     elif sparse is not None:
         raise ValueError(f"sparse= is for collabkit's models, got {type(model).__name__}")
@@ -452,7 +452,7 @@ def collab_learner(
         model.name_rows(*dls.classes.values())
         say_unstorable(dls.data)
         say_windows(dls, model)
-        if not is_sharded(model):  # else when the processes have met
+        if not is_sharded(model):  # otherwise later, when the processes have met
             probe(model, dls.data)
         if is_new and getattr(loss_func, "of_differences", False):
             model.drop_user_bias(reset=True)
@@ -492,6 +492,6 @@ def load_learner(
     options = {"path": path, "seed": 0, "bs": bs, "val_bs": val_bs, "device": device}
     dls = CollabDataLoaders.from_dataset(data, feedback=feedback, **options)
     learn = CollabLearner(dls, model.to(dls.device), choose_loss(dls, loss_func, model), **kwargs)
-    if model.device.type == "cpu":  # where its prior was read to
+    if model.device.type == "cpu":  # the device to which its prior was read
         learn.recommender.keep_fold(fold)
     return learn

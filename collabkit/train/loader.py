@@ -1,4 +1,4 @@
-"""`Loader`: an order of rows, cut into batches: slices of tensors, in the place of a sampler and worker processes."""
+"""`Loader`: cuts an order of rows into batches: slices of tensors, instead of a sampler and worker processes."""
 
 import math
 from collections.abc import Callable
@@ -18,30 +18,29 @@ from collabkit.train.block_order import BlockOrder
 
 __all__ = ["Loader", "auto_bs", "show_table"]
 
-CHUNK = 2**20  # rows gathered at once: bounds the copy that an epoch makes of large data
+CHUNK = 2**20  # rows gathered at once: limits the copies of large data in an epoch
 
 
 class Loader:
-    """Batches of rows in an order: every row exactly once an epoch.
+    """Batches of rows in an order, with every row exactly once per epoch.
 
-    An epoch is one permutation, of files that of `BlockOrder`. It depends on `seed` and the number of epochs run so far
-    alone; so do the negatives that are drawn. Without `shuffle` both are always the same, so that validation losses can
-    be compared. No batch has
-    one row beside larger ones (batch normalisation could not train on it): a single left-over row joins the last full
-    batch.
+    An epoch is one permutation, for files that of `BlockOrder`. Like the drawn negatives, it depends only on `seed` and
+    the number of epochs run so far. Without `shuffle` both are always the same, so that validation losses can be
+    compared. No batch has a single row next to larger batches (batch normalisation could not train on it): a single
+    left-over row joins the last full batch.
 
     Args:
-        batches: what the rows become, see `train.batches`; interactions alone are batches of ratings.
-        bs: rows (or users) a batch.
-        shuffle: draw a new permutation each epoch.
+        batches: how rows become batches, see `train.batches`; interactions mean batches of ratings.
+        bs: rows (or users) per batch.
+        shuffle: draw a new permutation in each epoch.
         drop_last: leave out an incomplete last batch, unless it is the only one.
         seed: of the permutations.
-        device: where the tensors live.
+        device: of the tensors.
         get_idxs: function that returns the row order `(n,)` in place of the permutation, for fastai's `get_preds`; none
-            of these rows is dropped, and they come without weights, which are for training alone.
+            of these rows is dropped, and they have no weights, which are only for training.
     """
 
-    _arguments = ("bs", "shuffle", "drop_last", "seed", "device")  # of a loader like this one
+    _arguments = ("bs", "shuffle", "drop_last", "seed", "device")  # arguments for a similar loader
 
     def __init__(
         self, batches: Rated | Ranked | Interactions, *, bs: int = 64, shuffle: bool = False, drop_last: bool = False,
@@ -73,10 +72,10 @@ class Loader:
         """The rows of the next epoch in their order, and how many of them make each batch."""
         if not isinstance(self.batches, Windows):
             mixed = self.shuffle and self._given_order is None and self.n == len(self.dataset)
-            if mixed and self.dataset.stored:  # whole users are no rows of the file
+            if mixed and self.dataset.stored:  # whole users are not rows of the file
                 return BlockOrder(self.n, self._seed(self.epoch, 0)), self._sizes()
             return self._order(), self._sizes()
-        if self._planned is None or self._planned[0] != self.epoch:  # once for the number of batches and for these
+        if self._planned is None or self._planned[0] != self.epoch:  # for both the number of batches and the batches
             generator = self._generator("cpu", self.epoch) if self.shuffle else None
             self._planned = self.epoch, self.batches.plan(self.bs, generator)
         return self._planned[1]
@@ -92,11 +91,11 @@ class Loader:
     def get_idxs(self) -> Callable[[], Tensor]:
         """The function that gives the row order `(n,)` of the next epoch, on the CPU, by fastai's name.
 
-        Of pairs one a row there is none: fastai would take that many predictions, while a batch has more rows.
+        Single pairs and windows have none: fastai would expect that many predictions, while a batch has more rows.
         """
         if isinstance(self.batches, (Pointwise, Windows)):
-            raise AttributeError("batches of pairs or of windows have more rows than they put in an order")
-        return lambda: self._order().cpu()  # predictions, which fastai puts into it, are there
+            raise AttributeError("batches of pairs or windows have more rows than the order that draws them")
+        return lambda: self._order().cpu()  # where the predictions are, which fastai puts in this order
 
     def _order(self) -> Tensor:
         """The row order `(n,)` of the next epoch."""
@@ -107,7 +106,7 @@ class Loader:
         return torch.randperm(self.n, generator=self._generator("cpu", self.epoch)).to(self.device)
 
     def _generator(self, device, epoch: int, stream: int = 0) -> torch.Generator:
-        """A generator that depends on the seed, the epoch and what it is for alone."""
+        """A generator that depends only on the seed, the epoch and the stream."""
         return torch.Generator(device).manual_seed(self._seed(epoch, stream))
 
     def _seed(self, epoch: int, stream: int) -> int:
@@ -152,15 +151,15 @@ class Loader:
         return show_table(self.decode_batch(self.one_batch() if b is None else b, max_n), show)
 
     def show_results(self, b, out, max_n: int = 9, show: bool = True) -> pd.DataFrame | None:
-        """Display (or return) rows of a batch with the caller's ids and what the model makes of them, `out`."""
+        """Display (or return) rows of a batch with the caller's ids and the model's results `out`."""
         return show_table(self.batches.results(b, out, max_n), show)
 
 
 def auto_bs(n_rows: int) -> int:
-    """The batch size that `bs=None` picks for `n_rows` training rows: 64 for small data, about 400 batches an epoch.
+    """The batch size that `bs=None` picks for `n_rows` training rows: 64 for small data, about 400 batches per epoch.
 
     The power of two nearest `n_rows / 400`, at least 64 and at most 16,384; near the best validation error on subsets
-    of MovieLens from 20 thousand to a million ratings (beyond that the rule is extrapolated). Larger batches want a
+    of MovieLens from 20 thousand to a million ratings (beyond that the rule is extrapolated). Larger batches need a
     higher learning rate.
 
     Example:

@@ -1,4 +1,4 @@
-"""`LeanLearner`: fastai's `Learner` with less work a batch and random numbers of its own."""
+"""`LeanLearner`: fastai's `Learner` with less work per batch and its own random numbers."""
 
 from contextlib import AbstractContextManager, contextmanager, suppress
 from copy import deepcopy
@@ -74,8 +74,8 @@ class LeanLearner(Learner):
         self, dls, model, loss_func=None, *, seed=0, wd_on="factors", opt_func=None, cbs=None, **kwargs
     ) -> None:
         if opt_func is None:
-            # A ranking loss is a mean over many more pairs than a row of a table is in: fastai's 1e-5 would swallow
-            # the gradients.
+            # A ranking loss is a mean over many more pairs than those of one table row: with fastai's 1e-5, eps would
+            # dominate the gradients.
             eps = 1e-8 if isinstance(loss_func, RankingLoss) else 1e-5
             groups = {"spared": undecayed(model, wd_on), "features": feature_weights(model)}
             opt_func = partial(TableAdamW, **groups, eps=eps)
@@ -109,7 +109,7 @@ class LeanLearner(Learner):
         listeners = self._listeners.get(event_name)
         if listeners is None:
             if not hasattr(event, event_name):
-                super()._call_one(event_name)  # fastai's error for an event that is none
+                super()._call_one(event_name)  # fastai's error for an unknown event
             listeners = self._listeners[event_name] = list(self.ordered_cbs(event_name))
         try:
             for cb in listeners:
@@ -118,7 +118,7 @@ class LeanLearner(Learner):
             cause = error.__context__
             if cause is None or cause.args:
                 raise
-            raise cause from None  # an exception without a text, whose text fastai's message would repeat
+            raise cause from None  # fastai's message would repeat the empty text
 
     def one_batch(self, i, b):
         """Train or validate on one batch: the inputs, then the targets if any."""
@@ -132,7 +132,7 @@ class LeanLearner(Learner):
             self._one_batch(b)
 
     def _one_batch(self, b):
-        # Weights come last and are for the training loss alone: metrics, too, know only predictions and targets.
+        # Weights come last and are only for the training loss; metrics use only predictions and targets.
         self.xb, self.yb = b[: self._n_inp], b[self._n_inp : None if self.training else self._n_plain]
         self._with_events(self._do_one_batch, "batch", CancelBatchException)
 
@@ -167,9 +167,9 @@ class LeanLearner(Learner):
         with self._own_generator(), self._own_epochs(), joint_fit(self) as more:
             try:
                 super().fit(n_epoch, lr, wd, [*L(cbs), *more], reset_opt, start_epoch)
-            except BaseException:  # an interrupted fit leaves a model that can be used too
-                if not is_sharded(self.model):  # else it would wait for others, who do not know of it yet
-                    with suppress(Exception):  # what went wrong first is what is to be seen
+            except BaseException:  # the model of an interrupted fit can be used too
+                if not is_sharded(self.model):  # else it would wait for processes that do not know of the error
+                    with suppress(Exception):  # the first error is the one to show
                         settle_default_rows(self.model, self.dls)
                 raise
             settle_default_rows(self.model, self.dls)
@@ -206,16 +206,16 @@ class LeanLearner(Learner):
         return super().to_detach(b, cpu, gather=False)
 
     def _end_cleanup(self):
-        """fastai's, and the last training loss: its graph would go on holding tables as they were before ids came.
+        """fastai's clean-up, and release of the last training loss, whose graph would keep old tables in memory.
 
-        What the fit has freed goes back to the system.
+        Freed memory is returned to the system.
         """
         super()._end_cleanup()
         self.loss_grad = None
         give_back()
 
     def _do_epoch_validate(self, ds_idx=1, dl=None):
-        """fastai's; of no rows nothing is shown."""
+        """As in fastai; nothing is shown without rows."""
         loader = self.dls[ds_idx] if dl is None else dl
         if getattr(loader, "n", None) != 0:
             super()._do_epoch_validate(ds_idx, dl)
@@ -235,13 +235,13 @@ class LeanLearner(Learner):
             raise ValueError("there is no validation part, as all rows are trained on: give dl=dls.test_dl(df)")
 
     def _do_epoch_train(self):
-        self.model.als = self.model.calibration = None  # of other weights; a sweep of least squares says so again
+        self.model.als = self.model.calibration = None  # of other weights; least squares sets `als` again
         super()._do_epoch_train()
         self.model.trained = True
         self.n_epochs_done += 1
 
     def _do_fit(self):
-        """fastai's epochs, from `first_epoch` on; none after weights have become NaN or infinite, which is said."""
+        """fastai's epochs, starting at `first_epoch`; stops with a warning if weights become NaN or infinite."""
         for epoch in range(self.first_epoch, self.n_epoch):
             self.epoch = epoch
             self._with_events(self._do_epoch, "epoch", CancelEpochException)
@@ -251,7 +251,7 @@ class LeanLearner(Learner):
                 raise CancelFitException
 
     def _finite(self) -> bool:
-        """Whether all weights are finite, of all processes where each has rows of its own."""
+        """Whether all weights are finite, on all processes if the tables are sharded."""
         here = all_finite(self.model.parameters())
         return all(processes().objects(here, "whether weights are finite")) if is_sharded(self.model) else here
 
@@ -291,7 +291,7 @@ class LeanLearner(Learner):
         self.fit(sum(lengths), cbs=cbs, reset_opt=reset_opt, wd=wd, start_epoch=start_epoch, **again)
 
     def _peak_lr(self, lr_max):
-        """The peak learning rate, a number or an array with one value a parameter group."""
+        """The peak learning rate, a number or an array with one value per parameter group."""
         _check_rates(lr_max, "lr_max")
         if self.opt is None:
             self.create_opt()
@@ -304,7 +304,7 @@ class LeanLearner(Learner):
         on_cuda = next(self.model.parameters()).device.type == "cuda"
         with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if on_cuda else []):
             torch.set_rng_state(self._rng)
-            torch.manual_seed(int(torch.randint(2**31, ())))  # seeds the devices' generators too, anew each time
+            torch.manual_seed(int(torch.randint(2**31, ())))  # also seeds the devices' generators, each time anew
             try:
                 yield
             finally:
@@ -336,7 +336,7 @@ class LeanLearner(Learner):
             self.model.load_state_dict(weights)
             vars(self.model).update(said)
             self.opt.load_state_dict(moments)
-            self._checkpoint("_tmp", ".safetensors").unlink(missing_ok=True)  # fastai's own copy of these
+            self._checkpoint("_tmp", ".safetensors").unlink(missing_ok=True)  # fastai's temporary copy of the weights
 
     def save(self, file, with_opt: bool = True, **kwargs) -> Path:
         """Save weights, and the optimiser if there is one, to `path/model_dir/file.safetensors`.
@@ -375,7 +375,7 @@ class LeanLearner(Learner):
             DamagedFileError: the file was changed or truncated.
             FileNotFoundError: neither file exists.
         """
-        if not self.recipe.inside:  # else a callback of a fit puts back what that fit made
+        if not self.recipe.inside:  # otherwise a callback restores weights of its own fit
             self.recipe.foreign = f"the file {file}"
             self.model.als = self.model.calibration = None
         path = self._checkpoint(file, ".safetensors")
@@ -397,7 +397,7 @@ class LeanLearner(Learner):
         return self
 
     def _checkpoint(self, file, ending: str) -> Path:
-        """Where a checkpoint of the name `file` lies."""
+        """The path of the checkpoint `file`."""
         name = Path(file)
         name = name.with_suffix("") if name.suffix in (".safetensors", ".pth") else name
         return Path(self.path) / self.model_dir / name.with_name(name.name + part_of(self.model) + ending)
@@ -409,7 +409,7 @@ class LeanLearner(Learner):
         ragged = isinstance(loader, Loader) and loader.batches.ragged
         if ragged or (isinstance(self.loss_func, RankingLoss) and kwargs.get("with_loss")):
             raise ValueError("batches that share different negatives have no table of predictions, and ranking losses "
-                             "no value a row: use learn.recommend, learn.predict, or get_preds(dl=dls.test_dl(df)) "
+                             "no value per row: use learn.recommend, learn.predict, or get_preds(dl=dls.test_dl(df)) "
                              "for given pairs")  # fmt: skip
         one = getattr(loader, "n", None) == 1
         kwargs["reorder"] = kwargs.get("reorder", True) and not one
@@ -437,7 +437,7 @@ class LeanLearner(Learner):
 
 
 def _check_rates(rates, name: str) -> None:
-    """Raise `ValueError` unless `rates`, a number or one a parameter group, or None, are finite and not negative."""
+    """Raise `ValueError` unless `rates`, a number or one per parameter group, or None, are finite and not negative."""
     ends = (rates.start, rates.stop) if isinstance(rates, slice) else rates
     given = [rate for rate in L(ends) if rate is not None] if rates is not None else []
     for rate in np.asarray(given, dtype=object).ravel():

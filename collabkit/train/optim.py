@@ -32,34 +32,34 @@ def undecayed(model: nn.Module, wd_on: str = "factors") -> set[int]:
 
 
 def feature_weights(model: nn.Module) -> set[int]:
-    """`id`s of the weights of side features and of context, but for what encoders of content are made of."""
+    """`id`s of the weights of side features and of context, except those of content encoders."""
     parts = [side.features for side in _sides(model)] + [getattr(as_model(model), "context", None)]
     weights = (item for part in parts if part is not None for item in part.named_parameters())
     return {id(p) for name, p in weights if ".encoder." not in name}
 
 
 def _sides(model: nn.Module) -> tuple:
-    """The sides of a model of this library; none of another module."""
+    """The sides of a model of this library; empty for another module."""
     return () if as_model(model) is None else model.sides
 
 
 def decay_groups(params: Iterable[nn.Parameter], spared: set[int], features: set[int] = frozenset()) -> list[dict]:
-    """Torch parameter groups of `params`, none empty: those with weight decay, the features' with more, the spared.
+    """Non-empty torch parameter groups of `params`: with weight decay, with more (features), and without (spared).
 
     Each has its factor as `wd_scale`: 1, `FEATURE_WD`, 0.
     """
     groups: dict[float, list] = {1.0: [], FEATURE_WD: [], 0.0: []}
-    for p in params:  # frozen ones too: they may be unfrozen later
+    for p in params:  # including frozen ones, which may be unfrozen later
         groups[FEATURE_WD if id(p) in features else 0.0 if id(p) in spared else 1.0].append(p)
     return [{"params": own, "wd_scale": scale, "weight_decay": 0.0} for scale, own in groups.items() if own]
 
 
 class LazyAdamW(torch.optim.AdamW):
-    """torch's AdamW, and of parameters with sparse gradients the same for the rows that a batch touched alone.
+    """torch's AdamW; for parameters with sparse gradients it updates only the rows that a batch touched.
 
-    Of those the moments and the weights of other rows stay as they are: a step costs what its batch touches, however
-    many rows there are, as in torch's SparseAdam. Weight decay is decoupled there too, and reaches a row when a batch
-    does: `row *= 1 - lr * wd` before its update, so that what is seldom met decays seldom.
+    Moments and weights of the other rows do not change: the cost of a step depends on its batch, not on the number of
+        rows, as in torch's SparseAdam. Weight decay is decoupled there too, and applies to a row when a batch touches
+        it: `row *= 1 - lr * wd` before its update, so that rare rows decay rarely.
 
     Example:
         >>> table = nn.Embedding(5, 2, sparse=True)
@@ -76,7 +76,7 @@ class LazyAdamW(torch.optim.AdamW):
         every = [(group, p, p.grad) for group in self.param_groups for p in group["params"]]
         sparse = [(group, p, grad) for group, p, grad in every if grad is not None and grad.is_sparse]
         for _, p, _ in sparse:
-            p.grad = None  # torch's own step is for the others
+            p.grad = None  # torch's own step updates the others
         loss = super().step(closure)
         for group, p, grad in sparse:
             p.grad = grad
@@ -101,15 +101,15 @@ class LazyAdamW(torch.optim.AdamW):
 class TableAdamW(OptimWrapper):
     """torch's fused AdamW behind fastai's optimiser interface, with fastai's betas and epsilon.
 
-    Weight decay is decoupled, `p *= 1 - lr * wd` a step, and leaves the parameters in `spared` alone; they share every
-    other hyper-parameter with the group they came from. The weights of side features and of context decay
-    `FEATURE_WD` times as fast: each has the data of many ids, and follows what these have in common by chance. Tables
-    with sparse gradients move and decay where a batch touches them, see `LazyAdamW`.
+    Weight decay is decoupled, `p *= 1 - lr * wd` per step, and does not apply to the parameters in `spared`; they share
+    every other hyper-parameter with their original group. The weights of side features and of context decay
+    `FEATURE_WD` times as fast: each has the data of many ids, and overfits what these share by chance. Rows of tables
+    with sparse gradients move and decay only when a batch touches them, see `LazyAdamW`.
 
     Args:
-        params: parameters, or lists of them, one a fastai parameter group.
+        params: parameters, or lists of them, one per fastai parameter group.
         spared: `id`s of parameters without weight decay, see `undecayed`.
-        features: and of weights of features, see `feature_weights`.
+        features: `id`s of weights of features, see `feature_weights`.
         lr, mom, sqr_mom, eps, wd: hyper-parameters; `mom` and `sqr_mom` are Adam's betas.
     """
 
@@ -130,7 +130,7 @@ class TableAdamW(OptimWrapper):
         """Hyper-parameters by fastai parameter group, under fastai's names."""
         return [
             {"wd": g["weight_decay"], "lr": g["lr"], "mom": g["betas"][0], "sqr_mom": g["betas"][1], "eps": g["eps"]}
-            for g, *_ in self._groups()  # the first is the one with weight decay, if there is any
+            for g, *_ in self._groups()  # the first has weight decay, if any does
         ]
 
     @property
@@ -139,7 +139,7 @@ class TableAdamW(OptimWrapper):
         return [[p for g in part for p in g["params"]] for part in self._groups()]
 
     def set_hyper(self, k, v):
-        """Set a hyper-parameter for all groups (a number), or one value a group (an array, a list or a slice)."""
+        """Set a hyper-parameter for all groups (a number), or one value per group (an array, a list or a slice)."""
         if isinstance(v, (int, float)):
             self._set_hyper(k, [v] * len(self._groups()))
         else:

@@ -1,4 +1,4 @@
-"""`fit_on_ray`: a training function by the workers of Ray Train, begun again where one of them dies."""
+"""`fit_on_ray`: runs a training function in the workers of Ray Train, and restarts it if one of them dies."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ def fit_on_ray(
 ) -> T:  # fmt: skip
     """Run a training function in the workers of a Ray cluster, and return what the first worker's returns.
 
-    The function is what a script under torchrun would be: all workers run it whole, and what is within
-    `learn.distrib_ctx()` they do together, with the result of one process. Ray starts them by `TorchTrainer`. If one
-    dies, or raises, all are started anew, `retries` times: a fit with `checkpoint=` and `resume=True` then goes on from
-    its last epoch. It is a way to evaluate, too: `learn.evaluate` within `distrib_ctx` ranks a share of the users on
-    each worker.
+    The function is like a script under torchrun: all workers run all of it, and work together within
+        `learn.distrib_ctx()`, with the result of one process. Ray starts them by `TorchTrainer`. If one dies or raises
+        an error, all are restarted, `retries` times: a fit with `checkpoint=` and `resume=True` then continues from its
+        last epoch. It can also evaluate: `learn.evaluate` within `distrib_ctx` ranks a share of the users on each
+        worker.
 
-    Where `ray.init(...)` was not called, Ray joins the cluster that `RAY_ADDRESS` names, or starts one on this machine.
+    If `ray.init(...)` was not called, Ray joins the cluster at `RAY_ADDRESS`, or starts one on this machine.
 
     Args:
-        train: a function of one argument, the path of `storage`. It reads its data itself, by absolute paths, as by
-            `CollabDataLoaders.from_parquet(..., stream=True, cache=...)` with a cache on the machine's own disk. What
-            it returns is pickled: return a path or a table, no learner.
-        storage: a folder that all machines see, for checkpoints and artefacts; it is made if there is none. Ray keeps
-            its own notes in `ray/` there.
+        train: a function of one argument, the path of `storage`. It reads its data itself, by absolute paths, e.g. by
+            `CollabDataLoaders.from_parquet(..., stream=True, cache=...)` with a cache on the machine's own disk. Its
+            result is pickled: return a path or a table, not a learner.
+        storage: a folder that all machines see, for checkpoints and artefacts; created if needed. Ray writes its own
+            files to `ray/` there.
         n_workers: how many.
-        retries: how often all may be started anew; -1 for no end.
+        retries: maximum number of restarts; -1 for no limit.
         use_gpu: give each worker a GPU.
-        timeout: seconds after which a worker that does not answer is given up.
-        **scaling: further options of `ray.train.ScalingConfig`, `resources_per_worker={'CPU': 4}` for one.
+        timeout: seconds to wait for a worker that does not answer.
+        **scaling: further options of `ray.train.ScalingConfig`, e.g. `resources_per_worker={'CPU': 4}`.
 
     Returns:
         What `train` returned in the first worker.
@@ -80,12 +80,14 @@ def fit_on_ray(
 
     def work() -> T:
         if not folder.is_dir():
-            raise FileNotFoundError(f"there is no {folder} on this machine: storage must be a folder that all see")
+            raise FileNotFoundError(
+                f"this machine has no folder {folder}: storage must be a folder that all machines see"
+            )
         return train(folder)
 
     trainer = TorchTrainer(
         work,
-        # What processes say to each other, beside gradients, lies in memory: NCCL alone would not carry it.
+        # Processes also exchange data in CPU memory, which NCCL alone cannot transfer.
         torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if use_gpu else "gloo", timeout_s=timeout),
         scaling_config=ScalingConfig(num_workers=n_workers, use_gpu=use_gpu, **scaling),
         run_config=RunConfig(storage_path=str(folder / "ray"), failure_config=FailureConfig(max_failures=retries)),

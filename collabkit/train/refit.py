@@ -1,4 +1,4 @@
-"""`Recipe`: how a learner was made and trained, so that the same can be done on all rows: `learn.refit_all()`."""
+"""`Recipe`: how a learner was made and trained, to repeat it on all rows: `learn.refit_all()`."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ F = TypeVar("F", bound=Callable)
 
 @dataclass(frozen=True)
 class Fit:
-    """One call of a fit: the method, its arguments without the callbacks, these, and the epochs that count."""
+    """One call of a fit: the method, its arguments without callbacks, the callbacks, and the epochs that count."""
 
     method: str
     arguments: dict
@@ -36,22 +36,22 @@ class Fit:
 
 @dataclass
 class Recipe:
-    """What made a learner's model: the options of `collab_learner`, and the fits since.
+    """The origin of a learner's model: the options of `collab_learner`, and the fits since.
 
     Args:
-        options: None for a learner that `collab_learner` did not make.
+        options: None for a learner not made by `collab_learner`.
         fits: in their order.
-        foreign: where weights came from that no fit made, if any did.
+        foreign: the source of weights that do not come from a fit, if any.
     """
 
     options: dict | None = None
     fits: list[Fit] = field(default_factory=list)
     foreign: str = ""
-    inside: bool = False  # a call that is recorded already, or one that leaves nothing behind
+    inside: bool = False  # within a call that is already recorded, or has no lasting effect
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Within it nothing is recorded."""
+        """Context in which nothing is recorded."""
         before, self.inside = self.inside, True
         try:
             yield
@@ -59,29 +59,29 @@ class Recipe:
             self.inside = before
 
     def add(self, learn, method: str, given: dict, n_done: int) -> None:
-        """Record a fit that has trained `n_done` epochs, however it ended."""
+        """Record a fit that has trained `n_done` epochs, whether or not it was completed."""
         checkpoint, resumed = given.pop("checkpoint", None), given.pop("resume", False)
         cbs = tuple(L(given.pop("cbs", None)))
         n_epoch = _best_epoch(learn, [*cbs, *learn.cbs]) or n_done
         if resumed and checkpoint is not None and self.fits and self.fits[-1].method == method:
-            self.fits.pop()  # the same fit, which was interrupted
+            self.fits.pop()  # the same fit, interrupted
         if n_epoch:
             self.fits.append(Fit(method, deepcopy(given), cbs, n_epoch))
 
     def check(self) -> None:
-        """Raise unless it can be followed."""
+        """Raise unless it can be repeated."""
         if self.options is None:
             raise TypeError("refit_all repeats what collab_learner and the fits did, and this learner was not made by "
                             "collab_learner (an artefact keeps a model, not how it was trained)")  # fmt: skip
         if self.foreign:
             raise ValueError(f"refit_all repeats the fits of this learner, but its weights come from {self.foreign}")
         if not self.fits:
-            raise ValueError("nothing was trained yet, so that there is nothing to repeat on all rows; call "
+            raise ValueError("nothing was trained yet, so there is nothing to repeat on all rows; call "
                              "learn.fit_one_cycle (or fit, fit_als, fit_sgdr) first")  # fmt: skip
 
 
 def recorded(method: F) -> F:
-    """A fit of a learner that its recipe remembers."""
+    """A fit of a learner that is recorded in its recipe."""
     signature = inspect.signature(method)
 
     @wraps(method)
@@ -105,7 +105,7 @@ def refit_all(learn: "CollabLearner", make: Callable) -> "CollabLearner":
     """A new learner, made and trained as `learn` was, on its training and validation rows; see `learn.refit_all`.
 
     Args:
-        learn: stays as it is.
+        learn: is not changed.
         make: `collab_learner`.
     """
     learn.recipe.check()
@@ -116,8 +116,8 @@ def repeated(learn: "CollabLearner", dls, make: Callable) -> "CollabLearner":
     """A new learner, made and trained as `learn` was, on other dataloaders.
 
     Args:
-        learn: stays as it is.
-        dls: what the new one is trained on.
+        learn: is not changed.
+        dls: the data of the new one.
         make: `collab_learner`.
     """
     recipe = learn.recipe
@@ -141,7 +141,7 @@ def repeated(learn: "CollabLearner", dls, make: Callable) -> "CollabLearner":
 
 
 class _StopAfter(Callback):
-    """End a fit after so many epochs, whatever its schedule was made for."""
+    """End a fit after this many epochs, regardless of its schedule."""
 
     order = 1500
 
@@ -154,7 +154,7 @@ class _StopAfter(Callback):
 
 
 def _options(options: dict, dls) -> dict:
-    """The options of `collab_learner` for these dataloaders; a model that was given as it is is made anew."""
+    """The options of `collab_learner` for these dataloaders; a model passed as an instance is created again."""
     given = options["model"]
     if not isinstance(given, torch.nn.Module):
         return options
@@ -167,7 +167,7 @@ def _options(options: dict, dls) -> dict:
 
 
 def _watches(cb) -> bool:
-    """Whether a callback acts on a validation figure, or is of one fit alone, as a deadline is."""
+    """Whether a callback monitors a validation metric, or belongs to one fit, like a deadline."""
     return getattr(cb, "once", False) or (getattr(type(cb), "__name__", "") != "Recorder" and "monitor" in vars(cb))
 
 
@@ -179,7 +179,7 @@ def _detached(cb: Callback) -> Callback:
 
 
 def _best_epoch(learn, cbs) -> int | None:
-    """The epoch, counted from 1, whose weights a `SaveModelCallback` put back, if there is one."""
+    """The epoch, counted from 1, whose weights a `SaveModelCallback` restored, if any."""
     for cb in cbs:
         if isinstance(cb, SaveModelCallback) and not (cb.every_epoch or cb.at_end) and learn.recorder.values:
             column = list(learn.recorder.metric_names[1:]).index(cb.monitor)

@@ -18,26 +18,26 @@ __all__ = ["Share", "as_one"]
 
 
 class Share:
-    """The rows of a global batch that fall to one process: a batch of its own, and what its mean counts in the whole.
+    """One process's rows of a global batch: a batch itself, and the weight of its mean in the whole.
 
-    A batch is cut into neighbouring rows (users, windows); negatives that its rows share stay whole. Where there are
-    fewer rows than processes, somebody's share is the batch's first row, with the weight 0.
+    A batch is cut into neighbouring rows (users, windows); shared negatives stay complete. If there are fewer rows than
+    processes, some shares are the batch's first row, with the weight 0.
 
     Args:
-        batch: what a `Loader` gives.
+        batch: from a `Loader`.
         team: the processes.
-        total: the loss adds up rows rather than takes their mean.
+        total: whether the loss is a sum over rows rather than a mean.
 
     Raises:
-        TypeError: a batch that is not of this library, with parts of unequal length.
+        TypeError: a batch of another library, with parts of unequal length.
 
     Attributes:
         batch: the share.
-        weight: what the loss of the share counts in that of the batch.
+        weight: weight of the share's loss in that of the batch.
         empty: whether the process has no row of its own.
-        axes: for lengths that a tensor of this share may have: `(start, stop, whole)`, where its rows are in that of
-            the batch.
-        windows: likewise of padded histories, and how long they are here and in the batch.
+        axes: by possible length of a tensor of this share: `(start, stop, whole)`, the place of its rows in the
+            batch's.
+        windows: the same for padded histories, with their lengths here and in the batch.
     """
 
     def __init__(self, batch: Sequence, team: Processes, total: bool = False):
@@ -53,11 +53,11 @@ class Share:
         self.weight = 0.0 if self.empty else 1.0 if total else own / whole
 
     def _axis(self, start: int, stop: int, whole: int, times: int = 1) -> None:
-        """Note that so many rows of a tensor, or `times` as many, are the rows `start:stop` of `whole`."""
+        """Record that tensors of this length, or `times` it, are the rows `start:stop` of `whole`."""
         self.axes.setdefault((stop - start) * times, (start * times, stop * times, whole * times))
 
     def whole(self, shape: Sequence[int]) -> tuple[list[int], tuple[slice, ...]] | None:
-        """The shape that a tensor of this share has in one process, and where the share's is in it; None: as it is."""
+        """The shape of a tensor of this share in a single process, and the share's place in it; None if unchanged."""
         if self.windows is not None:
             (start, stop, n), (length, longest) = self.windows
             if list(shape[:2]) == [stop - start, length]:  # padded histories
@@ -77,7 +77,7 @@ def _steps(batch) -> bool:
 
 
 def _rows(batch) -> int:
-    """How many rows (users, windows) a batch is cut by."""
+    """The number of rows (users, windows) by which a batch is cut."""
     if not isinstance(batch, Batch):
         lengths = {len(part) for part in batch}
         if len(lengths) != 1:
@@ -87,7 +87,7 @@ def _rows(batch) -> int:
 
 
 def _plain(share: Share, batch, start: int, stop: int, n: int):
-    """Of batches with a row a row: all but negatives that the rows share."""
+    """For batches with one entry per row: everything except shared negatives."""
     share._axis(start, stop, n)
     if not isinstance(batch, Batch):
         return tuple(part[start:stop] for part in batch), (stop - start, n)
@@ -100,7 +100,7 @@ def _plain(share: Share, batch, start: int, stop: int, n: int):
 
 
 def _users(share: Share, batch: Batch, start: int, stop: int, n: int):
-    """Of whole users: theirs, and their positives, by which the mean is."""
+    """For whole users: their parts, and their positives, over which the mean is taken."""
     first, last = torch.searchsorted(batch.group, batch.group.new_tensor([start, stop])).tolist()
     share._axis(start, stop, n), share._axis(first, last, len(batch.positives))
     parts = {"query": batch.query[start:stop], "positives": batch.positives[first:last], "negatives": batch.negatives}
@@ -111,7 +111,7 @@ def _users(share: Share, batch: Batch, start: int, stop: int, n: int):
 
 
 def _windows(share: Share, batch: Batch, start: int, stop: int, n: int):
-    """Of windows: theirs, and the events in them, which context, positives and the mean go by."""
+    """For windows: their parts, and their events, which determine context, positives and the mean."""
     query, history = batch.query, batch.query.history
     first, last = int(history.start[start]), int(history.start[stop])
     own = history.of(slice(start, stop))
@@ -137,10 +137,10 @@ def _longest(history: Runs) -> int:
 
 @contextmanager
 def as_one(share: Share, team: Processes) -> Iterator[None]:
-    """Within it a forward pass of a share is that of its rows in the whole batch.
+    """Context in which a forward pass of a share gives the result of its rows in the whole batch.
 
-    Batch normalisation takes the means of all processes' rows. Dropout and `torch.rand` are drawn for the whole batch,
-    of which each process takes its rows: so that one seed gives one result, however many processes there are.
+    Batch normalisation uses the means over all processes' rows. Dropout and `torch.rand` are drawn for the whole batch,
+    and each process takes its rows, so one seed gives one result for any number of processes.
     """
     with _AsOne(share, team):
         yield
@@ -165,7 +165,7 @@ class _AsOne(TorchFunctionMode):
         at = self.share.whole(input.shape) if training and p > 0 else None
         if at is None:
             return F.dropout(input, p, training, inplace)
-        # In one process the mask is drawn in the order of memory, in which a tensor's axes may be others.
+        # A single process draws the mask in memory order, in which a tensor's axes may be permuted.
         axes = sorted(range(input.ndim), key=lambda axis: -input.stride(axis))
         ones = input.new_ones([at[0][axis] for axis in axes])
         kept = F.dropout(ones, p).permute([axes.index(axis) for axis in range(input.ndim)])[at[1]]

@@ -1,4 +1,4 @@
-"""`Space`: what a search may choose, and what each name means: for the batches, the model or the fit."""
+"""`Space`: the choices of a search, and the target of each name: the batches, the model or the fit."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["Space"]
 
 FITS = ("fit_one_cycle", "fit_als", "fit")
 BATCHES = ("bs", "n_neg", "negatives")
-LOG = 10  # ratio of the ends from which a range of numbers is searched by its logarithm
+LOG = 10  # ratio of the ends from which a range is searched on a logarithmic scale
 _FIXED_HERE = ("self", "cbs", "checkpoint", "resume", "start_epoch", "reset_opt")
 _OTHER_NAMES = {"fit_one_cycle": {"lr": "lr_max"}, "fit_als": {"n_epoch": "n_sweeps"}, "fit": {"lr_max": "lr"}}
 
 
 class Space:
-    """Names with what each may be.
+    """Names with their choices.
 
     Args:
         given: `{name: choice}`: a list is a choice of its values, a pair `(low, high)` a range (of whole numbers where
@@ -35,7 +35,7 @@ class Space:
 
     Raises:
         TypeError: `given` is no dict, or has nothing to choose; a name that is none of these.
-        ValueError: an empty list, a range that is none, models of both kinds.
+        ValueError: an empty list, an invalid range, models of both kinds.
     """
 
     def __init__(self, given: dict):
@@ -107,11 +107,11 @@ class Space:
         return [dict(zip(lists, values, strict=True)) for values in product(*lists.values())]
 
     def first(self) -> dict:
-        """The first of each list and the low ends, to check what can be checked before any work."""
+        """The first of each list and the low ends, for checks before any work."""
         return {name: c[0] if isinstance(c, (list, tuple)) else c for name, c in self.given.items()}
 
     def plan(self) -> dict[str, str]:
-        """By name, in words: what a search that goes on must have in common with the one before."""
+        """By name, in words: the facts that a resumed search must share with the previous one."""
         show = lambda c: [_label(v) for v in c] if isinstance(c, (list, tuple)) else _label(c)  # noqa: E731
         return {name: repr(show(choice)) for name, choice in sorted(self.given.items())}
 
@@ -130,7 +130,7 @@ class Space:
         return CollabDataLoaders.from_dataset(dls.data, **options)
 
     def make(self, dls: CollabDataLoaders, values: dict, seed: int, metrics=()):
-        """The learner, or the closed-form model, that is not fitted yet."""
+        """The learner, or the closed-form model, not fitted yet."""
         if self.closed:
             model = values["model"]
             return model(**{name: value for name, value in values.items() if name != "model"})
@@ -142,7 +142,7 @@ class Space:
         return learn
 
     def train(self, model, dls: CollabDataLoaders, values: dict, cbs=()) -> None:
-        """Fit what `make` made."""
+        """Fit the result of `make`."""
         if self.closed:
             model.fit(dls)
             return
@@ -159,12 +159,12 @@ class Space:
 
 
 def _checked(name, choice):
-    """`choice`, where it is a list, a pair of ends or one value."""
+    """`choice`, after a check: a list, a pair of ends or one value."""
     if isinstance(choice, list):
         if not choice:
             raise ValueError(f"{name}: an empty list leaves nothing to choose")
         if len({_label(value) for value in choice}) < len(choice):
-            raise ValueError(f"{name}: some of {choice!r} read the same")
+            raise ValueError(f"{name}: some values of {choice!r} look the same")
     elif isinstance(choice, tuple):
         if len(choice) != 2 or not finite(name, choice[0]) < finite(name, choice[1]):
             raise ValueError(f"{name}: a range is a pair (low, high), a choice of values a list, got {choice!r}")
@@ -173,7 +173,7 @@ def _checked(name, choice):
 
 
 def _label(value):
-    """A value as the storage keeps it."""
+    """A value in the form of the storage."""
     return (
         value
         if value is None or isinstance(value, (bool, int, float, str))

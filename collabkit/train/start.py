@@ -1,4 +1,4 @@
-"""Where training by gradient begins: at random rows, or at rows that least squares has solved for."""
+"""The starting point of gradient training: random rows, or rows that least squares has solved for."""
 
 import math
 
@@ -16,15 +16,15 @@ __all__ = ["START", "StartSolved", "solved_start"]
 
 START = ("als", "random")
 SWEEPS = 12  # the default of `fit_als`
-SHARP = 10.0  # logits a unit of least squares, whose scores are about 1 for what was met and 0 for the rest
+SHARP = 10.0  # logits per unit of least squares, whose scores are about 1 for observed items and 0 for others
 
 
 @torch.no_grad()
 def solved_start(model: Model, data: Dataset, seed: int) -> str:
-    """Give an untrained dot-product model the rows that `fit_als()` would; what was done, in words.
+    """Give an untrained dot-product model the rows of `fit_als()`; returns a description.
 
-    The settings are those of `als_defaults.pick_als`. The scores are multiplied, as a softmax has the better part of
-    its mass on items whose logits lie some units above the others'. Biases are zero.
+    The settings are those of `als_defaults.pick_als`. The scores are multiplied, because a softmax puts most of its
+    mass on items whose logits are some units above the others. Biases are zero.
 
     Raises:
         TypeError: the model's score is not the dot product of two tables.
@@ -45,12 +45,12 @@ def solved_start(model: Model, data: Dataset, seed: int) -> str:
 
 
 class StartSolved(Callback):
-    """Before the first fit by gradient: `solved_start`. A model that was trained, and `fit_als`, stay as they are."""
+    """Calls `solved_start` before the first gradient fit; no effect on a trained model, or with `fit_als`."""
 
-    order = -60  # before the others look at the weights
+    order = -60  # before other callbacks use the weights
 
     def before_fit(self):
-        """Solve, and say so."""
+        """Solve, and report it."""
         if not (self.learn.model.trained or any(isinstance(cb, AlternatingLeastSquares) for cb in self.learn.cbs)):
             done = solved_start(self.learn.model, self.learn.dls.data, self.learn.seed)
             say(f"the training begins at {done}; collab_learner(start='random') begins at random rows")

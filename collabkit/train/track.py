@@ -51,7 +51,7 @@ class Track(Callback):
         self.run_name, self.tracker, self.step = run, None, 0
 
     def before_fit(self):
-        """Begin the run, or go on with it."""
+        """Start the run, or continue it."""
         if hasattr(self.learn, "lr_finder") or hasattr(self.learn, "gather_preds"):
             return
         if self.run_name is None:
@@ -60,7 +60,7 @@ class Track(Callback):
         self.tracker.options({**fit_options(self.learn), **self.config})
 
     def after_epoch(self):
-        """Send the epoch's figures."""
+        """Log the epoch's values."""
         if self.tracker is None:
             return
         self.step += 1
@@ -78,7 +78,7 @@ class Track(Callback):
 
 
 def fit_options(learn) -> dict:
-    """What a fit is made with, in numbers and words."""
+    """The options of a fit, as numbers and texts."""
     data, model = learn.dls.data, as_model(learn.model)
     found = {"model": type(learn.model).__name__, "loss": str(learn.loss_func), "seed": learn.seed}
     found |= {"epochs": learn.n_epoch, "bs": learn.dls.train.bs, "training rows": len(data.train)}

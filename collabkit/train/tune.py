@@ -29,9 +29,9 @@ from collabkit.train.space import Space
 
 __all__ = ["tune"]
 
-SAFETY = 1.3  # a trial may take so many times what the longest before it took
-GRID = 50  # combinations, where there are no ranges, up to which each is tried once, in turn
-FAILURES = 3  # trials in a row that may fail before any has ended well
+SAFETY = 1.3  # a trial may take this many times the longest one before
+GRID = 50  # up to this number of combinations, without ranges, each is tried once
+FAILURES = 3  # maximum number of failed trials before the first success
 _FIGURES = ("low", "high", "test", "test_low", "test_high", "seconds")
 
 
@@ -106,20 +106,20 @@ def tune(
 
 
 def check_optuna() -> None:
-    """Raise where Optuna is missing."""
+    """Raise if Optuna is missing."""
     if find_spec("optuna") is None:
         raise ImportError("tune() needs Optuna: pip install 'collabkit[tune]'")
 
 
 def _dry_run(space: Space, dls: CollabDataLoaders, seed: int) -> None:
-    """Make the first model, so that what is wrong is said before any work."""
+    """Create the first model, so that errors come before any work."""
     with noting():
         space.make(dls, space.first(), seed)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Optuna's log, and its notes on what is experimental."""
+    """Context without Optuna's log and its notes on experimental features."""
     import optuna
 
     level = optuna.logging.get_verbosity()
@@ -133,7 +133,7 @@ def _quiet() -> Iterator[None]:
 
 
 class _Lock:
-    """Optuna's lock of a file, by one that ends with its process; Optuna's own outlives a kill by half a minute."""
+    """A file lock for Optuna that ends with its process; Optuna's own outlives a kill by half a minute."""
 
     def __init__(self, file: Path):
         self.lock = FileLock(file.with_name(f".{file.name}.guard"))
@@ -147,7 +147,7 @@ class _Lock:
 
 
 def _study(storage, resume: bool, space: Space, dls, halves: Halves, seed: int):
-    """A new study, or the one in the file, with the trial that was killed to be made again."""
+    """A new study, or the one in the file, whose killed trial will be repeated."""
     import optuna
     from optuna.storages import InMemoryStorage, JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -169,7 +169,7 @@ def _study(storage, resume: bool, space: Space, dls, halves: Halves, seed: int):
         study = optuna.create_study(storage=kept, study_name="collabkit", load_if_exists=True, direction=direction,
                                     pruner=pruner)  # fmt: skip
     except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is no file of trials ({error}): name another one in storage=") from None
+        raise ValueError(f"{file} is not a file of trials ({error}): name another one in storage=") from None
     plan = {"metric": halves.metric, "data": dls.data.train.data_hash()[:16], "seed": str(seed), **space.plan()}
     before = json.loads(study.user_attrs.get("plan", "null"))
     if before is None:
@@ -187,7 +187,7 @@ def _study(storage, resume: bool, space: Space, dls, halves: Halves, seed: int):
 
 
 def _cut_last_line(file: Path) -> None:
-    """Take off what a kill has left of a line that was being written."""
+    """Remove an incomplete last line left by a kill."""
     if file.exists() and (content := file.read_bytes()) and not content.endswith(b"\n"):
         file.write_bytes(content[: content.rfind(b"\n") + 1])
 
@@ -201,13 +201,13 @@ class _Search:
     budget: Budget
     seed: int
     n_boot: int
-    model: object = None  # the best one of this process, and its trial
+    model: object = None  # the best model of this process, and its trial
     number: int = -1
     longest: float = 0.0
 
     def __post_init__(self):
         data = self.dls.data
-        if self.halves.untouched is not None:  # what ends trials early must not see the other half
+        if self.halves.untouched is not None:  # early stopping must not use the other half
             chosen = data.users.encode(pd.Index(self.halves.choosing))
             valid = data.valid.take(np.isin(data.valid.user_idx.numpy(), chosen))
             self.chooses = self.dls.of(replace(data, valid=valid))
@@ -215,7 +215,7 @@ class _Search:
             self.chooses = self.dls
 
     def run(self, n_trials: int | None) -> None:
-        """Trials until there is no time for another, or enough of them, or nothing is left to try."""
+        """Run trials until there is no time for another, there are enough, or nothing is left to try."""
         from optuna.trial import TrialState
 
         grid, rng = self.space.grid(GRID), np.random.default_rng(self.seed)
@@ -245,7 +245,7 @@ class _Search:
         return self.study.get_trials(deepcopy=False, states=states)
 
     def _one(self) -> int:
-        """One trial; 1 where it came to something."""
+        """Run one trial; returns 1 if it succeeded."""
         import optuna
         from optuna.trial import TrialState
 
@@ -294,13 +294,13 @@ class _Search:
         return model
 
     def best(self):
-        """The model of the best trial; made again where another process made it."""
+        """The model of the best trial; trained again if another process had trained it."""
         import optuna
 
         ended = self.study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
         if not ended:
-            raise ValueError(f"none of the {len(self.study.trials)} trials came to its end; what they failed with was "
-                             "said above. Correct the space, and name a new file if there is one")  # fmt: skip
+            raise ValueError(f"none of the {len(self.study.trials)} trials finished; see the warnings above for "
+                             "the errors. Correct the space, and name a new file if there is one")  # fmt: skip
         trial = self.study.best_trial
         if trial.number != self.number:
             with noting():
@@ -313,7 +313,7 @@ class _Search:
         return self.model
 
     def table(self) -> pd.DataFrame:
-        """A row a trial, the best first."""
+        """One row per trial, the best first."""
         from optuna.trial import TrialState
 
         names = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
@@ -329,7 +329,7 @@ class _Search:
 
 
 class _Prune(Callback):
-    """Tell a trial the figure after each epoch, and end it where the trials before were better."""
+    """Report the metric to a trial after each epoch, and end it if earlier trials were better."""
 
     order, once = 1950, True
 
@@ -337,7 +337,7 @@ class _Prune(Callback):
         self.trial, self.metric = trial, metric
 
     def after_epoch(self):
-        """Report, and look."""
+        """Report, and check."""
         names = list(self.learn.recorder.metric_names[1:])
         value = self.learn.recorder.values[-1][names.index(self.metric)]
         if np.isfinite(value):
@@ -347,7 +347,7 @@ class _Prune(Callback):
             raise CancelFitException
 
     def after_fit(self):
-        """The trial is over, and its model of no use."""
+        """End the trial, whose model is not needed."""
         if getattr(self, "pruned", False):
             import optuna
 

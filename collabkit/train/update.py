@@ -1,4 +1,4 @@
-"""`update`: what happened since the training, taken into a learner; and warm epochs on the rows of new items."""
+"""`update`: adds events since training to a learner, and trains the rows of new items for some epochs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ STEPS = 100  # of a warm training
 
 
 def update(learn, events: pd.DataFrame, users=None, items=None, *, lr: float = 1e-2) -> None:
-    """Take new events into a learner's model and data; see `CollabLearner.update`."""
+    """Add new events to a learner's model and data; see `CollabLearner.update`."""
     recommender, dls = learn.recommender, learn.dls
     dls.check_of()
     done = recommender._update(events, users, items)
@@ -26,7 +26,7 @@ def update(learn, events: pd.DataFrame, users=None, items=None, *, lr: float = 1
     if data is dls.data:
         return
     dls = dls.of(data).asking(model.needs)
-    recommender.data = learn._given = dls.data  # whose rows may stand in another order
+    recommender.data = learn._given = dls.data  # its rows may be in another order
     learn.dls, learn.opt = dls, None
     have = done.users[:0]
     if len(done.untrained):
@@ -41,16 +41,16 @@ def update(learn, events: pd.DataFrame, users=None, items=None, *, lr: float = 1
 
 
 def train_rows(learn, rows: dict[str, Tensor], *, lr: float = 1e-2, n_steps: int = STEPS) -> None:
-    """Train some rows of the tables by the learner's loss and batches; every other weight stays as it is, to the bit.
+    """Train some rows of the tables with the learner's loss and batches; all other weights stay the same, bit by bit.
 
-    The batches are drawn from all training rows, so that positives meet as many negatives as in the training: whole
-    passes that make some `n_steps` batches, or `n_steps` batches of one longer pass. The steps are Adam's, whose rate
-    falls linearly to zero.
+    The batches are drawn from all training rows, so that the ratio of positives and negatives is that of training:
+        whole passes with about `n_steps` batches in all, or `n_steps` batches of one longer pass. The optimiser is
+        Adam, and its rate falls linearly to zero.
 
     Args:
         learn: its model changes.
         rows: by side the indices `(m,)`.
-        lr: the first rate.
+        lr: the initial rate.
     """
     model, loader = learn.model, learn.dls.train
     model_rows = [(table.weight, rows[side.name]) for side in model.sides if side.name in rows for table in side.tables]
@@ -92,7 +92,7 @@ def _batches(loader: Loader, n_passes: int) -> Iterator[tuple]:
 
 @contextmanager
 def _own_gradients(model: Model, tables: list) -> Iterator[None]:
-    """Within it these tables alone have gradients."""
+    """Context in which only these tables have gradients."""
     before = [(p, p.requires_grad) for p in model.parameters()]
     try:
         for p, _ in before:

@@ -53,7 +53,7 @@ def test_it_is_trained_with_exported_and_given_to_new_items(known, tmp_path):
     learn.export(tmp_path / "artefact")
     equal(Recommender.load(tmp_path / "artefact").recommend(k=5), learn.recommend(k=5))
     kind = KINDS.pop("hour")
-    with pytest.raises(ValueError, match="of kind 'hour', of which nothing is known"):
+    with pytest.raises(ValueError, match="of the unknown kind 'hour'"):
         Recommender.load(tmp_path / "artefact")
     KINDS["hour"] = kind
     with pytest.raises(ValueError, match="outside 0 to 24"):

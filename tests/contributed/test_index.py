@@ -71,5 +71,5 @@ def test_it_is_refused_when_it_finds_too_little(learn):
 
 def test_a_network_has_no_vectors_to_search(learn):
     network = collab_learner(learn.dls, model=NCF, layers=[8])
-    with pytest.raises(TypeError, match="no dot product"):
+    with pytest.raises(TypeError, match="not a dot product"):
         network.recommender.use_index(InvertedLists)

@@ -1,6 +1,6 @@
-"""Fold-in: rows for users who were not trained on, from a few of their ratings or events, the model as it is.
+"""Fold-in: rows for users who were not trained on, from a few ratings or events; the model stays the same.
 
-`scores` asks the model for logits and their derivatives, `prior` says what users are like, `ratings` and `events`
+`scores` gets logits and their derivatives from the model, `prior` describes users in general, `ratings` and `events`
 solve for rows, `jackknife` takes a user's own ratings out of the item side while the prior is fitted.
 """
 
@@ -22,7 +22,7 @@ __all__ = ["FoldIn"]
 
 
 class FoldIn:
-    """Rows for new users of a trained model from what they rated or clicked; nothing of the model is changed.
+    """Rows for new users of a trained model from what they rated or clicked; the model does not change.
 
     A user's row is the most likely one given the history and a Gaussian prior that is estimated on the trained users;
     see `RatingSolver` and `EventSolver`. Works for every model whose user side has rows that can be written: where
@@ -60,7 +60,7 @@ class FoldIn:
     @cached_property
     def scores(self) -> UserScores:
         """The model's logits as a function of a user's row."""
-        with torch.inference_mode(False), torch.no_grad():  # a caller's inference tensors would know no gradients
+        with torch.inference_mode(False), torch.no_grad():  # a caller's inference tensors would have no gradients
             return UserScores(self.model, self.data)
 
     @cached_property
@@ -92,7 +92,7 @@ class FoldIn:
         return new
 
     def for_items(self, data: Dataset) -> "FoldIn":
-        """The same with items that have changed or become more since; how the users are distributed is kept."""
+        """The same after items have changed or been added; the distribution of the users is kept."""
         new = FoldIn(self.model, data, **self._options)
         if "solver" in vars(self):
             with torch.inference_mode(False), torch.no_grad():
@@ -112,12 +112,12 @@ class FoldIn:
             Of the tables' type, on the model's device; `Query(at, rows=rows)` asks the model with them.
 
         Raises:
-            ValueError: an empty history, an item index out of range, ratings that are NaN, missing or undue.
+            ValueError: an empty history, an item index out of range, ratings that are NaN, missing or not expected.
         """
         histories = self._checked(histories)
         at = torch.zeros(len(histories), dtype=torch.int64) if at is None else at.cpu()
         if at.shape != (len(histories),):
-            raise ValueError(f"at must name {len(histories)} users, one a history, got shape {tuple(at.shape)}")
+            raise ValueError(f"at must name {len(histories)} users, one per history, got shape {tuple(at.shape)}")
         widths = self.model.user_side.widths
         found = torch.zeros(0, sum(widths))
         if len(histories):
@@ -127,7 +127,7 @@ class FoldIn:
         return [part.to(self.model.device, torch.float32) for part in found.split(widths, dim=1)]
 
     def pieces(self, histories: Runs, at: Tensor) -> tuple[Tensor, Tensor]:
-        """What each event of histories adds to the rows that they are folded in to.
+        """What each event of a history adds to the row of its user.
 
         The row solves a system in which every event has a term; the inverse of the posterior's curvature times a term
         is the event's part of the row, as in section 5 of Hu, Koren and Volinsky (2008). To first order the parts
@@ -135,10 +135,10 @@ class FoldIn:
         via influence functions" (2017).
 
         Args:
-            histories, at: as of `rows`; none is empty.
+            histories, at: as in `rows`; none is empty.
 
         Returns:
-            `(b, d)` float64, the row before anything is known, and `(m, d)` float64, the events' parts, on the CPU. The
+            `(b, d)` float64, the row before any event, and `(m, d)` float64, the events' parts, on the CPU. The
             sum is the row.
         """
         histories = self._checked(histories)
@@ -155,10 +155,10 @@ class FoldIn:
         return histories
 
     def lift(self, at: Tensor) -> Tensor:
-        """What is added to the prior's mean `(b, d)`: what a user's features foretell of the row.
+        """What is added to the prior's mean `(b, d)`: what a user's features predict for the row.
 
-        Users of whom no features are given are average users, not users with the features of the unknown: what that
-        id's features add was hardly trained. What a network has beside its own row (`joins='concat'`) stays as it is.
+        Users without given features are average users, not users with the features of the unknown id, which were hardly
+        trained. Features that a network has beside the row (`joins='concat'`) do not change.
         """
         scores, features = self.solver.scores, self.model.user_side.features
         if features is None:
@@ -169,14 +169,14 @@ class FoldIn:
 
     @cached_property
     def _typical(self) -> tuple[Tensor, Tensor]:
-        """Means `(d,)` over the trained users: of the rows that their features foretell, and of what these add."""
+        """Means `(d,)` over the trained users: of the rows that their features predict, and of what these add."""
         trained = (self.data.train.counts("user") > 0).nonzero().squeeze(1)
         features = self.model.user_side.features
         foretold = torch.cat(features.cold_rows(trained), dim=1).double().mean(0)
         return foretold, self.solver.scores.shift(trained).mean(0)
 
     def belief(self, items: Tensor) -> tuple[Tensor, float]:
-        """What is thought of a new user's answers about `items` `(c,)`, before the first one.
+        """What is expected of a new user's answers about `items` `(c,)`, before the first one.
 
         Returns:
             `slope` `(c, k)` float64 on the CPU: an answer is a number plus `slope y` plus noise, `y` standard normal;

@@ -27,7 +27,7 @@ _SHARPER = 1.4  # see `_temperature`
 class EventSolver:
     """Rows of users from events: the mode of the posterior of a multinomial likelihood.
 
-    An event whose history has a weight, its confidence, counts so many times. Each of a user's n events is a draw from
+    An event with a weight, its confidence, counts that many times. Each of a user's n events is a draw from
     `softmax(beta * logits(x))` over the items, and `x ~ N(mean, C)` of the trained users' rows. The model may have been
     trained by any loss, least squares included: `beta` turns its logits into log-odds of one item against another, and
     is picked, with the scale of C, by how likely trained users' other events become given a few of them. With the
@@ -54,7 +54,7 @@ class EventSolver:
             self._calibrate(histories_of(train, sample)[0], sample)
 
     def for_items(self, scores: UserScores, train: Interactions) -> "EventSolver":
-        """The same prior, of a model whose items have changed or become more; milliseconds."""
+        """The same prior for a model whose items have changed or been added; takes milliseconds."""
         new = copy(self)
         new.scores = scores
         new._choose_items(train, self.seed)
@@ -95,7 +95,7 @@ class EventSolver:
         return found
 
     def pieces(self, histories: Runs, at: Tensor, lift: Tensor) -> Tensor:
-        """What each event adds to its user's row, `(m, d)` float64; arguments as of `rows`.
+        """What each event adds to its user's row, `(m, d)` float64; arguments as in `rows`.
 
         At the mode `y = sum over the n events of (s - mean)`, s being the event's slope and `mean` that of a draw from
         the softmax. With the covariance K of such a draw and `H = I + n K` an event's part of y is
@@ -146,7 +146,7 @@ class EventSolver:
         self.catalogue, self.log_weight = self.catalogue.to(self.scores.device), self.log_weight.to(self.scores.device)
 
     def _blocks(self, histories: Runs):
-        """Blocks of at most `_FLOATS` scores, or gradients of scores; their masks have the weights of the events."""
+        """Blocks of at most `_FLOATS` scores, or gradients of scores; their masks hold the weights of the events."""
         size = max(1, _FLOATS // (len(self.catalogue) * (1 if self.scores.linear else 3 * self.scores.d)))
         for block in blocks(histories, 100_000):
             for part in torch.arange(len(block.users)).split(size):
@@ -157,8 +157,9 @@ class EventSolver:
     def _temperature(self, users: Tensor, histories: Runs) -> float:
         """`beta` under which the trained rows make the events most likely, times `_SHARPER`.
 
-        The trained rows fit their own events too well for the items that are no events of theirs to be as unlikely as
-        they say; rows of new users, drawn to the mean, do not. On ML-100k 1.4 was best for bce, bpr, softmax and ALS.
+        The trained rows fit their own events too well: other items are not as unlikely as these rows say. Rows of new
+            users, which are drawn to the mean, do not have this problem. On ML-100k 1.4 was best for bce, bpr, softmax
+            and ALS.
         """
         x, parts, known = self.scores.rows(users), self.scores.parts_of(self.catalogue[None]), []
         betas = torch.linspace(math.log(0.02), math.log(100), 60, dtype=torch.float64).exp().tolist()

@@ -17,9 +17,9 @@ def rows_without(scores: UserScores, train: Interactions, rows: Tensor, slope_of
     """Item parts `[(m, d), ...]` for training `rows` `(m,)`, each without the influence of that one rating.
 
     A prior fitted to how well trained users' rows explain their own ratings trusts the item rows too much, as these
-    have seen the ratings: on new users' ratings they err by more. One Newton step takes a rating out: with the item's
-    row at the minimum of `sum (r - f(l))^2 / 2 + decay |z|^2 / 2`, gradient `a` of its logit by z, `w = f'(l)` and
-    error `e`, the row without it is
+    have seen the ratings; on new users' ratings the errors are larger. One Newton step removes a rating: with the
+    item's row at the minimum of `sum (r - f(l))^2 / 2 + decay |z|^2 / 2`, gradient `a` of its logit by z, `w = f'(l)`
+    and error `e`, the row without it is
 
         z - ((n_i - 1) M + decay)^-1 a w e
 

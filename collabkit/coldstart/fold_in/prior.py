@@ -1,4 +1,4 @@
-"""`Gaussian`: what users' rows are like before anything is known of one, estimated on trained users."""
+"""`Gaussian`: the distribution of users' rows before any event is known, estimated on trained users."""
 
 from dataclasses import dataclass
 

@@ -87,7 +87,7 @@ class RatingSolver:
         return new
 
     def for_items(self, scores: UserScores, train: Interactions) -> "RatingSolver":
-        """The same prior, of a model whose items have changed or become more; milliseconds."""
+        """The same prior for a model whose items have changed or been added; takes milliseconds."""
         new = copy(self)
         new.scores = scores
         if scores.linear:
@@ -113,7 +113,7 @@ class RatingSolver:
         return found
 
     def pieces(self, histories: Runs, at: Tensor, lift: Tensor) -> Tensor:
-        """What each rating adds to its user's row, `(m, d)` float64; arguments as of `rows`.
+        """What each rating adds to its user's row, `(m, d)` float64; arguments as in `rows`.
 
         At the mode `noise y = sum over the n ratings of g e`, g being the rating's slope by y and e its error. With
         `H = noise I + sum of g g'` a rating's part of y is `y / n + H^-1 (g e - mean of g e)`: an equal part, and what
@@ -170,8 +170,8 @@ class RatingSolver:
         return view.base + torch.einsum("blk,bk->bl", view.slope, y), view.slope
 
     def _step(self, view: _View, y: Tensor, moments: bool = False) -> tuple[Tensor, Tensor | None, Tensor]:
-        """`y` `(b, k)` after a Gauss-Newton step, or the best part of one; and, summed, what was before: the posterior
-        covariances `(k, k)`, with `moments`, and the expected squared errors of the ratings.
+        """`y` `(b, k)` after a Gauss-Newton step, or the best part of one; and, summed, as before the step: the
+        posterior covariances `(k, k)`, with `moments`, and the expected squared errors of the ratings.
         """
         logits, slope = self._look(view, y)
         rating, change = self.rating(logits)

@@ -1,7 +1,7 @@
 """Side information of users and items: `Features`, tensors that are row-aligned with a vocabulary.
 
 `fields` has the kinds of columns, what is fitted and how values are encoded, `bags` many-valued ones with options;
-`text` and `pictures` have those of content, of which `encoders` make numbers; `table` puts a side's fields together,
+`text` and `pictures` those of content, which `encoders` turn into numbers; `table` puts a side's fields together,
 `context` those of rows.
 """
 

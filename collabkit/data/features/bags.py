@@ -1,4 +1,4 @@
-"""`Bag`: many-valued features whose values count by how rare they are, or as the model learns; open and shared ones."""
+"""`Bag`: many-valued features with weights by rarity or learned weights, optionally hashed or shared."""
 
 import zlib
 from collections.abc import Sequence
@@ -113,7 +113,7 @@ def one_vocabulary(fields: Sequence[Field]) -> list[tuple[Field, Tensor]]:
     for field in fields:
         codes = torch.tensor([0, *(place[name] for name in field.categories)])
         options = dict(field.options)
-        if "idf" in options:  # of what no training id of this side has: as rare as can be
+        if "idf" in options:  # for values that no training id of this side has: the rarest
             weights = torch.full((len(names) + 1,), max(options["idf"]))
             weights[codes] = torch.tensor(options["idf"])
             options["idf"] = weights.tolist()

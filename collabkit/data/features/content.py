@@ -1,4 +1,4 @@
-"""`Content`: kinds of which a module makes numbers: trained with the model, or once and before."""
+"""`Content`: kinds whose values a module encodes as numbers: trained with the model, or once beforehand."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,16 +18,16 @@ from collabkit.data.runs import Runs
 __all__ = ["Content", "Block", "is_missing"]
 
 END_TO_END, FROZEN = "end_to_end", "frozen"
-_GIVEN = {"encoder": "given"}  # the options of a field that has vectors of an encoder which no artefact keeps
+_GIVEN = {"encoder": "given"}  # the options of a field with vectors of an encoder that no artefact stores
 
 
 class Block(NamedTuple):
-    """Some contents as an encoder takes them.
+    """Some contents in the form that an encoder takes.
 
     Args:
-        contents: those that are there.
-        keys: what each is known by.
-        there: bool, of all rows, which those are.
+        contents: those that are not missing.
+        keys: the key of each.
+        there: bool, for all rows, which have content.
     """
 
     contents: object
@@ -36,7 +36,7 @@ class Block(NamedTuple):
 
 
 class Content(Kind):
-    """A kind whose ids have content: an encoder of its own, trained with the model, or a given one, applied once.
+    """A kind whose ids have content: with a built-in encoder, trained with the model, or a given one, applied once.
 
     Args:
         encoder: a name in `built_in`; a callable from `m` contents to vectors `(m, d)`; or a `TrainedEncoder`.
@@ -61,31 +61,32 @@ class Content(Kind):
             raise ValueError(f"encoder={encoder!r} has learned nothing yet: train it end to end in one model, and give "
                              "encoder=learn.model.encoder(name), train='frozen' to another")  # fmt: skip
         if train == END_TO_END and not own and not isinstance(encoder, TrainedEncoder):
-            raise ValueError(f"{encoder!r} is not the library's: its vectors are computed once, train='frozen'; what "
-                             f"is trained is {', '.join(map(repr, self.built_in))} and a TrainedEncoder")  # fmt: skip
+            raise ValueError(f"{encoder!r} cannot be trained: pass train='frozen' to compute its vectors once. "
+                             f"Trainable are {', '.join(map(repr, self.built_in))} and a TrainedEncoder")  # fmt: skip
         if isinstance(encoder, TrainedEncoder):
             if encoder.field.kind != self.kind:
                 raise ValueError(f"{encoder} is of kind {encoder.field.kind!r}, not {self.kind!r}")
             if width is not None:
-                raise ValueError("width= is that of the trained encoder; leave it out")
+                raise ValueError("the trained encoder has its own width; leave width= out")
         if cache is not None and train == END_TO_END:
             raise ValueError("cache= keeps the vectors of a frozen encoder; this one is trained end to end")
         self.own_encoder, self.train = encoder, train
         self.width = None if width is None else whole_within("width", width, 1, 4096)
         self.store = None if train == END_TO_END else VectorStore(self.ask, cache, encoder)
 
-    # --- what a kind of content says ---------------------------------------------------------------------------------
+    # --- what a kind of content defines
+    # ---------------------------------------------------------------------------------
 
     def ask(self, contents):
         """The given encoder's vectors `(m, d)` of the contents of a `Block`."""
         return self.own_encoder(contents)
 
     def blocks(self, name: str, values: pd.Series, notes: dict) -> Iterator[Block]:
-        """The values as the given encoder takes them; what is wrong with some is counted in `notes`."""
+        """The values in the form that the given encoder takes; problems are counted in `notes`."""
         raise NotImplementedError
 
     def learned_options(self, name: str, values: pd.Series) -> dict:
-        """The options of the field that the training values fix for an encoder that is trained end to end."""
+        """The options of the field that the training values determine, for an encoder that is trained end to end."""
         raise NotImplementedError
 
     def contents(self, field: Field, values: pd.Series, notes: dict) -> Runs:
@@ -121,8 +122,8 @@ class Content(Kind):
                 )
             vectors, width = self._vectors(field.name, values, notes)
             if width not in (None, field.width):
-                raise ValueError(f"the encoder of {field.name!r} gives vectors of {width} numbers, and gave "
-                                 f"{field.width} in training: it is another one")  # fmt: skip
+                raise ValueError(f"the encoder of {field.name!r} gives vectors of {width} numbers but gave "
+                                 f"{field.width} in training: it is a different encoder")  # fmt: skip
         return *Dense().encode(field, vectors), *_counted(notes)
 
     def has_encoder(self, field: Field) -> bool:
@@ -151,14 +152,14 @@ class Content(Kind):
         return series, width
 
     def __deepcopy__(self, memo) -> "Content":
-        return self  # an encoder may be large, and nothing here changes but what is kept
+        return self  # an encoder may be large, and only its cache changes here
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.own_encoder!r}, train={self.train!r})"
 
 
 def says_nothing(name: str, n_there: int, n_different: int) -> None:
-    """Raise where the contents of the training ids tell no two of them apart."""
+    """Raise if the contents of the training ids do not distinguish them."""
     if n_there == 0:
         raise SaysNothing(name, "all are missing")
     if n_different < 2:
@@ -166,7 +167,7 @@ def says_nothing(name: str, n_there: int, n_different: int) -> None:
 
 
 def is_missing(value) -> bool:
-    """Whether a value stands for none: None, NaN, NaT or NA."""
+    """Whether a value is missing: None, NaN, NaT or NA."""
     return value is None or (np.ndim(value) == 0 and not isinstance(value, (str, bytes, Path)) and _is_na(value))
 
 
@@ -176,7 +177,7 @@ def _is_na(value) -> bool:
 
 
 def _are_vectors(values: pd.Series) -> bool:
-    """Whether all values that are there are vectors of numbers."""
+    """Whether all values that are not missing are vectors of numbers."""
     there = [value for value in values if not is_missing(value)]
     return all(
         (isinstance(value, (np.ndarray, Tensor)) and value.ndim == 1)
@@ -186,5 +187,5 @@ def _are_vectors(values: pd.Series) -> bool:
 
 
 def _counted(notes: dict[str, list]) -> list[str]:
-    """What was wrong with some contents, with how many, and the first of them."""
+    """The problems of contents, each with their number and the first one."""
     return [f"{len(who):,} {what}, that of {who[0]!r} first" for what, who in notes.items()]

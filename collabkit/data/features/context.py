@@ -1,4 +1,4 @@
-"""`Context`: what is known of the moment of a row (the hour, the device), as training fixes it and as tensors."""
+"""`Context`: the moment of a row (the hour, the device): what training fixes about its columns, and their tensors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ __all__ = ["Context", "unfolded"]
 TIME = "time"  # the kind of a column of times, which unfolds into several fields
 _UNFOLDED = {"hour": "categorical", "weekday": "categorical", "season": "categorical", "age": "binned"}
 _SEASONS = np.array(["Dec-Feb", "Mar-May", "Jun-Aug", "Sep-Nov"], dtype=object)
-_UNITS = ((10**17, "ns"), (10**14, "us"), (10**11, "ms"), (0, "s"))  # of numbers, told by how far from 1970 they are
+_UNITS = ((10**17, "ns"), (10**14, "us"), (10**11, "ms"), (0, "s"))  # of numbers, by how far from 1970 they are
 
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """The columns of a row that say something of its moment, and the fields that they became.
+    """The columns of a row that describe its moment, and the fields made from them.
 
     A field has the kinds of side features. Its values are codes `(n,)` int64 of one category a row, 0 where it is
-    missing or unseen in training; or numbers `(n, width)` float32, of which several categories a row have their shares.
+    missing or unseen in training; or numbers `(n, width)` float32, e.g. the shares of several categories.
     A column of kind `'time'` unfolds into fields for the hour, the weekday, the season and the age: days before the
-    last training row, of now and of later moments none. The product of the age with an item's row is that item's course
-    in time; of items without training rows a side feature gives it, the day when they came out.
+    last training row, 0 for now and later moments. The product of the age with an item's row is that item's course in
+    time; for items without training rows it can come from a side feature, their release date.
 
     Args:
         kinds: the caller's columns, and the kind of each.
@@ -51,16 +51,16 @@ class Context:
 
     @classmethod
     def fit(cls, df: pd.DataFrame, columns) -> "Context":
-        """The context that the rows `df` of training fix.
+        """The context that the training rows `df` determine.
 
         Args:
-            df: a row an event.
+            df: one row per event.
             columns: names of columns, whose kinds are inferred, or a dict from names to kinds: those of
                 `Features.from_df`, or `'time'`.
 
         Raises:
-            ValueError: a column tells no two rows apart, or there is no such kind.
-            TypeError: a column does not hold what its kind says.
+            ValueError: a column does not distinguish the rows, or there is no such kind.
+            TypeError: the values of a column do not fit its kind.
         """
         given = columns if isinstance(columns, Mapping) else dict.fromkeys(columns)
         kinds = {name: infer_kind(df[name]) if kind is None else kind for name, kind in given.items()}
@@ -93,10 +93,10 @@ class Context:
     def encode(self, df: pd.DataFrame, what: str = "context") -> dict[str, Tensor]:
         """The fields' values for the rows of `df`; a column that it lacks is unknown.
 
-        What is missing or unseen is counted in a `CollabWarning`.
+        Missing and unseen values are counted in a `CollabWarning`.
 
         Raises:
-            TypeError, ValueError: values of another kind than in training.
+            TypeError, ValueError: the values have another kind than in training.
         """
         notes, found = [], self.unknown(len(df))
         for name, values in self._columns(df).items():
@@ -107,7 +107,7 @@ class Context:
         return found
 
     def unknown(self, n: int) -> dict[str, Tensor]:
-        """The values of `n` moments of which nothing is known."""
+        """The values of `n` moments about which nothing is known."""
         return {field.name: _missing(field, n) for field in self.fields}
 
     def decode(self, values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
@@ -142,12 +142,12 @@ def read_moments(column: pd.Series) -> pd.Series:
     """A column of timestamps, texts of them, or numbers since 1970 (whose unit their size tells) as datetime64[ns]."""
     name, values = column.name, plain_times(column.name, column)
     if pd.api.types.is_datetime64_any_dtype(values.dtype):
-        return values.dt.tz_localize(None).dt.as_unit("ns")  # the hour where it was, as it is written
+        return values.dt.tz_localize(None).dt.as_unit("ns")  # the local hour, as it is written
     if values.isna().all():
         return pd.Series(pd.NaT, index=column.index, dtype="datetime64[ns]")
     if not pd.api.types.is_numeric_dtype(values.dtype) or pd.api.types.is_bool_dtype(values.dtype):
         odd = next(iter(values.dropna()), None)
-        raise TypeError(f"context column {name!r} holds {odd!r}; its times are timestamps, or numbers since 1970")
+        raise TypeError(f"context column {name!r} holds {odd!r}; times must be timestamps or numbers since 1970")
     numbers = values.astype("Float64")
     largest = numbers.abs().max()
     unit = next(unit for least, unit in _UNITS if pd.isna(largest) or largest >= least)
@@ -158,7 +158,7 @@ def read_moments(column: pd.Series) -> pd.Series:
 
 
 def unfolded(name: str, moments: pd.Series, latest: int) -> dict[str, pd.Series]:
-    """What the hour, the weekday, the season and the age of moments are, by the fields' names.
+    """The hour, the weekday, the season and the age of moments, by the fields' names.
 
     Example:
         >>> parts = unfolded('at', pd.Series(pd.to_datetime(['1998-03-02 20:15'])), pd.Timestamp('1998-03-04').value)
@@ -198,4 +198,4 @@ def _shown(field: Field, values: Tensor) -> np.ndarray:
     if field.kind == "numeric":
         numbers = values[:, 0].double().numpy() * field.scale + field.centre
         return np.where(values[:, 1].numpy() > 0, np.nan, numbers) if field.width > 1 else numbers
-    return np.array([*values.numpy(), None], dtype=object)[:-1]  # a vector a row
+    return np.array([*values.numpy(), None], dtype=object)[:-1]  # one vector per row

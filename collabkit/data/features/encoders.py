@@ -1,4 +1,4 @@
-"""The modules that make numbers of content: words and pieces of words, words in their order, pictures."""
+"""The modules that encode content as numbers: words and pieces of words, words in order, pictures."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from collabkit.data.runs import Runs
 
 __all__ = ["BagEncoder", "TextCNN", "PictureCNN", "TrainedEncoder", "encode_blocks"]
 
-BLOCK = 512  # contents that are encoded at once where there are many
+BLOCK = 512  # contents that are encoded at once, if there are many
 
 
 class BagEncoder(nn.Module):
@@ -22,7 +22,7 @@ class BagEncoder(nn.Module):
     subword information", 2017, on whole texts), whatever their order.
 
     Args:
-        n_codes: codes run from 1 to it.
+        n_codes: codes are 1 to this number.
         width: of the vectors.
 
     Example:
@@ -49,11 +49,12 @@ class TextCNN(nn.Module):
     """What windows of a few words find anywhere in a text: one layer of convolutions, and the maximum over the text.
 
     Kim, "Convolutional neural networks for sentence classification" (2014), section 2, with words that are learned from
-    nothing. A window may reach over the end of its text. What a text gives does not depend on those beside it.
+    scratch. A window may extend past the end of its text. The result for a text does not depend on the other texts of
+    the batch.
 
     Args:
-        n_codes: codes of words run from 1 to it; 0 stands for no word.
-        width: numbers that it gives, shared out among the windows.
+        n_codes: codes of words are 1 to this number; 0 stands for no word.
+        width: size of the output, divided among the windows.
         windows: their sizes in words.
         dim: of the words' vectors.
 
@@ -90,11 +91,11 @@ class TextCNN(nn.Module):
 class PictureCNN(nn.Module):
     """A small convolutional network: 3 x 3 convolutions that halve the picture each, then the mean and the maximum.
 
-    They are normalised in groups (Wu and He, "Group normalization", 2018), so that what a picture gives does not
-    depend on those beside it. Several pictures of an id count as their mean.
+    They are normalised in groups (Wu and He, "Group normalization", 2018), so the result for a picture does not depend
+    on the others of the batch. Several pictures of an id count as their mean.
 
     Args:
-        width: numbers that it gives.
+        width: size of the output.
         channels: of the convolutions.
 
     Example:
@@ -132,14 +133,14 @@ class PictureCNN(nn.Module):
 
 
 class TrainedEncoder:
-    """The encoder of a feature as one model has trained it, for another model: `Model.encoder(name)` gives it.
+    """The encoder of a feature, trained by one model, for use in another: `Model.encoder(name)` returns it.
 
     `Text(encoder=it)` computes the vectors once and trains on them as on dense features (`train='frozen'`, the
-    default), and `Text(encoder=it, train='end_to_end')` goes on training it; `Picture` likewise.
+    default); `Text(encoder=it, train='end_to_end')` continues to train it. `Picture` works in the same way.
 
     Args:
         field: what the contents are.
-        module: which makes their numbers; copied.
+        module: encodes them; copied.
     """
 
     def __init__(self, field, module: nn.Module):
@@ -157,7 +158,7 @@ class TrainedEncoder:
 
 @torch.no_grad()
 def encode_blocks(module: nn.Module, contents: Runs) -> Iterator[Tensor]:
-    """What `module` makes of `contents`, `(m, width)` a block, without gradients and as in evaluation."""
+    """The output of `module` for `contents`, `(m, width)` per block, without gradients, in evaluation mode."""
     with evaluated(module):
         for first in range(0, len(contents), BLOCK):
             yield module(contents.of(slice(first, min(first + BLOCK, len(contents))))).float()

@@ -1,4 +1,4 @@
-"""The kinds of side information: what is fitted on the training ids, and how a column's values become tensors."""
+"""The kinds of side information: what is fitted on the training ids, and how values of a column become tensors."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -33,19 +33,19 @@ def rarity(n: int, having: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Field:
-    """One column of side information, as the training ids fix it.
+    """One column of side information, as determined by the training ids.
 
     Args:
         name: the column's name.
-        kind: one of `KINDS`, which says how the others are used.
+        kind: one of `KINDS`, which determines how the other arguments are used.
         categories: the text of code 1, 2, ...; code 0 stands for "missing, none, or unseen in training".
         edges: numbers at which one bin ends and the next begins.
-        centre, scale: what numbers are taken less of, and then divided by.
-        means: likewise of vectors.
-        width: columns of its values, where it has numbers rather than categories.
-        columns: the names of the 0/1 columns that a multi-valued field was put together from, if so.
-        options: what else the kind has to know, JSON-ready.
-        maker: the kind with the options that the caller gave it, which an artefact does not keep; default of `KINDS`.
+        centre, scale: subtracted from numbers, which are then divided by the scale.
+        means: the centre of vectors.
+        width: number of columns, if it has numbers rather than categories.
+        columns: the names of the 0/1 columns that a multi-valued field was made from, if any.
+        options: other parameters of the kind, JSON-ready.
+        maker: the kind with the caller's options, which an artefact does not store; default that of `KINDS`.
     """
 
     name: str
@@ -62,24 +62,24 @@ class Field:
 
     @property
     def by_kind(self) -> "Kind":
-        """What its kind knows of it."""
+        """The `Kind` of the field."""
         if self.maker is not None:
             return self.maker
         if self.kind not in KINDS:
-            raise ValueError(f"feature {self.name!r} is of kind {self.kind!r}, of which nothing is known: put it into "
-                             f"KINDS first, beside {', '.join(map(repr, KINDS))}")  # fmt: skip
+            raise ValueError(f"feature {self.name!r} is of the unknown kind {self.kind!r}: add it to KINDS first, "
+                             f"which has {', '.join(map(repr, KINDS))}")  # fmt: skip
         return KINDS[self.kind]
 
     is_bag = property(attrgetter("by_kind.is_bag"), doc="Whether an id has codes of categories rather than numbers.")
 
     @property
     def has_one_code(self) -> bool:
-        """Whether an id has one category at most, so that a code says it."""
+        """Whether an id has at most one category, so that one code represents it."""
         return self.by_kind.has_one_code(self)
 
     @property
     def has_encoder(self) -> bool:
-        """Whether an id has content, of which a module makes its numbers, rather than numbers or codes."""
+        """Whether ids have content that a module encodes, rather than numbers or codes."""
         return self.by_kind.has_encoder(self)
 
     def spec(self) -> dict:
@@ -89,24 +89,24 @@ class Field:
 
     @classmethod
     def from_spec(cls, spec: Mapping) -> "Field":
-        """The field that `spec` gave, also by way of JSON."""
+        """The field that `spec` describes, also after conversion to JSON."""
         tuples = ("categories", "columns", "edges", "means")
         return cls(**{name: tuple(value) if name in tuples else value for name, value in spec.items()})
 
     def shares(self, codes: Runs) -> Tensor:
-        """What each code counts `(m,)` float32 in the mean of its row, before a model has learned other weights."""
+        """The weight `(m,)` float32 of each code in the mean of its row, before a model has learned other weights."""
         weight = self.by_kind.code_weights(self)
         weight = torch.ones(self.size) if weight is None else weight
         return codes.parts(weight.to(codes.values.device)[codes.values])
 
     @property
     def size(self) -> int:
-        """Rows of the field's weights: one a category and code 0, or one a number."""
+        """Rows of the field's weights: one per category and code 0, or one per number."""
         return len(self.categories) + 1 if self.is_bag else self.width
 
     @property
     def value_names(self) -> list[str]:
-        """What each row of the field's weights belongs to, `(size,)`."""
+        """The names `(size,)` of the rows of the field's weights."""
         return ["(none)", *self.categories] if self.is_bag else self.by_kind.number_names(self)
 
     def __str__(self) -> str:
@@ -114,20 +114,21 @@ class Field:
 
 
 class Kind:
-    """A kind of column. A new one is a subclass, put into `KINDS` under its name.
+    """A kind of column.
 
-    Its ids have codes of categories, `Runs` of them (`is_bag`), or numbers `(n, width)`, or contents, `Runs` of
-    tensors, of which a module that is trained with the model makes the numbers (`has_encoder`).
+    To add one, put a subclass into `KINDS` under its name. Ids have codes of categories, `Runs` of them (`is_bag`), or
+    numbers `(n, width)`, or contents, `Runs` of tensors, which a module trained with the model encodes as numbers
+    (`has_encoder`).
     """
 
     is_bag = False
     of_moments = True  # whether it also suits the context of rows
 
     def fit(self, name: str, values: pd.Series, columns: Sequence[str] = ()) -> "Field":
-        """The field that the values `(m,)` of the training ids fix; at least one is there.
+        """The field that the values `(m,)` of the training ids determine; at least one is not missing.
 
         Raises:
-            ValueError: they tell no two ids apart, numbers are infinite, or vectors are of unequal length or have NaN.
+            ValueError: they do not distinguish the ids, numbers are infinite, or vectors have unequal lengths or NaN.
             TypeError: values of another kind.
         """
         raise NotImplementedError
@@ -136,48 +137,48 @@ class Kind:
         """Values `(m,)` as the field's codes or numbers `(m, width)` float32.
 
         Returns:
-            What the values became; how many are missing; those that are categories unseen in training, which count as
-            none; and any further texts for the notes.
+            The encoded values; how many are missing; the categories unseen in training, which count as none; and
+            further texts for the notes, if any.
 
         Raises:
-            ValueError, TypeError: as of `fit`.
+            ValueError, TypeError: as in `fit`.
         """
         raise NotImplementedError
 
     def missing(self, field: Field, n: int) -> Tensor:
-        """The numbers `(n, width)` of ids of which nothing is known."""
+        """The numbers `(n, width)` of ids about which nothing is known."""
         return torch.zeros(n, field.width)
 
     def has_one_code(self, field: Field) -> bool:
-        """Whether an id has one category at most, so that a code says it."""
+        """Whether an id has at most one category, so that one code represents it."""
         return self.is_bag
 
     def has_encoder(self, field: Field) -> bool:
-        """Whether `encode` gives contents, of which the module `encoder` makes the numbers."""
+        """Whether `encode` returns contents, which the module `encoder` turns into numbers."""
         return False
 
     def encoder(self, field: Field) -> nn.Module:
-        """A module from contents, `Runs` of `m` rows, to their numbers `(m, width)`; zeros for a row that has none."""
+        """A module from contents, `Runs` of `m` rows, to numbers `(m, width)`; zeros for a row without content."""
         raise NotImplementedError
 
     def fits(self, field: Field, contents: Runs) -> bool:
-        """Whether `contents` are such as `encode` makes and `encoder` takes."""
+        """Whether `contents` have the form that `encode` returns and `encoder` takes."""
         raise NotImplementedError
 
     def code_weights(self, field: Field) -> Tensor | None:
-        """What each code counts `(size,)` in the mean of an id's codes; None where all count alike."""
+        """The weight `(size,)` of each code in the mean of an id's codes; None if all weights are equal."""
         return None
 
     def has_attention(self, field: Field) -> bool:
-        """Whether a model learns what each code counts."""
+        """Whether a model learns the weights of the codes."""
         return False
 
     def parts(self, field: Field, content, grid: int) -> tuple[pd.DataFrame, list]:
-        """What a content consists of: a row a part, and where each is, as `without` of the encoder takes it.
+        """The parts of a content: one row per part, and the place of each, for the encoder's method `without`.
 
         Args:
             content: a text or a picture, as the column holds it.
-            grid: into how many regions a picture is divided each way.
+            grid: number of regions in each direction into which a picture is divided.
         """
         raise TypeError(f"a feature of kind {field.kind!r} has no parts of content to look at")
 
@@ -190,12 +191,12 @@ class Kind:
         return [str(j) for j in range(field.width)]
 
     def part_width(self, field: Field) -> int:
-        """Width of its part where each field has its own: fastai's rule for categories, at most 32 numbers."""
+        """Width of its part, if each field has its own: fastai's rule for categories, at most 32 for numbers."""
         return min(600, round(1.6 * field.size**0.56)) if self.is_bag else min(32, field.width)
 
 
 class Categories(Kind):
-    """One category an id, or with `many` any number of them: lists, or texts with `|` between the values."""
+    """One category per id, or with `many` any number of them: lists, or texts with `|` between the values."""
 
     is_bag = True
 
@@ -228,12 +229,12 @@ class Categories(Kind):
             return [_multi(name, value) for value in values]
         odd = next((v for v in values if isinstance(v, (list, tuple, set, frozenset, np.ndarray))), None)
         if odd is not None:
-            raise TypeError(f"feature {name!r} is categorical, but holds {odd!r}; its kind is 'multi' or 'dense'")
+            raise TypeError(f"feature {name!r} is categorical, but holds {odd!r}; use kind 'multi' or 'dense'")
         return [[] if pd.isna(value) else [_text(value)] for value in values]
 
 
 class Binned(Kind):
-    """A number by the twentieth of the training ids that it lies in."""
+    """A number as one of 20 quantile bins of the training ids."""
 
     is_bag = True
 
@@ -325,7 +326,7 @@ def infer_kind(column: pd.Series) -> str:
     values = column.dropna()
     first = values.iloc[0] if len(values) else None
     if isinstance(first, (dict, complex, np.complexfloating)):
-        raise TypeError(f"feature {column.name!r} holds {first!r}, a {type(first).__name__}: no kind takes such; make "
+        raise TypeError(f"feature {column.name!r} holds {first!r}, a {type(first).__name__}, which no kind takes; make "
                         "columns of numbers or texts of it")  # fmt: skip
     if isinstance(first, (list, tuple, set, frozenset, np.ndarray, Tensor)):
         return "dense" if any(_is_vector(value) for value in values.head(100)) else "multi"
@@ -361,10 +362,10 @@ def one_hot_lists(df: pd.DataFrame, name: str, columns: Sequence[str]) -> pd.Ser
 
 
 class SaysNothing(ValueError):
-    """The error of a column that cannot tell ids, or rows, apart."""
+    """The error of a column that does not distinguish ids or rows."""
 
     def __init__(self, name: str, why: str, column: str = "feature", apart: str = "ids"):
-        self.why = f"{column} {name!r} tells no two training {apart} apart: {why}"
+        self.why = f"{column} {name!r} does not distinguish the training {apart}: {why}"
         super().__init__(f"{self.why}. Leave the column out")
         self.reason = why
 
@@ -380,7 +381,7 @@ def _multi(name: str, value) -> list[str]:
     if isinstance(value, str):
         return list(dict.fromkeys(part for part in map(str.strip, value.split("|")) if part))
     if _is_vector(value) and (isinstance(value, Tensor) or np.asarray(value).dtype.kind == "f"):
-        raise TypeError(f"feature {name!r} is multi-valued, but holds vectors of numbers; its kind is 'dense'")
+        raise TypeError(f"feature {name!r} is multi-valued, but holds vectors of numbers; use kind 'dense'")
     if isinstance(value, (list, tuple, set, frozenset, np.ndarray)):
         parts = sorted(value, key=str) if isinstance(value, (set, frozenset)) else value
         return list(dict.fromkeys(_text(part) for part in parts if not pd.isna(part)))
@@ -390,14 +391,14 @@ def _multi(name: str, value) -> list[str]:
 
 
 def _text(value) -> str:
-    """A category's text; whole numbers are the same whether a missing value made floats of them or not."""
+    """A category's text; whole numbers have the same text if missing values turned them into floats."""
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))
     return str(value)
 
 
 def encode_field(field: Field, values: pd.Series, notes: list[str], what: str = "ids") -> Runs | Tensor:
-    """What values `(m,)` become by a field; what is missing or unseen, of so many ids or rows, is added to `notes`."""
+    """The values `(m,)` encoded by a field; missing and unseen ones are counted in `notes`."""
     encoded, missing, unseen, *more = field.by_kind.encode(field, values)
     if len(encoded) != len(values) or not _fits(field, encoded):
         raise ValueError(
@@ -416,7 +417,7 @@ def encode_field(field: Field, values: pd.Series, notes: list[str], what: str = 
 
 
 def _fits(field: Field, encoded: Runs | Tensor) -> bool:
-    """Whether a kind has encoded values as it says it does."""
+    """Whether a kind has encoded values in the form that it declares."""
     if field.has_encoder:
         return field.by_kind.fits(field, encoded)
     codes = encoded.values if field.is_bag else encoded
@@ -426,7 +427,7 @@ def _fits(field: Field, encoded: Runs | Tensor) -> bool:
 
 
 def _known_numbers(name: str, values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """The `_numbers` of all rows, and those that are there, or an error where none is."""
+    """The `_numbers` of all rows, and those that are not missing; an error if all are."""
     numbers = _numbers(name, values)
     known = numbers[~np.isnan(numbers)]
     if len(known) == 0:
@@ -466,12 +467,12 @@ def _numbers(name: str, values: pd.Series) -> np.ndarray:
         return (values / pd.Timedelta(days=1)).to_numpy(dtype=np.float64, na_value=np.nan)
     odd = next((v for v in values.dropna() if isinstance(v, (str, bytes)) or np.ndim(v)), None)
     if odd is not None:
-        advice = "convert it with pd.to_numeric" if isinstance(odd, (str, bytes)) else "its kind is 'multi' or 'dense'"
+        advice = "convert it with pd.to_numeric" if isinstance(odd, (str, bytes)) else "use kind 'multi' or 'dense'"
         raise TypeError(f"feature {name!r} is numeric, but holds {odd!r}; {advice}")
     try:
         numbers = pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"feature {name!r} is numeric, but holds what is no number: {error}") from error
+        raise TypeError(f"feature {name!r} is numeric, but holds values that are not numbers: {error}") from error
     if np.isinf(numbers).any():
         raise ValueError(f"feature {name!r} has {np.isinf(numbers).sum():,} infinite value(s); correct them first")
     return numbers
@@ -484,8 +485,8 @@ def _vectors(name: str, values: pd.Series, width: int | None = None) -> tuple[np
     shapes = [np.shape(value) for value in given]
     flat = next((value for value, shape in zip(given, shapes, strict=True) if len(shape) != 1), None)
     if flat is not None:
-        raise TypeError(f"feature {name!r} is dense: a vector of numbers each, but holds {flat!r}")
-    if width is None:  # what most of them have
+        raise TypeError(f"feature {name!r} is dense and needs vectors of numbers, but holds {flat!r}")
+    if width is None:  # the most common one
         width = max(set(shapes), key=shapes.count)[0] if shapes else 0
     wrong = next((j for j, shape in enumerate(shapes) if shape != (width,)), None)
     if wrong is not None:
@@ -496,7 +497,7 @@ def _vectors(name: str, values: pd.Series, width: int | None = None) -> tuple[np
         matrix[there] = np.asarray(given, dtype=np.float64)
     bad = ~np.isfinite(matrix).all(1)
     if bad.any():
-        raise ValueError(f"feature {name!r} has NaN or infinite numbers in {bad.sum():,} vector(s), first of "
+        raise ValueError(f"feature {name!r} has NaN or infinite numbers in {bad.sum():,} vector(s), first for "
                          f"{values.index[np.flatnonzero(bad)[0]]!r}; correct them, or give None for a vector that is "
                          "missing")  # fmt: skip
     return matrix, there

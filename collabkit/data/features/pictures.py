@@ -23,7 +23,7 @@ from collabkit.data.runs import Runs
 
 __all__ = ["Picture"]
 
-MAX_PIXELS = 89_478_485  # Pillow's own bound: a quarter of a gigabyte of colours
+MAX_PIXELS = 89_478_485  # Pillow's own limit: a quarter of a gigabyte of colours
 SMALLEST, LARGEST = 8, 1024
 _BLOCK = 256
 
@@ -76,7 +76,7 @@ class Picture(Content):
         if isinstance(encoder, TrainedEncoder) and encoder.field.kind == self.kind:
             own = encoder.field.options["size"]
             if size not in (None, own):
-                raise ValueError(f"size={size!r}, and the trained encoder sees pictures of {own} pixels")
+                raise ValueError(f"size={size!r}, but the trained encoder takes pictures of {own} pixels")
             size = own
         self.size = whole_within("size", 32 if size is None else size, SMALLEST, LARGEST)
         self.max_pixels = whole_within("max_pixels", max_pixels, 1, 2**40)
@@ -136,14 +136,14 @@ class Picture(Content):
         return contents.values.dtype == torch.uint8 and contents.values.shape[1:] == (3, size, size)
 
     def _decoded(self, name: str, values: pd.Series, size: int, notes: dict) -> Iterator[tuple[Tensor, np.ndarray]]:
-        """The pictures `(m, 3, size, size)` of so many values as there are in a block, and which of them those are."""
+        """The pictures `(m, 3, size, size)` of one block of values at a time, and which values have one."""
         _check_types(name, values)
         one = partial(_pixels, size=size, folder=self.folder, max_pixels=self.max_pixels)
         with ThreadPoolExecutor(self.n_workers) as pool:
             for first in range(0, len(values), _BLOCK):
                 block = values.iloc[first : first + _BLOCK]
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # Pillow's of large pictures, which are refused here
+                    warnings.simplefilter("ignore")  # Pillow warns of large pictures, which are refused here
                     found = [*pool.map(one, block)]
                 for label, picture in zip(block.index, found, strict=True):
                     if isinstance(picture, str):
@@ -157,25 +157,25 @@ class Picture(Content):
 
 
 def _check_types(name: str, values: pd.Series) -> None:
-    """Raise `TypeError` or `ValueError` where a value is no picture whatever it holds."""
+    """Raise `TypeError` or `ValueError` for a value that cannot be a picture."""
     for label, value in values.items():
         if is_missing(value) or isinstance(value, (Path, bytes, bytearray, memoryview)) or hasattr(value, "convert"):
             continue
         if isinstance(value, str):
             if value.startswith(("http://", "https://")):
-                raise ValueError(f"feature {name!r} holds {value!r}: pictures are read from files; fetch them first")
+                raise ValueError(f"feature {name!r} holds {value!r}: pictures are read from files; download them first")
         elif not isinstance(value, (np.ndarray, Tensor)):
-            raise TypeError(f"feature {name!r} is an image: paths, bytes, Pillow images or arrays, but holds {value!r}")
+            raise TypeError(f"feature {name!r} takes paths, bytes, Pillow images or arrays, but holds {value!r}")
         elif _colours_last(value) is None or _kind_of(value) not in "bif":
             kind = f"{value.dtype} of shape {tuple(value.shape)}"
-            what = f"feature {name!r} has an array for {label!r} that is no picture: {kind}"
+            what = f"feature {name!r} has an array for {label!r} that is not a picture: {kind}"
             raise ValueError(
-                f"{what}; (h, w), (h, w, 3), (h, w, 4) or (3, h, w) of whole numbers to 255, or from 0 to 1"
+                f"{what}; use (h, w), (h, w, 3), (h, w, 4) or (3, h, w) of whole numbers to 255, or from 0 to 1"
             )
 
 
 def _colours_last(value: np.ndarray | Tensor) -> bool | None:
-    """Whether the last axis of an array is that of colours; None where it has no shape of a picture."""
+    """Whether the colours are on the last axis of an array; None if its shape is not that of a picture."""
     shape = tuple(value.shape)
     if 0 in shape or len(shape) not in (2, 3):
         return None
@@ -185,20 +185,20 @@ def _colours_last(value: np.ndarray | Tensor) -> bool | None:
 
 
 def _kind_of(value: np.ndarray | Tensor) -> str:
-    """`'b'`, `'i'` or `'f'`, or another for what is no number: true and false, whole numbers, others."""
+    """The kind of an array: `'b'` for booleans, `'i'` for whole numbers, `'f'` for others; other letters otherwise."""
     if isinstance(value, Tensor):
         value = torch.empty(0, dtype=torch.float32 if value.dtype == torch.bfloat16 else value.dtype).numpy()
     return value.dtype.kind.replace("u", "i")
 
 
 def _pixels(value, size: int, folder: Path | None, max_pixels: int) -> np.ndarray | str | None:
-    """A picture as `(3, size, size)` uint8; what is wrong with it, in words; or None for none."""
+    """A picture as `(3, size, size)` uint8; or the problem with it, in words; or None if it is missing."""
     if is_missing(value) or (isinstance(value, str) and not value.strip()):
         return None
     try:
         return _small(value, size, folder, max_pixels)
     except FileNotFoundError:
-        return "are files that are not there"
+        return "are missing files"
     except _Refused as error:
         return f"are refused: {error}"
     except Exception as error:  # Pillow raises nearly anything for damaged files

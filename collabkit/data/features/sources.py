@@ -1,4 +1,4 @@
-"""Which columns of the caller's tables are features, of which kind, and what is wrong with them."""
+"""Which columns of the caller's tables are features, their kinds, and checks of them."""
 
 from collections.abc import Mapping
 
@@ -44,7 +44,7 @@ def feature_sources(df, vocab: Vocab, columns, notes: list[str]) -> list[tuple]:
 
 
 def _informative(df: pd.DataFrame | None, notes: list[str]) -> dict[str, None]:
-    """All columns but texts and whole numbers of which nearly every row has its own."""
+    """All columns except texts and whole numbers that differ in nearly every row."""
     if df is None:
         raise ValueError("side information needs a table (users=, items=) or columns={'name': (ids, matrix)}")
     kept = {}
@@ -67,7 +67,7 @@ def _given_vectors(name: str, ids, matrix) -> pd.Series:
     ids = to_pandas(ids)
     matrix = matrix.detach().cpu().numpy() if isinstance(matrix, Tensor) else np.asarray(matrix)
     if matrix.ndim != 2 or len(matrix) != len(ids):
-        raise ValueError(f"feature {name!r} needs a matrix with a row an id, got {len(ids)} ids and {matrix.shape}")
+        raise ValueError(f"feature {name!r} needs a matrix with one row per id, got {len(ids)} ids and {matrix.shape}")
     refuse_repeated(pd.Series(list(ids), name=name))
     return pd.Series(list(matrix), index=pd.Index(ids), dtype=object)
 
@@ -77,11 +77,11 @@ def row_indices(ids: pd.Index, vocab: Vocab, notes: list[str]) -> np.ndarray:
     idx = vocab.encode(ids)
     unknown = int((idx == 0).sum())
     if unknown == len(ids) > 0:
-        raise ValueError(f"none of the {len(ids):,} feature rows belongs to an id of {vocab.name!r}: they are of ids "
+        raise ValueError(f"none of the {len(ids):,} feature rows belongs to an id of {vocab.name!r}: they have ids "
                          f"like {ids[:3].tolist()}, the data has ids like {vocab.ids[:3].tolist()}")  # fmt: skip
     if unknown:
         notes.append(f"{unknown:,} of {len(ids):,} feature rows belong to ids without interactions; they are left out "
-                     "(learn.add_items or learn.add_users takes them in)")  # fmt: skip
+                     "(learn.add_items or learn.add_users adds them)")  # fmt: skip
     return idx
 
 

@@ -106,16 +106,16 @@ class Features:
         return cls(vocab, tuple(fields), tuple(rows), given, tuple(dict.fromkeys(notes)))
 
     def extended(self, df: pd.DataFrame | None, vocab: Vocab) -> "Features":
-        """These features with those of new ids, `vocab` being this vocabulary with more ids at its end.
+        """These features with those of new ids; `vocab` is this vocabulary with more ids at its end.
 
         Args:
             df: rows of new ids, with the id column and all fields' columns (a dense field's under its name). Ids
-                without a row count as missing in every field; None for none of them.
+                without a row count as missing in every field; None if no id has one.
             vocab: the vocabulary with the new ids.
 
         Raises:
             KeyError: a column is missing.
-            ValueError, TypeError: as of `from_df`.
+            ValueError, TypeError: as in `from_df`.
         """
         if df is None:
             columns = [column for field in self.fields for column in field.columns or (field.name,)]
@@ -144,7 +144,7 @@ class Features:
         return len(self.vocab)
 
     def warn(self) -> "Features":
-        """Say the notes in a `CollabWarning`; returns the features."""
+        """Report the notes in a `CollabWarning`; returns the features."""
         if self.notes:
             say(f"features of {self.vocab.name!r}: {'; '.join(self.notes)}")
         return self
@@ -154,8 +154,8 @@ class Features:
     def matrix(self, idx: Tensor | None = None) -> Tensor:
         """The design matrix `(m, p)` float32 of the ids at `idx` `(m,)`, default all.
 
-        For each field it has a column a category (the shares of the id's categories; the first column stands for none)
-        or a column a number.
+        For each field it has one column per category (the shares of the id's categories; the first column stands for
+        none) or one column per number.
 
         Raises:
             TypeError: a field has content, whose numbers a model learns.
@@ -172,12 +172,12 @@ class Features:
         return torch.cat(parts, dim=1)
 
     def sparse_matrix(self):
-        """The design matrix in two: categories as a scipy matrix `(n, p)`, numbers `(n, q)`, both float32.
+        """The design matrix in two parts: categories as a scipy matrix `(n, p)`, numbers `(n, q)`, both float32.
 
         Raises:
-            TypeError: as of `matrix`.
+            TypeError: as in `matrix`.
         """
-        import scipy.sparse  # not above: who only asks a model does not need it
+        import scipy.sparse  # not above: it is not needed to query a model
 
         self._refuse_learned()
         bags, numbers = [], [np.zeros((len(self), 0), np.float32)]
@@ -192,7 +192,7 @@ class Features:
 
     def _refuse_learned(self) -> None:
         if learned := [field.name for field in self.fields if field.has_encoder]:
-            raise TypeError(f"the numbers of features {learned} are what a model has learned to see in them; give "
+            raise TypeError(f"features {learned} have numbers only within a trained model; give "
                             "vectors made elsewhere, or an encoder as a callable")  # fmt: skip
 
     def spec(self) -> list[dict]:
@@ -200,7 +200,7 @@ class Features:
         return [field.spec() for field in self.fields]
 
     def state(self) -> dict[str, Tensor]:
-        """The rows as tensors by name, from which `from_state` makes the features again."""
+        """The rows as tensors by name, for `from_state`."""
         tensors = {"given": self.given}
         for j, rows in enumerate(self.rows):
             named = {"values": rows} if isinstance(rows, Tensor) else {"start": rows.start, "codes": rows.values}
@@ -247,7 +247,7 @@ class SideFeatures(NamedTuple):
 
     @classmethod
     def of(cls, train: "Interactions", users=None, items=None, user_columns=None, item_columns=None) -> "SideFeatures":
-        """The features of the ids of `train`, from tables and columns as of `Features.from_df`; the notes are warned.
+        """The features of the ids of `train`, from tables and columns as in `Features.from_df`; the notes are reported.
 
         Categories, means and scales are those of the ids that have training rows.
         """
@@ -279,7 +279,7 @@ def _shared(sides: Sequence[Features | None]) -> list[Features | None]:
 
 
 def _place(field: Field, encoded: Runs | Tensor, idx: np.ndarray, n: int) -> Runs | Tensor:
-    """What was encoded for the rows `idx` `(m,)` as `n` rows; the others are missing."""
+    """The encoded values of the rows `idx` `(m,)` as `n` rows; the others are missing."""
     if field.is_bag:
         return bag(idx[encoded.rows.numpy()], encoded.values.numpy(), n)
     if field.has_encoder:
@@ -292,7 +292,7 @@ def _place(field: Field, encoded: Runs | Tensor, idx: np.ndarray, n: int) -> Run
 
 
 def _starts_right(rows: Runs, n: int) -> bool:
-    """Whether `rows` from a file are of `n` ids, one after the other."""
+    """Whether `rows` from a file belong to `n` ids in order."""
     start = rows.start
     ends = len(rows) == n and int(start[0]) == 0 and int(start[-1]) == len(rows.values)
     return ends and bool((rows.lengths >= 0).all())

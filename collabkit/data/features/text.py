@@ -22,7 +22,7 @@ __all__ = ["Text", "text_words"]
 
 WIDTHS = {"cnn": 96, "bag": 32}
 MOST_WORDS, MOST_CODES = 10_000, 2**22
-_LONGEST, _PIECES = 40, (3, 4, 5)  # letters of a word that are looked at in pieces, and of a piece
+_LONGEST, _PIECES = 40, (3, 4, 5)  # letters of a word that are cut into pieces, and letters of a piece
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
 _ALONE = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x3400, 0x9FFF), (0xF900, 0xFAFF),
           (0x20000, 0x3FFFF))  # scripts that write no spaces: Thai, Lao, Burmese, Khmer, kana, Han  # fmt: skip
@@ -101,7 +101,7 @@ class Text(Content):
             if cut:
                 notes.setdefault(f"text(s) of {field.name!r} are cut off after {most:,} words", []).append(label)
             if text and not words:
-                notes.setdefault(f"text(s) of {field.name!r} have no word, only spaces and signs", []).append(label)
+                notes.setdefault(f"text(s) of {field.name!r} have no words, only spaces and signs", []).append(label)
             rows.append([code for word in words for code in _codes(word, n_codes, pieces)])
         lengths = torch.tensor([0, *map(len, rows)], dtype=torch.int64)
         return Runs(lengths.cumsum(0), torch.tensor([code for row in rows for code in row], dtype=torch.int64))
@@ -135,13 +135,13 @@ def text_words(text: str, most: int) -> tuple[list[str], bool]:
         >>> text_words('The ＣＡＦÉ, \\x00 not: 夜行 \\N{FIRE}', 10)
         (['the', 'café', 'not', '夜', '行', '🔥'], False)
     """
-    short = text[: 50 * most]  # a text of any length takes no more time
+    short = text[: 50 * most]  # so that long texts take no more time
     words = unicodedata.normalize("NFKC", short).casefold().translate(_SIGNS).split()
     return words[:most], len(words) > most or len(short) < len(text)
 
 
 class _Signs(dict):
-    """What becomes of each character: itself in a word, set apart, a space, or nothing; found out when first met."""
+    """The replacement of each character: itself in a word, set apart, a space, or nothing; computed at first use."""
 
     def __missing__(self, code: int) -> str | None:
         sign, category = chr(code), unicodedata.category(chr(code))
@@ -161,7 +161,7 @@ _SIGNS = _Signs()
 
 
 def _spelled(word: str, pieces: bool) -> list[str]:
-    """The word, and with `pieces` those of three to five letters that it has between its ends."""
+    """The word, and with `pieces` its parts of three to five letters, ends marked."""
     if not pieces:
         return [word]
     spelled = f"<{word[:_LONGEST]}>"
@@ -179,7 +179,7 @@ def _texts(name: str, values: pd.Series) -> list[str]:
     """The values as texts, an empty one where one is missing."""
     odd = next((v for v in values if not isinstance(v, str) and not is_missing(v)), None)
     if odd is not None:
-        raise TypeError(f"feature {name!r} is a text, but holds {odd!r}, a {type(odd).__name__}; make texts of it")
+        raise TypeError(f"feature {name!r} is a text, but holds {odd!r}, a {type(odd).__name__}; convert it to texts")
     return [value if isinstance(value, str) else "" for value in values]
 
 

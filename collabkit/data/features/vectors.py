@@ -1,4 +1,4 @@
-"""Vectors of contents by an encoder that somebody else made: computed once, checked, and kept by content."""
+"""Vectors of contents by an external encoder: computed once, checked, and cached by content."""
 
 import os
 import tempfile
@@ -17,7 +17,7 @@ _CLOSE = 1e-2  # by how much of its length a vector may differ when its content 
 
 
 def digest(*parts: bytes) -> bytes:
-    """What a content is known by."""
+    """The key of a content."""
     found = blake2b(digest_size=16)
     for part in parts:
         found.update(len(part).to_bytes(8, "little") + part)
@@ -25,12 +25,12 @@ def digest(*parts: bytes) -> bytes:
 
 
 class VectorStore:
-    """An encoder with what it has made so far, by content, in memory and in a folder.
+    """An encoder with a cache of its vectors, by content, in memory and in a folder.
 
     Args:
         encode: from `m` contents to `(m, d)` numbers.
-        folder: where vectors are kept for other runs, of one encoder alone; made where it is not there.
-        module: what is put into evaluation mode meanwhile, if it is one.
+        folder: where vectors are kept for other runs, for this encoder only; created if needed.
+        module: the encoder's module, if any, which is put into evaluation mode meanwhile.
     """
 
     def __init__(self, encode: Callable, folder: str | Path | None = None, module=None):
@@ -40,15 +40,15 @@ class VectorStore:
         self._read = self._compared = folder is None
 
     def __call__(self, name: str, contents: Sequence, keys: list[bytes], *, probe: bool) -> np.ndarray:
-        """The vectors `(m, d)` float32 of `m` contents, which `keys` `(m,)` tell apart.
+        """The vectors `(m, d)` float32 of `m` contents, identified by `keys` `(m,)`.
 
         Args:
             name: of the feature.
-            probe: encode a few again, each alone: each must get the vector that it had among the others.
+            probe: encode a few again, each alone, to check that the vectors are the same.
 
         Raises:
-            ValueError: another number of vectors than contents; NaN; other widths; vectors in another order, or that
-                depend on what is encoded beside; a folder of another encoder.
+            ValueError: the number of vectors differs from that of contents; NaN; several widths; vectors in another
+                order, or that depend on the other contents; a folder of another encoder.
         """
         self._load()
         new = list({key: j for j, key in enumerate(keys) if key not in self.known}.values())
@@ -66,7 +66,7 @@ class VectorStore:
         vectors = [self.known[key] for key in keys]
         if odd := {vector.shape[0] for vector in vectors} - {vectors[0].shape[0]}:
             raise ValueError(f"the encoder of {name!r} gives vectors of {vectors[0].shape[0]} numbers and of "
-                             f"{sorted(odd)}: all need the same")  # fmt: skip
+                             f"{sorted(odd)}: all must have one length")  # fmt: skip
         return np.stack(vectors)
 
     def _encoded(self, name: str, contents: Sequence, at: list[int]) -> np.ndarray:
@@ -84,8 +84,8 @@ class VectorStore:
     def _compare(self, name: str, kept: np.ndarray, alone: np.ndarray, where: str) -> None:
         near = kept.shape == alone.shape and np.linalg.norm(kept - alone) <= _CLOSE * max(np.linalg.norm(alone), 1e-6)
         if not near:
-            raise ValueError(f"the encoder of {name!r} gives another vector alone than {where}: vectors must come in "
-                             "the order of the contents, the same each time, and be of one encoder")  # fmt: skip
+            raise ValueError(f"the encoder of {name!r} gives another vector alone than {where}: it must keep "
+                             "the order of the contents, be deterministic, and stay the same encoder")  # fmt: skip
 
     def _load(self) -> None:
         if self._read:

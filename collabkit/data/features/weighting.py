@@ -1,4 +1,4 @@
-"""What categories count where items are compared: by how rare they are; and numbers on one scale with them."""
+"""Weights of categories for the comparison of items, by rarity; and numbers on the same scale."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ K1, B = 1.2, 0.75  # of BM25, as usual
 
 
 def tfidf(features: Features, met: np.ndarray) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
-    """Categories by tf-idf `(n, p)`, rows of length 1, and the numbers `(n, q)`; `met` `(n,)` are the ids that count.
+    """Categories by tf-idf `(n, p)`, rows of length 1, and the numbers `(n, q)`; `met` `(n,)` are the trained ids.
 
     The weight of a category is that of `fields.rarity`; "(none)", the first of each field, has none.
     """

@@ -67,8 +67,8 @@ def _held_out(side: str, frac: float, seed: int | None, min_rating: float | None
         codes = id_codes(df, getattr(columns, other))
         left = np.bincount(codes[~out], minlength=codes.max() + 1) == 0  # whose rows were all of held-out ids
         if left.any():
-            notes.append(f"{left[codes].sum():,} valid rows are of {left.sum():,} {other}s left without a training "
-                         "row: cold too")  # fmt: skip
+            notes.append(f"{left[codes].sum():,} valid rows belong to {left.sum():,} {other}s left without a training "
+                         "row, so they are cold too")  # fmt: skip
         return np.flatnonzero(~out), np.flatnonzero(out), notes
 
     return Splitter(f"cold_{side}s(frac={frac:g}, seed={seed})", rows, min_rating=min_rating)

@@ -71,11 +71,11 @@ def leave_last_out(
         from_end = pd.Series(user[::-1]).groupby(user[::-1]).cumcount().to_numpy()[::-1]
         last = (from_end < n) & (np.bincount(user)[user] > n)
         few = int((np.bincount(user) <= n).sum())
-        notes = [f"{few:,} of {user.max() + 1:,} users have no row in valid: {n} row or fewer"] if few else []
+        notes = [f"{few:,} of {user.max() + 1:,} users have no row in valid, as they have {n} or fewer"] if few else []
         times = df[columns.time].iloc[order].reset_index(drop=True)
         first, before = times[last].groupby(user[last]).min(), times[~last].groupby(user[~last]).max()
         if tied := int((first == before.reindex(first.index)).sum()):
-            notes.append(f"for {tied:,} users events at one time lie on both sides of the cut; table order decided")
+            notes.append(f"{tied:,} users have events at one time on both sides of the cut; table order decided")
         return np.sort(order[~last]), np.sort(order[last]), notes
 
     return Splitter(f"leave_last_out(n={n})", rows, cold, time_name, min_rating)
@@ -162,7 +162,7 @@ def window_cuts(times: pd.Series, n: int = 4, window="7D") -> list:
     """The first moments of the last `n` windows of a column of times, ascending; the last ends with the last event.
 
     Raises:
-        ValueError: they reach back to the first event, so that nothing would lie before them.
+        ValueError: they reach back to the first event, so nothing would lie before them.
 
     Example:
         >>> [str(cut.round('s')) for cut in window_cuts(pd.Series(pd.date_range('2020-01-01', '2020-03-01')), 2)]
@@ -183,19 +183,19 @@ def window_cuts(times: pd.Series, n: int = 4, window="7D") -> list:
 
 
 def before(times: pd.Series, moment) -> np.ndarray:
-    """Which of `times` `(n,)` lie before a moment: a `pd.Timestamp` or what makes one, or a number.
+    """Which of `times` `(n,)` lie before a moment: a `pd.Timestamp`, a value that converts to one, or a number.
 
     Raises:
-        TypeError: the moment is of another kind than the times.
+        TypeError: the moment and the times have different kinds.
     """
     try:
         return (times < _moment(times, moment)).to_numpy(dtype=bool)
-    except TypeError as error:  # one of both has a time zone
+    except TypeError as error:  # only one of them has a time zone
         raise _incomparable(times, moment) from error
 
 
 def later(times: pd.Series, moment, days: float):
-    """The moment that lies so many days later, in the unit of the column; see `Interactions.day`."""
+    """The moment this many days later, in the unit of the column; see `Interactions.day`."""
     return _moment(times, moment) + _span(times, days)
 
 
@@ -218,7 +218,7 @@ def _span(times: pd.Series, days: float):
 
 
 def _parts(times: pd.Series, first, days: float | None) -> tuple[np.ndarray, np.ndarray, list]:
-    """The rows before a moment, those from it on, up to so many days later, and no notes."""
+    """The rows before a moment, those from it on for this many days, and no notes."""
     early = before(times, first)
     valid = ~early if days is None else ~early & before(times, later(times, first, days))
     return np.flatnonzero(early), np.flatnonzero(valid), []

@@ -75,8 +75,8 @@ class Splitter:
         used = np.zeros(len(df), dtype=bool)
         used[train] = used[valid] = True
         if len(train) + len(valid) > used.sum():
-            raise ValueError(f"{self.by} gives {len(train) + len(valid) - used.sum():,} row positions twice; a row "
-                             "belongs to one part, once")  # fmt: skip
+            raise ValueError(f"{self.by} gives {len(train) + len(valid) - used.sum():,} row positions twice; each row "
+                             "may occur once, in one part")  # fmt: skip
         notes = [*notes, *_left_out(df, columns, slice(None), used, "in neither part")]
         if self.min_rating is not None:
             if columns.rating is None:
@@ -86,7 +86,7 @@ class Splitter:
             notes += _left_out(df, columns, valid, high, f"rated below {self.min_rating:g}", "valid: ")
             valid = valid[high]
         if self.cold == "drop":
-            warm = np.ones(len(valid), dtype=bool)  # rows with a user and an item that training has met
+            warm = np.ones(len(valid), dtype=bool)  # rows whose user and item are in training
             for name in (columns.user, columns.item):
                 codes = id_codes(df, name)
                 warm &= np.bincount(codes[train], minlength=codes.max() + 1)[codes[valid]] > 0
@@ -103,7 +103,7 @@ class Splitter:
 
 
 def _left_out(df: pd.DataFrame, columns: Columns, rows, keep: np.ndarray, reason: str, part: str = "") -> list[str]:
-    """A note of the `rows` that are not kept, if there are any."""
+    """A note on the `rows` that are not kept, if any."""
     if keep.all():
         return []
     users, items = (id_codes(df, name)[rows] for name in (columns.user, columns.item))

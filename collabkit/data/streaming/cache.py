@@ -1,4 +1,4 @@
-"""The folder that keeps what was computed from files: found by what it was made of, made in steps, and checked."""
+"""The folder that caches data computed from files: named by its inputs, filled in steps, and checked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORMAT = 1
 
 
 def content_key(parts: list[Path], options: dict) -> str:
-    """What names the cache of some files: their paths, sizes and times of change, and how they are read."""
+    """The name of the cache of some files: from their paths, sizes, modification times, and how they are read."""
     files = [(str(part.resolve()), part.stat().st_size, part.stat().st_mtime_ns) for part in parts]
     text = json.dumps({"format": FORMAT, "files": files, "options": options}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
@@ -30,29 +30,29 @@ def content_key(parts: list[Path], options: dict) -> str:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Within it no other process makes the cache `folder`; who comes second waits, and finds it made."""
+    """Context in which no other process fills the cache `folder`; a second one waits and then finds it complete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         yield
 
 
 class Cache:
-    """Arrays in files of one folder, which come in steps: a step is there when all of its files are.
+    """Arrays in files of one folder, made in steps: a step is complete when all of its files exist.
 
     Args:
-        folder: where they lie; made with the first step.
+        folder: their folder, created with the first step.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     def step(self, name: str, make: Callable[[Cache], dict | None]) -> dict:
-        """What the step `name` has to say, which `make` does unless it is there and whole.
+        """The record of the step `name`, made by `make` unless it is already complete.
 
-        `make` writes files by `new` and returns more that is to be kept, JSON-ready.
+        `make` writes files by `new` and returns further JSON-ready values to store.
 
         Raises:
-            OSError: the disk is full: what steps before have made stays, and the next call goes on there.
+            OSError: the disk is full; earlier steps are kept, and the next call continues from there.
         """
         if (found := self.found(name)) is not None:
             return found
@@ -69,14 +69,14 @@ class Cache:
             for file in self._made:
                 (self.folder / file).unlink(missing_ok=True)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise OSError(error.errno, f"the disk of the cache {self.folder} is full ({error.strerror}): make room "
-                              "or give another cache=; what was finished stays, and the next call goes on from "
-                              "there") from error  # fmt: skip
+                raise OSError(error.errno, f"the disk of the cache {self.folder} is full ({error.strerror}): free some "
+                              "space or give another cache=; finished parts are kept, and the next call goes on "
+                              "from there") from error  # fmt: skip
             raise
         return told
 
     def new(self, name: str, dtype: str, n: int) -> np.ndarray:
-        """A new array `(n,)` in the file `name`, to be filled; its room on the disk is taken at once."""
+        """A new array `(n,)` in the file `name`, to be filled; its disk space is reserved at once."""
         path, size = self.folder / name, n * np.dtype(dtype).itemsize
         self._made.append(name)
         with open(path, "wb") as file:
@@ -84,7 +84,7 @@ class Cache:
         return np.memmap(path, dtype=dtype, mode="r+", shape=(n,)) if n else np.zeros(0, dtype)
 
     def reserve(self, file, size: int) -> None:
-        """Take `size` bytes for a file: a write into a mapped page that finds none would end the process."""
+        """Reserve `size` bytes for a file: writing a mapped page on a full disk would kill the process."""
         if size == 0:
             return
         if hasattr(os, "posix_fallocate"):
@@ -97,29 +97,29 @@ class Cache:
         os.truncate(self.folder / name, n * np.dtype(dtype).itemsize)
 
     def open(self, name: str, dtype: str) -> np.ndarray:
-        """The array in the file `name`, mapped; nothing that is written to it reaches the file."""
+        """The array in the file `name`, mapped; changes to it do not reach the file."""
         path = self.folder / name
         return np.memmap(path, dtype=dtype, mode="c") if path.stat().st_size else np.zeros(0, dtype)
 
     def forget(self, name: str) -> None:
-        """Remove the step `name` and its files, which a later one was made of."""
+        """Remove the step `name` and its files, which a later step has used."""
         told = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
         for file in (f"{name}.json", *told["files"]):
             (self.folder / file).unlink(missing_ok=True)
 
     def keep(self, name: str) -> Path:
-        """The path of a file that the caller writes on its own."""
+        """The path of a file that the caller writes itself."""
         self._made.append(name)
         return self.folder / name
 
     def found(self, name: str) -> dict | None:
-        """What a finished step says; None where it is not there, or a file of it is not as it was written."""
+        """The record of a finished step; None if there is none, or if one of its files has changed."""
         note = self.folder / f"{name}.json"
         if not note.is_file():
             return None
         told = json.loads(note.read_text(encoding="utf-8"))
         if damaged := [name for name, sums in told["files"].items() if self._sums(name) != sums]:
-            say(f"{damaged[0]} of the cache {self.folder} is not as it was written: it is made again")
+            say(f"{damaged[0]} of the cache {self.folder} has changed since it was written: it is made again")
             note.unlink()
             return None
         return told

@@ -34,7 +34,7 @@ def stream_dataset(
     seed: int | None = None, splitter=None, feedback: Implicit | None = None, users=None, items=None,
     user_features=None, item_features=None,
 ) -> Dataset:  # fmt: skip
-    """The data of some Parquet files; arguments as of `CollabDataLoaders.from_parquet`.
+    """The data of some Parquet files; arguments as in `CollabDataLoaders.from_parquet`.
 
     Args:
         parts, schemas: the files, and their schemas.
@@ -43,7 +43,7 @@ def stream_dataset(
         feedback: None for ratings.
 
     Raises:
-        KeyError, TypeError, ValueError: columns, types or values that are none; see `encode.Scan`.
+        KeyError, TypeError, ValueError: columns, types or values are invalid; see `encode.Scan`.
         OSError: the disk is full.
     """
     once = feedback is not None and feedback.repeats == "first"
@@ -65,7 +65,7 @@ def stream_dataset(
 
 
 def _whole(cache: Cache, scan: Scan, names: list[str], columns: Columns, once: bool) -> StoredInteractions:
-    """All rows, sorted; made in steps, of which those that are there stay."""
+    """All rows, sorted; made in steps, and finished steps are reused."""
     sides: dict = {}
 
     def ids(cache: Cache) -> None:
@@ -92,7 +92,7 @@ def _whole(cache: Cache, scan: Scan, names: list[str], columns: Columns, once: b
     if once and told["left_out"]:
         which = "in the files" if columns.time is None else "in time"
         say(f"{told['left_out']:,} of {told['left_out'] + told['rows']:,} rows left out: they repeat a (user, item) "
-            f"pair; the first {which} stays")  # fmt: skip
+            f"pair; the first {which} is kept")  # fmt: skip
     vocabs = [Vocab(_read_side(cache, side).index(name), name)
               for side, name in (("users", columns.user), ("items", columns.item))]  # fmt: skip
     return _open(cache, names, vocabs, columns)
@@ -133,7 +133,7 @@ def _split(
 def _part(
     cache: Cache, whole: StoredInteractions, keep: np.ndarray, of: StoredInteractions | None
 ) -> StoredInteractions:
-    """The rows of a mask as files, found by what they are."""
+    """The rows of a mask as files, cached by content."""
     names = ["user", "item", *["rating"][: whole.rating is not None], *["time"][: whole.time is not None]]
     columns = [whole.user_idx, whole.item_idx, whole.rating, whole.time]
     mapped = dict(zip(names, (column.numpy() for column in columns if column is not None), strict=True))
@@ -152,7 +152,7 @@ def _drawn(whole: StoredInteractions, valid_pct: float, seed: int | None) -> np.
         part = keep[at : at + 2**22]
         part[:] = rng.random(len(part), dtype=np.float32) >= valid_pct
     if keep.all() or not keep.any():
-        raise ValueError(f"valid_pct={valid_pct:g} leaves a part of {len(keep):,} rows empty; use more data or another")
+        raise ValueError(f"valid_pct={valid_pct:g} leaves a part of {len(keep):,} rows empty; change it")
     return keep
 
 

@@ -22,7 +22,7 @@ CHUNK = 2**19  # rows that are encoded at once
 
 
 def polars():
-    """The module, or an error that says what to install."""
+    """The module `polars`, or an error that says what to install."""
     try:
         import polars as pl
     except ImportError:
@@ -49,7 +49,7 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 class Scan:
-    """The parts of a table, read lazily, with the columns that are asked for and the rows that count.
+    """The parts of a table, read lazily, with the requested columns and the rows that count.
 
     Args:
         parts: the Parquet files.
@@ -70,7 +70,7 @@ class Scan:
             self.frame = self.every.filter(pl.col(columns.rating) >= threshold)
 
     def check(self) -> None:
-        """Raise `ValueError` where ids, ratings or times are missing or infinite; say what is left out."""
+        """Raise `ValueError` if ids, ratings or times are missing or infinite; report what is left out."""
         pl, columns = polars(), self.columns
         asked = [pl.len().alias("rows"), *(pl.col(name).null_count().alias(f"null {name}") for name in columns.present)]
         if columns.rating is not None:
@@ -127,7 +127,7 @@ class Scan:
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
-        """Within it an error of Polars becomes one that names the part which cannot be read."""
+        """Context that turns an error of Polars into one that names the unreadable part."""
         try:
             yield
         except polars().exceptions.PolarsError as error:
@@ -141,7 +141,7 @@ class Scan:
 
 
 class _Numbers:
-    """Places of whole numbers among those that there are, ascending: by a table where they lie close together."""
+    """Positions of whole numbers in an ascending array: by a lookup table if they are close together."""
 
     def __init__(self, ids: np.ndarray):
         self.ids, self.low = ids, ids[0]
@@ -157,12 +157,11 @@ class _Numbers:
 
 
 def open_scan(parts: list[Path], schemas: list[pa.Schema], columns: Columns, threshold: float | None) -> Scan:
-    """The scan of some parts, whose columns are there and of types that can be read.
+    """The scan of some parts, after a check of columns and types.
 
     Raises:
         KeyError: a column is missing.
-        TypeError: a column has another kind of values in one part than in another, or one that is no id, number or
-            time.
+        TypeError: a column has different kinds of values in two parts, or values that cannot be ids, numbers or times.
     """
     if missing := [name for name in columns.present if name not in schemas[0].names]:
         raise no_columns(missing, schemas[0].names, "the files have")
@@ -195,7 +194,7 @@ def _check_type(part: Path, name: str, kind: pa.DataType, what: str) -> None:
 
 
 def _one_type(parts: list[Path], schemas: list[pa.Schema], name: str) -> pa.DataType | None:
-    """The type that holds a column of all parts; None where it is the same in all."""
+    """The common type of a column of all parts; None if it is the same in all."""
     types = [schema.field(name).type for schema in schemas]
     plain = [kind.value_type if pa.types.is_dictionary(kind) else kind for kind in types]
     for part, kind in zip(parts, plain, strict=True):

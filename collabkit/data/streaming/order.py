@@ -1,4 +1,4 @@
-"""Rows of files into the order of their users, a share of the users at a time, with their pairs."""
+"""Sorts the rows of files by user, a share of the users at a time, and collects their pairs."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def bucket_of_users(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Which bucket each user `(n_users,)` is in, and where each bucket's rows begin `(n_buckets + 1,)`."""
     before = np.concatenate([[0], np.cumsum(counts)])
     bucket = before[:-1] // BUCKET
-    bucket = np.cumsum(np.diff(bucket, prepend=bucket[:1]) > 0)  # ascending: those that no user is in are left out
+    bucket = np.cumsum(np.diff(bucket, prepend=bucket[:1]) > 0)  # ascending: empty buckets are left out
     sizes = np.bincount(bucket, weights=counts).astype(np.int64)
     return bucket.astype(np.int16 if len(sizes) < 2**15 else np.int32), np.concatenate([[0], np.cumsum(sizes)])
 
 
 def fill_buckets(cache: Cache, batches: Iterator[dict[str, np.ndarray]], counts: np.ndarray, names: list[str]) -> None:
-    """Write the rows of all `batches` to the files `raw.NAME`, those of each bucket together, in their order."""
+    """Write the rows of all `batches` to the files `raw.NAME`, grouped by bucket, in their original order."""
     bucket, starts = bucket_of_users(counts)
     files, next_at = (
         {name: cache.new(f"raw.{name}", TYPES[name], int(starts[-1])) for name in names},
@@ -50,7 +50,7 @@ def sort_buckets(cache: Cache, counts: np.ndarray, n_items: int, names: list[str
     Args:
         counts: `(n_users,)` rows of each user, the first of them user 1.
         n_items: rows of an item table.
-        names: columns that there are.
+        names: the columns.
         once: whether repeated pairs are left out.
     """
     starts, n_users = bucket_of_users(counts)[1], len(counts)
@@ -72,7 +72,7 @@ def sort_buckets(cache: Cache, counts: np.ndarray, n_items: int, names: list[str
 
 
 def cut_part(cache: Cache, whole: dict[str, np.ndarray], keep: np.ndarray, n_users: int, n_items: int) -> dict:
-    """The rows of sorted columns where the mask `keep` `(n,)` holds, as files of their own; likewise."""
+    """The rows of sorted columns where the mask `keep` `(n,)` holds, as separate files, with pairs and starts."""
     n = int(keep.sum())
     files = {name: cache.new(name, TYPES[name], n) for name in whole}
     writer, at = _Pairs(cache, n, n_users - 1, n_items), 0
@@ -87,7 +87,7 @@ def cut_part(cache: Cache, whole: dict[str, np.ndarray], keep: np.ndarray, n_use
 
 
 def _whole_users(users: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Spans of about `BUCKET` rows of sorted `users` `(n,)` that cut no user in two."""
+    """Spans of about `BUCKET` rows of sorted `users` `(n,)` that do not split a user."""
     start = 0
     while start < len(users):
         stop = min(start + BUCKET, len(users))
@@ -98,7 +98,7 @@ def _whole_users(users: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def _stable(users: np.ndarray) -> np.ndarray:
-    """`argsort(users, kind='stable')`, by radix where the users of a bucket are few."""
+    """`argsort(users, kind='stable')`, by radix sort if a bucket has few users."""
     if len(users) and int(users.max()) - int(users.min()) < 2**16:
         users = (users - users.min()).astype(np.uint16)
     return np.argsort(users, kind="stable")
@@ -114,7 +114,7 @@ class _Pairs:
         self.item_counts = np.zeros(n_items, dtype=np.int64)
 
     def add(self, users: np.ndarray, items: np.ndarray, *, once: bool) -> np.ndarray | None:
-        """Take rows of users that no other call has; returns those that stay with `once`, None for all."""
+        """Add the rows of some users, in one call per user; returns the rows kept with `once`, None for all."""
         keys = users.astype(np.int64) * self.n_items + items
         distinct, rows = sorted_unique(keys), None
         if once and len(distinct) < len(keys):
@@ -130,7 +130,7 @@ class _Pairs:
         return rows
 
     def close(self) -> int:
-        """Write what belongs to the pairs, and how many there are."""
+        """Write the rest of the pairs; returns their number."""
         self.cache.cut("pairs", "int32", self.at)
         for name, lengths in self.lengths.items():
             file = self.cache.new(name, "int64", len(lengths) + 1)

@@ -1,4 +1,4 @@
-"""Arrays of safetensors files, mapped into memory: what is not looked at is not read, and processes share the rest."""
+"""Arrays of safetensors files, mapped into memory: unused parts are not read, and processes share the rest."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ TYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "I16": "<i2", "
 
 
 def mapped(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file by name, read-only; those of types that NumPy has not are left out.
+    """The arrays of a safetensors file by name, read-only; types that NumPy lacks are left out.
 
     `safetensors.numpy` would copy them. The format: eight bytes with the length of a header, the header, which is JSON,
     and the bytes of all arrays.
 
     Raises:
-        ValueError: the file is none of that format.
+        ValueError: the file does not have that format.
     """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -46,7 +46,7 @@ def part(arrays: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
 
 
 class Lists(NamedTuple):
-    """Items by row, as `Runs`: those of row j are `items[start[j]:start[j + 1]]`, with numbers that go with them."""
+    """Items by row, as `Runs`: those of row j are `items[start[j]:start[j + 1]]`, with a number for each."""
 
     start: np.ndarray
     items: np.ndarray
@@ -62,11 +62,11 @@ class Lists(NamedTuple):
 
     @property
     def n(self) -> int:
-        """How many rows there are."""
+        """Number of rows."""
         return len(self.start) - 1
 
     def row(self, j: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """The items of row j and their numbers."""
+        """The items of row j, and their numbers."""
         where = slice(int(self.start[j]), int(self.start[j + 1]))
         return self.items[where], None if self.weight is None else self.weight[where]
 

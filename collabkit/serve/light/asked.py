@@ -1,4 +1,4 @@
-"""What a caller gives, checked and encoded: allow and deny lists, and histories; as `choices` and `histories` do it."""
+"""The caller's allow and deny lists and histories, checked and encoded, as in `choices` and `histories`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Choice", "confidences", "is_one", "read_choice", "read_history"]
 
 
 class Choice(NamedTuple):
-    """A list of items `(m,)` for all, ascending, or the items of each user who is named, by index."""
+    """A list of items `(m,)` for all, ascending, or the items of each listed user, by index."""
 
     items: np.ndarray | None = None
     by_user: dict[int, np.ndarray] | None = None
@@ -27,7 +27,7 @@ def is_one(ids) -> bool:
 
 
 def read_choice(given, what: str, effect: str, users: Ids | None, items: Ids) -> Choice:
-    """An allow or a deny list; arguments and errors as of `choices.read_choice`, but that it takes no tables."""
+    """An allow or a deny list; arguments and errors as in `choices.read_choice`, but without tables."""
     if given is None:
         return Choice()
     if not isinstance(given, Mapping):
@@ -40,7 +40,7 @@ def read_choice(given, what: str, effect: str, users: Ids | None, items: Ids) ->
                 f"{items.unknown(values, idx)}")  # fmt: skip
         return Choice(sorted_unique(idx[idx > 0]))
     if users is None:
-        raise ValueError(f"{what}= is by user, but nobody who is asked has an id: give {what}= as item ids")
+        raise ValueError(f"{what}= is given per user, but these users have no ids: give {what}= as item ids")
     rows = users.encode(given)
     named = [[ids] if is_one(ids) else list(ids) for ids in given.values()]
     lists = [items.encode(ids) for ids in named]
@@ -59,12 +59,12 @@ def read_choice(given, what: str, effect: str, users: Ids | None, items: Ids) ->
 
 
 def read_history(history, items: Ids, spec: Mapping, having: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """One person's history: items `(l,)`, and ratings or confidences; see `histories.read_histories`.
+    """One user's history: items `(l,)`, and ratings or confidences; see `histories.read_histories`.
 
     Args:
-        history: a dict from items to ratings or counts, or a list of items where the model knows neither.
+        history: a dict from items to ratings or counts, or a list of items if the model has neither.
         items: the items' ids.
-        spec: what config.json says of the model.
+        spec: the model's entry in config.json.
         having: `(n_items,)` how many users have each item.
     """
     rated, counted, told = spec["takes_ratings"], not spec["takes_ratings"] and spec["confidence"], spec["rated"]
@@ -75,13 +75,13 @@ def read_history(history, items: Ids, spec: Mapping, having: np.ndarray) -> tupl
         raise TypeError("the model was trained on events without ratings: history must be a list of items, got a dict")
     if isinstance(history, (str, bytes)):
         raise TypeError(f"history must be a list of items, got the text {history!r}; for one item pass [{history!r}]")
-    if isinstance(history, Mapping):  # an answer of None, as of a questionnaire, tells nothing
+    if isinstance(history, Mapping):  # answers of None, as from a questionnaire, are ignored
         answers = {item: plain(answer) for item, answer in history.items()}
         named = {item: answer for item, answer in answers.items() if answer is not None and answer == answer}
     else:
         named = list(history)
     if len(named) == 0:
-        raise ValueError("the history is empty: give at least one item; default_list() is for users of whom nothing "
+        raise ValueError("the history is empty: give at least one item; default_list() is for users about whom nothing "
                          "is known")  # fmt: skip
     idx = items.encode(list(named))
     if not idx.any():
@@ -109,24 +109,24 @@ def _numbers(named, rated: bool, counted) -> np.ndarray | None:
 
 
 def _summed(idx: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each item once, where it stands last, with the sum of its counts; those of 0 or less are left out."""
+    """Each item once, at its last position, with the sum of its counts; sums of 0 or less are left out."""
     total = np.bincount(idx, counts)[idx]
     known = idx > 0
     if nothing := int((known & (total <= 0)).sum()):
-        say(f"{nothing:,} of {len(known):,} rows of history are of pairs with a count of 0 or less; they are left out")
+        say(f"{nothing:,} of {len(known):,} rows of history belong to pairs with a count of 0 or less and are left out")
     keep = ~known | ((total > 0) & _lasts(idx))
     return idx[keep], total[keep].astype(np.float32)
 
 
 def _lasts(idx: np.ndarray) -> np.ndarray:
-    """Which of items `(l,)` stand there for the last time."""
+    """Whether each of the items `(l,)` is its last occurrence."""
     keep = np.zeros(len(idx), bool)
     keep[len(idx) - 1 - np.unique(idx[::-1], return_index=True)[1]] = True
     return keep
 
 
 def _kept(idx: np.ndarray, ratings: np.ndarray | None, spec: Mapping, names: str) -> np.ndarray:
-    """The places of the rows that count; the others are said, and ratings out of range refused."""
+    """The positions of the rows that count; the others are reported, and ratings out of range are an error."""
     if ratings is not None and spec["y_range"] is not None and len(ratings):
         low, high = spec["y_range"]
         if outside := int(((ratings < low) | (ratings > high)).sum()):
@@ -146,7 +146,7 @@ def _kept(idx: np.ndarray, ratings: np.ndarray | None, spec: Mapping, names: str
 
 
 def confidences(items: np.ndarray, counts: np.ndarray, spec: Mapping, having: np.ndarray) -> np.ndarray:
-    """The confidences `(l,)` float32 of one person's counts; see `data.confidence.Confidence`."""
+    """The confidences `(l,)` float32 of one user's counts; see `data.confidence.Confidence`."""
     r = counts.astype(np.float64)
     if spec["kind"] == "bm25":
         total, have = r.sum() / spec["mean_total"], having[items].astype(np.float64)

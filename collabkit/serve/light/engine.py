@@ -1,4 +1,4 @@
-"""What the answers of `Light` are made of: queries, scores, lists, shares, and records."""
+"""The parts of `Light`: queries, scores, lists, shares, and records."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ __all__ = ["Engine", "Wanted", "records", "times"]
 
 CELLS = 2**20  # scores at once
 NONE = Choice()
-NEVER = np.iinfo(np.int64).max  # the time of an event without one, where others have some
+NEVER = np.iinfo(np.int64).max  # the time of an event without one, if others have times
 
 
 class Told(NamedTuple):
-    """One person's history: items `(l,)` and ratings or confidences, and what it was solved to, if it was."""
+    """One user's history: items `(l,)` and ratings or confidences, and the row solved from it, if any."""
 
     items: np.ndarray
     weight: np.ndarray | None
@@ -39,7 +39,7 @@ class Told(NamedTuple):
 
 
 class Rerank(NamedTuple):
-    """Lists by maximal marginal relevance: how much they avoid what is alike, and of how many items they are chosen."""
+    """Lists by maximal marginal relevance: how much they avoid similar items, and how many are in the pool."""
 
     weight: float
     pool: int
@@ -47,13 +47,13 @@ class Rerank(NamedTuple):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What lists are asked for, as `serve.wanted.Wanted`.
+    """The requested lists, as `serve.wanted.Wanted`.
 
     Args:
-        k: items a list.
-        seen: which items are hidden, as of `filter_seen`.
-        offsets: `(n_items,)` what is added to scores, or None.
-        rerank: what puts the best ones in another order, or None.
+        k: items per list.
+        seen: which items are hidden, as in `filter_seen`.
+        offsets: `(n_items,)` added to scores, or None.
+        rerank: changes the order of the best items, or None.
         allow, deny: lists of items, for all or by user.
     """
 
@@ -70,7 +70,7 @@ class Wanted:
         return replace(self, allow=allow, deny=read_choice(exclude, "exclude", "hide", users, vocab))
 
     def named(self, users: Ids) -> list | None:
-        """The users whom an allow list by user names, if there is one."""
+        """The users with an allow list, if it is per user."""
         return None if self.allow.by_user is None else users.decode(list(self.allow.by_user))
 
     def candidates(self, n_items: int, rows: np.ndarray) -> np.ndarray | None:
@@ -90,12 +90,12 @@ class Wanted:
 
 
 class Engine:
-    """An artefact's arrays at work; `Light` has the questions.
+    """Computations on an artefact's arrays; `Light` has the public methods.
 
     Args:
         config: of the artefact.
         arrays: of its files, see `load.load_arrays`.
-        network: what ONNX Runtime answers of the model, if anything: vectors of histories, or logits.
+        network: the model's network in ONNX Runtime, if any, for vectors of histories or logits.
     """
 
     def __init__(self, config: dict, arrays: Mapping[str, np.ndarray], network: OnnxModel | None = None):
@@ -104,7 +104,7 @@ class Engine:
         self.events, self.y_range = Events(part(arrays, "events")), self.spec["y_range"]
         calibration = config.get("calibration")
         self.calibration = None if calibration is None else from_spec(calibration)
-        self.called: Mapping[str, str] = {}  # columns of answers that have another name than in the data
+        self.called: Mapping[str, str] = {}  # columns of results with a different name from the data
         self.model, kind = part(arrays, "model"), self.spec["kind"]
         if kind == "vectors":
             self.scorer = Vectors(self.model["users"], self.model["items"])
@@ -125,7 +125,7 @@ class Engine:
     def _refuse(self, **given) -> None:
         for name, value in given.items():
             if value is not None and not (isinstance(value, Mapping) and not value):
-                raise NotImplementedError(f"the light runtime does not take {name}=: ask Recommender")
+                raise NotImplementedError(f"the light runtime does not take {name}=: use Recommender")
 
     def _need_fold(self) -> Fold:
         if self.fold is None:
@@ -133,8 +133,8 @@ class Engine:
             reads = self.spec["kind"] == "vectors" and "history" in self.spec["needs"]
             if not reads and not self.spec["folds_in"]:
                 raise TypeError(f"folding in needs a model with rows for users; those of {name} are computed")
-            raise NotImplementedError(f"the light runtime does not look at histories for {name}, as they need torch, "
-                                      "or a prior that its artefact lacks: ask Recommender")  # fmt: skip
+            raise NotImplementedError(f"the light runtime cannot answer histories for {name}: they need torch, "
+                                      "or a prior that its artefact lacks; use Recommender")  # fmt: skip
         return self.fold
 
     def _encode(self, vocab: Ids, ids, unknown: str) -> np.ndarray:
@@ -143,7 +143,7 @@ class Engine:
         return vocab.encode([ids] if is_one(ids) else ids, "raise" if unknown == "raise" else "zero")
 
     def _asked(self, users, unknown: str) -> tuple[np.ndarray, list]:
-        """The indices `(b,)` of those who are asked, and their ids."""
+        """The indices `(b,)` of the users, and their ids."""
         if users is None:
             rows = np.arange(1, len(self.users))
             return rows, self.users.decode(rows)
@@ -151,29 +151,29 @@ class Engine:
         return self._encode(self.users, given, unknown), [plain(value) for value in given]
 
     def _read(self, history) -> Told:
-        """One person's history, of a model that can look at one or fold it in."""
+        """One user's history, for a model that reads histories or folds them in."""
         fold = self._need_fold() if self._solves else None
         items, weight = read_history(history, self.items, self.spec, self.arrays["items.having"])
         return Told(items, weight, None if fold is None else fold.rows([(items, weight)])[0])
 
     @property
     def reads_histories(self) -> bool:
-        """Whether lists can be asked for by a history."""
+        """Whether lists for a history are supported."""
         return not self._solves or self.fold is not None
 
     @property
     def _solves(self) -> bool:
-        """Whether a row is solved for from a history, rather than that the model looks at one."""
+        """Whether a row is solved for from a history, rather than the model reading it."""
         return self.spec["kind"] in ("vectors", "pairs") and self.encoder is None
 
     def _told(self, one: Told):
-        """The query of somebody new."""
+        """The query of a new user."""
         if self.encoder is not None:
             return self.encoder.vectors(history=[one.items])
         return Lists.of([(one.items, one.weight)]) if one.row is None else one.row[None]
 
     def _scores(self, query, candidates: np.ndarray | None) -> np.ndarray:
-        """Logits `(1, c)` of somebody new."""
+        """Logits `(1, c)` of a new user."""
         if self._solves:
             return self.fold.scores(query, candidates)
         return self.scorer.scores(query, candidates)
@@ -204,9 +204,9 @@ class Engine:
         """The items `(b, k)` of the users at `rows`, 0 where fewer are left, and their logits.
 
         Args:
-            wanted: what is asked for.
+            wanted: the request.
             rows: `(b,)`.
-            query, met: of somebody new, the query, and what is hidden in the place of what a user has seen.
+            query, met: for a new user, the query, and the items to hide instead of seen ones.
         """
         candidates = wanted.candidates(self.n_items, rows)
         found, best = [], []
@@ -267,7 +267,7 @@ class Engine:
         raise ValueError(f"filter_seen must be True, False or 'train' (the training part alone), got {filter_seen!r}")
 
     def _offsets(self, novelty_weight: float, half_life, freshness_weight: float) -> np.ndarray | None:
-        """What is added to scores, `(n_items,)` float32; see `retrieval.tilt.Tilt`."""
+        """The terms added to scores, `(n_items,)` float32; see `retrieval.tilt.Tilt`."""
         novelty, freshness = finite("novelty_weight", novelty_weight), finite("freshness_weight", freshness_weight)
         if half_life is None and freshness != 1:
             raise ValueError(f"freshness_weight={freshness_weight!r} needs half_life=, the days after which an item is "
@@ -281,7 +281,7 @@ class Engine:
             total += novelty * (bits - mean) / spread if spread > 0 else 0.0
         if half_life is not None:
             if "items.age" not in self.arrays:
-                raise ValueError("the age of items needs the times of the events, which this data has not: make the "
+                raise ValueError("the age of items needs the times of the events, which this data lacks: make the "
                                  "dataloaders with time_name=")  # fmt: skip
             total += freshness * np.exp2(-self.arrays["items.age"] / in_days("half_life", half_life))
         return total.astype(np.float32)
@@ -293,12 +293,12 @@ class Engine:
         if diversity == 0:
             return None
         if not (isinstance(by, str) and by == "vectors"):
-            raise NotImplementedError("the light runtime takes diversify_by='vectors' alone: ask Recommender")
+            raise NotImplementedError("the light runtime takes only diversify_by='vectors': use Recommender")
         return Rerank(float(diversity), pool)
 
     @cached_property
     def _factors(self) -> np.ndarray | None:
-        """The items' factors `(n_items, d)`, of a model that has some."""
+        """The items' factors `(n_items, d)`, if the model has them."""
         if self.spec["kind"] not in ("vectors", "pairs"):
             return None
         return self.model["factors"] if "factors" in self.model else self.model["items"][:, : self.spec["factors"]]
@@ -308,13 +308,13 @@ class Engine:
         return np.maximum(np.sqrt(np.square(self._factors).sum(1)), np.float32(1e-12))
 
     def _unit(self, items: np.ndarray) -> np.ndarray:
-        """Vectors of length 1 `(m, d)` by which items are alike, or not."""
+        """Vectors of length 1 `(m, d)`, which determine the similarity of items."""
         if self._factors is None:
             return self.model["likeness"][items]
         return self._factors[items] / self._norms[items, None]
 
     def _alike(self, item: int) -> np.ndarray:
-        """How like an item all are, `(n_items,)` float32."""
+        """Similarities of all items to one item, `(n_items,)` float32."""
         if self._factors is None:
             return np.array(self.scorer.similar(item), dtype=np.float32)
         return (self._factors @ (self._factors[item] / self._norms[item])) / self._norms
@@ -329,7 +329,7 @@ class Engine:
         return True if isinstance(why, (bool, np.bool_)) else whole("why", why)
 
     def _shares(self, user: int, one: Told | None, among: np.ndarray) -> Shares:
-        """The shares of past items in the scores of items `among` `(m,)`, of a user or of somebody new."""
+        """The shares of past items in the scores of items `among` `(m,)`, of a user or of a new user."""
         if not self._solves:
             items, weight = self.events.latest(user) if one is None else one[:2]
             if self.encoder is not None:
@@ -339,7 +339,7 @@ class Engine:
         return of_row(self.fold, user, None if one is None else tuple(one), self.events, met, among)
 
     def _because(self, found: np.ndarray, why: bool | int, shares: Callable) -> list | None:
-        """For each item of each list the ids of the past items that speak most for it, as of `serve.why.because_of`."""
+        """For each item of each list the ids of the past items that contribute most, as in `serve.why.because_of`."""
         if not why:
             return None
         every = []
@@ -367,7 +367,7 @@ class Engine:
     def _table(
         self, found: np.ndarray, k: int, asked: dict, askers: str, scores: dict, more: Mapping = {}
     ) -> list[dict]:  # fmt: skip
-        """The lists `(b, k)` of items and their scores, beside who `asked`, as records; short lists are said."""
+        """The lists `(b, k)` of items and their scores, with the ids `asked`, as records; short lists are reported."""
         left = found > 0
         counts = left.sum(1)
         if short := int((counts < k).sum()):
@@ -381,12 +381,12 @@ class Engine:
         return self._called(columns | {name: values[left].tolist() for name, values in scores.items()} | dict(more))
 
     def _called(self, columns: Mapping[str, list]) -> list[dict]:
-        """Rows of columns as dicts, under the names that answers are to have."""
+        """Rows of columns as dicts, with the names of the results' columns."""
         return records({self.called.get(name, name): values for name, values in columns.items()})
 
 
 def _places(items: np.ndarray, candidates: np.ndarray | None) -> np.ndarray:
-    """The columns of items among `candidates`, those that are there."""
+    """The columns of the items that are among `candidates`."""
     if candidates is None:
         return items
     at = np.minimum(np.searchsorted(candidates, items), len(candidates) - 1)

@@ -1,4 +1,4 @@
-"""What is known of each user: events in the order of histories, and the items that are not shown again."""
+"""The known events of each user, in the order of histories, and the items that are not shown again."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class Events:
         return self.items[where][keep].astype(np.int64), None if weight is None else weight[where][keep]
 
     def solved(self, user: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """What a user was trained on alone, as the equations of least squares count it."""
+        """A user's training events only, as they count in the equations of least squares."""
         where = self._of(user)
         keep, weight = self.part[where] == TRAIN, self.arrays.get("solved")
         return self.items[where][keep].astype(np.int64), None if weight is None else weight[where][keep]
 
     def latest(self, user: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """All that is known of a user, as a model that looks at histories reads it."""
+        """All known events of a user, in the form that a model of histories reads."""
         where, weight = self._of(user), self.arrays.get("latest")
         return self.items[where].astype(np.int64), None if weight is None else weight[where]
 
@@ -56,7 +56,7 @@ class Events:
         return items[items > 0]
 
     def disliked(self, user: int) -> np.ndarray:
-        """The items that are known negatives of a user."""
+        """The known negatives of a user."""
         if "disliked" not in self.arrays:
             return np.zeros(0, np.int64)
         start = self.arrays["disliked_start"]
@@ -67,7 +67,7 @@ class Events:
         return np.array([len(sorted_unique(self.seen(int(user), "train"))) for user in users], dtype=np.int64)
 
     def told(self, user: int) -> dict[str, np.ndarray]:
-        """The columns of what is known of a user: `items`, and `rating` or `count`, and `time`, where there are any."""
+        """The columns of a user's known events: `items`, and `rating` or `count`, and `time`, where there are any."""
         where = self._of(user)
         found = {name: self.arrays[name][where] for name in ("count", "time") if name in self.arrays}
         return {"items": self.items[where].astype(np.int64), "weight": self._weight(where), **found}

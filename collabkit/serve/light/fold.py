@@ -1,7 +1,7 @@
-"""Rows for a history, by the prior that is in the artefact: the arithmetic of `coldstart.fold_in` for one person.
+"""Rows for a history, with the prior in the artefact: the arithmetic of `coldstart.fold_in` for one user.
 
-Events climb by the very function that the fold-in climbs by. The Gauss-Newton steps of ratings, and the parts of events
-in a row, stand here once more without blocks, masks and networks; tests hold both to the same numbers.
+Events use the same function as the fold-in. The Gauss-Newton steps for ratings, and the parts of events in a row, are
+repeated here without blocks, masks and networks; tests check that both give the same numbers.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from collabkit.coldstart.climb import climb
 
 __all__ = ["EventFold", "Fold", "RatingFold", "fold_of"]
 
-STEPS = 3  # of Gauss-Newton, as of `fold_in.ratings`
+STEPS = 3  # of Gauss-Newton, as in `fold_in.ratings`
 
 
 class Fold:
-    """The rows x of users and what they score: logits `x . slope[i] + constant[i]`.
+    """The rows x of users and their scores: logits `x . slope[i] + constant[i]`.
 
     Args:
-        arrays, spec: the artefact's prior, and what config.json says of it.
+        arrays, spec: the artefact's prior, and its entry in config.json.
         vectors: the users' and items' vectors.
         y_range: of the ratings.
     """
@@ -58,7 +58,7 @@ class Fold:
         return np.zeros(self.d) if rows is None else rows[user]
 
     def row(self, user: int) -> np.ndarray:
-        """What stands in the user table, `(d,)` float64."""
+        """The row in the user table, `(d,)` float64."""
         rows = self.vectors.users[:, : self.d] if self.spec["plain"] else self.arrays["rows"]
         return rows[user].astype(np.float64)
 
@@ -68,9 +68,9 @@ class Fold:
         return np.stack(found).astype(np.float32)
 
     def scores(self, rows: np.ndarray, candidates: np.ndarray | None = None) -> np.ndarray:
-        """Logits `(b, c)` float32 of rows `(b, d)` of users of whose features nothing is known."""
+        """Logits `(b, c)` float32 of rows `(b, d)` of users without known features."""
         pick = slice(None) if candidates is None else candidates
-        if self.spec["plain"]:  # as those of known users
+        if self.spec["plain"]:  # as for known users
             ones = np.ones((len(rows), self.vectors.items.shape[1] - self.d), np.float32)
             return np.concatenate([rows, ones], axis=1) @ self.vectors.items[pick].T
         return (rows + self.shift(0).astype(np.float32)) @ self.slope[pick].T + self.constant[pick]
@@ -80,7 +80,7 @@ class Fold:
         raise NotImplementedError
 
     def pieces(self, items: np.ndarray, weight: np.ndarray | None, user: int) -> tuple[np.ndarray, np.ndarray]:
-        """The row `(d,)` before anything is known, and what each of `l` events adds to it, `(l, d)`."""
+        """The row `(d,)` before any event, and what each of `l` events adds to it, `(l, d)`."""
         raise NotImplementedError
 
     def belief(self, items: np.ndarray) -> tuple[np.ndarray, float]:
@@ -103,7 +103,7 @@ class Fold:
 
 
 class RatingFold(Fold):
-    """Of ratings: Gauss-Newton steps; see `RatingSolver`."""
+    """For ratings: Gauss-Newton steps; see `RatingSolver`."""
 
     @property
     def noise(self) -> float:
@@ -168,11 +168,11 @@ class RatingFold(Fold):
 
 
 class EventFold(Fold):
-    """Of events: see `EventSolver`."""
+    """For events: see `EventSolver`."""
 
     @property
     def beta(self) -> float:
-        """What turns logits into log-odds."""
+        """The factor that turns logits into log-odds."""
         return float(self.arrays["beta"])
 
     @cached_property
@@ -223,7 +223,7 @@ def parts_of(y: np.ndarray, pulls: np.ndarray, mask: np.ndarray, hessian: np.nda
 
 
 def fold_of(arrays: Mapping[str, np.ndarray], spec: Mapping | None, vectors, y_range) -> Fold | None:
-    """The fold-in of an artefact; None where there is none that needs no network."""
+    """The fold-in of an artefact; None if there is none, or it needs a network."""
     if spec is None or not spec["linear"] or vectors is None:
         return None
     return {"ratings": RatingFold, "events": EventFold}[spec["kind"]](arrays, spec, vectors, y_range)

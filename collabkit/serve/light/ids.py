@@ -1,4 +1,4 @@
-"""Ids and their indices, as `Vocab`, of arrays: whole numbers and texts are found by bisection, others in a dict."""
+"""Ids and their indices, like `Vocab`, on arrays: bisection for whole numbers and texts, a dict for others."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Ids:
     """External ids of users or of items; index 0 is unknown.
 
     Args:
-        spec: what `light_state` says of them.
-        arrays: those of them.
+        spec: their entry from `light_state`.
+        arrays: their arrays.
     """
 
     def __init__(self, spec: Mapping, arrays: Mapping[str, np.ndarray]):
@@ -54,7 +54,7 @@ class Ids:
         return iter(self.numbers.tolist()) if self.numbers is not None else map(self._read, range(self.n - 1))
 
     def hold(self, values: list, place: Mapping) -> None:
-        """Answer from Python's own list of the known ids and their places in it, quicker and in more memory."""
+        """Use Python's list of the known ids and their positions from now on: faster, with more memory."""
         self._values, self._place, self.bisected = values, place, False
 
     def __contains__(self, value) -> bool:
@@ -72,7 +72,7 @@ class Ids:
         return [self._read(i - 1) for i in np.asarray(idx, dtype=np.int64).tolist()]
 
     def encode(self, values: Iterable, unknown: str = "zero") -> np.ndarray:
-        """Indices `(n,)` int64 of ids `(n,)`; 0, or an error with `unknown='raise'`, for those that are not there.
+        """Indices `(n,)` int64 of ids `(n,)`; 0, or an error with `unknown='raise'`, for unknown ids.
 
         Raises:
             KeyError: an id is unknown and `unknown='raise'`.
@@ -111,7 +111,7 @@ class Ids:
                             f"(e.g. {_some(values)}); convert them first")  # fmt: skip
 
     def _find(self, value) -> int:
-        """The index of one value of the right type; 0 where it is not there."""
+        """The index of one value of the right type; 0 if it is unknown."""
         if not self.bisected:
             return self._place.get(value, -1) + 1
         if self.numbers is not None:
@@ -130,7 +130,7 @@ class Ids:
         return row + 1 if self.key(row) == value else 0
 
     def key(self, row: int):
-        """What the id in a row is ordered by: a number, or the bytes of a text."""
+        """The sort key of the id in a row: a number, or the bytes of a text."""
         if self.numbers is not None:
             return int(self.numbers[row])
         return self.text[int(self.ends[row]) : int(self.ends[row + 1])].tobytes()
@@ -150,7 +150,7 @@ class Ids:
 
 
 class _Rising:
-    """The keys of ids in rising order, as `bisect` asks for them."""
+    """The keys of ids in ascending order, for `bisect`."""
 
     def __init__(self, ids: Ids):
         self.ids = ids
@@ -163,12 +163,12 @@ class _Rising:
 
 
 def plain(value):
-    """A NumPy number as Python's own."""
+    """A NumPy number as a Python number."""
     return value.item() if isinstance(value, np.generic) else value
 
 
 def _kind(value) -> str:
-    """Family of types within which ids can be equal, as of `Vocab`."""
+    """Family of types within which ids can be equal, as in `Vocab`."""
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, (int, float)):

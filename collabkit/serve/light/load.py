@@ -1,4 +1,4 @@
-"""Reads an artefact for the light runtime: config.json and the arrays of files that are whole."""
+"""Reads an artefact for the light runtime: config.json and the arrays of verified files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["load_arrays"]
 
 MODEL = "model.safetensors"
 AGAIN = "load it with Recommender.load"
-# Names in two files: what light.safetensors has of neighbours is the other way round.
+# Names that occur in two files: in light.safetensors neighbours are transposed.
 RENAMED = {"near": "own_near", "nearness": "own_nearness"}
 
 
@@ -22,7 +22,7 @@ Loaded = tuple[dict, dict[str, np.ndarray], OnnxModel | None]
 
 
 def load_arrays(folder: str | Path) -> Loaded:
-    """The content of config.json, the arrays by name, and the network, if there is one; errors as of `Light.load`."""
+    """The content of config.json, the arrays by name, and the network, if there is one; errors as in `Light.load`."""
     return whole_folder(Path(folder).expanduser().resolve(), _load)
 
 
@@ -30,13 +30,13 @@ def _load(folder: Path, files: dict[str, Path]) -> Loaded:
     config = read_config(folder, files)
     spec = config.get("light")
     if not spec:
-        raise BundleError(f"artefact {folder} has not what the light runtime needs, as it was written by an older "
+        raise BundleError(f"artefact {folder} lacks what the light runtime needs, as it was written by an older "
                           f"version or with light=False: {AGAIN} and save it again")  # fmt: skip
     about = config.get("onnx")
     if spec["kind"] is None or (spec["kind"] == "pairs" and not about):
-        network = f"the network of {config['model']['class']}, whose scores are no dot product, without its ONNX file"
+        network = f"the network of {config['model']['class']}, whose scores are not dot products, without its ONNX file"
         again = f"{AGAIN} and save it with onnx=True" if spec["kind"] else AGAIN
-        raise BundleError(f"the light runtime does not know {spec.get('refused') or network}: {again} (artefact "
+        raise BundleError(f"the light runtime does not support {spec.get('refused') or network}: {again} (artefact "
                           f"{folder})")  # fmt: skip
     try:
         arrays, network = _read(folder, files, config, LIGHT), None
@@ -60,7 +60,7 @@ def _read(folder: Path, files: dict[str, Path], config: dict, name: str) -> dict
 
 
 def _whole(folder: Path, files: dict[str, Path], config: dict, name: str) -> Path:
-    """The path of a file that is as it was written."""
+    """The path of a file, after a check of its checksum."""
     if name not in files:
         raise BundleError(f"artefact {folder} is damaged: {name} is missing; export it again")
     if sha256(files[name]) != config["sha256"].get(name):

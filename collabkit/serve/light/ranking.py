@@ -1,4 +1,4 @@
-"""The best of scores: hidden items, offsets, the top k, and lists whose items are unlike each other."""
+"""Ranking of scores: hidden items, offsets, the top k, and lists of dissimilar items."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["chosen", "refuse_nan", "tilted", "top"]
 
 
 def top(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The places `(b, k)` of the `k` largest of scores `(b, c)`, best first, and these; the first of equal ones wins.
+    """The positions `(b, k)` of the `k` largest scores `(b, c)`, best first, and these scores; ties by position.
 
     Example:
         >>> top(np.array([[1., 3., 3., 2.]]), 2)[0].tolist()
@@ -26,9 +26,10 @@ def top(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _edges(scores: np.ndarray, k: int) -> np.ndarray:
-    """Numbers `(b,)` that at least `k` of each row's scores reach, and few more where `k` is small.
+    """Thresholds `(b,)` that at least `k` of each row's scores reach, and few more if `k` is small.
 
-    The k-th largest of the maxima of blocks: a look at each score, where the k-th largest of all would take several.
+    The k-th largest of the maxima of blocks: it reads each score once, while the k-th largest of all would take several
+    passes.
     """
     b, c = scores.shape
     width = c // (8 * k) if k else 0
@@ -55,12 +56,12 @@ def tilted(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def chosen(scores: np.ndarray, unit: np.ndarray, weight: float, k: int) -> np.ndarray:
-    """The places `(k,)` of a list by maximal marginal relevance, of a pool; see `retrieval.diversity.Diversity`.
+    """The positions `(k,)` in a pool of a list by maximal marginal relevance; see `retrieval.diversity.Diversity`.
 
     Args:
         scores: `(p,)` of the pool, in descending order, -inf where there is no item.
         unit: `(p, d)` their vectors, of length 1 or 0.
-        weight, k: how much the list avoids what is alike; how many to choose.
+        weight, k: how much the list avoids similar items; how many to choose.
 
     Example:
         >>> chosen(np.array([3., 2.9, 1.]), np.array([[1., 0.], [1., 0.], [0., 1.]]), .5, 2).tolist()
@@ -76,7 +77,7 @@ def chosen(scores: np.ndarray, unit: np.ndarray, weight: float, k: int) -> np.nd
     order, nearest = [], None
     for _ in range(k):
         value = left if nearest is None else left - weight * nearest
-        value = np.where(there, value, np.finfo(np.float32).min)  # where nothing is left, the next without an item
+        value = np.where(there, value, np.finfo(np.float32).min)  # if nothing is left, the next one without an item
         value[order] = -np.inf
         order.append(int(value.argmax()))
         cosine = unit @ unit[order[-1]]

@@ -83,7 +83,7 @@ class Light(Engine):
         n_why = self._check_why(why)
         if history is not None:
             if users is not None:
-                raise ValueError("history= stands for new users: leave users= out, and recent=")
+                raise ValueError("history= is for new users: leave out users= and recent=")
             one = self._read(history)
             wanted = wanted.limited(items, exclude, None, self.items)
             query = self._told(one)
@@ -113,8 +113,7 @@ class Light(Engine):
         """
         self._refuse(context=context)
         if interval is not None and not isinstance(self.calibration, Intervals):
-            raise ValueError("intervals are for ratings whose errors are known: call calibrate() first, of a model of "
-                             "ratings")  # fmt: skip
+            raise ValueError("intervals need a model of ratings with known errors: call calibrate() first")
         if interval is not None and not 0 < interval < 1:
             raise ValueError(f"interval must be a share between 0 and 1, e.g. .9, got {interval!r}")
         rows, idx = self._encode(self.users, users, unknown), self._encode(self.items, items, unknown)
@@ -169,13 +168,13 @@ class Light(Engine):
         if by != "history":
             raise ValueError(f"by must be 'history', got {by!r}; CollabInterpretation.why has the parts")
         if item is None or (user is None) == (history is None):
-            raise ValueError("why needs an item and whose score it is: user=, or history= of somebody new")
+            raise ValueError("why needs item=, and either user= or the history= of a new user")
         self._check_why(True)
         idx = self._encode(self.items, item, "raise")
         one = None if history is None else self._read(history)
         row = np.zeros(1, np.int64) if history is not None else self._encode(self.users, user, "raise")
         if len(row) != 1 or len(idx) != 1:
-            raise ValueError(f"why explains one score, of one person and one item; got {len(row)} and {len(idx)}")
+            raise ValueError(f"why explains one score of one user and one item; got {len(row)} and {len(idx)}")
         score = self._pairs(row, idx) if one is None else self._scores(self._told(one), idx)[0]
         rows, _ = told(self._shares(int(row[0]), one, idx), float(score[0]), self.y_range)
         names = [None if i is None else self.items.decode([i])[0] for i, _, _ in rows]
@@ -192,7 +191,7 @@ class Light(Engine):
         if items is not None:
             idx = idx[np.isin(idx, self._encode(self.items, items, "raise"))]
         if n > len(idx):
-            raise ValueError(f"n={n} questions need as many items with training rows, there are {len(idx):,}")
+            raise ValueError(f"n={n} questions need as many items with training rows, but there are {len(idx):,}")
         slope, noise = fold.belief(idx)
         known = (having[idx] / np.float32(self.spec["users_with_rows"])).astype(np.float32)
         chosen, worth, spread = most_telling(slope, known.astype(np.float64), n, noise, by)

@@ -1,7 +1,7 @@
-"""Scores of all items: from vectors, or from what each item of a history adds. What a network gives comes by ONNX.
+"""Scores of all items: from vectors, or as sums over the items of a history. Networks run in ONNX Runtime.
 
-A scorer knows two kinds of askers: `known(users)` and `told(history)` make queries, and `scores(query, candidates)`
-gives `(b, c)` float32. `event_scores` is what single events add, where a score is the sum over a history.
+A scorer makes queries by `known(users)` or `told(history)`, and `scores(query, candidates)` returns `(b, c)` float32.
+`event_scores` are the terms of single events, if a score is the sum over a history.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["SCORERS", "ByUsers", "Linear", "Neighbours", "Network", "Next", "Pop
 
 
 class Vectors:
-    """Dot products; whatever makes the users' vectors, they are in the artefact.
+    """Dot products; the users' vectors are in the artefact, whatever model computed them.
 
     Args:
         users, items: `(n_users, d)` and `(n_items, d)` float32, biases folded in.
@@ -57,13 +57,13 @@ class Network:
 
 
 class Histories:
-    """What models that look at histories share.
+    """Base of models that read histories.
 
     Args:
-        events: what is known of users.
-        counts: `(n_items,)` how popular items are, which decides where nothing speaks for one.
-        arrays: the model's.
-        spec: what config.json says.
+        events: the known events of users.
+        counts: `(n_items,)` popularity of items, which decides without evidence for an item.
+        arrays: of the model.
+        spec: from config.json.
     """
 
     additive = True
@@ -78,7 +78,7 @@ class Histories:
         return Lists.of([self.events.latest(int(user)) for user in users])
 
     def counted(self, history: Lists) -> Lists:
-        """The events that scores are of: of a model without order each item once, with its last weight."""
+        """The events that count in scores: in a model without order each item once, with its last weight."""
         rows = []
         for j in range(history.n):
             items, weight = history.row(j)
@@ -109,7 +109,7 @@ class Histories:
         return found if weight is None else found * weight.astype(np.float64)[:, None]
 
     def similar(self, item: int) -> np.ndarray:
-        """What having met an item adds to the scores of all, `(n_items,)`; -inf for what it says nothing of."""
+        """What having met an item adds to the scores of all, `(n_items,)`; -inf for unrelated items."""
         return self.score(np.array([item]), None).astype(np.float32)
 
 
@@ -136,7 +136,7 @@ class ByUsers(Histories):
         alike = np.zeros(len(inverse), inverse.dtype)
         for item in items.tolist():
             where = slice(int(self.arrays["start"][item]), int(self.arrays["start"][item + 1]))
-            alike[users[where]] += have[item] * worth[where]  # no user is there twice
+            alike[users[where]] += have[item] * worth[where]  # no user is repeated
         sums = np.concatenate([[0.0], np.cumsum(worth * (inverse @ alike)[users], dtype=np.float64)])
         found = sums[self.arrays["start"][1:]] - sums[self.arrays["start"][:-1]]
         return ((found - have * own) / (1 - own)).astype(np.float32)
@@ -162,7 +162,7 @@ class Neighbours(Histories):
 
 
 class Next(Histories):
-    """NextItem: what has followed the events of a history, the older the less."""
+    """NextItem: items that have followed the events of a history, with decay."""
 
     def score(self, items, weight):
         return self._events(items).sum(0, dtype=np.float32) if len(items) else np.zeros(self.n, np.float32)

@@ -1,4 +1,4 @@
-"""Why an item is in a list: the share of each past item in its score, as of `serve.why`."""
+"""Why an item is in a list: the share of each past item in its score, as in `serve.why`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Shares", "leave_one_out", "of_history", "of_row", "told"]
 
 
 class Shares(NamedTuple):
-    """What each of `l` past items adds to the scores of `m` items, `(l, m)`, as of `serve.why.Shares`."""
+    """What each of `l` past items adds to the scores of `m` items, `(l, m)`, as in `serve.why.Shares`."""
 
     items: np.ndarray
     values: np.ndarray
@@ -21,7 +21,7 @@ class Shares(NamedTuple):
 
 
 def of_history(scorer, items: np.ndarray, weight: np.ndarray | None, among: np.ndarray) -> Shares:
-    """Of a model whose score is a sum over the history, or the same whatever is in it."""
+    """For a model whose score is a sum over the history, or does not depend on it."""
     if scorer.additive:
         items, weight = scorer.counted(Lists.of([(items, weight)])).row(0)
     method = "additive" if scorer.additive else "leave-one-out"
@@ -29,20 +29,20 @@ def of_history(scorer, items: np.ndarray, weight: np.ndarray | None, among: np.n
 
 
 def leave_one_out(encoder, scorer, user: int, items: np.ndarray, among: np.ndarray) -> Shares:
-    """By how much the scores of items `among` `(m,)` fall when one event after the other is taken out of a history."""
+    """The drop of the scores of items `among` `(m,)` when single events are removed from a history."""
     every = [items, *(np.delete(items, j) for j in range(len(items)))]
     scores = scorer.scores(encoder.vectors([user] * len(every), history=every), among).astype(np.float64)
     return Shares(items, scores[:1] - scores[1:], None, "leave-one-out")
 
 
 def of_row(fold, user: int, told: tuple | None, events, met: np.ndarray, among: np.ndarray) -> Shares:
-    """Of a model with a row for each user: from the equations of least squares, or of the fold-in.
+    """For a model with a row for each user: from the equations of least squares, or of the fold-in.
 
     Args:
         fold: the fold-in.
-        user: an index; 0 for somebody new.
-        told: of somebody new, items, ratings and the row that was solved from them.
-        events: what is known of users.
+        user: an index; 0 for a new user.
+        told: for a new user, items, ratings and the row that was solved from them.
+        events: the known events of users.
         met: `(n_items,)` which items have training rows.
         among: `(m,)` items.
     """
@@ -69,7 +69,7 @@ def told(shares: Shares, score: float, y_range) -> tuple[list[tuple], float]:
     Args:
         shares: of one item.
         score: its logit.
-        y_range: of ratings, on whose scale each share is that part of the way.
+        y_range: of ratings; shares are then proportional parts on their scale.
     """
     values, prior = shares.values[:, 0], shares.prior
     rest = {} if prior is None or shares.method == "least squares" else {"prior": float(prior[0])}

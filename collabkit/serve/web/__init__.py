@@ -1,3 +1,3 @@
-"""The HTTP service: what is asked, who answers, and the page; `collabkit.serve.app` puts them together."""
+"""The HTTP service: requests, answers, and the web page; `collabkit.serve.app` puts them together."""
 
 __all__: list[str] = []

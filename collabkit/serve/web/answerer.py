@@ -1,4 +1,4 @@
-"""Who answers: a `Recommender`, or the light runtime where it can load the artefact; both as records and notes."""
+"""The engine behind the service: a `Recommender` or the light runtime; both return records and notes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Records = list[dict[str, Any]]
 
 
 class Answers(NamedTuple):
-    """What was answered, and what a notebook would have warned of."""
+    """An answer, and the warnings that a notebook would have shown."""
 
     records: Records
     notes: list[str]
 
 
 class Answerer(Protocol):
-    """What the service asks; each answer comes with notes.
+    """The interface of an engine; each answer comes with notes.
 
     Its records have plain Python values, ids under `user` and `item`, whatever the columns are called.
     """
@@ -54,36 +54,36 @@ class Answerer(Protocol):
 
 
 class Asking:
-    """The questions for which whoever answers, `who`, has methods of the same names; `_records` makes records of it."""
+    """The methods that the engine `who` has under the same names; `_records` converts their results to records."""
 
     who: Any
 
     def recommend(self, users: Sequence | None = None, **options: Any) -> Answers:
-        """Lists; arguments as of `Recommender.recommend`."""
+        """Lists; arguments as in `Recommender.recommend`."""
         return self._answers(lambda: self.who.recommend(users, **options))
 
     def similar(self, item: Any, k: int) -> Answers:
-        """As of `Recommender.similar_items`."""
+        """See `Recommender.similar_items`."""
         return self._answers(lambda: self.who.similar_items(item, k))
 
     def default(self, k: int) -> Answers:
-        """As of `Recommender.default_list`."""
+        """See `Recommender.default_list`."""
         return self._answers(lambda: self.who.default_list(k))
 
     def questionnaire(self, n: int) -> Answers:
-        """As of `Recommender.questionnaire`."""
+        """See `Recommender.questionnaire`."""
         return self._answers(lambda: self.who.questionnaire(n))
 
     def why(self, item: Any, **options: Any) -> Answers:
-        """As of `Recommender.why`."""
+        """See `Recommender.why`."""
         return self._answers(lambda: self.who.why(item=item, **options))
 
     def history(self, user: Any) -> Records:
-        """As of `Recommender.history`."""
+        """See `Recommender.history`."""
         return self._answers(lambda: self.who.history(user)).records
 
     def predict(self, users: Sequence, items: Sequence, **options: Any) -> Answers:
-        """As of `Recommender.predict`, a record a pair: the score and, if asked for, the ends of its interval."""
+        """As `Recommender.predict`, with one record per pair: the score and, if asked for, the ends of its interval."""
         with noting() as notes:
             found = self.who.predict(list(users), list(items), **options)
         columns = found if isinstance(found, tuple) else (found,)
@@ -101,10 +101,10 @@ class Asking:
 
 
 class LightAnswerer(Asking):
-    """The light runtime as the service asks it.
+    """The light runtime as the engine of the service.
 
     Args:
-        light: what answers.
+        light: the runtime.
     """
 
     engine = "light"
@@ -134,13 +134,13 @@ class LightAnswerer(Asking):
         return {name: [one.get(name, []) for one in facts] for name in names}
 
     def vectors(self, places: Sequence[int]) -> Any:
-        """Vectors `(m, d)` of the items at positions, None where the model has none."""
+        """Vectors `(m, d)` of the items at positions, None if the model has none."""
         if self.who.spec["kind"] != "vectors":
             return None
         return self.who.model["items"][[place + 1 for place in places]]
 
     def facts(self) -> dict[str, Any]:
-        """What the artefact is: for people and for `/v1/artefact`."""
+        """Facts about the artefact, for users and for `/v1/artefact`."""
         sizes = {"users": len(self.users), "items": len(self.items), "rows": int(sum(self.counts()))}
         scale = {"rated": bool(self.who.spec["rated"]), "y_range": self.who.spec["y_range"]}
         return {"model": self.config["model"]["class"], **sizes, **scale}
@@ -154,10 +154,10 @@ def open_artefact(folder: str | Path, engine: str = "auto") -> Answerer:
 
     Args:
         folder: of the artefact.
-        engine: `'light'`, `'torch'`, or `'auto'`: the light runtime where it answers all that can be asked.
+        engine: `'light'`, `'torch'`, or `'auto'`: the light runtime if it supports all requests.
 
     Raises:
-        FileNotFoundError, BundleError: as of `load_artefact`.
+        FileNotFoundError, BundleError: as in `load_artefact`.
         ValueError: another engine.
     """
     if engine not in ENGINES:
@@ -173,7 +173,7 @@ def open_artefact(folder: str | Path, engine: str = "auto") -> Answerer:
         except BundleError as error:
             if engine == "light":
                 raise
-            log.info("torch answers: %s", error)  # which reads the artefact again, and says what is wrong with it
+            log.info("torch answers: %s", error)  # it reads the artefact again and reports errors
     if answerer is None:
         from collabkit.serve.recommender import Recommender
         from collabkit.serve.web.with_torch import TorchAnswerer
@@ -184,17 +184,17 @@ def open_artefact(folder: str | Path, engine: str = "auto") -> Answerer:
 
 
 def answers_all(light: Light) -> bool:
-    """Whether the light runtime answers histories and contexts as the artefact's model does."""
+    """Whether the light runtime supports histories and contexts as the artefact's model does."""
     needs = light.spec["needs"]
     histories = "history" in needs or light.spec["folds_in"]
     return "context" not in needs and (light.reads_histories or not histories)
 
 
 def warm(answerer: Answerer) -> None:
-    """Have what is computed once, as the prior of the fold-in is, before anybody waits for it."""
+    """Compute values that are cached, such as the prior of the fold-in, before the first request."""
     first = answerer.items.values[0]
     for ask in (lambda: answerer.default(1), lambda: answerer.questionnaire(1), lambda: answerer.similar(first, 1)):
         try:
             ask()
-        except (TypeError, ValueError, NotImplementedError) as error:  # a model that has none says so to those who ask
+        except (TypeError, ValueError, NotImplementedError) as error:  # a request will get this error
             log.debug("not warmed: %s", error)

@@ -26,7 +26,7 @@ __all__ = ["Api"]
 
 
 class _Id(Convertor):
-    """An id in an address: of any characters, slashes and line ends too."""
+    """An id in a URL, with any characters, including slashes and line ends."""
 
     regex = r"[\s\S]*"
 
@@ -42,7 +42,7 @@ register_url_convertor("id", _Id())
 
 @dataclass(frozen=True)
 class _Query:
-    """The readers of the query strings, by the limits."""
+    """The parsers of query strings, with the limits."""
 
     limits: Limits
 
@@ -63,18 +63,18 @@ class Api:
     """The API on a service.
 
     Args:
-        service: that answers.
+        service: the service.
     """
 
     def __init__(self, service: Service):
         self.service, self.limits = service, service.limits
         self.query = _Query(service.limits)
         self.document = openapi.document(service)
-        self._options = lru_cache(256)(self._read_options)  # most ask alike
+        self._options = lru_cache(256)(self._read_options)  # most requests are alike
 
     def routes(self) -> list[Route]:
         """The routes of Starlette."""
-        routes = {  # the ones that are asked most come first
+        routes = {  # the most frequent ones first
             "/v1/users/{id:id}/recommendations": ("GET", self.user_list),
             "/v1/recommend": ("POST", self.recommend),
             "/v1/predict": ("POST", self.predict),
@@ -91,7 +91,7 @@ class Api:
         return [Route(path, Answering(ask), methods=[method]) for path, (method, ask) in routes.items()]
 
     async def recommend(self, request: Request) -> Response:
-        """Lists of known users, or of somebody new."""
+        """Lists of known users, or of a new user."""
         held, body = self.service.holder.now, await self._body(request)
         users, options = asked.read_lists(body, held.ids, self.limits)
         if users is None:
@@ -109,13 +109,13 @@ class Api:
         return Json({**_list(held, user, found), "notes": found.notes})
 
     def _read_options(self, query: bytes) -> tuple[dict, Hashable]:
-        """What a query string asks of a list, and the key of those who ask alike."""
+        """The options of a list from a query string, and the key of equal options."""
         options = {"k": 10, "filter_seen": True, "why": False, "diversity": 0.0, "novelty_weight": 0.0}
         options |= asked.take_query(QueryParams(query), self.query.lists())
         return options, alike(options)
 
     async def history(self, request: Request) -> Response:
-        """What a user is known by."""
+        """The known events of a user."""
         held = self.service.holder.now
         user = held.users.find(held.users.parse(request.path_params["id"]))
         asked.take_query(request.query_params, {})
@@ -124,7 +124,7 @@ class Api:
         return Json({"user": held.users.json(user), "items": items, "notes": []})
 
     async def similar(self, request: Request) -> Response:
-        """Items that are like one."""
+        """Items that are similar to one."""
         held = self.service.holder.now
         item = held.items.find(held.items.parse(request.path_params["id"]))
         k = asked.take_query(request.query_params, self.query.k()).get("k", 10)
@@ -132,7 +132,7 @@ class Api:
         return Json({"item": held.items.json(item), "items": _items(held, found), "notes": found.notes})
 
     async def items(self, request: Request) -> Response:
-        """Items by the words of their titles, the best known first."""
+        """Items by words of their titles, the most popular first."""
         held = self.service.holder.now
         given = {"q": "", "k": 10, "offset": 0} | asked.take_query(request.query_params, self.query.items())
         search = held.catalogue.search
@@ -143,7 +143,7 @@ class Api:
         return Json({"items": items, "total": total, "notes": []})
 
     async def questionnaire(self, request: Request) -> Response:
-        """Items to ask somebody new about."""
+        """Items to ask a new user about."""
         held = self.service.holder.now
         n = asked.take_query(request.query_params, {"n": asked.whole_text("n", 1, 100)}).get("n", 10)
         found = await self.service.other(lambda: held.answerer.questionnaire(n))
@@ -161,7 +161,7 @@ class Api:
         return Json({"predictions": pairs, "notes": found.notes})
 
     async def artefact(self, request: Request) -> Response:
-        """What is served."""
+        """Facts about the artefact."""
         asked.take_query(request.query_params, {})
         return Json(facts(self.service.holder.now))
 
@@ -176,11 +176,11 @@ class Api:
         return Json(body, 503 if draining else 200, {"Retry-After": "1"} if draining else None)
 
     async def metrics(self, request: Request) -> Response:
-        """What was counted."""
+        """The metrics."""
         return Response(self.service.metrics.text(), headers={"Content-Type": self.service.metrics.content_type})
 
     async def openapi(self, request: Request) -> Response:
-        """What there is, in the format of OpenAPI."""
+        """The description of the API in OpenAPI format."""
         return Json(self.document)
 
     async def _body(self, request: Request) -> dict:
@@ -190,7 +190,7 @@ class Api:
 
 
 def facts(held: Held) -> dict:
-    """What an artefact is, with the figures that were kept at its export."""
+    """Facts about an artefact, with the metrics stored at its export."""
     config = held.answerer.config
     found = {**held.answerer.facts(), "engine": held.answerer.engine, "loaded": held.number}
     found |= {"loaded_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(held.since))}
@@ -202,7 +202,7 @@ def _list(held: Held, user: Any, found: Answers) -> dict:
 
 
 def _items(held: Held, found: Answers) -> list[dict]:
-    """Records of items as they stand in an answer. They may be those of another request too, and are not changed."""
+    """Records of items for an answer. The originals may belong to several requests and are not changed."""
     items = held.items
     if items.kind is not object:
         return found.records

@@ -1,4 +1,4 @@
-"""What a request asks: JSON and query strings, checked before anything is computed."""
+"""The content of requests: JSON and query strings, checked before any computation."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Refused(Exception):
     """A request that is answered with an error.
 
     Args:
-        status: of HTTP.
+        status: HTTP status.
         error: one word for programs.
         message: what was wrong, what was received, what to do.
-        retry_after: seconds after which another try may be worth it.
+        retry_after: seconds after which to try again.
     """
 
     def __init__(self, status: int, error: str, message: str, retry_after: int | None = None):
@@ -39,15 +39,15 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask for.
+    """Limits of one request.
 
     Args:
         body: bytes.
-        k: items a list.
+        k: items per list.
         users: lists of one request.
         history, items: ids in a history, and in `items` or `exclude`.
-        seconds: until an answer is given up, and so long may a request wait for its turn.
-        in_flight: requests that are being answered or wait, at most; time is what sheds load, this guards memory.
+        seconds: maximum time to wait for a turn, and to compute an answer.
+        in_flight: maximum number of requests in progress or waiting; it protects memory, while `seconds` sheds load.
     """
 
     body: int = 1 << 20
@@ -63,17 +63,17 @@ def read_json(body: bytes) -> dict:
     """The object in a body; numbers are finite, names occur once, texts are valid.
 
     Raises:
-        Refused: it is none of this.
+        Refused: the body is something else.
     """
     try:
-        text = body.decode()  # as UTF-8 alone: `json` guesses others, and takes half pairs of surrogates
+        text = body.decode()  # only UTF-8: `json` guesses other encodings, and accepts lone surrogates
         found = json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_once)
         if b"\\u" in body:
-            json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair is no text
+            json.dumps(found, ensure_ascii=False).encode()  # a lone surrogate is not valid text
     except RecursionError:
         raise Refused(400, "bad_json", "the body is nested too deeply") from None
     except (ValueError, UnicodeError) as error:
-        raise Refused(400, "bad_json", f"the body is no JSON that can be read: {_short(error)}") from None
+        raise Refused(400, "bad_json", f"the body is not valid JSON: {_short(error)}") from None
     if body.count(b"[") + body.count(b"{") > DEPTH:
         _check_depth(found)
     if not isinstance(found, dict):
@@ -82,26 +82,26 @@ def read_json(body: bytes) -> dict:
 
 
 def read_lists(body: Mapping, ids: Any, limits: Limits) -> tuple[list | None, dict]:
-    """Who asks for lists, and the options for `recommend`.
+    """The users of a request for lists, and the options for `recommend`.
 
     Args:
         body: of `POST /v1/recommend`.
-        ids: a function from `'user'` or `'item'` and a JSON value to the id that it is.
+        ids: a function from `'user'` or `'item'` and a JSON value to the id.
         limits: of numbers.
 
     Returns:
-        The users, None where a history is asked for, and the options, `history` among them then.
+        The users, or None for a history, and the options, then with `history`.
     """
     _only(body, _LISTS)
     users, history = body.get("users"), body.get("history")
     if (users is None) == (history is None):
-        raise Refused(422, "invalid", "give either users, a list of ids, or history, what somebody new has met")
+        raise Refused(422, "invalid", "give either users, a list of ids, or history, the items of a new user")
     options: dict = {"k": _whole("k", body.get("k", 10), 1, limits.k)}
     for name in ("items", "exclude"):
         if body.get(name) is not None:
             options[name] = [ids("item", one) for one in _array(name, body[name], limits.items)]
     if options.get("items") == []:
-        raise Refused(422, "invalid", "items is empty, so that nothing can be recommended; leave it out for all items")
+        raise Refused(422, "invalid", "items is empty, so nothing can be recommended; leave it out for all items")
     options["filter_seen"] = _filter_seen(body.get("filter_seen", True))
     options["why"] = _why(body.get("why", False))
     if body.get("context") is not None:
@@ -122,7 +122,7 @@ def read_lists(body: Mapping, ids: Any, limits: Limits) -> tuple[list | None, di
 def read_history(history: Any, ids: Callable, limits: Limits) -> dict | list:
     """A list of ids, or a dict from ids to ratings.
 
-    It is told as a list of ids, a list of `{"item": id, "rating": number}`, or an object from ids to ratings.
+    It is given as a list of ids, a list of `{"item": id, "rating": number}`, or an object from ids to ratings.
     """
     if isinstance(history, dict):
         history = [{"item": _Text(item), "rating": rating} for item, rating in history.items()]
@@ -181,7 +181,7 @@ def take_query(params: Any, takes: Mapping[str, Callable[[str], Any]]) -> dict:
 
 
 def whole_text(name: str, low: int, high: int) -> Callable[[str], int]:
-    """A reader of whole numbers in texts."""
+    """A parser of whole numbers."""
 
     def read(text: str) -> int:
         if not _WHOLE.fullmatch(text):
@@ -192,7 +192,7 @@ def whole_text(name: str, low: int, high: int) -> Callable[[str], int]:
 
 
 def number_text(name: str, low: float, high: float) -> Callable[[str], float]:
-    """A reader of decimal numbers in texts."""
+    """A parser of decimal numbers."""
 
     def read(text: str) -> float:
         if not re.fullmatch(r"-?(0|[1-9][0-9]{0,8})(\.[0-9]{0,12})?", text, re.ASCII):
@@ -203,7 +203,7 @@ def number_text(name: str, low: float, high: float) -> Callable[[str], float]:
 
 
 def switch(name: str, **more: Any) -> Callable[[str], Any]:
-    """A reader of `true` and `false`, and of what else is named."""
+    """A parser of `true` and `false`, and of other given words."""
     values = {"true": True, "false": False, **more}
 
     def read(text: str) -> Any:
@@ -228,11 +228,11 @@ def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf
 
 
 class _Text(str):
-    """An id that stands as a name in a JSON object, and is written there as in a path."""
+    """An id that is a key of a JSON object, and is written there as in a path."""
 
 
 def is_name(value: Any) -> bool:
-    """Whether an id comes from a place that knows texts alone."""
+    """Whether an id comes from a place that allows only texts."""
     return isinstance(value, _Text)
 
 
@@ -252,7 +252,7 @@ def _array(name: str, value: Any, most: int) -> list:
 
 def _only(body: Mapping, names: tuple[str, ...]) -> None:
     if odd := [name for name in body if name not in names]:
-        raise Refused(422, "invalid", f"{_short(odd[0])} is not known here; there are {', '.join(names)}")
+        raise Refused(422, "invalid", f"{_short(odd[0])} is unknown; known are {', '.join(names)}")
 
 
 def _filter_seen(value: Any) -> bool | str:
@@ -274,7 +274,7 @@ def _context(value: Any) -> dict:
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _finite(text: str) -> float:
@@ -306,7 +306,7 @@ def _kind(value: Any) -> str:
 
 
 def _short(value: Any, most: int = 80) -> str:
-    """A value as it is shown in a message: of one line, and not long."""
+    """A value for a message: short and on one line."""
     if isinstance(value, int) and value.bit_length() > 256:
         return "a number of many digits"
     text = str(value) if isinstance(value, Exception) else repr(value)

@@ -1,4 +1,4 @@
-"""The items as people look for them: titles, how known each is, categories, and a search."""
+"""The items for browsing: titles, popularity, categories, and a search."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Catalogue:
 
     @cached_property
     def kinds(self) -> dict[str, dict[str, list[int]]]:
-        """For each feature its categories, the frequent ones first, and the items at places that have each."""
+        """The categories of each feature, the frequent ones first, each with the positions of its items."""
         found: dict[str, dict[str, list[int]]] = {}
         for name, lists in self.categories.items():
             members: dict[str, list[int]] = {}
@@ -43,7 +43,7 @@ class Catalogue:
         return found
 
     def title(self, item: Any) -> str:
-        """What an item is called."""
+        """The title of an item."""
         return self.titles[self.ids.place[item]]
 
     def labels(self, item: Any) -> list[str]:
@@ -57,7 +57,7 @@ class Catalogue:
         return [self.ids.values[place] for place in sorted(places)]
 
     def search(self, text: str, k: int, offset: int = 0) -> tuple[list[Any], int]:
-        """The items whose titles have all the words of a text, the best known first, and how many there are."""
+        """The items whose titles have all the words of a text, the most popular first, and their number."""
         words = folded(text).split()
         if words:
             names = self._folded
@@ -74,7 +74,7 @@ def folded(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """A title as it may be shown: without line ends, other controls, and marks that turn the direction of what follows.
+    """A title for display: without line ends, control characters, and marks that change the text direction.
 
     Example:
         >>> one_line('A\\r\\nB\\x00')

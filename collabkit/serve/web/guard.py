@@ -1,4 +1,4 @@
-"""What stands before every route: size and time of a body, the token, headers, metrics, and errors as JSON."""
+"""Checks and additions for every route: body size and time, token, headers, metrics, and errors as JSON."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _WORDS = {401: "unauthorized", 404: "not_found", 405: "method_not_allowed", 413:
 
 
 class Guard:
-    """ASGI middleware, the only one: it stands for those of Starlette that make answers of errors.
+    """The only ASGI middleware; it replaces those of Starlette that turn errors into answers.
 
     Args:
-        app: what answers.
-        token: that requests must bring as `Authorization: Bearer`, or in a browser as the password; None for none.
-        service: counts answers; while it ends, connections are closed after theirs.
+        app: the application.
+        token: required in requests as `Authorization: Bearer`, or in a browser as the password; None for none.
+        service: counts answers; while it is ending, connections are closed after their answers.
     """
 
     def __init__(self, app, *, token: str | None, service: Service):
@@ -105,15 +105,15 @@ def _failed() -> Response:
 
 def _denied(path: str) -> Response:
     how = "Bearer" if path.startswith("/v1/") else 'Basic realm="collabkit", charset="UTF-8"'
-    body = {"error": "unauthorized", "message": "the service asks for a token: Authorization: Bearer TOKEN"}
+    body = {"error": "unauthorized", "message": "a token is required: Authorization: Bearer TOKEN"}
     return Json(body, 401, {"WWW-Authenticate": how})
 
 
 async def read_body(request: Request, most: int, seconds: float) -> bytes:
-    """The body of a request that says it is JSON.
+    """The body of a request with the content type JSON.
 
     Raises:
-        Refused: it is of another type, too large, or too slow.
+        Refused: it has another type, or is too large or too slow.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
@@ -128,7 +128,7 @@ async def read_body(request: Request, most: int, seconds: float) -> bytes:
         async for part in request.stream():
             parts.append(part)
             size += len(part)
-            if size > most:  # of a body in chunks, which does not say how long it is
+            if size > most:  # for a body in chunks, without a length
                 raise too_large
         return b"".join(parts)
 

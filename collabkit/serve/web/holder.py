@@ -1,4 +1,4 @@
-"""The artefact that is served: loaded, watched, and replaced as a whole."""
+"""The served artefact: loaded, watched, and replaced as a whole."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ log = logging.getLogger("collabkit.serve")
 
 
 class Held:
-    """One artefact: whatever a request needs of it. A request keeps to the one that it began with.
+    """One artefact with everything that requests need. A request keeps the artefact that it started with.
 
     Args:
-        answerer: that answers.
-        number: of this loading, 1 for the first.
+        answerer: its engine.
+        number: of the artefact since the start, 1 for the first.
     """
 
     def __init__(self, answerer: Answerer, number: int = 1):
         self.answerer, self.number, self.since = answerer, number, time.time()
         self.users, self.items = answerer.users, answerer.items
         self.catalogue = Catalogue(answerer)
-        self.kept: dict = {}  # what pages compute once
+        self.kept: dict = {}  # cache of the pages
 
     def ids(self, side: str, value):
-        """A JSON value as an id of a side."""
+        """The id of a side for a JSON value."""
         return (self.users if side == "user" else self.items).read(value)
 
 
 class Holder:
-    """The artefact of now, and the watch for the next one.
+    """The current artefact, and the watch for the next one.
 
     Args:
-        folder: of the artefact; None where it never changes.
-        load: gives the answerer of a folder.
-        first: what answers, where it is loaded already.
+        folder: of the artefact; None if it never changes.
+        load: returns the answerer of a folder.
+        first: the answerer, if it is already loaded.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class Holder:
         load: Callable[[Path], Answerer] = open_artefact,
     ):
         self.folder, self._load = folder, load
-        self.told: Callable[[str], None] = lambda _: None  # is told of each new artefact, 'taken' or 'refused'
+        self.told: Callable[[str], None] = lambda _: None  # called for each new artefact, with 'taken' or 'refused'
         self._looked = None if folder is None else signature(folder)
         self.now = Held(load(folder) if first is None else first)
         self.refused: dict | None = None
 
     async def watch(self, seconds: float) -> None:
-        """Look every so many seconds for a new export, for ever."""
+        """Check for a new export at this interval, forever."""
         while True:
             await asyncio.sleep(seconds)
             try:
@@ -73,17 +73,17 @@ class Holder:
         return Held(self._load(self.folder), self.now.number + 1)
 
     async def look(self) -> bool:
-        """Load a new export beside the one that answers and put it in its place; whether that was done."""
+        """Load a new export next to the current one and replace it; returns whether that was done."""
         found = await asyncio.to_thread(signature, self.folder)
         if found is None or found == self._looked:
             return False
         self._looked = found
         try:
             new = await asyncio.to_thread(self._next)
-        except Exception as error:  # torn, of a newer version, or no artefact at all: what answers goes on
+        except Exception as error:  # incomplete, of a newer version, or not an artefact: the current one stays
             self.refused = {"since": time.time(), "why": str(error)}
             self.told("refused")
-            log.error("the new artefact is refused, the old one goes on answering: %s", error)
+            log.error("the new artefact is refused, the old one stays in use: %s", error)
             return False
         self.now, self.refused = new, None
         self.told("taken")
@@ -92,7 +92,7 @@ class Holder:
 
 
 def check_whole(folder: Path) -> None:
-    """Refuse an artefact of which any file is not as it was written, those too that its answerer does not read.
+    """Raise if any file of an artefact has changed, including files that the answerer does not read.
 
     Raises:
         BundleError: one is missing or has changed.
@@ -101,13 +101,13 @@ def check_whole(folder: Path) -> None:
     def check(at: Path, files: dict[str, Path]) -> None:
         for name, digest in read_config(at, files)["sha256"].items():
             if name != CONFIG and (name not in files or sha256(files[name]) != digest):
-                raise BundleError(f"artefact {at} is damaged: {name} is not as it was written; export it again")
+                raise BundleError(f"artefact {at} is damaged: {name} has changed since it was written; export it again")
 
     whole_folder(folder, check)
 
 
 def signature(folder: Path) -> tuple | None:
-    """What changes when any file of a folder does; None while it is not there."""
+    """A value that changes with any file of a folder; None if the folder does not exist."""
     try:
         with os.scandir(folder) as entries:
             stats = [(entry.name, entry.stat()) for entry in entries]

@@ -1,4 +1,4 @@
-"""Ids as JSON and addresses have them, and as the artefact has them."""
+"""Ids in JSON and in URLs, and in the artefact."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from collabkit.serve.web.asked import Refused, is_name
 
 __all__ = ["Ids"]
 
-_WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,18})", re.ASCII)  # as JSON writes them, so that one id has one address
+_WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,18})", re.ASCII)  # as in JSON, so that each id has one URL
 
 
 class Ids:
-    """The ids of one side, and how they stand in JSON and in an address.
+    """The ids of one side, and their form in JSON and in a URL.
 
-    Whole numbers, other numbers, booleans and texts are themselves in JSON; ids of another type, dates and UUIDs for
-    two, are texts there. In an address all are texts.
+    Numbers, booleans and texts are unchanged in JSON; ids of other types, e.g. dates and UUIDs, are texts there. In a
+    URL all are texts.
 
     Args:
         name: `'user'` or `'item'`.
@@ -40,7 +40,7 @@ class Ids:
 
     @cached_property
     def place(self) -> dict:
-        """From ids to positions, the first one 0."""
+        """Mapping from ids to positions, starting at 0."""
         return {value: place for place, value in enumerate(self.values)}
 
     @cached_property
@@ -52,20 +52,20 @@ class Ids:
         return value in self.place
 
     def json(self, value: Any) -> Any:
-        """An id as it stands in an answer."""
+        """An id in the form of answers."""
         return value if self.kind is not object else str(value)
 
     def text(self, value: Any) -> str:
-        """An id as it stands in an address, before its characters are escaped."""
+        """An id in the form of a URL, before its characters are escaped."""
         if self.kind is bool:
             return "true" if value else "false"
         return str(value)
 
     def read(self, value: Any) -> Any:
-        """The id that a JSON value is, known or not.
+        """The id for a JSON value, known or not.
 
         Raises:
-            Refused: the ids are of another type; of types that are texts here, nobody has it.
+            Refused: the ids have another type; for types that are texts here, the id is unknown.
         """
         if is_name(value):
             return self.parse(str(value))
@@ -79,10 +79,10 @@ class Ids:
         return float(value) if self.kind is float else value
 
     def parse(self, text: str) -> Any:
-        """The id that a text in an address is, known or not.
+        """The id for a text in a URL, known or not.
 
         Raises:
-            Refused: no id of this type is written so.
+            Refused: the text is not an id of this type.
         """
         if self.kind is str:
             return text
@@ -107,7 +107,7 @@ class Ids:
         return value
 
     def _named(self, text: str) -> Any:
-        """The known id that is written so; of these types no other can be made."""
+        """The known id with this text; for these types, unknown ids cannot be made."""
         if text not in self._by_text:
             raise self._unknown(text)
         return self._by_text[text]

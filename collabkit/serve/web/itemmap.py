@@ -1,4 +1,4 @@
-"""A map of the best known items: two principal components of their vectors, with labels that do not meet."""
+"""A map of the most popular items: two principal components of their vectors, with labels that do not overlap."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class ItemMap:
     """Points of items.
 
     Args:
-        places: `(m,)` positions of the items, the best known first.
+        places: `(m,)` positions of the items, the most popular first.
         xy: `(m, 2)` in the units of the picture.
-        labelled: positions in `places` of the points that have room for their titles.
+        labelled: positions in `places` of the points with room for a label.
         colours: for each point the class of its circle.
-        legend: what the classes stand for.
+        legend: the names of the classes.
         explained: the share of the variance that the map shows.
     """
 
@@ -37,7 +37,7 @@ class ItemMap:
 
 
 def make_map(held: Held) -> ItemMap | None:
-    """The map of an artefact, None where its model has no vectors of items."""
+    """The map of an artefact; None if its model has no item vectors."""
     places = held.catalogue.by_count[:MOST]
     vectors = held.answerer.vectors(places) if len(places) > 2 else None
     if vectors is None:
@@ -48,7 +48,7 @@ def make_map(held: Held) -> ItemMap | None:
     if len(sizes) < 2 or sizes[1] == 0:
         return None
     xy = u[:, :2] * sizes[:2]
-    xy *= np.where(np.abs(xy.min(0)) > np.abs(xy.max(0)), -1, 1)  # the sign of a component is nobody's
+    xy *= np.where(np.abs(xy.min(0)) > np.abs(xy.max(0)), -1, 1)  # the sign of a component is arbitrary
     low, high = np.percentile(xy, [1, 99], axis=0)
     xy = np.clip((xy - low) / np.maximum(high - low, 1e-12), 0, 1)
     xy = EDGE + xy * np.array([WIDTH - 2 * EDGE, HEIGHT - 2 * EDGE])
@@ -58,23 +58,23 @@ def make_map(held: Held) -> ItemMap | None:
 
 
 def label(title: str) -> str:
-    """A title as short as a label is."""
+    """A title, shortened to a label."""
     return title if len(title) <= LETTERS else f"{title[: LETTERS - 1].rstrip()}…"
 
 
 def radius(held: Held, place: int) -> float:
-    """Of a point: its area grows as the square root of how known the item is."""
+    """The radius of a point: its area grows with the square root of the item's popularity."""
     most = max(1, held.catalogue.counts[held.catalogue.by_count[0]])
     return round(4 + 8 * (held.catalogue.counts[place] / most) ** 0.5, 1)
 
 
 def label_y(y: float, r: float) -> float:
-    """Where the base line of a label lies: above its point, or below it at the upper edge."""
+    """The base line of a label: above its point, or below it at the upper edge."""
     return y - r - 4 if y - r > 20 else y + r + 13
 
 
 def _labelled(held: Held, places: list[int], xy: np.ndarray) -> frozenset[int]:
-    """The points, best known first, whose labels meet neither each other nor the edges."""
+    """The points, most popular first, whose labels overlap neither each other nor the edges."""
     taken: list[tuple[float, float, float, float]] = []
     found = set()
     for j, place in enumerate(places):

@@ -1,4 +1,4 @@
-"""Requests that wait for an answer: those that ask alike are answered by one call, and nobody waits too long."""
+"""Queues of requests: equal ones are answered by one call, and waiting time is limited."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from collabkit.serve.web.asked import Refused
 __all__ = ["Lane"]
 
 
-LOOK = 256  # requests that are passed over in the search for those that ask alike
-SHORT = 0.01  # seconds: what a switch to another thread and back costs when many ask
-# Seconds: who asks is waited for, a pause at a time, while somebody comes in each, if of late they came that quickly.
+LOOK = 256  # requests to search for ones with the same key
+SHORT = 0.01  # seconds that a switch to another thread and back costs under load
+# Seconds to wait for more requests, in pauses, as long as each pause brings one, if recent requests came that fast.
 QUICK, PAUSE, GATHER = 0.002, 0.001, 0.005
 
 
 @dataclass(eq=False)
 class _Waiting:
-    """One request: what it asks, by which key it may be answered together with others, and since when."""
+    """One request: its content, the key of requests that can be answered together, and its time."""
 
     key: Hashable
     asked: Any
@@ -33,20 +33,20 @@ class _Waiting:
 
 
 class Lane:
-    """A queue with one thread that answers.
+    """A queue with one thread.
 
-    While the thread answers, requests gather; then those with the key of the first are answered by one call, which
-    costs little more than one answer; where they come quickly, some milliseconds are waited for that. The queue is
-    bounded by time, not by a small number: who has waited for `seconds` is told to come again, and so is who comes
-    while somebody else has waited that long.
+    While the thread works, requests accumulate; then all with the key of the first are answered by one call, which
+    costs little more than one answer. If requests come quickly, the lane waits some milliseconds for more. The queue is
+    limited by time, not by a small number: a request that has waited for `seconds` is refused, and so are new ones
+    while another has waited that long.
 
     Args:
         name: of the thread.
-        seconds: that a request may wait, and the answer may take.
-        most: requests that wait, at most.
-        batch: requests that are answered by one call, at most.
-        seen: is told how many were answered together.
-        here: whether short answers may be made without the thread, as all of a lane take about as long.
+        seconds: maximum time that a request may wait, and that an answer may take.
+        most: maximum number of waiting requests.
+        batch: maximum number of requests answered by one call.
+        seen: called with the number of requests answered together.
+        here: whether short answers may be computed without the thread, if all of a lane take about equally long.
     """
 
     def __init__(
@@ -63,19 +63,19 @@ class Lane:
         self._queue: deque[_Waiting] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._runs: asyncio.Task | None = None
-        self._here, self._each = here, float("inf")  # seconds of the processor that an answer took of late
-        self._last, self._pace = 0.0, 1.0  # when the last request came, and seconds from one to the next of late
+        self._here, self._each = here, float("inf")  # recent CPU seconds per answer
+        self._last, self._pace = 0.0, 1.0  # time of the last request, and recent seconds between requests
 
     async def ask(self, key: Hashable, asked: Any, answer: Callable[[Sequence[Any]], Sequence[Any]]) -> Any:
         """The answer to `asked`.
 
         Args:
             key: requests with equal ones may be answered together; None for none.
-            asked: what `answer` is given, in a list.
-            answer: gives as many answers, each a value or an exception.
+            asked: passed to `answer`, in a list.
+            answer: returns as many answers, each a value or an exception.
 
         Raises:
-            Refused: it would take too long, or took so.
+            Refused: it would take too long, or did.
         """
         if len(self._queue) >= self.most or (self._queue and self._waited(self._queue[0]) > self.seconds):
             raise self._busy()
@@ -97,7 +97,7 @@ class Lane:
         return found
 
     def close(self) -> None:
-        """Let the thread go."""
+        """Stop the thread."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self) -> None:
@@ -111,7 +111,7 @@ class Lane:
                     asked = [one.asked for one in chosen]
                     answers = await self._answered(loop, chosen[0].answer, asked)
                     answers = list(zip(chosen, answers, strict=True))
-                except Exception as error:  # what goes wrong is the answer of those who asked, not of those who wait
+                except Exception as error:  # an error is the answer to these requests, not to those still waiting
                     answers = [(one, error) for one in chosen]
                 for one, found in answers:
                     if not one.done.done():
@@ -121,7 +121,7 @@ class Lane:
             self._runs = None
 
     async def _gathered(self) -> None:
-        """Wait for those who come now."""
+        """Wait for requests that come now."""
         await asyncio.sleep(0)
         known, until = 0, time.monotonic() + GATHER
         while self._pace < QUICK and known < len(self._queue) < self.batch and time.monotonic() < until:
@@ -129,7 +129,7 @@ class Lane:
             await asyncio.sleep(PAUSE)
 
     async def _answered(self, loop, answer, asked: list) -> Sequence[Any]:
-        """The answers, from the thread; or at once where that takes no longer than a loop may stand still."""
+        """The answers, from the thread; or directly if that blocks the event loop only briefly."""
         if self._here and self._each * len(asked) < SHORT:
             found, seconds = _timed(answer, asked)
         else:
@@ -139,7 +139,7 @@ class Lane:
         return found
 
     def _next(self) -> list[_Waiting]:
-        """Those who are answered next: the first who still waits, and those who ask alike."""
+        """The requests to answer next: the first that still waits, and those with the same key."""
         chosen: list[_Waiting] = []
         left: deque[_Waiting] = deque()
         while self._queue and len(chosen) < self.batch and len(left) < LOOK:
@@ -160,11 +160,11 @@ class Lane:
         return time.monotonic() - one.since
 
     def _busy(self) -> Refused:
-        return Refused(503, "busy", f"no answer within {self.seconds:g} s; come again", retry_after=1)
+        return Refused(503, "busy", f"no answer within {self.seconds:g} s; try again later", retry_after=1)
 
 
 def _timed(answer: Callable, asked: list) -> tuple[Sequence[Any], float]:
-    """Answers, and the seconds of the processor that they took: what it did for others meanwhile does not count."""
+    """Answers, and the CPU seconds that they took in this thread."""
     began = time.thread_time()
     return answer(asked), time.thread_time() - began
 

@@ -1,4 +1,4 @@
-"""What the service counts, in the format of Prometheus."""
+"""The metrics of the service in Prometheus format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 
 
 class Metrics:
-    """Counters of one service. Of several worker processes each counts, and whoever is asked tells the sum."""
+    """Counters of one service. With several worker processes each counts, and any of them reports the sum."""
 
     content_type = CONTENT_TYPE_LATEST
 
@@ -46,7 +46,7 @@ class Metrics:
         self.artefacts.labels(outcome).inc()
 
     def text(self) -> bytes:
-        """All that was counted."""
+        """All metrics."""
         if not self._many:
             return generate_latest(self.registry)
         registry = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""The description of the API in the format of OpenAPI."""
+"""The description of the API in OpenAPI format."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _JSON = {int: {"type": "integer"}, float: {"type": "number"}, bool: {"type": "bo
 _NOTES = {"type": "array", "items": {"type": "string"}}
 _ID_OR_NONE = {"description": "an id of an item, a list of some, or null"}
 _ERRORS = {
-    "400": "The body is no JSON.",
-    "401": "A token is asked for.",
+    "400": "The body is not JSON.",
+    "401": "A token is required.",
     "404": "An id is not in the artefact.",
     "408": "The body is too slow.",
     "413": "The body is too large.",
-    "415": "The body is of another type.",
-    "422": "What is asked cannot be answered.",
-    "503": "Too many ask.",
+    "415": "The body has the wrong type.",
+    "422": "The request cannot be answered.",
+    "503": "Too many requests.",
 }
 
 
@@ -56,14 +56,14 @@ def document(service: Service) -> dict:
     search = [_param("q", {"type": "string", "maxLength": 200}), k, _param("offset", _whole(0, 10**9))]
     anything = {"type": "object"}
     paths = {
-        "/v1/recommend": {"post": _post("Lists of users, or of somebody new with a history.", bodies, lists)},
+        "/v1/recommend": {"post": _post("Lists of users, or of a new user with a history.", bodies, lists)},
         "/v1/predict": {"post": _post("Predictions of pairs.", _object(pairs, ["pairs"]), predictions)},
         "/v1/users/{id}/recommendations": {"get": _get("The list of a user.", items, [at["user"], *query])},
-        "/v1/users/{id}/history": {"get": _get("What a user is known by.", items, [at["user"]])},
-        "/v1/items/{id}/similar": {"get": _get("Items that are like one.", items, [at["item"], k])},
-        "/v1/items": {"get": _get("Items by the words of their titles, the best known first.", items, search)},
-        "/v1/questionnaire": {"get": _get("Items to ask somebody new about.", items, [_param("n", _whole(1, 100))])},
-        "/v1/artefact": {"get": _get("What is served.", anything, [])},
+        "/v1/users/{id}/history": {"get": _get("The known events of a user.", items, [at["user"]])},
+        "/v1/items/{id}/similar": {"get": _get("Items that are similar to one.", items, [at["item"], k])},
+        "/v1/items": {"get": _get("Items by words of their titles, the most popular first.", items, search)},
+        "/v1/questionnaire": {"get": _get("Items to ask a new user about.", items, [_param("n", _whole(1, 100))])},
+        "/v1/artefact": {"get": _get("Facts about the artefact.", anything, [])},
         "/health/live": {"get": _get("Whether the process answers.", anything, [])},
         "/health/ready": {"get": _get("Whether to send requests here.", anything, [])},
     }

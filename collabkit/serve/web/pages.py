@@ -1,4 +1,4 @@
-"""The page: HTML made here, that works without JavaScript; with it lists follow as one types and answers."""
+"""The web page: server-side HTML that works without JavaScript; with it, lists update while typing and answering."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ __all__ = ["Pages"]
 
 ROWS, HISTORY, QUESTIONS = 20, 50, 10
 NAV = (("./", "Search"), ("questions", "Your list"), ("map", "Map"), ("about", "About"))
-HEADINGS = {404: "It is not here", 422: "That cannot be answered", 503: "Too many ask at the moment"}
+HEADINGS = {404: "Not found", 422: "The request cannot be answered", 503: "Too many requests at the moment"}
 
 
 class Pages:
     """The pages on a service.
 
     Args:
-        service: that answers.
+        service: the service.
     """
 
     def __init__(self, service: Service):
@@ -61,7 +61,7 @@ class Pages:
             try:
                 return await page(request, self.service.holder.now)
             except Refused as error:
-                held, heading = self.service.holder.now, HEADINGS.get(error.status, "That cannot be answered")
+                held, heading = self.service.holder.now, HEADINGS.get(error.status, HEADINGS[422])
                 found = self._page(held, "error.html", "", heading=heading, message=error.message)
                 found.status_code = error.status
                 if error.retry_after is not None:
@@ -75,7 +75,7 @@ class Pages:
         return HTMLResponse(self.templates.get_template(template).render(facts=facts, nav=NAV, here=here, **values))
 
     async def home(self, request: Request, held: Held) -> Response:
-        """A search, the best known items first."""
+        """A search, the most popular items first."""
         params = request.query_params
         q = params.get("q", "")[:200]
         q = q if q.isprintable() else one_line(q)
@@ -89,7 +89,7 @@ class Pages:
         return self._page(held, "home.html", "./", q=q, total=total, rows=rows, more=more, people=people)
 
     async def person(self, request: Request, held: Held) -> Response:
-        """A person's list with controls, and what the person is known by."""
+        """A user's list with controls, and the user's known events."""
         user, params = _find(held.users, request, "id"), request.query_params
         k = asked.whole_text("k", 1, 100)(params.get("k") or "10")
         diversity = asked.number_text("diversity", 0, 1)(params.get("diversity") or "0")
@@ -117,7 +117,7 @@ class Pages:
         return (await self.service.lists(held, [user], options, alike(options)))[0]
 
     async def _with_reasons(self, ask: Callable) -> Answers:
-        """Lists with what speaks for each item, or without where nothing can tell."""
+        """Lists with reasons for each item, if the model supports them."""
         try:
             return await ask({"why": True})
         except Refused as error:
@@ -133,7 +133,7 @@ class Pages:
         past = [one for one in shares if one["part"] == "history"]
         score = sum(one["share"] for one in shares)
         most = max((abs(one["share"]) for one in past), default=0) or 1.0
-        names = {"prior": "before anything is known", "rest": "what the events do not explain"}
+        names = {"prior": "before any event", "rest": "not explained by the events"}
         rows = [row(held, one["item"], f"{one['share']:+.3f}", one["share"] / most) for one in past[:HISTORY]]
         left = past[HISTORY:]
         if left:
@@ -141,11 +141,11 @@ class Pages:
         rows += [bare(names.get(one["part"], one["part"]), one["share"], most) for one in shares if one not in past]
         values = {"title": held.catalogue.title(item), "address": address(held.items.text(item)), "rows": rows}
         values |= {"name": one_line(str(user)), "user_address": address(held.users.text(user))}
-        rest = "together they are the score"
+        rest = "together they add up to the score"
         return self._page(held, "why.html", "", score=plain(score), rest=rest, notes=found.notes, **values)
 
     async def item(self, request: Request, held: Held) -> Response:
-        """What is known of an item, and what is like it."""
+        """Facts about an item, and similar items."""
         item = _find(held.items, request, "id")
         try:
             found = await self.service.other(lambda: held.answerer.similar(item, 10))
@@ -164,7 +164,7 @@ class Pages:
         return self._page(held, "item.html", "", rows=rows, notes=found.notes, on_map=on_map, **values)
 
     async def questions(self, request: Request, held: Held) -> Response:
-        """A few questions, and the list of somebody who answers them so."""
+        """A few questions, and the list for the answers."""
         choices = _choices(held)
         told = await self._questions(held)
         answers = _answers(held, request)
@@ -180,7 +180,7 @@ class Pages:
         return self._page(held, "questions.html", "questions", rows=listed(held, found), **values)
 
     async def _questions(self, held: Held) -> list[Any]:
-        """The items to ask about: the most telling ones, or the best known where a model cannot say."""
+        """The items to ask about: the most informative ones, or the most popular if a model does not support that."""
         n = min(QUESTIONS, len(held.items))
 
         def ask() -> list[Any]:
@@ -194,7 +194,7 @@ class Pages:
         return held.kept["questions"]
 
     async def map(self, request: Request, held: Held) -> Response:
-        """The best known items in a plane."""
+        """A map of the most popular items."""
         chosen = held.items.parse(request.query_params["id"]) if "id" in request.query_params else None
         chart = await self._map_of(held)
         points = [] if chart is None else [_point(held, chart, j, chosen) for j in range(len(chart.places))]
@@ -207,7 +207,7 @@ class Pages:
         return held.kept["map"]
 
     async def about(self, request: Request, held: Held) -> Response:
-        """What is served, and how good it was."""
+        """Facts about the artefact, and its metrics."""
         config, facts = held.answerer.config, held.answerer.facts()
         rows = [("Model", facts["model"]), ("People", f"{facts['users']:,}"), ("Items", f"{facts['items']:,}")]
         rows += [("Training rows", f"{facts['rows']:,}"), ("Kind", "ratings" if facts["rated"] else "events")]
@@ -225,19 +225,19 @@ class Pages:
 
 
 def row(held: Held, item: Any, number: str | None = None, share: float | None = None) -> dict:
-    """An item as templates show it."""
+    """An item for the templates."""
     labels, title = held.catalogue.labels(item), held.catalogue.title(item)
     shown = {"title": title, "address": address(held.items.text(item)), "labels": labels}
     return {**shown, "number": number, "share": share, "because": (), "why": None}
 
 
 def bare(title: str, share: float, most: float) -> dict:
-    """A share of something that is no item."""
+    """A share of something that is not an item."""
     return {"title": title, "address": None, "number": f"{share:+.3f}", "share": share / most}
 
 
 def listed(held: Held, found: Answers, column: str = "score") -> list[dict]:
-    """The rows of a list, with what speaks for each."""
+    """The rows of a list, with reasons."""
     scores = [one[column] for one in found.records]
     finite = [score for score in scores if score is not None]
     low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
@@ -264,19 +264,19 @@ def figures(metrics: dict) -> tuple[list[str], list[tuple[str, list[str]]]]:
 
 
 def address(text: str) -> str:
-    """A text as it stands in an address."""
+    """A text escaped for a URL."""
     return quote(text, safe="")
 
 
 def plain(value: Any) -> str | None:
-    """A number as people read it."""
+    """A number for display."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None if value is None else str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if abs(value) < 1 else f"{value:.2f}"
 
 
 def shown(text: str) -> str:
-    """An id as it is shown: where marks in it would not be seen, they are spelt."""
+    """An id for display, with invisible characters spelt out."""
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
@@ -286,7 +286,7 @@ def rating(value: float | None) -> str | None:
 
 
 def _find(ids: Any, request: Request, name: str) -> Any:
-    """The id that an address names, or a form, which has it escaped once more, as its fields hold no NUL."""
+    """The id in a URL, or in a form, where it is escaped once more, because form fields cannot hold NUL."""
     params = request.query_params
     if name in params:
         return ids.find(ids.parse(params[name]))
@@ -296,7 +296,7 @@ def _find(ids: Any, request: Request, name: str) -> Any:
 
 
 def _choices(held: Held) -> list[tuple[str, str]]:
-    """What can be answered: some ratings, or that one likes it."""
+    """The possible answers: some ratings, or "I like it"."""
     facts = held.answerer.facts()
     if not facts["rated"]:
         return [("", "no"), ("1", "I like it")]
@@ -308,7 +308,7 @@ def _choices(held: Held) -> list[tuple[str, str]]:
 
 
 def _answers(held: Held, request: Request) -> dict[Any, str]:
-    """The items that were answered, of those whose answers are among the choices."""
+    """The answered items, if their answers are among the choices."""
     params, answers = request.query_params, {}
     values = {value for value, _ in _choices(held) if value}
     for j in range(1, 101):

@@ -1,4 +1,4 @@
-"""uvicorn with the settings of the service: processes, and an end at which no request is lost."""
+"""uvicorn with the settings of the service: processes, and a shutdown that loses no request."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def run(settings: Settings, *, host: str, port: int, workers: int = 1, fd: int |
 
     Args:
         settings: of the application.
-        host, port: where; 0 as the port for any free one.
+        host, port: address to bind; port 0 for any free one.
         workers: processes, each with the artefact.
-        fd: a socket that listens already, as systemd hands one over; then a restart refuses nobody.
+        fd: a listening socket, as passed by systemd; then a restart refuses no connection.
 
     Raises:
-        ValueError: the port is in use, or not for this user to take.
+        ValueError: the port is in use, or this user may not bind it.
     """
     if fd is None:
         _check_port(host, port)
     if settings.token() is None and not is_loopback(host):
-        log.warning("whoever reaches %s may ask: no token is asked for; see --token-file", host)
+        log.warning("anyone who reaches %s may use the service: no token is required; see --token-file", host)
     settings.to_environment()
     if workers > 1:
         os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="collabkit-metrics-"))
@@ -53,7 +53,7 @@ def run(settings: Settings, *, host: str, port: int, workers: int = 1, fd: int |
 
 
 def _check_port(host: str, port: int) -> None:
-    """Bind as uvicorn will: it says of a port that is taken no more than the number of the error."""
+    """Try to bind as uvicorn will, because for a port in use it shows only an error number."""
     reasons = {errno.EADDRINUSE: "is in use", errno.EACCES: "needs rights that this user does not have"}
     for family, kind, proto, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         try:
@@ -62,13 +62,13 @@ def _check_port(host: str, port: int) -> None:
                 if family == socket.AF_INET6:
                     trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, True)
                 trial.bind(address)
-        except OSError as error:  # of others, as a family that the machine lacks, uvicorn knows whether they matter
+        except OSError as error:  # uvicorn handles other errors, e.g. an unsupported address family
             if error.errno in reasons:
                 raise ValueError(f"port {port} {reasons[error.errno]}: choose another with --port") from error
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a host."""
+    """Whether a host is reachable only from this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

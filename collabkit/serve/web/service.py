@@ -1,4 +1,4 @@
-"""`Service`: the questions of the service and who answers them, free of HTTP."""
+"""`Service`: the requests of the service and their answers, independent of HTTP."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["Service", "alike"]
 
 
 class Service:
-    """Answers of the artefact of now.
+    """Answers from the current artefact.
 
-    Lists of known users wait in one lane, where those that ask alike are answered by one call; all else, which may take
-    longer, waits in another.
+    Lists of known users wait in one lane, where equal requests are answered by one call; everything else, which may
+    take longer, waits in another.
 
     Args:
         holder: of the artefact.
-        limits: of what a request may ask.
+        limits: of a request.
     """
 
     def __init__(self, holder: Holder, limits: Limits):
@@ -34,7 +34,7 @@ class Service:
         self._others = Lane("others", **options)
 
     def close(self) -> None:
-        """Let the threads go."""
+        """Stop the threads."""
         self._lists.close()
         self._others.close()
 
@@ -45,28 +45,28 @@ class Service:
             held: the artefact.
             users: known ids.
             options: of `recommend`.
-            key: of these options, see `alike`.
+            key: the key of these options, see `alike`.
         """
         for user in users:
             held.users.find(user)
         return await self._lists.ask((held.number, key), users, partial(answer_lists, held, options=options))
 
     async def new_list(self, held: Held, options: dict) -> Answers:
-        """The list of somebody new with a history."""
+        """The list of a new user with a history."""
         return await self.other(lambda: held.answerer.recommend(**options))
 
     async def other(self, ask: Callable[[], Any]) -> Any:
-        """What `ask` gives, called in the thread for single questions."""
+        """The result of `ask`, called in the thread for single requests."""
         return await self._others.ask(None, ask, lambda asks: [attempt(one) for one in asks])
 
 
 def alike(options: dict) -> Hashable:
-    """A key that is equal for those who ask alike: a text, as 1 equals True and 0.0 False."""
+    """A key of equal options: a text, because 1 equals True and 0.0 equals False."""
     return repr(options)
 
 
 def attempt(ask: Callable[[], Any]) -> Any:
-    """What `ask` gives, or the error that a caller is told: of what was asked, where the library says so."""
+    """The result of `ask`, or the error for the caller if the library reports an invalid request."""
     try:
         return ask()
     except Refused as error:
@@ -80,9 +80,9 @@ def attempt(ask: Callable[[], Any]) -> Any:
 
 
 def answer_lists(held: Held, asked: Sequence[Sequence], options: dict) -> list:
-    """For each request, users, the answers for each of them: by one call where nothing is to be said.
+    """For each request of users, the answers for each user: by one call if there are no notes.
 
-    What is said, and errors, belong to one request: then each is answered alone.
+    Notes and errors belong to single requests: then each is answered alone.
     """
     every = list(dict.fromkeys(user for users in asked for user in users))
     found = attempt(lambda: held.answerer.recommend(every, **options))

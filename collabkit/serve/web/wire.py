@@ -1,4 +1,4 @@
-"""JSON on the wire, and routes of functions from a request to an answer, without what `Guard` does once for all."""
+"""JSON answers, and routes as functions from a request to an answer, without the parts that `Guard` does."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Json(Response):
     """An answer in JSON; orjson writes it in a thirtieth of the time of the standard library.
 
     Args:
-        content: of plain types; numbers that are not finite become null.
+        content: plain types; numbers that are not finite become null.
         status_code: of HTTP.
-        headers: beside type and length.
+        headers: in addition to type and length.
     """
 
     def __init__(self, content: Any, status_code: int = 200, headers: Mapping[str, str] | None = None):
@@ -29,7 +29,7 @@ class Json(Response):
 
 
 class Answering:
-    """An ASGI application of a function from a request to an answer; what it raises is for `Guard`."""
+    """An ASGI application of a function from a request to an answer; `Guard` handles its errors."""
 
     def __init__(self, ask: Callable[[Request], Awaitable[Response]]):
         self.ask = ask

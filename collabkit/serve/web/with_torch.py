@@ -1,4 +1,4 @@
-"""A `Recommender` as the service asks it."""
+"""A `Recommender` as the engine of the service."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["TorchAnswerer"]
 
 
 class TorchAnswerer(Asking):
-    """A `Recommender` as the service asks it.
+    """A `Recommender` as the engine of the service.
 
     Args:
-        rec: what answers.
+        rec: the recommender.
     """
 
     engine = "torch"
@@ -32,7 +32,7 @@ class TorchAnswerer(Asking):
         self.users, self.items = (Ids(n, map(_plain, v.ids)) for n, v in (("user", rec.users), ("item", rec.items)))
 
     def why(self, item: Any, **options: Any) -> Answers:
-        """As of `Recommender.why`, the score and the method in a last record."""
+        """As `Recommender.why`, with the score and the method in a last record."""
         with noting() as notes:
             table = self.who.why(item=item, **options)
         return Answers([*self._records(table), {key: _plain(value) for key, value in table.attrs.items()}], notes)
@@ -54,14 +54,14 @@ class TorchAnswerer(Asking):
         return found
 
     def vectors(self, places: Sequence[int]) -> Any:
-        """Vectors `(m, d)` of the items at positions, None where the model has none."""
+        """Vectors `(m, d)` of the items at positions, None if the model has none."""
         try:
             return self.who.vectors("items")[1][list(places)]
         except TypeError:
             return None
 
     def facts(self) -> dict[str, Any]:
-        """What the artefact is: for people and for `/health/ready`."""
+        """Facts about the artefact, for users and for `/health/ready`."""
         return {
             "model": type(self.who.model).__name__,
             "users": len(self.users),
@@ -78,6 +78,6 @@ class TorchAnswerer(Asking):
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON can hold it, as far as its type is not that of an id."""
+    """A value in JSON form, unless its type is that of an id."""
     value = value.item() if hasattr(value, "item") and not hasattr(value, "tzinfo") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,10 +1,10 @@
 """Negative sampling: draws items that a user has not seen as negatives for each positive in training.
 
-A sampler is made from the training interactions and draws item indices. Two kinds share one interface:
+A sampler is made from the training interactions and draws item indices. There are two kinds with one interface:
 
 - *per row* (`shared = False`): `UniformNegatives`, `PopularityNegatives` draw `(b, n)` items that the row's user has
-  not seen in training, exactly, with replacement; `ShownNegatives` those of another model's lists;
-- *shared* (`shared = True`): `SharedNegatives`, `InBatchNegatives`, `AllItems` give items `(m,)` for the whole batch,
+  not seen in training, exactly, with replacement; `ShownNegatives` draws from another model's lists;
+- *shared* (`shared = True`): `SharedNegatives`, `InBatchNegatives`, `AllItems` return items `(m,)` for the whole batch,
   so that the scores are one matrix product; items that a row's user has seen, at least its positive, are masked.
 
 `log_counts` is the log of the expected count of an item among a row's negatives, for the correction of the sampled
@@ -32,8 +32,8 @@ SAMPLERS: dict[str, Callable] = {
 }  # fmt: skip
 
 
-# Of windows of histories: shared by the batch, and of what a row's user has met its own positive alone is masked: what
-# somebody met long ago is a negative of what comes next.
+# For windows of histories: shared by the batch, and only a row's own positive is masked: items that the user met long
+# ago are negatives for the next item.
 IN_ORDER: dict[str, Callable] = {
     "uniform": partial(SharedNegatives, mask_seen=False),
     "popularity": partial(SharedNegatives, alpha=1.0, mask_seen=False),

@@ -12,7 +12,7 @@ from collabkit.train.sampling.weights import item_weights
 
 __all__ = ["KnownNegatives", "PopularityNegatives", "UniformNegatives"]
 
-PART = 2**18  # events at once, where an array is made of all of them
+PART = 2**18  # events at once in computations over all events
 
 
 class PopularityNegatives:
@@ -54,14 +54,15 @@ class PopularityNegatives:
         self.total = int(end[-1])
         self.start, self.end, self._flat = train.pairs.start, end, bool((self.weight <= 1).all())
         before = None if self._flat else _before(self.weight, train.pairs.values)
-        self._seen = train.pairs if train.pairs.mapped else None  # of a file no array as long is made, but `taken`
+        self._seen = train.pairs if train.pairs.mapped else None  # a file gets no array of its length but `taken`
         self.keys = end.new_zeros(0) if self._seen is not None else self._keys(train.pairs, before)
-        # taken[position in keys] - taken[start of the user] is what was skipped; all weights being 1, their number
+        # taken[position in keys] - taken[start of the user] is the skipped weight; the number of keys if all weights
+        # are 1
         self.taken = torch.zeros(0, dtype=torch.int64) if before is None else before
         skipped = self.start if before is None else before[self.start]
         self.left = self.total - skipped.diff()  # (n_users,) unseen weight
-        # Where all weights are 1, a point on the line is a place among the items that can be drawn; the place after
-        # the last one, which a user who has seen everything ends at, is the unknown item.
+        # If all weights are 1, a point on the line is a position among the items that can be drawn; the position after
+        # the last one, where a user who has seen everything ends, is the unknown item.
         self.drawable = torch.cat([self.weight.nonzero().squeeze(1), end.new_zeros(1)])
         self._some_full = bool((self.left == 0).any())
         there = train.counts("user") > 0
@@ -73,7 +74,7 @@ class PopularityNegatives:
         self.to(device)
 
     def _keys(self, seen: Runs, before: Tensor | None) -> Tensor:
-        """The keys `(m,)` of all users' seen items; int32 where that holds them, which is quicker to search."""
+        """The keys `(m,)` of all users' seen items; int32 if they fit, which is faster to search."""
         kind = torch.int32 if (self.n_users + 1) * self.total < 2**31 else torch.int64
         keys, begin = torch.empty(len(seen.values), dtype=kind), self.end - self.weight
         for at in range(0, len(keys), PART):
@@ -107,7 +108,7 @@ class PopularityNegatives:
         return items.masked_fill_((left == 0)[:, None], 0) if self._some_full else items
 
     def _passed(self, users: Tensor, point: Tensor) -> Tensor:
-        """How many keys `(b, n)` lie before the points `(b, n)` of `users` `(b,)`, those of other users too."""
+        """How many keys `(b, n)`, including other users', lie before the points `(b, n)` of `users` `(b,)`."""
         if self._seen is None:
             key = (users * self.total)[:, None] + point
             return torch.searchsorted(self.keys, key.to(self.keys.dtype), right=True)
@@ -123,7 +124,7 @@ class PopularityNegatives:
         return self._log_weight[items] - self._log_left[users][:, None]
 
     def log_counts(self, users: Tensor, items: Tensor) -> Tensor:
-        """Log of how often `(b, n)` each of the `n` drawn items is to be expected in its row; inf: no negative."""
+        """Log of the expected count `(b, n)` of each of the `n` drawn items in its row; inf: not a negative."""
         return (self.log_prob(users, items) + math.log(items.shape[1])).masked_fill(items == 0, torch.inf)
 
 
@@ -195,7 +196,7 @@ class KnownNegatives:
         return items
 
     def log_counts(self, users: Tensor, items: Tensor) -> Tensor:
-        """Log of how often `(b, n)` each of the items is to be expected in its row; inf: no negative."""
+        """Log of the expected count `(b, n)` of each item in its row; inf: not a negative."""
         n, lengths = items.shape[1], self.disliked.lengths[users]
         own = self.sampler.log_counts(users, items).expand(-1, n)  # of n draws
         some = (lengths > 0)[:, None]

@@ -51,19 +51,19 @@ class SharedNegatives:
         return self.log_share[items]
 
     def log_expected(self, items: Tensor, n: int) -> Tensor:
-        """Log of how often each of `items` `(m,)` is to be expected in `n` draws, once at the most: `1 - (1 - q)^n`."""
+        """Log of the expected count of each of `items` `(m,)` in `n` draws, at most once: `1 - (1 - q)^n`."""
         never = n * torch.log1p(-self.log_prob(items).double().exp().clamp(max=1 - 1e-12))
         return (-torch.expm1(never)).log().float()
 
     def log_counts(self, users: Tensor, positives: Tensor, items: Tensor, n: int) -> Tensor:
-        """Log of the expected count `(b, m)` of each of `items` `(m,)` after `n` draws; inf where it is no negative."""
+        """Log of the expected count `(b, m)` of each of `items` `(m,)` after `n` draws; inf if not a negative."""
         counts = self.log_expected(items, n).expand(len(users), -1).contiguous()
         rows, columns = self.hits(users, positives, items)
         counts[rows, columns] = torch.inf
         return counts
 
     def hits(self, users: Tensor, positives: Tensor | None, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows and columns `(h,)` of the items `(m,)`, all different, that are no negatives of the row's user.
+        """Rows and columns `(h,)` of the items `(m,)`, all different, that are not negatives for the row's user.
 
         Those are its own positive (where there are `positives` `(b,)`) and, with `mask_seen`, what the user has seen.
         """
@@ -97,7 +97,7 @@ class InBatchNegatives(SharedNegatives):
         return torch.unique(positives)
 
     def log_counts(self, users: Tensor, positives: Tensor, items: Tensor, n: int) -> Tensor:
-        """As of `SharedNegatives`, for the `b - 1` other rows; `n` is not used."""
+        """As in `SharedNegatives`, for the `b - 1` other rows; `n` is not used."""
         return super().log_counts(users, positives, items, max(len(positives) - 1, 1))
 
 
@@ -121,5 +121,5 @@ class AllItems(SharedNegatives):
         return self.every
 
     def log_expected(self, items: Tensor, n: int) -> Tensor:
-        """Every item is there once: 0."""
+        """Every item occurs once: 0."""
         return torch.zeros_like(self.log_share[items])

@@ -69,5 +69,5 @@ class ShownNegatives:
         return self.lists.values[at].masked_fill(lengths == 0, 0)
 
     def log_counts(self, users: Tensor, items: Tensor) -> Tensor:
-        """Log of how often `(b, 1)` each of the `n` drawn items is to be expected in its row; inf: none is drawn."""
+        """Log of the expected count `(b, 1)` of each of the `n` drawn items in its row; inf: none is drawn."""
         return math.log(items.shape[1]) - self.lists.lengths[users][:, None].double().log().float()

@@ -39,6 +39,6 @@ def item_weights(train: Interactions | Met, alpha: float) -> Tensor:
     if alpha == 0:
         return (counts > 0).long()
     weight = counts.double() ** alpha
-    # As fine as the keys of all users fit into 62 bits: whole numbers make the draws exact.
+    # As fine as possible while the keys of all users fit into 62 bits: whole numbers make the draws exact.
     scale = 2.0 ** (62 - math.ceil(math.log2(train.n_users + 1)) - 1) / float(weight.sum() + len(weight))
     return (weight * min(scale, 2.0**40 / float(weight.max().clamp(min=1)))).ceil().long()
