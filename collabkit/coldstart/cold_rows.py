@@ -22,9 +22,9 @@ def fit_cold_head(model: Model, train: Interactions, side: Side, centre: list[Te
 
     The trained rows, with what the features add, are regressed on the features by ridge regression, for which an id's
     categories are weighted by how few trained ids have them: tf-idf, in rows of length 1. Rows are weighted by how much
-        is known about them. Cross-validation chooses how far to trust the features: useless features leave the mean.
-        This gave better predictions for new ids than the features' trained part alone, whose weights are fitted
-        together with the ids' own rows.
+    is known about them. Cross-validation chooses how far to trust the features: useless features leave the mean.
+    This gave better predictions for new ids than the features' trained part alone, whose weights are fitted
+    together with the ids' own rows.
 
     Args:
         model, train: the trained model, and its training interactions.

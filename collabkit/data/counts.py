@@ -69,8 +69,7 @@ class Counted:
         It is the first row in time, or in the table, with a count above 0. The pair's sum must be above 0 and at least
         `threshold`.
         """
-        among, total = self.among, self.totals(self.among)
-        keep = total > 0 if threshold is None else (total > 0) & (total >= threshold)
+        among, keep = self.among, self._enough(self.totals(self.among), threshold)
         if below := int((self.count[among] < 0).sum()):
             say(f"{below:,} of {len(among):,} counts in {self.name!r} are below 0 (returns); they are subtracted from "
                 "the sums of their pairs")  # fmt: skip
@@ -79,21 +78,38 @@ class Counted:
         if not left.all():
             users, items = self.events.user_idx.numpy()[among], self.events.item_idx.numpy()[among]
             say_left_out(left, users, items, f"the counts of the (user, item) pair have a sum {least}")
-        there = among[left & (self.count[among] > 0)]
+        return self._firsts(keep)
+
+    def _firsts(self, keep: np.ndarray) -> np.ndarray:
+        """The positions, ascending, of the first row with a count above 0 of each pair in `keep` `(n_pairs,)`."""
+        there = self.among[keep[self.pair[self.among]] & (self.count[self.among] > 0)]
         time = np.zeros(len(self.events)) if self.events.time is None else self.events.time.numpy()
         order = there[np.argsort(time[there], kind="stable")]
         return np.sort(order[~pd.Series(self.pair[order]).duplicated().to_numpy()])
+
+    @staticmethod
+    def _enough(total: np.ndarray, threshold: float | None) -> np.ndarray:
+        return total > 0 if threshold is None else (total > 0) & (total >= threshold)
 
     def totals(self, among: np.ndarray) -> np.ndarray:
         """The sum `(n_pairs,)` of the counts of each pair's rows `among` `(k,)`."""
         return np.bincount(self.pair[among], self.count[among], int(self.pair.max(initial=-1)) + 1)
 
-    def split(self, first: np.ndarray, second: np.ndarray, *, by_table: bool) -> tuple[np.ndarray, ...]:
+    def split(
+        self,
+        first: np.ndarray,
+        second: np.ndarray,
+        threshold: float | None,
+        since: np.ndarray | None = None,
+        *,
+        by_table: bool,
+    ) -> tuple[np.ndarray, ...]:
         """The rows that are left of a training and a validation part, and their pairs' sums: `(first, second, sums of
         first, sums of second)`.
 
-        Sums of training pairs exclude rows after the moment of the split, if it was by time. With two tables
-        (`by_table`) each has its own sums, and a pair that both have stays in the first.
+        If the split was by time, training knows what was known at its moment: the sums of training pairs exclude later
+        rows, and pairs that `rows` left out because of later returns are training pairs. With two tables (`by_table`)
+        each has its own sums, and a pair that both have stays in the first. `since` is as in `late_rows`.
         """
         if by_table:
             late, keys = np.zeros(len(self.events), bool), self.events.pair_keys().numpy()
@@ -102,27 +118,44 @@ class Counted:
                 say(f"{known.sum():,} of {len(second):,} validation pairs are training pairs too; they are left out")
             second = second[~known]
         else:
-            late = late_rows(self.events, first, second)
-        total = self.totals(self.among[~late[self.among]])[self.pair[first]]
-        if gone := int((total <= 0).sum()):
-            say(f"{gone:,} training pairs have a sum of 0 or less at the moment of the split; they are left out")
-        return first[total > 0], second, total[total > 0], self.totals(self.among)[self.pair[second]]
+            late = late_rows(self.events, first, second, since)
+        whole, known = self.totals(self.among), self.totals(self.among[~late[self.among]])  # sums of all, at the moment
+        enough = self._enough(known, threshold)
+        kept = enough[self.pair[first]]
+        if gone := int((~kept).sum()):
+            least = "of 0 or less" if threshold is None else f"below {threshold:g}"
+            say(f"{gone:,} training pairs have a sum {least} at the moment of the split; they are left out")
+        later = self._firsts(enough & ~self._enough(whole, threshold))
+        later = later[~late[later]]
+        if len(later):
+            say(f"{len(later):,} of the pairs left out were returned only after the moment of the split; they are "
+                "training pairs")  # fmt: skip
+        first = np.sort(np.concatenate([first[kept], later]))
+        return first, second, known[self.pair[first]], whole[self.pair[second]]
 
 
-def late_rows(events: Interactions, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def late_rows(
+    events: Interactions, first: np.ndarray, second: np.ndarray, since: np.ndarray | None = None
+) -> np.ndarray:
     """Which rows `(n,)` came after the moment of a split by time into training rows and validation rows.
 
-    The moment is the time of the first validation row, if none is earlier than a training row; else that of the user's
-    first validation row, if none of the user's is. Other splits have no such moment.
+    The splitter may know the moment: `since` `(n,)` names the rows from then on. Else it is the time of the first
+    validation row, if none is earlier than a training row; or, for each user, that of the user's first validation row,
+    if none of the user's is earlier. Rows at the moment itself are late, unless a training row has the same time. Other
+    splits have no such moment.
     """
+    if since is not None:
+        return since
     late = np.zeros(len(events), dtype=bool)
     if events.time is None or len(first) == 0 or len(second) == 0:
         return late
     time, users = events.time.numpy(), events.user_idx.numpy()
-    if time[second].min() >= time[first].max():
-        late |= time > time[second].min()
+    begins, ends = time[second].min(), time[first].max()
+    if begins >= ends:
+        late |= (time > begins) | ((time == begins) & (begins > ends))
     begins = np.full(events.n_users, np.iinfo(np.int64).max)
     np.minimum.at(begins, users[second], time[second])
     ends = np.full(events.n_users, np.iinfo(np.int64).min)
     np.maximum.at(ends, users[first], time[first])
-    return late | ((begins >= ends)[users] & (time > begins[users]))
+    begins, ends = begins[users], ends[users]
+    return late | ((begins >= ends) & (time > begins)) | ((begins > ends) & (time == begins))

@@ -197,15 +197,15 @@ def _kept(table: Interactions, rows: np.ndarray, keep: np.ndarray, reason: str) 
 
 
 def disliked_events(
-    rated: Interactions, threshold: float, parts: tuple[np.ndarray, np.ndarray], train: Interactions, n_first: int
+    rated: Interactions, threshold: float, parts: tuple, train: Interactions, n_first: int
 ) -> Interactions:
     """The pairs that are known negatives: rated below `threshold`, and never at or above it.
 
     Args:
         rated: all rows, with their ratings; the first `n_first` are not from a validation table.
         threshold: the lowest rating of a positive.
-        parts: the positions in it of the training and the validation rows. Ratings that came after the moment of a
-            split by time are left out.
+        parts: the positions in it of the training and the validation rows, and `since` of `counts.late_rows`. Ratings
+            that came after the moment of a split by time are left out.
         train: the training part, whose ids are used; pairs with other ids are left out.
     """
     keys, low = rated.pair_keys().numpy(), ~at_least(rated.rating.numpy(), threshold)

@@ -11,9 +11,10 @@ from collabkit.data.counts import Counted
 from collabkit.data.dataset import Dataset
 from collabkit.data.features import Context, SideFeatures
 from collabkit.data.feedback import Implicit, check_threshold, disliked_events, positive_rows, rated_rows
-from collabkit.data.interactions import Columns, Interactions
+from collabkit.data.interactions import Columns, Interactions, comparable_times
 from collabkit.data.notices import say
 from collabkit.data.splits import Split, Splitter
+from collabkit.data.splits.rows import before
 from collabkit.data.tables import name_columns
 from collabkit.data.unique import repeats_of, sorted_unique
 from collabkit.data.vocab import Vocab
@@ -41,7 +42,7 @@ def prepare(
         table = pd.concat([table[columns.present], splitter[columns.present]], ignore_index=True)
     # before the split, so that errors name the caller's rows; the training part determines the context
     rated = events = Interactions.from_df(table, replace(columns, context=()))
-    rows, counted = np.arange(len(table)), None
+    rows, counted, since = np.arange(len(table)), None, None
     if feedback is not None:
         rows, counted = _positives(table, events, feedback, rows >= n_first if is_split else None)
         if feedback.history is not None:
@@ -49,14 +50,18 @@ def prepare(
         events = replace(events, rating=None, columns=replace(events.columns, rating=None))
     if not is_split:
         used = table if len(rows) == len(table) else table.iloc[rows]
-        first, second = (rows[part] for part in split_rows(used, columns, splitter))
+        split = split_rows(used, columns, splitter)
+        first, second = (rows[part] for part in split)
+        if split.moment is not None:
+            since = ~before(comparable_times(table[splitter.time_name or columns.time]), split.moment)
     else:
         first, second = rows[rows < n_first], rows[rows >= n_first]
         for name, part in (("training", first), ("validation", second)):
             if len(part) == 0:
                 raise ValueError(f"no row of the {name} table is left: none is a new positive")
     if counted is not None:
-        first, second, *sums = counted.split(first, second, by_table=is_split)
+        least = feedback.threshold if rated.rating is None else None
+        first, second, *sums = counted.split(first, second, least, since, by_table=is_split)
     train, held_out = _only_used_ids(events.take(first), events.take(second))
     held_out = held_out if len(held_out) else None
     del events
@@ -73,7 +78,7 @@ def prepare(
         )
     disliked = None
     if feedback is not None and feedback.dislikes is not None:
-        disliked = disliked_events(rated, feedback.threshold, (first, second), train, n_first)
+        disliked = disliked_events(rated, feedback.threshold, (first, second, since), train, n_first)
     features = SideFeatures.of(train, users, items, user_features, item_features)
     return Dataset(train, held_out, features=features, disliked=disliked)
 

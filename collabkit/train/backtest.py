@@ -119,13 +119,13 @@ def _window(cut, time_name: str, cold: str) -> Splitter:
     split = time_split(date=cut, time_name=time_name)
 
     def rows(df, columns):
-        train, valid, _ = split.rows(df, columns)
+        train, valid, _, *moment = split.rows(df, columns)
         items = id_codes(df, columns.item)
         pairs = id_codes(df, columns.user) * (items.max() + 1) + items
         new = ~np.isin(pairs[valid], pairs[train])
         again = int((~new).sum())
         notes = [f"{again:,} rows of the window repeat a training pair, which lists leave out"] if again else []
-        return train, valid[new], notes
+        return train, valid[new], notes, *moment
 
     return Splitter(f"the window at {cut!r}", rows, cold, time_name)
 

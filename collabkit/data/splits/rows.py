@@ -217,11 +217,11 @@ def _span(times: pd.Series, days: float):
     return max(1, round(days * day_of(int(times.abs().max()))))
 
 
-def _parts(times: pd.Series, first, days: float | None) -> tuple[np.ndarray, np.ndarray, list]:
-    """The rows before a moment, those from it on for this many days, and no notes."""
+def _parts(times: pd.Series, first, days: float | None) -> tuple[np.ndarray, np.ndarray, list, object]:
+    """The rows before a moment, those from it on for this many days, no notes, and the moment."""
     early = before(times, first)
     valid = ~early if days is None else ~early & before(times, later(times, first, days))
-    return np.flatnonzero(early), np.flatnonzero(valid), []
+    return np.flatnonzero(early), np.flatnonzero(valid), [], first
 
 
 def k_fold(n_folds: int = 5, *, seed: int | None = None, cold: str = "keep") -> Iterator[Splitter]:

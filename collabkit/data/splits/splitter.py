@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,12 +23,14 @@ class Split:
         train, valid: int64 positions `(n,)` in the table, disjoint.
         by: how the split was made.
         notes: one line per kind of dropped rows, with counts and the reason.
+        moment: the time at which validation begins, comparable with the column of times; None if there is no one time.
     """
 
     train: np.ndarray
     valid: np.ndarray
     by: str
     notes: tuple[str, ...] = field(default=())
+    moment: Any = None
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return iter((self.train, self.valid))
@@ -43,7 +46,8 @@ class Splitter:
 
     Args:
         by: name for reports.
-        rows: function `(df, columns) -> (train rows, valid rows, notes)`.
+        rows: function `(df, columns) -> (train rows, valid rows, notes)`, and as a fourth the moment, for splits at one
+            time.
         cold: what happens to validation rows whose user or item has no training row: `'keep'` or `'drop'` (counted).
         time_name: column of the event times, for splits that need it; `from_df` sets it.
         min_rating: validation rows rated below it are dropped (and counted), so that only liked items are relevant.
@@ -51,7 +55,7 @@ class Splitter:
     """
 
     by: str
-    rows: Callable[[pd.DataFrame, Columns], tuple[np.ndarray, np.ndarray, list[str]]]
+    rows: Callable[[pd.DataFrame, Columns], tuple]
     cold: str = "keep"
     time_name: str | None = None
     min_rating: float | None = None
@@ -69,7 +73,7 @@ class Splitter:
             columns = name_columns(df, time_name=self.time_name)
         elif self.time_name is not None:
             columns = name_columns(df, columns.user, columns.item, columns.rating, self.time_name)
-        train, valid, notes = self.rows(df, columns)
+        train, valid, notes, *moment = self.rows(df, columns)
         train, valid = _positions(train, len(df), self.by), _positions(valid, len(df), self.by)
         self._check_parts(train, valid, len(df))
         used = np.zeros(len(df), dtype=bool)
@@ -93,7 +97,7 @@ class Splitter:
             notes += _left_out(df, columns, valid, warm, "user or item without a training row (cold)", "valid: ")
             valid = valid[warm]
         self._check_parts(train, valid, len(df))
-        return Split(train, valid, self.by, tuple(notes))
+        return Split(train, valid, self.by, tuple(notes), *moment)
 
     def _check_parts(self, train: np.ndarray, valid: np.ndarray, n_rows: int) -> None:
         for name, part in (("training", train), ("validation", valid)):
