@@ -122,7 +122,7 @@ def test_returns_and_repeats_from_the_moment_on_are_not_known_to_training():
     """Times in whole months: what is dated at the moment of the split is later, too; so is what has no new pair."""
     rows = [(1, "a", 1, 1), (1, "c", 2, 1), (2, "a", 1, 1), (2, "b", 1, 1), (3, "c", 1, 1), (3, "d", 1, 1),
             (1, "d", 1, 2), (2, "c", 1, 3), (3, "c", 9, 2), (1, "c", -2, 2), (2, "b", -1, 1), (3, "a", 1, 3),
-            (3, "a", -1, 3)]  # fmt: skip
+            (3, "a", -1, 3), (5, "e", 3, 1)]  # fmt: skip
     df = pd.DataFrame(rows, columns=["user", "item", "qty", "month"])
     df["month"] = pd.to_datetime({"year": 2024, "month": df["month"], "day": 1})
     names = {"user_name": "user", "item_name": "item", "time_name": "month"}
@@ -134,13 +134,13 @@ def test_returns_and_repeats_from_the_moment_on_are_not_known_to_training():
         with pytest.warns(CollabWarning, match="1 of the pairs left out were returned only after the moment"):
             dls = CollabDataLoaders.from_df(df, splitter=splitter, feedback=Implicit(counts="qty"), **names)
         train = pairs(dls.data.train)
-        assert train == {(1, "a"): 1, (1, "c"): 2, (2, "a"): 1, (3, "c"): 1, (3, "d"): 1}
+        assert train == {(1, "a"): 1, (1, "c"): 2, (2, "a"): 1, (3, "c"): 1, (3, "d"): 1, (5, "e"): 3}
         assert set(pairs(dls.data.valid)) == {(1, "d"), (2, "c")}  # (3, a) was returned at once
     least = Implicit(counts="qty", threshold=2)
     with pytest.warns(CollabWarning, match="1 training pairs have a sum below 2 at the moment"):
         more = pd.concat([df, pd.DataFrame({"user": [4], "item": ["a"], "qty": [5], "month": df["month"].max()})])
         dls = CollabDataLoaders.from_df(more, splitter=splits.time_split(date="2024-02-01"), feedback=least, **names)
-    assert pairs(dls.data.train) == {(1, "c"): 2}
+    assert pairs(dls.data.train) == {(1, "c"): 2, (5, "e"): 3}
 
 
 @pytest.mark.parametrize(

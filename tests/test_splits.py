@@ -443,7 +443,7 @@ def test_all_rows_of_some_users_are_held_out_by_hand(toy):
     assert split.valid.tolist() == [8] and covers(split, 10) and split.by == "cold_users(frac=0.25, seed=27)"
     assert split.notes == (
         "1 of 4 users are held out, with 1 of 10 rows",
-        "1 valid rows are of 1 items left without a training row: cold too",
+        "1 valid rows belong to 1 items left without a training row, so they are cold too",
     )
 
 
