@@ -7,7 +7,8 @@ from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from helpers import make_dls, make_learner
 from torch import nn
 
-from collabkit import metrics
+from collabkit import CollabDataLoaders, collab_learner, metrics, splits
+from collabkit.datasets import synthetic
 from collabkit.evaluate import task
 from collabkit.evaluate.candidates import SampledCandidates
 from collabkit.train import fit_metrics
@@ -43,7 +44,21 @@ def test_values_are_those_of_evaluate_from_one_pass(kind, passes):
     for metric in metrics:
         assert metric.value == pytest.approx(table[f"{metric.metric}@{metric.k}"])
         assert 0 < metric.value < 1
-    assert shown["HitRate@10"] == pytest.approx(metrics[0].value, abs=0.1)  # cold rows are settled after the fit
+        assert shown[f"{metric.metric}@{metric.k}"] == pytest.approx(metric.value)  # cold rows included
+
+
+@pytest.mark.parametrize("kind", ["dot", "nn"])
+def test_errors_of_new_users_are_those_of_evaluate(kind):
+    ratings = synthetic(n_users=200, n_items=80, n_ratings=5000, seed=2).ratings
+    names = {"user_name": "user", "item_name": "title", "rating_name": "rating", "time_name": "timestamp"}
+    dls = CollabDataLoaders.from_df(ratings, splitter=splits.time_split(0.2), seed=0, **names)
+    assert (dls.data.train.counts("user")[dls.data.valid.user_idx] == 0).float().mean() > 0.2
+    learn = collab_learner(dls, n_factors=8, use_nn=kind == "nn", y_range=(0.5, 5.5), metrics=["RMSE"])
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(2, 5e-3)
+    shown = learn.recorder.values[-1][2]
+    assert shown == pytest.approx(learn.evaluate(metrics="RMSE", n_boot=2)["value"].item(), abs=1e-5)
+    assert learn.recorder.values[-1][1] == pytest.approx(learn.validate()[0], abs=1e-5)
 
 
 def test_each_epoch_is_ranked_anew_and_metrics_of_two_learners_do_not_mix():

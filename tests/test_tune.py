@@ -71,6 +71,15 @@ def test_ratings_by_gradient_with_batches_of_a_size():
     assert best.dls.train.bs == table.loc[table["kept"], "bs"].item() and best.model.y_range is None
 
 
+def test_ratings_have_the_defaults_of_train():
+    dls = loaders(feedback="explicit", rating_name="rating")
+    best, table = tune(dls, {"n_factors": [4, 8]}, minutes=1, show=False)
+    low, high = best.model.y_range
+    assert low < 1 and high > 5 and len(table) == 2 and len(best.recorder.values) == 8  # epochs of the recipe
+    errors = best.evaluate(metrics="RMSE").loc["RMSE"]
+    assert errors["value"] < errors["global mean"]
+
+
 def test_hopeless_trials_end_early():
     space = {
         "reg": [0.01, 0.02, 0.03, 0.04, 0.05, 1e6, 2e6, 3e6],

@@ -324,7 +324,8 @@ class Recommender:
                 the data, several names, or `Features` of the items.
             pool: a diverse list is chosen from this many best items of each user (from `k`, if that is larger).
             why: add a column `because` with the item of the user's history that contributes most to the row, None if
-                none does. A number adds a list of that many items. See `why`.
+                none does. A number adds a list of that many items. Items that the user rated below their own mean are
+                no reasons. See `why`.
             max_memory: memory limit of the score block, in bytes or as `'512MB'`; users are scored in blocks below it.
 
         Returns:

@@ -35,12 +35,22 @@ class Shares:
         values: `(m, k)` float64, in logits.
         prior: `(b, k)`, the scores for an unknown user, if the model has them.
         method: how the shares were computed.
+        ratings: `(m,)` of the events, if the shares are of ratings.
     """
 
     events: Runs
     values: Tensor
     prior: Tensor | None
     method: str
+    ratings: Tensor | None = None
+
+    def reasons(self) -> Tensor:
+        """`values`, 0 for events rated below the user's mean: a disliked item may add to a score, but is no reason."""
+        if self.ratings is None:
+            return self.values
+        rows = self.events.rows
+        mean = self.values.new_zeros(len(self.events)).index_add(0, rows, self.ratings.double()) / self.events.lengths
+        return self.values * (self.ratings >= mean[rows] - 1e-9)[:, None]
 
 
 class Explainer:
@@ -92,7 +102,8 @@ class Explainer:
             origin[folded], pieces[folded[told.rows]] = self.fold().pieces(told.of(at), users[at])
         slope, prior = self._slopes(scores, x, origin, users, items)
         values = torch.einsum("mkd,md->mk", slope[told.rows], pieces)
-        return Shares(told, values, prior, "least squares" if bool(solved.all()) else "fold-in")
+        ratings = told.weight if data.rated else None
+        return Shares(told, values, prior, "least squares" if bool(solved.all()) else "fold-in", ratings)
 
     @staticmethod
     def _slopes(scores, x: Tensor, origin: Tensor, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,6 +195,8 @@ def check_why(model: Model, why) -> bool | int:
 def because_of(explainer: Explainer, best: Tensor, why: bool | int, query, told: Runs | None) -> pd.Series:
     """For each item in lists `best` `(b, k)`, 0 where they end, the ids of the past items that contribute most.
 
+    Of ratings, only those of at least the user's mean count; see `Shares.reasons`.
+
     Returns:
         `(n,)` ids, None if no past item contributes; lists of ids if `why` is a number.
     """
@@ -195,7 +208,7 @@ def because_of(explainer: Explainer, best: Tensor, why: bool | int, query, told:
             own = None if told is None else told.of(torch.arange(part.start, part.stop))
             shares = explainer.shares(query[part], own, best[part])
         for j, (run, values) in enumerate(
-            zip(shares.events, shares.values.split(shares.events.lengths.tolist()), strict=True)
+            zip(shares.events, shares.reasons().split(shares.events.lengths.tolist()), strict=True)
         ):
             top = values.argsort(dim=0, descending=True, stable=True)[: int(why)]  # (n, k)
             found[first + j, :, : len(top)] = run[top].masked_fill_(values.gather(0, top) <= 0, 0).T.numpy()

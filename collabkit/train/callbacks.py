@@ -13,7 +13,8 @@ from fastai.callback.schedule import ParamScheduler
 from fastai.learner import AvgSmoothLoss, Recorder
 from tqdm import tqdm
 
-from collabkit.coldstart.default_rows import fill_cold_items, settle_default_rows, zero_cold_rows
+from collabkit.coldstart.default_rows import fill_cold_items, fit_default_rows, settle_default_rows, zero_cold_rows
+from collabkit.data.interactions import SIDES
 from collabkit.data.notices import near_match, say
 from collabkit.evaluate.names import ERRORS, same_name
 from collabkit.models.base import as_model
@@ -172,15 +173,25 @@ class ColdRows(Callback):
 
     filled: tuple | None = None  # the version of the weights for which cold items' rows were filled
 
+    def before_fit(self):
+        """Look whether validation asks for ids without training rows."""
+        data = getattr(self.learn.dls, "data", None)
+        valid, train = getattr(data, "valid", None), getattr(data, "train", None)
+        self.any_cold = valid is not None and any(bool((train.counts(s)[valid.indices(s)] == 0).any()) for s in SIDES)
+
     def before_train(self):
         """Zero the rows, so that validation during the fit does not use untrained random ones."""
         if as_model(self.learn.model) is not None:
             zero_cold_rows(self.learn.model, self.learn.dls.data.train)
 
     def after_train(self):
-        """For implicit feedback, set the rows of cold items for the following validation, if it uses any."""
+        """Set the rows of cold ids for the following validation, if it uses any, so that it is as `evaluate`."""
         model, data = as_model(self.learn.model), self.learn.dls.data
-        if model is None or data.rated or data.valid is None:
+        if model is None or data.valid is None:
+            return
+        if data.rated:
+            if self.any_cold:
+                fit_default_rows(model, data)
             return
         asked = data.valid.item_idx.unique()  # all items, if there are metrics
         side, cold = model.item_side, data.train.counts("item")[asked] == 0

@@ -9,10 +9,13 @@ from math import prod
 
 from collabkit.data.checks import finite
 from collabkit.data.notices import near_match
+from collabkit.models import CollFilter
 from collabkit.models.base import Model, option_names
 from collabkit.models.closed_form import ClosedForm
+from collabkit.train.choose import usual_range
 from collabkit.train.dataloaders import CollabDataLoaders
 from collabkit.train.learner import CollabLearner, collab_learner
+from collabkit.train.recipes import rating_recipe
 
 __all__ = ["Space"]
 
@@ -136,6 +139,8 @@ class Space:
             return model(**{name: value for name, value in values.items() if name != "model"})
         mine = self._of_fit(values)
         options = {n: v for n, v in values.items() if n not in mine and n not in (*BATCHES, "fit", "lr", "n_epoch")}
+        if dls.data.rated and "y_range" in option_names(options.get("model") or CollFilter):
+            options.setdefault("y_range", usual_range(dls.data))
         learn = collab_learner(self.batches(dls, values), seed=seed, metrics=list(metrics), **options)
         if hasattr(learn, "progress"):
             learn.remove_cb(learn.progress)
@@ -149,9 +154,19 @@ class Space:
         rename = _OTHER_NAMES[self.fit]
         given = {rename.get(name, name): value for name, value in self._of_fit(values).items()}
         if self.fit != "fit_als":
-            given.setdefault("n_epoch", 5)
+            given = {**self._usual(model, dls), **given}
         with model.no_bar(), model.no_logging():
             getattr(model, self.fit)(**given, cbs=list(cbs))
+
+    def _usual(self, model, dls: CollabDataLoaders) -> dict:
+        """Arguments of the fit where the space does not name them: for ratings those that `collabkit train` has."""
+        if not dls.data.rated:
+            return {"n_epoch": 5}
+        recipe = rating_recipe(len(dls.data.train))
+        rate = "lr_max" if self.fit == "fit_one_cycle" else "lr"
+        if type(model.model) is CollFilter:
+            return {"n_epoch": recipe.n_epoch, rate: recipe.lr, "wd": recipe.wd}
+        return {"n_epoch": 5, rate: 5e-3}
 
     def _of_fit(self, values: dict) -> dict:
         known = self._fit_names() | set(_OTHER_NAMES[self.fit])

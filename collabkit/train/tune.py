@@ -57,7 +57,9 @@ def tune(
             are integers; on a logarithmic scale if the ends differ by a factor of ten); anything else is fixed. Names
             are arguments of the batches (`bs`, `n_neg`, `negatives`), of `collab_learner` and the model (`model`,
             `n_factors`, `loss_func`, ...) and of the fit (`n_epoch`, `lr`, `wd`; with `reg`, `unobserved_weight` or
-            `n_sweeps` the fit is `fit_als`). With a closed-form `model` (`EASE`, `ItemKNN`) they are its options.
+            `n_sweeps` the fit is `fit_als`). What is not named has its default; for ratings `y_range` is theirs with a
+            tenth of their spread on either side, and epochs, rate and weight decay come from `recipes.rating_recipe`.
+            With a closed-form `model` (`EASE`, `ItemKNN`) they are its options.
         minutes: total time; trials end in time, and at least one is run.
         metric: the metric to optimise; default NDCG@10, or RMSE for ratings.
         n_trials: maximum number of trials, including those before a kill.

@@ -348,9 +348,10 @@ class Engine:
             if not len(among):
                 continue
             mine = shares(j, among)
-            order = np.argsort(-mine.values, axis=0, kind="stable")[: int(why)]
+            reasons = mine.reasons()
+            order = np.argsort(-reasons, axis=0, kind="stable")[: int(why)]
             for m in range(len(among)):
-                ids = self.items.decode([mine.items[i] for i in order[:, m] if mine.values[i, m] > 0])
+                ids = self.items.decode([mine.items[i] for i in order[:, m] if reasons[i, m] > 0])
                 every.append(ids if why is not True else ids[0] if ids else None)
         return every
 

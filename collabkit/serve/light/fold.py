@@ -27,6 +27,8 @@ class Fold:
         y_range: of the ratings.
     """
 
+    rated = False
+
     def __init__(self, arrays: Mapping[str, np.ndarray], spec: Mapping, vectors, y_range):
         self.arrays, self.spec, self.vectors, self.y_range = arrays, spec, vectors, y_range
         self.mean, self.root = arrays["mean"], arrays["root"]  # (d,), (d, k)
@@ -104,6 +106,8 @@ class Fold:
 
 class RatingFold(Fold):
     """For ratings: Gauss-Newton steps; see `RatingSolver`."""
+
+    rated = True
 
     @property
     def noise(self) -> float:

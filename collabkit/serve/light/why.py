@@ -18,6 +18,13 @@ class Shares(NamedTuple):
     values: np.ndarray
     prior: np.ndarray | None
     method: str
+    ratings: np.ndarray | None = None
+
+    def reasons(self) -> np.ndarray:
+        """As in `serve.why.Shares`."""
+        if self.ratings is None or not len(self.items):
+            return self.values
+        return self.values * (self.ratings >= self.ratings.mean() - 1e-9)[:, None]
 
 
 def of_history(scorer, items: np.ndarray, weight: np.ndarray | None, among: np.ndarray) -> Shares:
@@ -60,7 +67,8 @@ def of_row(fold, user: int, told: tuple | None, events, met: np.ndarray, among: 
         origin, pieces = fold.pieces(items, weight, user)
     slope = fold.slope[among].astype(np.float64)
     prior = slope @ (origin + fold.shift(user)) + fold.constant[among]
-    return Shares(items, pieces @ slope.T, prior, "least squares" if exact else "fold-in")
+    ratings = weight.astype(np.float64) if fold.rated else None
+    return Shares(items, pieces @ slope.T, prior, "least squares" if exact else "fold-in", ratings)
 
 
 def told(shares: Shares, score: float, y_range) -> tuple[list[tuple], float]:
