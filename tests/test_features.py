@@ -391,5 +391,5 @@ def test_numbers_that_are_no_vectors_and_vectors_that_are_no_lists():
         one([1.5, 2.0, 3.0, 1.0], "dense")
     with pytest.raises(TypeError, match="holds vectors of numbers; use kind 'dense'"):
         one([[1.5, 2.0], [3.0, 1.0], [0.5, 1.0], [1.0, 1.0]], "multi")
-    with pytest.raises(TypeError, match="its kind is 'multi' or 'dense'"):
+    with pytest.raises(TypeError, match="use kind 'multi' or 'dense'"):
         one([["a"], ["b"], ["a"], ["c"]], "numeric")

@@ -398,7 +398,7 @@ def test_what_cannot_be_told_is_refused_before_any_work():
         ({"user": "u1", "item": "i03", "history": ["i01"]}, ValueError, "either user= or"),
         ({"user": "nobody", "item": "i03"}, KeyError, "nobody"),
         ({"user": "u1", "item": "nothing"}, KeyError, "nothing"),
-        ({"user": ["u1", "u2"], "item": "i03"}, ValueError, "one person and one item; got 2 and 1"),
+        ({"user": ["u1", "u2"], "item": "i03"}, ValueError, "one user and one item; got 2 and 1"),
         ({"user": "u1", "item": "i03", "by": "stars"}, ValueError, "by must be 'history'"),
     ):
         with pytest.raises(error, match=match):
