@@ -260,7 +260,7 @@ def test_weights_counts_and_order_in_folds():
     options = {"feedback": "implicit", **NAMES}
     for more in ({"weights": "n"}, {"weights": "inverse_item"}):
         assert cross_validate(table, Popularity(), k=2, seed=0, n_boot=10, **options, **more)["value"].item() > 0
-    with pytest.warns(CollabWarning, match="backtest holds out what comes next"):
+    with pytest.warns(CollabWarning, match="backtest holds out the next events"):
         cross_validate(table, Popularity(), k=2, seed=0, n_boot=10, history=5, time_name="timestamp", **options)
 
 

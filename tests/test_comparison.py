@@ -68,7 +68,7 @@ def test_models_of_other_data_are_refused():
         compare([learn, fewer])
     train = learn.dls.train.dataset
     for valid in (None, learn.dls.valid.dataset.take(range(9))):
-        with pytest.raises(ValueError, match="has other validation rows"):
+        with pytest.raises(ValueError, match="has different validation rows"):
             compare([learn, Recommender(learn.model, train, valid)])
     shuffled = train.take(np.random.default_rng(0).permutation(len(train)))
     compare([learn, Recommender(learn.model, shuffled, learn.dls.valid.dataset)], n_boot=2)  # the order is no matter

@@ -369,7 +369,7 @@ def test_pages(client, rec):
 
 def test_the_list_follows_the_answers(client, rec):
     nothing = client.get("/questions").text
-    assert "nothing is known" in nothing and nothing.count("<fieldset") == 10
+    assert "For a new person" in nothing and nothing.count("<fieldset") == 10
     item = rec.questionnaire(1)["item"].iloc[0]
     after = client.get("/questions", params={"q1": quote(item), "r1": "5", "q2": "Film%203", "r2": ""}).text
     titles = re.findall(r'class="title".*?<bdi>(.*?)</bdi>', after)

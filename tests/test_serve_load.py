@@ -198,7 +198,7 @@ def test_the_page_in_a_browser(folders):
         before = tab.inner_text("#list h2")
         tab.locator(".answers label", has_text="5").first.click()
         sync.expect(tab.locator("#list h2")).to_have_text("After 1 answer")
-        assert "nothing is known" in before
+        assert "For a new person" in before
         tab.keyboard.press("Tab")
         assert tab.evaluate("document.activeElement.tagName") != "BODY"
 

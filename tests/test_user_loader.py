@@ -96,5 +96,5 @@ def test_bad_input():
     shuffled = data.take(torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).numpy())
     with pytest.raises(ValueError, match="sorted_by_user"):
         loader(shuffled, SharedNegatives(data))
-    with pytest.raises(ValueError, match="by_user=True: for feedback='implicit'"):
+    with pytest.raises(ValueError, match="by_user=True: only for feedback='implicit'"):
         CollabDataLoaders.from_df(clicks().assign(rating=1.0), rating_name="rating", by_user=True)

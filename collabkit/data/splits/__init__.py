@@ -7,7 +7,7 @@ DataFrame:
     >>> df = pd.DataFrame({'user': [1, 1, 1, 2], 'item': ['a', 'b', 'c', 'a'], 'time': [3, 1, 2, 9]})
     >>> leave_last_out(time_name='time')(df)
     Split: 3 train and 1 valid rows by leave_last_out(n=1)
-      1 of 2 users have no row in valid: 1 row or fewer
+      1 of 2 users have no row in valid, as they have 1 or fewer
 
 `splitter` holds the common classes, `rows` the splits by rows and times, `cold` those that hold out whole ids.
 """

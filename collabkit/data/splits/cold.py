@@ -31,7 +31,7 @@ def cold_items(frac: float = 0.1, *, seed: int | None = None, min_rating: float 
         >>> cold_items(0.5, seed=0)(df)
         Split: 2 train and 3 valid rows by cold_items(frac=0.5, seed=0)
           1 of 2 items are held out, with 3 of 5 rows
-          1 valid rows are of 1 users left without a training row: cold too
+          1 valid rows belong to 1 users left without a training row, so they are cold too
     """
     return _held_out("item", frac, seed, min_rating)
 

@@ -61,7 +61,7 @@ class Pages:
             try:
                 return await page(request, self.service.holder.now)
             except Refused as error:
-                held, heading = self.service.holder.now, HEADINGS.get(error.status, HEADINGS[422])
+                held, heading = self.service.holder.now, HEADINGS.get(error.status, "The request cannot be answered")
                 found = self._page(held, "error.html", "", heading=heading, message=error.message)
                 found.status_code = error.status
                 if error.retry_after is not None:
