@@ -4,9 +4,11 @@ import torch
 from helpers import make_dls, make_learner, trained
 from test_evaluate import interactions, model_of
 
-from collabkit import Recommender
+from collabkit import CollabDataLoaders, Recommender, collab_learner
+from collabkit.datasets import synthetic
 from collabkit.evaluate import SampledCandidates, compare
 from collabkit.models import EASE, ItemKNN, Popularity
+from collabkit.train.biases import SolveBiases
 
 
 def test_a_table_by_hand():
@@ -95,3 +97,39 @@ def test_what_is_refused():
         compare([learn], threshold=99)
     with pytest.raises(ValueError, match="unknown metric"):
         compare([learn], metrics=["hitrate"])
+
+
+def test_errors_of_ratings_are_paired_by_user():
+    ratings = synthetic(n_users=200, n_items=80, n_ratings=5000, seed=2).ratings
+    dls = CollabDataLoaders.from_df(ratings, user_name="user", item_name="title", rating_name="rating", seed=0)
+    learners = [collab_learner(dls, n_factors=n, y_range=(0.5, 5.5)) for n in (4, 16)]
+    for learn in learners:
+        with learn.no_bar(), learn.no_logging():
+            learn.fit_one_cycle(3, 5e-3)
+    table = compare(learners, names=["small", "large"], metrics=["RMSE", "NDCG@10", "MAE"], n_boot=200)
+    for learn, name in zip(learners, ("small", "large"), strict=True):
+        alone = learn.evaluate(metrics=["RMSE", "MAE", "NDCG@10"], n_boot=2)["value"]
+        for metric in ("RMSE", "MAE", "NDCG@10"):
+            assert table.loc[(metric, name), "value"] == pytest.approx(alone[metric])
+    of = table.loc[("RMSE", "large")]
+    small = table.loc[("RMSE", "small"), "value"]
+    assert of["diff_low"] <= of["difference"] <= of["diff_high"] and of["difference"] == pytest.approx(
+        of["value"] - small
+    )
+    assert table.loc[("RMSE", "small"), "difference":"diff_high"].isna().all()
+    assert (table.loc["RMSE", "n"] == len(dls.data.valid)).all()
+    only = compare(learners, metrics="RMSE", n_boot=200)
+    np.testing.assert_allclose(only["value"], table.loc["RMSE", "value"])
+    with pytest.raises(ValueError, match="Popularity predicts no ratings, so it has no RMSE"):
+        compare([*learners, Popularity()], metrics="RMSE")
+
+
+def test_errors_have_a_paired_difference_to_the_biases():
+    ratings = synthetic(n_users=200, n_items=80, n_ratings=5000, seed=2).ratings
+    dls = CollabDataLoaders.from_df(ratings, user_name="user", item_name="title", rating_name="rating", seed=0)
+    learn = collab_learner(dls, n_factors=4)
+    learn.fit(1, cbs=SolveBiases())
+    table = learn.evaluate(metrics=["RMSE", "MAE"])
+    np.testing.assert_allclose(table["difference"], table["value"] - table["user+item bias"])
+    assert (table["diff_low"] <= table["difference"]).all() and (table["difference"] <= table["diff_high"]).all()
+    assert (table["diff_high"] - table["diff_low"] < (table["high"] - table["low"]) / 2).all()  # paired: much narrower

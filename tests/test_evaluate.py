@@ -84,7 +84,9 @@ def test_rating_errors_by_hand(train):
     table[1, 3], table[1, 4], table[3, 2] = 3, 2, 3  # errors 1, 0, 2
     result = evaluate_ratings(model_of(table), train, test)
     assert list(result.index) == ["RMSE", "MAE"] and result.index.name == "metric"
-    assert list(result) == ["value", "low", "high", "global mean", "user+item bias", "n"]
+    assert list(result) == ["value", "low", "high", "global mean", "user+item bias", "difference", "diff_low",
+                            "diff_high", "n"]  # fmt: skip
+    np.testing.assert_allclose(result["difference"], result["value"] - result["user+item bias"])
     assert result["value"].tolist() == pytest.approx([np.sqrt(5 / 3), 1.0])
     # the global mean of the training ratings is 3: errors 1, 1, 2
     assert result["global mean"].tolist() == pytest.approx([np.sqrt(2), 4 / 3])

@@ -90,7 +90,9 @@ def compare(
         list[Path], typer.Argument(help="Artefacts of models with the same rows.", show_default=False)
     ],
     on: Annotated[Path | None, typer.Option(help="Test table; default the validation part.")] = None,
-    metric: Annotated[list[str] | None, typer.Option(help="E.g. NDCG@10; repeat for more.")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="E.g. NDCG@10; repeat for more. Default RMSE for models of ratings.")
+    ] = None,
     baseline: Annotated[
         list[str] | None, typer.Option(help="Add Popularity, ItemKNN or EASE; repeat for more.")
     ] = None,
@@ -101,10 +103,11 @@ def compare(
 
     rest = [model_named(name)() for name in baseline or ()]
     models = [collabkit.Recommender.load(folder) for folder in artefacts]
+    rated = all(model.data.rated and model.model.predicts_ratings for model in models)
     names = [folder.name for folder in artefacts] + [model.name or type(model).__name__ for model in rest]
     table = collabkit.compare(
         [*models, *rest], names=names if len(set(names)) == len(names) else None,
-        metrics=metric or ["NDCG@10", "HitRate@10"],
+        metrics=metric or (["RMSE"] if rated and not rest else ["NDCG@10", "HitRate@10"]),
         on="valid" if on is None else collabkit.datasets.read_interactions(on),
     )  # fmt: skip
     if out is None:

@@ -8,7 +8,8 @@ import torch
 
 from collabkit.data.dataset import Dataset
 from collabkit.data.frames import takes_tables
-from collabkit.evaluate.names import read_metrics
+from collabkit.evaluate.by_user import Judge
+from collabkit.evaluate.names import read_metrics, split_errors
 from collabkit.evaluate.tables import interval_columns
 from collabkit.evaluate.task import RankingTask
 from collabkit.models.base import Model, answering
@@ -23,19 +24,21 @@ def compare(
     metrics: Iterable | None = None, candidates=None, on="valid", threshold: float | None = None, n_boot: int = 1000,
     seed: int = 0, max_memory: int | str = "512MB", filter_seen: bool | str = True, n_users: int | None = None,
 ) -> pd.DataFrame:  # fmt: skip
-    """Compare ranking metrics of several models on the same users, relevant items and candidates.
+    """Compare metrics of several models on the same users, relevant items and candidates, or on the same ratings.
 
     Args:
         models: learners, `Recommender`s and baselines; an unfitted baseline is fitted on the training part of the first
             fitted model.
         names: names for the table; default the class names, numbered if several are equal.
         k, metrics, candidates, on, threshold, n_boot, seed, max_memory, filter_seen, n_users: as in
-            `Recommender.evaluate`.
+            `Recommender.evaluate`; the default metrics are those of rankings. RMSE and MAE need models that predict
+            ratings, and use the rows of known users.
 
     Returns:
         DataFrame with index `(metric, model)` and columns `value`, `low`, `high` (95 %), `difference` (to the first
-        model, paired by user), `diff_low`, `diff_high`, `n` (users). If an interval contains 0, the difference may be
-        chance. The name of the columns states what is relevant, and whether seen items are candidates.
+        model, paired by user), `diff_low`, `diff_high`, `n` (users, or ratings for errors). If an interval contains 0,
+        the difference may be chance. The name of the columns states what is relevant, and whether seen items are
+        candidates.
 
     Raises:
         ValueError: models differ in users, items, training or validation rows; no model is fitted; names are repeated.
@@ -44,9 +47,14 @@ def compare(
     Example:
         >>> compare([learn, Popularity(), EASE()], k=[5, 10], metrics=['NDCG'])  # doctest: +SKIP
     """
-    metric_names, ks, asked = read_metrics(metrics, k)
-    given = _with_data(list(models))
+    errors, ranked = ([], None) if metrics is None else split_errors(metrics)
+    models = list(models)
+    given = _with_data(models)
     labels = _labels(models, names)
+    found = [_errors(name, models, given[0][1], labels, on, n_users, n_boot, seed) for name in errors]
+    if errors and not ranked:
+        return pd.concat(found).set_index(["metric", "model"]).rename_axis(columns="errors of ratings")
+    metric_names, ks, asked = read_metrics(ranked, k)
     options = {"threshold": threshold, "filter_seen": filter_seen, "n_users": n_users, "seed": seed}
     task = RankingTask.make(given[0][1], on, candidates=candidates, **options)
     if len(task) == 0:
@@ -65,7 +73,27 @@ def compare(
     )
     order = {task.name(*key): j for j, key in enumerate(first)}
     table = table.iloc[np.argsort(table["metric"].map(order).to_numpy(), kind="stable")]
+    table = pd.concat([*found, table])
     return table.set_index(["metric", "model"]).rename_axis(columns=task.title)
+
+
+def _errors(
+    metric: str, models: Sequence, data: Dataset, labels: list[str], on, n_users: int | None, n_boot: int, seed: int
+) -> pd.DataFrame:
+    """The rows of one error of ratings, a row per model."""
+    judge, first, rows = Judge(data, metric, on, most=n_users, seed=seed), None, []
+    for model, label in zip(models, labels, strict=True):
+        scores = judge(model)
+        low, high = scores.interval(n_boot, seed)
+        row = {"value": scores.value, "low": low, "high": high, "difference": np.nan, "diff_low": np.nan,
+               "diff_high": np.nan}  # fmt: skip
+        if first is not None:
+            row |= dict(
+                zip(("difference", "diff_low", "diff_high"), scores.difference(first, n_boot, seed), strict=True)
+            )
+        first = first or scores
+        rows.append(row | {"n": int(scores.counts.sum()), "metric": metric, "model": label})
+    return pd.DataFrame(rows)
 
 
 def _with_data(models: list) -> list[tuple[Model, Dataset]]:

@@ -57,7 +57,8 @@ def evaluate(
             found = evaluate_ratings(model, data, test, groups=groups, **common)
             found = found[found.index.get_level_values("metric").isin(errors)]
             table = found if table is None else join_tables(found, table)
-    table = table[[c for c in table.columns if c != "n"] + ["n"]].astype({"n": int})
+    last = [c for c in ("difference", "diff_low", "diff_high", "n") if c in table]
+    table = table[[c for c in table.columns if c not in last] + last].astype({"n": int})
     return table.rename_axis(columns=task.title)
 
 
@@ -90,7 +91,7 @@ def evaluate_ratings(
 
     Returns:
         DataFrame indexed by metric, or part and metric, with columns `value`, `low`, `high` (95 % interval), one per
-        baseline, `n` (ratings).
+        baseline, `difference` (`value` less `user+item bias`, by user), `diff_low`, `diff_high`, `n` (ratings).
     """
     train = data.train
     target = test.rating.double().numpy()
@@ -113,13 +114,19 @@ def _rating_errors(
     predictions, target = {name: p[rows] for name, p in predictions.items()}, target[rows]
     groups = pd.factorize(groups[rows], sort=True)[0]
     error = predictions["value"] - target
-    sums = np.stack([np.bincount(groups, e) for e in (np.square(error), np.abs(error))], axis=1)  # (n_users, 2)
-    low, high = metrics.bootstrap_interval(sums, np.bincount(groups), n_boot=n_boot, seed=seed)
+    other = predictions["user+item bias"] - target
+    terms = [(np.square(error), np.square(other)), (np.abs(error), np.abs(other))]
+    columns = [np.bincount(groups, part) for a, b in terms for part in (a, a - b)]
+    low, high = metrics.bootstrap_interval(np.stack(columns, axis=1), np.bincount(groups), n_boot=n_boot, seed=seed)
     table = pd.DataFrame(
         {name: {"RMSE": metrics.rmse(p, target), "MAE": metrics.mae(p, target)} for name, p in predictions.items()}
     )
-    table.insert(1, "low", [np.sqrt(low[0]), low[1]])
-    table.insert(2, "high", [np.sqrt(high[0]), high[1]])
+    table.insert(1, "low", [np.sqrt(low[0]), low[2]])
+    table.insert(2, "high", [np.sqrt(high[0]), high[2]])
+    table["difference"] = table["value"] - table["user+item bias"]
+    both = table["value"] + table["user+item bias"]  # a^2 - b^2 = (a - b) (a + b)
+    for name, end in (("diff_low", low), ("diff_high", high)):
+        table[name] = [end[1] / max(both["RMSE"], 1e-12), end[3]]
     return table.assign(n=len(target)).rename_axis("metric")
 
 

@@ -721,11 +721,12 @@ class Recommender:
 
         Returns:
             DataFrame indexed by metric: `value`, `low`, `high`, the baselines (NaN if a baseline has no such metric),
-            the paired `difference` to popularity with `diff_low` and `diff_high`, and `n`, the number of ratings or
-            users. RMSE and MAE come first if there are ratings and `by` is None or `'cold'`. Items seen in training,
-            and in a final test those of the validation part, are not candidates unless they are in the test; the name
-            of the columns states this. Ties count against a model: popularity, which knows nothing about items without
-            training rows, scores 0 among them, less than a random ranking.
+            the paired `difference` to popularity, or of errors to the user + item bias (below 0 is better), with
+            `diff_low` and `diff_high`, and `n`, the number of ratings or users. RMSE and MAE come first if there are
+            ratings and `by` is None or `'cold'`. Items seen in training, and in a final test those of the validation
+            part, are not candidates unless they are in the test; the name of the columns states this. Ties count
+            against a model: popularity, which knows nothing about items without training rows, scores 0 among them,
+            less than a random ranking.
 
         Raises:
             KeyError: a list of `candidates` has unknown ids.
