@@ -158,9 +158,11 @@ def chosen(model, refit: bool, speak: Callable = print):
     """The learner or closed form, trained anew on all rows if `refit`."""
     if not refit:
         return model
+    from collabkit.models.closed_form import ClosedForm
+
     speak("training on all rows, validation included")
     with ExitStack() as quiet:
-        if hasattr(model, "no_bar"):
+        if not isinstance(model, ClosedForm):
             quiet.enter_context(model.no_bar())
             quiet.enter_context(model.no_logging())
         return model.refit_all()

@@ -350,7 +350,8 @@ class Interactions:
         n_users, n_items = (int((self.counts(side) > 0).sum()) for side in SIDES)
         text = f"Interactions: {len(self):,} rows, {n_users:,} users, {n_items:,} items"
         if len(self):
-            text += f", density {len(self) / (n_users * n_items):.1%}"
+            pairs = len(self) - self.n_duplicates()
+            text += f", density {pairs / (n_users * n_items):.1%}"
         if self.rating is not None and len(self):
             r = self.rating
             text += f", rating {r.min():g} to {r.max():g} (mean {r.double().mean():.3f})"

@@ -11,7 +11,7 @@ from collabkit.data.counts import Counted
 from collabkit.data.dataset import Dataset
 from collabkit.data.features import Context, SideFeatures
 from collabkit.data.feedback import Implicit, check_threshold, disliked_events, positive_rows, rated_rows
-from collabkit.data.interactions import Columns, Interactions, comparable_times
+from collabkit.data.interactions import SIDES, Columns, Interactions, comparable_times
 from collabkit.data.notices import say
 from collabkit.data.splits import Split, Splitter
 from collabkit.data.splits.rows import before
@@ -21,6 +21,9 @@ from collabkit.data.vocab import Vocab
 from collabkit.data.weights import check_weight_column, weighted
 
 __all__ = ["prepare", "table_columns", "say_duplicates", "say_order", "say_unstorable"]
+
+COLD = 0.3  # share of the validation rows of new users and items that is worth a note
+QUANTITIES = {"quantity", "qty", "count", "units", "amount", "plays"}
 
 
 def prepare(
@@ -67,6 +70,7 @@ def prepare(
     del events
     if counted is not None:
         train, held_out = _with_counts(train, held_out, sums, feedback)
+    _say_odd(table, train, held_out, feedback)
     train = weighted(train, weights, given, first)
     if columns.context:
         context = Context.fit(
@@ -81,6 +85,28 @@ def prepare(
         disliked = disliked_events(rated, feedback.threshold, (first, second, since), train, n_first)
     features = SideFeatures.of(train, users, items, user_features, item_features)
     return Dataset(train, held_out, features=features, disliked=disliked)
+
+
+def _say_odd(
+    table: pd.DataFrame, train: Interactions, held_out: Interactions | None, feedback: Implicit | None
+) -> None:
+    """Warn of what is allowed and rarely meant: equal ratings, returns as events, a cold validation part."""
+    if feedback is None and len(train) > 1 and bool((train.rating == train.rating[0]).all()):
+        say(f"all ratings are {train.rating[0]:g}, so they do not tell items apart; for clicks or purchases pass "
+            "feedback='implicit'")  # fmt: skip
+    if feedback is not None and feedback.counts is None:
+        for name in table.select_dtypes("number"):
+            if str(name).lower() in QUANTITIES and (returned := int((table[name] < 0).sum())):
+                say(f"{returned:,} of {len(table):,} rows have a {name!r} below 0, but count as events; "
+                    f"feedback=Implicit(counts={name!r}) subtracts them")  # fmt: skip
+    if held_out is None:
+        return
+    cold = [train.counts(side)[held_out.indices(side)] == 0 for side in SIDES]
+    n, on_purpose = int((cold[0] | cold[1]).sum()), any(bool(part.all()) for part in cold)
+    if n > COLD * len(held_out) and not on_purpose:
+        say(f"{n:,} of {len(held_out):,} validation rows ({n / len(held_out):.0%}) have a user or an item without a "
+            "training row, for which a model knows only averages or features; cold='drop' of the splitter leaves them "
+            "out")  # fmt: skip
 
 
 def _positives(

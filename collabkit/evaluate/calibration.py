@@ -170,7 +170,9 @@ def _coverage(model: Model, data: Dataset, found: Intervals) -> pd.DataFrame:
     """Share of the other half's ratings within the intervals, by level; all together and by bin of activity."""
     n_rows, errors = _residuals(model, data, found.seed, for_fit=False)
     place = np.searchsorted(found.edges, n_rows.numpy(), side="left")
-    names = [f"<= {edge} rows" for edge in found.edges] + [f"> {found.edges[-1]} rows" if found.edges else "any"]
+    begins = [0, *(edge + 1 for edge in found.edges)]
+    names = [f"{first} to {edge} rows" for first, edge in zip(begins, found.edges, strict=False)]
+    names.append(f"{begins[-1]} or more rows")
     parts = {"all": np.ones(len(errors), dtype=bool)}
     parts |= {name: place == j for j, name in enumerate(names) if (place == j).any() and len(names) > 1}
     rows = []

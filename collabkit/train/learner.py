@@ -75,7 +75,8 @@ class CollabLearner(LeanLearner):
             if name.startswith("_"):
                 raise
             own = [known for known in dir(type(self)) if not known.startswith("_")]
-            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{near_match(name, own)}") from None
+            where = "; its .recommender has" if hasattr(Recommender, name) else near_match(name, own)
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{where}") from None
 
     def fit(self, n_epoch, *args, **kwargs) -> None:
         """Train as fastai's `fit`; see `LeanLearner.fit`. Folded-in users are then folded into the trained model."""

@@ -39,8 +39,22 @@ def feature_sources(df, vocab: Vocab, columns, notes: list[str]) -> list[tuple]:
         kind = "multi" if one_hot else infer_kind(values) if what is None else what
         if not isinstance(kind, Kind) and kind not in KINDS:
             raise ValueError(f"feature {name!r}: the kind must be one of {', '.join(map(repr, KINDS))}, got {what!r}")
+        if kind in ("multi", "categorical") and (sep := _other_separator(values)):
+            notes.append(f"column {name!r} seems to hold several values separated by {sep!r}, but they are read as one: "
+                         f"split them, df[{name!r}].str.split({sep!r})")  # fmt: skip
         sources.append((name, kind if isinstance(kind, Kind) else KINDS[kind], values, tuple(one_hot), named))
     return sources
+
+
+def _other_separator(values: pd.Series) -> str | None:
+    """The separator in texts that are combinations of fewer values, but for `|`, which is one; else None."""
+    texts = pd.Index([value for value in values if isinstance(value, str)]).unique()
+    for sep in (", ", "; ", ",", ";", "/"):
+        several = [text.split(sep) for text in texts if sep in text]
+        parts = {part.strip() for parts in several for part in parts}
+        if len(several) > 0.3 * len(texts) and 2 * len(parts) < len(texts) and not any("|" in text for text in texts):
+            return sep
+    return None
 
 
 def _informative(df: pd.DataFrame | None, notes: list[str]) -> dict[str, None]:
