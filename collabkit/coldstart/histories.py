@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from collabkit.data.checks import no_table
 from collabkit.data.counts import read_counts
 from collabkit.data.dataset import Dataset
 from collabkit.data.interactions import Columns, Interactions, check_ratings, check_times, encode_times
@@ -107,7 +108,7 @@ def read_recent(
     """
     if not isinstance(recent, pd.DataFrame):
         what = f"a DataFrame with columns {data.columns.present}, one row per event"
-        raise TypeError(f"recent= must be {what}; got {type(recent).__name__}")
+        raise TypeError(f"recent= must be {what}; {no_table(recent)}")
     if len(recent) == 0:
         _columns_of(recent, data, rated, "recent=")
         return data.users.ids[:0], data.train.new_empty()
@@ -181,7 +182,8 @@ def _columns_of(table: pd.DataFrame, data: Dataset, rated: bool, what: str) -> C
     columns = replace(data.columns, time=None, rating=rating, context=(), count=count)
     missing = [name for name in columns.present if name not in table.columns]
     if missing:
-        raise MissingError(f"{what} lacks the column(s) {missing} of the model; it has {list(table.columns)}")
+        raise MissingError(f"{what} lacks the column(s) {missing} of the model; it has {list(table.columns)}: rename "
+                           "yours to those of the model")  # fmt: skip
     return columns
 
 

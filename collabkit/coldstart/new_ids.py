@@ -10,6 +10,7 @@ from torch import Tensor
 from collabkit.coldstart.fold_in import FoldIn
 from collabkit.coldstart.fold_in.ratings import histories_of
 from collabkit.coldstart.histories import read_histories
+from collabkit.data.checks import no_table
 from collabkit.data.dataset import Dataset
 from collabkit.data.features.sources import check_columns, refuse_repeated
 from collabkit.data.vocab import Vocab
@@ -42,7 +43,7 @@ def add_ids(model: Model, data: Dataset, df: pd.DataFrame, name: str) -> Dataset
     fields = side.features.features.fields
     columns = [vocab.name, *(column for field in fields for column in field.columns or (field.name,))]
     if not isinstance(df, pd.DataFrame):
-        raise TypeError(f"new {name}s need a DataFrame with the columns {columns}, got {type(df).__name__}")
+        raise TypeError(f"new {name}s need a DataFrame with the columns {columns}, {no_table(df)}")
     check_columns(df, columns, f"the table of new {name}s")
     refuse_repeated(df[vocab.name])
     with _undone_on_error(model):
@@ -63,7 +64,7 @@ def fold_in_users(
         The data with the users and their rows.
     """
     if not isinstance(ratings, pd.DataFrame):
-        raise TypeError(f"fold_in needs a DataFrame with columns {data.columns.present}, got {type(ratings).__name__}")
+        raise TypeError(f"fold_in needs a DataFrame with columns {data.columns.present}, {no_table(ratings)}")
     if not model.user_side.can_write and "history" not in model.needs:
         raise TypeError(f"{type(model).__name__} cannot fold users in: its users are computed from the training data")
     rated, ordered = takes_ratings(model, data), model.ordered

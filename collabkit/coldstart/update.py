@@ -16,6 +16,7 @@ from torch import Tensor
 from collabkit.coldstart.fold_in import FoldIn
 from collabkit.coldstart.fold_in.ratings import histories_of
 from collabkit.coldstart.new_ids import _undone_on_error
+from collabkit.data.checks import no_table
 from collabkit.data.counts import read_counts
 from collabkit.data.dataset import Dataset, joined
 from collabkit.data.features.sources import check_columns, refuse_repeated
@@ -83,8 +84,8 @@ def _check(model: Model, data: Dataset, events) -> None:
         raise TypeError(f"{name} cannot be updated: its rows are computed from all training data; train it anew")
     if not isinstance(events, pd.DataFrame):
         what = f"a DataFrame with columns {data.columns.present}, one row per event"
-        raise TypeError(f"update needs {what}; got {type(events).__name__}")
-    data.columns.check(events)
+        raise TypeError(f"update needs {what}; {no_table(events)}")
+    data.columns.check(events, fixed=True)
 
 
 def _with_new_ids(model: Model, data: Dataset, events: pd.DataFrame, name: str, table) -> Dataset:

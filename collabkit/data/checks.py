@@ -2,11 +2,58 @@
 
 import math
 import operator
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
+from pathlib import Path
 
 import numpy as np
 
-__all__ = ["at_least", "check_seed", "finite", "in_days", "whole", "whole_within"]
+from collabkit.data.notices import near_match
+
+__all__ = [
+    "at_least", "check_seed", "dropout_rate", "file_path", "finite", "in_days", "no_table", "one_of", "plain",
+    "positive", "proper_share", "shown", "whole", "whole_within", "widths",
+]  # fmt: skip
+
+_LONG = 100  # letters of a value in a message
+
+
+def plain(value):
+    """A NumPy scalar as the Python value that it prints like; anything else unchanged."""
+    return value.item() if isinstance(value, np.generic) and not isinstance(value, np.datetime64) else value
+
+
+def shown(value) -> str:
+    """A value as a message shows it: numbers as in Python, texts and lists cut if they are long, tables by their type.
+
+    Example:
+        >>> shown(np.int64(3)), shown('a'), shown(np.zeros((9, 9)))
+        ('3', "'a'", 'a value of type ndarray')
+    """
+    text = repr(plain(value))
+    if isinstance(value, (str, bytes, list, tuple, dict, set)) and "\n" not in text:
+        return text if len(text) <= _LONG else f"{text[:_LONG]}..."
+    return text if len(text) <= _LONG and "\n" not in text else f"a value of type {type(value).__name__}"
+
+
+def one_of(name: str, value, choices: Iterable[str], other: str = ""):
+    """`value`, or a `ValueError` that lists the `choices`, if it is none of them, and suggests one.
+
+    Args:
+        other: what else may be given, in words.
+
+    Example:
+        >>> one_of('by', 'vektors', ('vectors', 'content'))
+        Traceback (most recent call last):
+        ValueError: by must be 'vectors' or 'content', got 'vektors' (did you mean 'vectors'?)
+    """
+    choices = tuple(choices)
+    if (isinstance(value, str) and value in choices) or (value is None and None in choices):
+        return value
+    words = [*map(repr, choices), *([other] if other else [])]
+    listed = ", ".join(words[:-1]) + f" or {words[-1]}" if len(words) > 1 else words[0]
+    raise ValueError(f"{name} must be {listed}, got {shown(value)}{near_match(value, choices)}")
 
 
 def whole(name: str, value) -> int:
@@ -17,14 +64,14 @@ def whole(name: str, value) -> int:
         10
     """
     if isinstance(value, bool) or not isinstance(value, Real) or value % 1 != 0 or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        raise ValueError(f"{name} must be a whole number of at least 1, got {shown(value)}")
     return int(value)
 
 
 def whole_within(name: str, value, least: int, most: int) -> int:
     """`value` as a Python int from `least` to `most`, or a `ValueError` that says which argument was wrong."""
     if isinstance(value, bool) or not isinstance(value, Real) or value % 1 != 0 or not least <= value <= most:
-        raise ValueError(f"{name} must be a whole number from {least:,} to {most:,}, got {value!r}")
+        raise ValueError(f"{name} must be a whole number from {least:,} to {most:,}, got {shown(value)}")
     return int(value)
 
 
@@ -33,17 +80,71 @@ def check_seed(seed) -> int:
     try:
         number = operator.index(seed)
     except TypeError:
-        raise TypeError(f"seed must be a whole number, got {seed!r}") from None
+        raise TypeError(f"seed must be a whole number, got {shown(seed)}") from None
     if not -(2**63) <= number < 2**64:
-        raise ValueError(f"seed must be a whole number of 64 bits, got {seed!r}")
+        raise ValueError(f"seed must be a whole number of 64 bits, got {shown(seed)}")
     return number
 
 
 def finite(name: str, value) -> float:
     """`value` as a finite Python float, or a `ValueError` that says which argument was wrong."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number, got {value!r}")
+        raise ValueError(f"{name} must be a finite number, got {shown(value)}")
     return float(value)
+
+
+def positive(name: str, value) -> float:
+    """`value` as a finite Python float above 0, or a `ValueError` that says which argument was wrong."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a number above 0, got {shown(value)}")
+    return float(value)
+
+
+def proper_share(name: str, value, hint: str = "") -> float:
+    """`value` as a Python float strictly between 0 and 1, or a `ValueError` that ends with `hint`."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not 0 < value < 1:
+        raise ValueError(f"{name} must lie strictly between 0 and 1, got {shown(value)}{hint}")
+    return float(value)
+
+
+def dropout_rate(name: str, value) -> float:
+    """`value` as a Python float of at least 0 and below 1, or a `ValueError`."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not 0 <= value < 1:
+        raise ValueError(f"{name} must be a number in [0, 1), got {shown(value)}")
+    return float(value)
+
+
+def widths(name: str, value) -> list[int]:
+    """The widths of layers as Python ints, or a `ValueError` where they are no list of whole numbers of at least 1.
+
+    Example:
+        >>> widths('layers', (64, 32))
+        [64, 32]
+    """
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise ValueError(f"{name} must be a list of widths, e.g. [64, 32], got {shown(value)}")
+    return [whole(f"each width in {name}", width) for width in value]
+
+
+def file_path(what: str, value) -> Path:
+    """`value` as a path, `~` expanded, or a `TypeError` where it is none.
+
+    Args:
+        what: what is there, in words.
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{what} is named by its path, a text or pathlib.Path; got {shown(value)}")
+    return Path(value).expanduser()
+
+
+def no_table(value) -> str:
+    """What was given in the place of a table, and how it becomes one: the end of a message."""
+    how = ""
+    if isinstance(value, (str, os.PathLike)):
+        how = f" {os.fspath(value)!r}: read a file first, e.g. pd.read_csv(file); from_csv and from_parquet do both"
+    elif isinstance(value, (Mapping, Sequence)) and not isinstance(value, bytes):
+        how = "; pd.DataFrame(...) makes a table of it"
+    return f"got {type(value).__name__}{how}"
 
 
 def in_days(name: str, span) -> float:
@@ -61,10 +162,10 @@ def in_days(name: str, span) -> float:
     try:
         days = float(span) if is_number else _days(span)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{name} must be a number of days, a pd.Timedelta or a text like '7D', got {span!r}: "
+        raise ValueError(f"{name} must be a number of days, a pd.Timedelta or a text like '7D', got {shown(span)}: "
                          f"{error}") from None  # fmt: skip
     if not 0 < days < math.inf:
-        raise ValueError(f"{name} must be positive, got {span!r}")
+        raise ValueError(f"{name} must be positive, got {shown(span)}")
     return days
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from collabkit.data.interactions import Interactions
+from collabkit.data.interactions import Interactions, not_numbers
 from collabkit.data.notices import say
 from collabkit.data.tables import say_left_out
 
@@ -23,8 +23,7 @@ def read_counts(df: pd.DataFrame, name) -> np.ndarray:
     """
     column = df[name]
     if column.dtype.kind not in "iuf":
-        raise TypeError(f"counts must be numbers; column {name!r} is {column.dtype} (e.g. {column.iloc[0]!r}). Convert "
-                        f"it, e.g. pd.to_numeric(df[{name!r}])")  # fmt: skip
+        raise not_numbers("counts", column)
     values = column.to_numpy(np.float64, na_value=np.nan)
     for bad, what in ((np.isnan(values), "missing (NaN)"), (np.isinf(values), "infinite")):
         if bad.any():

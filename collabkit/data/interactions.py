@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from collabkit.data.checks import no_table, one_of, plain
 from collabkit.data.confidence import Confidence
 from collabkit.data.features.context import Context
 from collabkit.data.frames import Table, read_source, takes_tables
@@ -23,8 +24,8 @@ from collabkit.data.unique import sorted_unique
 from collabkit.data.vocab import Vocab
 
 __all__ = [
-    "Columns", "Interactions", "SIDES", "check_ratings", "check_times", "comparable_times", "day_of", "encode_times",
-    "ticks_of",
+    "Columns", "Interactions", "SIDES", "check_frame", "check_ratings", "check_times", "comparable_times", "day_of",
+    "encode_times", "not_numbers", "ticks_of",
 ]  # fmt: skip
 
 SIDES = ("user", "item")
@@ -77,12 +78,15 @@ class Columns:
         if taken:
             raise ValueError(f"column name(s) {taken} are taken by result tables; rename, e.g. to {taken[0] + '_id'!r}")
 
-    def check(self, df: pd.DataFrame) -> None:
-        """Raise unless `df` is a non-empty DataFrame that holds these columns, each once."""
-        if not isinstance(df, pd.DataFrame):
-            raise TypeError(f"expected a pandas DataFrame of interactions, got {type(df).__name__}")
+    def check(self, df: pd.DataFrame, *, fixed: bool = False) -> None:
+        """Raise unless `df` is a non-empty DataFrame that holds these columns, each once.
+
+        Args:
+            fixed: whether they are those of a model, to which the caller cannot give other names.
+        """
+        check_frame(df)
         if missing := [name for name in self.present if name not in df.columns]:
-            raise no_columns(missing, list(df.columns), "the table has")
+            raise no_columns(missing, list(df.columns), "the table has", fixed=self.present if fixed else None)
         self.check_names()
         if repeated := [name for name in self.present if (df.columns == name).sum() > 1]:
             raise ValueError(f"column(s) {repeated} occur more than once in the table; rename or drop the others")
@@ -90,8 +94,22 @@ class Columns:
             raise ValueError(f"the table of interactions is empty (0 rows, columns {list(df.columns)})")
 
 
-def no_columns(missing: list, there: list, has: str) -> MissingError:
-    """The error for `missing` columns of a table that `has` the columns `there`."""
+def check_frame(df) -> None:
+    """Raise `TypeError` unless `df` is a pandas DataFrame."""
+    if not isinstance(df, pd.DataFrame):
+        raise TypeError(f"expected a pandas DataFrame of interactions, {no_table(df)}")
+
+
+def no_columns(missing: list, there: list, has: str, *, fixed: list | None = None) -> MissingError:
+    """The error for `missing` columns of a table that `has` the columns `there`.
+
+    Args:
+        fixed: the columns of the model, if the table is for one; otherwise the caller names them.
+    """
+    if fixed is not None:
+        mine = next((name for name in there if name not in fixed), "mine")
+        return MissingError(f"column(s) {missing} not found{near_match(missing[0], there)}; {has} {there}. The model's "
+                            f"columns are {fixed}: rename yours, e.g. df.rename(columns={{{mine!r}: {missing[0]!r}}})")  # fmt: skip
     return MissingError(f"column(s) {missing} not found{near_match(missing[0], there)}; {has} {there}. Name them with "
                         "user_name=, item_name=, rating_name=, time_name= (context_features=, counts=)")  # fmt: skip
 
@@ -162,7 +180,7 @@ class Interactions:
         """
         names = (columns.user, columns.item, columns.rating or "count")
         df, _ = read_source(df, names, rated=columns.rating is not None)
-        columns.check(df)
+        columns.check(df, fixed=users is not None)
         rating = None if columns.rating is None else check_ratings(df[columns.rating])
         time = None
         if columns.time is not None:
@@ -209,6 +227,8 @@ class Interactions:
 
     def counts(self, side: str) -> Tensor:
         """Number of rows `(n_users,)` or `(n_items,)` int64 of each user or item."""
+        if side not in SIDES:
+            one_of("side", side, SIDES)
         return self._counts[SIDES.index(side)]
 
     @cached_property
@@ -358,6 +378,7 @@ class Interactions:
         return text
 
 
+_LOOKED_AT = 1000  # values of a column that cannot be used, for its error
 _COLUMNS = ("user_idx", "item_idx", "rating", "time", "weight", "count")
 
 
@@ -370,8 +391,7 @@ def day_of(largest: int) -> int:
 def check_ratings(column: pd.Series) -> Tensor:
     """Ratings `(n,)` float32, or an error that names the rows at fault."""
     if column.dtype.kind not in "iuf":
-        raise TypeError(f"ratings must be numbers; column {column.name!r} is {column.dtype} (e.g. {column.iloc[0]!r}). "
-                        f"Convert it, e.g. pd.to_numeric(df[{column.name!r}])")  # fmt: skip
+        raise not_numbers("ratings", column)
     exact = column.to_numpy(dtype=np.float64, na_value=np.nan)
     with np.errstate(over="ignore"):  # numbers too large for float32 become infinite, and are refused below
         values = exact.astype(np.float32)
@@ -386,13 +406,45 @@ def check_ratings(column: pd.Series) -> Tensor:
     return torch.from_numpy(values)
 
 
+def not_numbers(what: str, column: pd.Series) -> TypeError:
+    """The error for a column of `what` that does not hold numbers, with what makes numbers of it."""
+    name, values = column.name, column.dropna()
+    begin = f"{what} must be numbers; column {name!r} is {column.dtype}"
+    if len(values) == 0:
+        return TypeError(f"{begin}, and all values are missing. Leave it out, or name another column")
+    begin += f" (e.g. {plain(values.iloc[0])!r})"
+    if column.dtype.kind == "b" or all(isinstance(value, bool) for value in values.head(_LOOKED_AT)):
+        events = ", or read the rows as events: feedback='implicit' without this column" if what == "ratings" else ""
+        return TypeError(f"{begin}. Convert it, df[{name!r}].astype(int){events}")
+    texts = values.astype(str).str.strip()
+    comma = texts.str.fullmatch(r"[+-]?\d*,\d+")
+    if comma.any() and _reads_as_numbers(texts.str.replace(",", ".", regex=False)):
+        return TypeError(f"{begin}, and {texts[comma].iloc[0]!r} has a decimal comma. Read the file with "
+                         f"pd.read_csv(file, decimal=','), or convert df[{name!r}].str.replace(',', '.').astype(float)")  # fmt: skip
+    if _reads_as_numbers(texts):
+        return TypeError(f"{begin}. Convert it, e.g. pd.to_numeric(df[{name!r}])")
+    bad = pd.to_numeric(texts, errors="coerce").isna().to_numpy()
+    row = np.flatnonzero(column.notna().to_numpy())[bad.argmax()]
+    return TypeError(f"{begin}, and {bad.sum():,} of {len(bad):,} values are no numbers, e.g. {texts[bad].iloc[0]!r} in "
+                     f"row {row}. Correct or drop them, or name another column")  # fmt: skip
+
+
+def _reads_as_numbers(texts: pd.Series) -> bool:
+    """Whether `pd.to_numeric` converts a column."""
+    try:
+        return pd.to_numeric(texts).dtype.kind in "iuf"
+    except (ValueError, TypeError):
+        return False
+
+
 def check_times(column: pd.Series) -> None:
     """Raise unless the column holds timestamps or numbers, none missing."""
     if column.isna().any():
         raise ValueError(f"column {column.name!r} has {column.isna().sum():,} missing time(s); drop or fill them first")
     if column.dtype.kind not in "iufM":
+        how = "pd.to_numeric" if column.dtype.kind != "b" and _reads_as_numbers(column) else "pd.to_datetime"
         raise TypeError(f"times must be timestamps or numbers; column {column.name!r} is {column.dtype} (e.g. "
-                        f"{column.iloc[0]!r}). Convert it, e.g. pd.to_datetime(df[{column.name!r}])")  # fmt: skip
+                        f"{plain(column.iloc[0])!r}). Convert it, e.g. {how}(df[{column.name!r}])")  # fmt: skip
 
 
 def comparable_times(column: pd.Series) -> pd.Series:

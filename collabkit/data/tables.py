@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from collabkit.data.guess import guess_columns
-from collabkit.data.interactions import Columns
+from collabkit.data.interactions import Columns, check_frame
 from collabkit.data.notices import say
 from collabkit.data.vocab import refuse_missing
 
@@ -18,8 +18,7 @@ def name_columns(
     time_name: str | None = None, context=(), *, rated: bool = False, timed: bool = False,
 ) -> Columns:  # fmt: skip
     """The `Columns` of `df`, checked; wanted ones (`rated`, `timed`) that are not named are guessed."""
-    if not isinstance(df, pd.DataFrame):
-        raise TypeError(f"expected a pandas DataFrame of interactions, got {type(df).__name__}")
+    check_frame(df)
     context = (context,) if isinstance(context, str) else tuple(context or ())
     given = {"user": user_name, "item": item_name, "rating": rating_name, "time": time_name}
     wanted = {"user", "item", *(["rating"] if rated else []), *(["time"] if timed else [])}

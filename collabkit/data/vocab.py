@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 from torch import Tensor
 
+from collabkit.data.checks import one_of, plain
 from collabkit.data.notices import MissingError, is_noting, near_match
 
 __all__ = ["Vocab", "UNKNOWN"]
@@ -91,7 +92,7 @@ class Vocab:
         i += len(self) if i < 0 else 0
         if not 0 <= i < len(self):
             raise IndexError(f"index {i} is outside vocabulary {self.name!r} of {len(self)} rows")
-        return UNKNOWN if i == 0 else _plain(self.index[i - 1])
+        return UNKNOWN if i == 0 else plain(self.index[i - 1])
 
     def __iter__(self) -> Iterator:
         yield UNKNOWN
@@ -153,8 +154,7 @@ class Vocab:
                 none could ever match.
             ValueError: an id is missing (NaN).
         """
-        if unknown not in ("zero", "raise"):
-            raise ValueError(f"unknown must be 'zero' or 'raise', got {unknown!r}")
+        one_of("unknown", unknown, ("zero", "raise"))
         checked = isinstance(values, pd.Index) and values.dtype == self.index.dtype != object and not values.hasnans
         values = values if checked else check_ids(values, self.name)
         if len(values) == 0:
@@ -323,11 +323,6 @@ def _kind(index: pd.Index) -> str:
     return type(first).__name__
 
 
-def _plain(value):
-    """A NumPy scalar as the Python value it prints like."""
-    return value.item() if isinstance(value, np.generic) and not isinstance(value, np.datetime64) else value
-
-
 def _some(values, n: int = 3) -> str:
-    shown = ", ".join(repr(_plain(v)) for v in list(values[:n]))
+    shown = ", ".join(repr(plain(v)) for v in list(values[:n]))
     return shown + (", ..." if len(values) > n else "")

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from collabkit.data.interactions import Interactions
+from collabkit.data.interactions import Interactions, not_numbers
 from collabkit.data.notices import MissingError
 
 __all__ = ["INVERSE", "check_weight_column", "scale_weights", "weighted", "only_training_weights"]
@@ -30,7 +30,7 @@ def check_weight_column(df: pd.DataFrame, weights) -> None:
     if found > 1:
         raise ValueError(f"column {weights!r} occurs more than once in the table; rename or drop the others")
     if df[weights].dtype.kind not in "iuf":
-        raise TypeError(f"weights must be numbers; column {weights!r} is {df[weights].dtype}")
+        raise not_numbers("weights", df[weights])
     check_weights(df[weights].to_numpy(np.float64, na_value=np.nan), f"column {weights!r}")
 
 

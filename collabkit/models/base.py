@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from collabkit.data.checks import dropout_rate, one_of
 from collabkit.data.dataset import Dataset
 from collabkit.data.features import Features, SideFeatures, TrainedEncoder
 from collabkit.data.notices import say
@@ -124,8 +125,7 @@ class Model(nn.Module):
         Raises:
             ValueError: features of other tables; an option out of range, or without a feature to apply to.
         """
-        if not 0 <= id_dropout < 1:
-            raise ValueError(f"id_dropout must lie in [0, 1), got {id_dropout!r}")
+        id_dropout = dropout_rate("id_dropout", id_dropout)
         if isinstance(features, Features):
             raise TypeError("features must be a pair (users, items), each Features or None, e.g. (None, item_features)")
         features = SideFeatures(*(features or ()))
@@ -134,7 +134,7 @@ class Model(nn.Module):
             raise ValueError(f"{id_dropout=} and feature_szs={sizes} are for models with side features, this has none")
         if odd := sorted(set(sizes or {}) - names):
             raise ValueError(f"feature_szs names features {odd}; there are {sorted(names)}")
-        self.id_dropout = float(id_dropout)
+        self.id_dropout = id_dropout
         options, by_user = {"init_std": init_std, "sizes": sizes}, self.user_joins or self.joins
         for side, given, joins in zip(self.sides, features[:2], (by_user, self.joins), strict=True):
             if given is not None:
@@ -181,8 +181,7 @@ class Model(nn.Module):
 
     def side(self, name: str) -> Side:
         """The `'user'` or the `'item'` side."""
-        if name not in ("user", "item"):
-            raise ValueError(f"side must be 'user' or 'item', got {name!r}")
+        one_of("side", name, ("user", "item"))
         return self.user_side if name == "user" else self.item_side
 
     def encoder(self, name: str, side: str = "item") -> TrainedEncoder:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from collabkit.data.checks import whole
 from collabkit.models.base import DotModel
 from collabkit.models.sides import table_sides
 
@@ -37,8 +38,7 @@ class CollFilter(DotModel):
         self, n_users: int, n_items: int, n_factors: int = 50, y_range: tuple[float, float] | None = None, *,
         init_std: float = 0.01, sparse: bool = False, features=None, id_dropout: float = 0.0,
     ):  # fmt: skip
-        if n_factors < 1:
-            raise ValueError(f"n_factors must be at least 1, got {n_factors}")
+        n_factors = whole("n_factors", n_factors)
         super().__init__(*table_sides(n_users, n_items, [n_factors, 1], std=init_std, sparse=sparse), y_range)
         self.n_factors, self.init_std = n_factors, init_std
         self.add_features(features, id_dropout, init_std)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from collabkit.data.checks import whole
+from collabkit.data.checks import positive, whole
 from collabkit.data.dataset import Dataset
 from collabkit.data.interactions import Interactions
 from collabkit.data.runs import Runs
@@ -40,10 +40,8 @@ class EASE(ClosedForm):
     name, additive = "EASE", True
 
     def __init__(self, l2: float = 500.0, max_items: int = 20_000, last: int | None = None):
-        if not l2 > 0:
-            raise ValueError(f"l2 must be positive, got {l2!r}")
         super().__init__()
-        self.l2, self.max_items = float(l2), int(max_items)
+        self.l2, self.max_items = positive("l2", l2), whole("max_items", max_items)
         self.last = None if last is None else whole("last", last)
         self.ordered = last is not None
         self._forget()

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from collabkit.data.checks import whole
 from collabkit.data.query import Query
 from collabkit.models.base import DotModel
 from collabkit.models.sides import TableSide, table_sides
@@ -32,8 +33,7 @@ class FactorizationMachine(DotModel):
         self, n_users: int, n_items: int, n_factors: int = 50, y_range: tuple[float, float] | None = None, *,
         init_std: float = 0.01, features=None, id_dropout: float = 0.0,
     ):  # fmt: skip
-        if n_factors < 1:
-            raise ValueError(f"n_factors must be at least 1, got {n_factors}")
+        n_factors = whole("n_factors", n_factors)
         super().__init__(*table_sides(n_users, n_items, [n_factors, 1], std=init_std), y_range)
         self.n_factors, self.init_std = n_factors, init_std
         self.add_features(features, id_dropout, init_std)

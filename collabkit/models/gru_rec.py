@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from collabkit.data.checks import whole
 from collabkit.models.sequence import SequenceModel
 
 __all__ = ["GRURec"]
@@ -27,8 +28,8 @@ class GRURec(SequenceModel):
     def __init__(self, n_items: int, n_factors: int = 128, length: int = 100, dropout: float = 0.2, *,
                  n_layers: int = 1, **kwargs):  # fmt: skip
         super().__init__(n_items, n_factors, length, dropout, **kwargs)
-        self.n_layers = n_layers
-        self.gru = nn.GRU(n_factors, n_factors, n_layers, batch_first=True)
+        self.n_layers, n_factors = whole("n_layers", n_layers), self.n_factors
+        self.gru = nn.GRU(n_factors, n_factors, self.n_layers, batch_first=True)
         self.out = nn.Linear(n_factors, n_factors)
 
     def _own_config(self) -> dict:

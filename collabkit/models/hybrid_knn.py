@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from collabkit.data.checks import finite
+from collabkit.data.checks import finite, positive, shown
 from collabkit.data.dataset import Dataset
 from collabkit.data.features import Features
 from collabkit.data.features.weighting import tfidf
@@ -71,14 +71,13 @@ class HybridKNN(ItemKNN):
         self, features: Features | None = None, k: int = 500, prior: float = 10.0, l2: float = 1.0,
         cold_weight: float | None = None,
     ):  # fmt: skip
-        if not prior >= 0:
-            raise ValueError(f"prior must be at least 0, got {prior!r}")
-        if not l2 > 0:
-            raise ValueError(f"l2 must be above 0, got {l2!r}")
+        if not finite("prior", prior) >= 0:
+            raise ValueError(f"prior must be at least 0, got {shown(prior)}")
+        l2 = positive("l2", l2)
         if cold_weight is not None and not finite("cold_weight", cold_weight) > 0:
             raise ValueError(f"cold_weight must be above 0, got {cold_weight!r}")
         super().__init__(k)
-        self.given, self.prior, self.l2 = features, float(prior), float(l2)
+        self.given, self.prior, self.l2 = features, float(prior), l2
         self.cold_weight = None if cold_weight is None else float(cold_weight)
 
     def config(self) -> dict:

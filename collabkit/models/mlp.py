@@ -6,12 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from collabkit.data.checks import dropout_rate, shown, whole, widths
 from collabkit.data.dataset import Dataset
 from collabkit.data.processes import processes
-from collabkit.models.base import Model
+from collabkit.models.base import Model, parameters
 from collabkit.models.sides import table_sides
 
 __all__ = ["EmbeddingNN", "NCF", "emb_sz_rule", "pair_layer", "hidden_layers"]
+
+LAYERS = (50,)  # the default, as in fastai
 
 
 class EmbeddingNN(Model):
@@ -48,16 +51,16 @@ class EmbeddingNN(Model):
         embed_p: float = 0.0, y_range: tuple[float, float] | None = None, use_bn: bool = True, bn_final: bool = False,
         features=None, id_dropout: float = 0.0, feature_szs: Mapping[str, int] | None = None, init_std: float = 0.01,
     ):  # fmt: skip
-        (n_users, d_user), (n_items, d_item) = emb_szs
-        layers = [int(width) for width in layers]
-        if not layers or min(layers) < 1 or min(d_user, d_item) < 1:
-            raise ValueError(f"layers and embedding sizes must be positive, got {layers=} and emb_szs={list(emb_szs)}")
-        ps = [float(ps)] * len(layers) if not isinstance(ps, Sequence) else [float(p) for p in ps]
-        if len(ps) != len(layers) or not all(0 <= p < 1 for p in [*ps, embed_p]):
-            raise ValueError(f"dropouts must lie in [0, 1), one per layer ({len(layers)}), got {ps=}, {embed_p=}")
+        (n_users, d_user), (n_items, d_item) = _two_sizes(emb_szs)
+        if not (layers := widths("layers", layers)):
+            raise ValueError("layers must hold at least one width, e.g. [64, 32], got an empty list")
+        ps = list(ps) if isinstance(ps, Sequence) and not isinstance(ps, str) else [ps] * len(layers)
+        ps, embed_p = [dropout_rate("ps", p) for p in ps], dropout_rate("embed_p", embed_p)
+        if len(ps) != len(layers):
+            raise ValueError(f"ps must be one dropout, or one per layer ({len(layers)}), got {ps}")
         super().__init__(*table_sides(n_users, n_items, [d_user], [d_item], std=init_std), y_range)
         self.init_std = init_std
-        self._config = {"layers": layers, "ps": ps, "embed_p": float(embed_p), "use_bn": use_bn, "bn_final": bn_final}
+        self._config = {"layers": layers, "ps": ps, "embed_p": embed_p, "use_bn": use_bn, "bn_final": bn_final}
         self._config["feature_szs"] = dict(feature_szs or {})
         self.emb_drop = nn.Dropout(embed_p)
         self.add_features(features, id_dropout, sizes=feature_szs)
@@ -67,11 +70,12 @@ class EmbeddingNN(Model):
 
     @classmethod
     def for_data(cls, data: Dataset, **options) -> "EmbeddingNN":
-        if "emb_szs" in options:  # the numbers of rows come from the data
-            sizes = [size[-1] for size in options.pop("emb_szs")]
-            options["emb_szs"] = list(zip((data.n_users, data.n_items), sizes, strict=True))
-            return cls(features=options.pop("features", data.features or None), **options)
-        return super().for_data(data, **options)
+        if "emb_szs" not in parameters(cls):  # a subclass with its own sizes
+            return super().for_data(data, **options)
+        counts = data.n_users, data.n_items  # the numbers of rows come from the data
+        sizes = [size[-1] for size in options.pop("emb_szs")] if "emb_szs" in options else map(emb_sz_rule, counts)
+        options = {"layers": LAYERS, "features": data.features or None, **options}
+        return cls(list(zip(counts, sizes, strict=True)), **options)
 
     embeds = property(lambda self: [side.tables[0] for side in self.sides], doc="The embeddings of users and items.")
 
@@ -131,6 +135,17 @@ class NCF(EmbeddingNN):
     def config(self) -> dict:
         options = {name: getattr(self, name) for name in ("n_factors", "init_std", "id_dropout")}
         return options | {name: self._config[name] for name in ("layers", "ps", "embed_p", "feature_szs")}
+
+
+def _two_sizes(emb_szs) -> list[tuple[int, int]]:
+    """`emb_szs` as two pairs of whole numbers, or an error."""
+    try:
+        pairs = [(n, d) for n, d in emb_szs]
+    except TypeError:
+        pairs = []
+    if len(pairs) != 2:
+        raise ValueError(f"emb_szs must be ((n_users, d_user), (n_items, d_item)), got {shown(emb_szs)}")
+    return [(n, whole("an embedding size in emb_szs", d)) for n, d in pairs]
 
 
 def pair_layer(layer: nn.Linear, p: Tensor, q: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from collabkit.data.checks import whole, widths
 from collabkit.models.base import Model
 from collabkit.models.mlp import NCF, hidden_layers, pair_layer
 from collabkit.models.sides import table_sides
@@ -32,8 +33,7 @@ class GMF(Model):
         self, n_users: int, n_items: int, n_factors: int = 50, *, init_std: float = 0.1, features=None,
         id_dropout: float = 0.0,
     ):  # fmt: skip
-        if n_factors < 1:
-            raise ValueError(f"n_factors must be at least 1, got {n_factors}")
+        n_factors = whole("n_factors", n_factors)
         super().__init__(*table_sides(n_users, n_items, [n_factors], std=init_std))
         self.n_factors, self.init_std = n_factors, init_std
         self.out = nn.Linear(n_factors, 1)
@@ -82,10 +82,10 @@ class NeuMF(Model):
         self, n_users: int, n_items: int, n_factors: int = 8, *, mlp_factors: int | None = None,
         layers: Sequence[int] = (64, 32, 16), init_std: float = 0.1, features=None, id_dropout: float = 0.0,
     ):  # fmt: skip
-        mlp_factors = n_factors if mlp_factors is None else mlp_factors
-        layers = [int(width) for width in layers]
-        if not layers or min(n_factors, mlp_factors, *layers) < 1:
-            raise ValueError(f"factors and layers must be positive, got {n_factors=}, {mlp_factors=}, {layers=}")
+        n_factors = whole("n_factors", n_factors)
+        mlp_factors = n_factors if mlp_factors is None else whole("mlp_factors", mlp_factors)
+        if not (layers := widths("layers", layers)):
+            raise ValueError("layers must hold at least one width, e.g. [64, 32], got an empty list")
         super().__init__(*table_sides(n_users, n_items, [n_factors, mlp_factors], std=init_std))
         self._config = {"n_factors": n_factors, "mlp_factors": mlp_factors, "layers": layers, "init_std": init_std}
         self.mlp = hidden_layers(2 * mlp_factors, layers)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from collabkit.data.checks import whole
+from collabkit.data.checks import positive, proper_share, shown, whole
 from collabkit.data.dataset import Dataset
 from collabkit.data.runs import Runs
 from collabkit.models.closed_form import ClosedForm
@@ -61,13 +61,9 @@ class NextItem(ClosedForm):
     def __init__(
         self, decays: Sequence[float] | None = None, l2: float = 300.0, top: int = 200, max_items: int = 10_000
     ):
-        if decays is not None and (not all(0 < a < 1 for a in decays) or len(set(decays)) < len(decays) or not decays):
-            raise ValueError(f"decays must be different numbers between 0 and 1, got {decays!r}")
-        if not l2 > 0:
-            raise ValueError(f"l2 must be positive, got {l2!r}")
         super().__init__()
-        self.decays = None if decays is None else tuple(map(float, decays))
-        self.l2, self.top, self.max_items = float(l2), whole("top", top), whole("max_items", max_items)
+        self.decays = None if decays is None else _decays(decays)
+        self.l2, self.top, self.max_items = positive("l2", l2), whole("top", top), whole("max_items", max_items)
         self.register_buffer("rates", torch.zeros(0, dtype=torch.float64))  # the decays that were used
         self.register_buffer("next", torch.zeros(0, 0, 0, dtype=torch.int32))  # (n_decays, n_items, top) items
         self.register_buffer("weight", torch.zeros(0, 0, 0))  # and their weights
@@ -223,6 +219,16 @@ def sparse_counts(history: Runs, decay: float, power: float, to: float) -> scipy
             counts += scipy.sparse.csr_array((weight, pair), shape=(n, n))
     popular = np.maximum(np.bincount(history.values.numpy(), minlength=n), 1.0)
     return scipy.sparse.diags_array(popular**-power) @ counts @ scipy.sparse.diags_array(popular**-to)
+
+
+def _decays(decays) -> tuple[float, ...]:
+    """The decays that were given, as floats, or an error."""
+    if isinstance(decays, str) or not isinstance(decays, Iterable):
+        raise ValueError(f"decays must be different numbers between 0 and 1, e.g. [0.5, 0.95], got {shown(decays)}")
+    found = tuple(proper_share("each of decays", decay) for decay in decays)
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"decays must be different numbers between 0 and 1, got {shown(decays)}")
+    return found
 
 
 def _best(rows: Tensor | scipy.sparse.csr_array, top: int) -> tuple[Tensor, Tensor]:

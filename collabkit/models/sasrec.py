@@ -35,11 +35,14 @@ class SASRec(SequenceModel):
 
     def __init__(self, n_items: int, n_factors: int = 64, length: int = 100, dropout: float = 0.2, *,
                  n_blocks: int = 2, n_heads: int = 2, **kwargs):  # fmt: skip
+        n_factors, n_blocks, n_heads = (
+            whole(name, n) for name, n in (("n_factors", n_factors), ("n_blocks", n_blocks), ("n_heads", n_heads))
+        )
         if n_factors % n_heads:
             raise ValueError(f"n_heads={n_heads} must divide n_factors={n_factors}")
         super().__init__(n_items, n_factors, length, dropout, **kwargs)
-        self.n_blocks, self.n_heads = whole("n_blocks", n_blocks), n_heads
-        self.place = nn.Parameter(torch.zeros(length, n_factors))
+        self.n_blocks, self.n_heads = n_blocks, n_heads
+        self.place = nn.Parameter(torch.zeros(self.length, n_factors))
         self.blocks = nn.ModuleList(_Block(n_factors, n_heads, dropout) for _ in range(n_blocks))
         self.norm = nn.LayerNorm(n_factors)
 

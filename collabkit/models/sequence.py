@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from collabkit.data.checks import whole
+from collabkit.data.checks import dropout_rate, whole
 from collabkit.data.dataset import Dataset
 from collabkit.data.runs import Runs
 from collabkit.models.base import DotModel
@@ -43,14 +43,14 @@ class SequenceModel(DotModel):
         self, n_items: int, n_factors: int = 64, length: int = 100, dropout: float = 0.2, *,
         n_users: int | None = None, features=None, id_dropout: float = 0.0,
     ):  # fmt: skip
+        n_factors, length = whole("n_factors", n_factors), whole("length", length)
+        dropout = dropout_rate("dropout", dropout)
         items = TableSide("item", n_items, [n_factors, 1], std=n_factors**-0.5 / 2)
         users = HistorySide(n_factors, self.encode, self.encode_steps)
         if n_users is not None:
             users, self.needs = MixedSide(users, n_users), ("users", "history")
         super().__init__(users, items)
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1), got {dropout!r}")
-        self.n_factors, self.length, self.dropout = n_factors, whole("length", length), float(dropout)
+        self.n_factors, self.length, self.dropout = n_factors, length, dropout
         self.drop = nn.Dropout(dropout)
         self.add_features(features, id_dropout)
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from collabkit.data.checks import finite, whole
 from collabkit.data.features import Features
 from collabkit.data.query import Query
 from collabkit.data.runs import Runs
@@ -103,10 +104,10 @@ class TableSide(Side):
     can_write = True
 
     def __init__(self, name: str, n: int, widths, *, std: float = 0.01, sparse: bool = False):
-        if n < 2:
+        if whole(f"n_{name}s", n) < 2:
             raise ValueError(f"tables need the unknown row and at least one more, got {n} rows of {name}s")
         super().__init__(name, n, widths)
-        self.tables = tables_of(name, n, self.widths, std=std, sparse=sparse)
+        self.tables = tables_of(name, n, self.widths, std=finite("init_std", std), sparse=sparse)
         self.id_dropout = 0.0
 
     def add_features(self, features: Features, *, joins: str, id_dropout: float, init_std: float, sizes=None) -> None:

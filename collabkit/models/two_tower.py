@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from collabkit.data.checks import one_of, positive, whole, widths
 from collabkit.models.base import Model
 from collabkit.models.sides import TableSide
 
@@ -45,18 +46,14 @@ class TwoTower(Model):
         temperature: float = 1.0, item_bias: bool = False, init_std: float = 0.1, sparse: bool = False, features=None,
         id_dropout: float = 0.0,
     ):  # fmt: skip
-        layers = [int(width) for width in layers or ()]
-        if n_factors < 1 or min(layers, default=1) < 1:
-            raise ValueError(f"n_factors and layers must be positive, got {n_factors=} and {layers=}")
-        if similarity not in ("dot", "cosine"):
-            raise ValueError(f"similarity must be 'dot' or 'cosine', got {similarity!r}")
-        if not temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {temperature!r}")
+        n_factors, layers = whole("n_factors", n_factors), widths("layers", () if layers is None else layers)
+        one_of("similarity", similarity, ("dot", "cosine"))
+        temperature = positive("temperature", temperature)
         options = {"std": init_std, "sparse": sparse}
         items = TableSide("item", n_items, [n_factors, 1] if item_bias else [n_factors], **options)
         super().__init__(TableSide("user", n_users, [n_factors], **options), items)
         self.n_factors, self.layers, self.similarity, self.item_bias = n_factors, layers, similarity, item_bias
-        self.temperature, self.init_std = float(temperature), init_std
+        self.temperature, self.init_std = temperature, init_std
         self.u_tower, self.i_tower = (_tower([n_factors, *layers]) for _ in range(2))
         self.add_features(features, id_dropout, init_std)
 

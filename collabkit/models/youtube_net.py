@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from collabkit.data.checks import widths
 from collabkit.data.query import Query
 from collabkit.models.averaged_history import AveragedHistory
 
@@ -43,9 +44,9 @@ class YouTubeNet(AveragedHistory):
     def __init__(self, n_items: int, n_factors: int = 64, length: int = 100, dropout: float = 0.2, *,
                  layers: Sequence[int] = (256, 128), n_decays: int = 3, **kwargs):  # fmt: skip
         super().__init__(n_items, n_factors, length, dropout, n_decays=n_decays, **kwargs)
-        self.layers = [int(width) for width in layers]
-        if min(self.layers, default=0) < 1:
-            raise ValueError(f"layers must be positive widths, got {layers!r}")
+        self.layers = widths("layers", layers)
+        if not self.layers:
+            raise ValueError("layers must hold at least one width, e.g. [256, 128], got an empty list")
         hidden = [nn.Sequential(nn.Linear(*pair), nn.ReLU(), nn.Dropout(dropout))
                   for pair in pairwise([*self.user_widths, *self.layers])]  # fmt: skip
         self.tower = nn.Sequential(*hidden, nn.Linear(self.layers[-1], n_factors))

@@ -57,7 +57,7 @@ def read_choice(given, what: str, effect: str, users: Vocab | None, items: Vocab
         raise ValueError(f"{what}= is given per user, but these users have no ids: give {what}= as item ids")
     if isinstance(given, pd.DataFrame):
         if len(given):
-            Columns(users.name, items.name).check(given)
+            Columns(users.name, items.name).check(given, fixed=True)
         named = keys = given[users.name] if len(given) else []
         asked = given[items.name] if len(given) else []
     else:

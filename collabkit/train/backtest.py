@@ -8,7 +8,7 @@ import pandas as pd
 from collabkit.data.checks import in_days
 from collabkit.data.dataset import Dataset
 from collabkit.data.frames import Table, takes_tables
-from collabkit.data.interactions import check_times, comparable_times
+from collabkit.data.interactions import check_frame, check_times, comparable_times
 from collabkit.data.notices import MissingError, say
 from collabkit.data.splits import Splitter, time_split, window_cuts
 from collabkit.data.splits.rows import before, later
@@ -95,8 +95,7 @@ def backtest(
 
 
 def _cuts(ratings: pd.DataFrame, time_name: str | None, cuts: Iterable | None, n: int, window) -> list:
-    if not isinstance(ratings, pd.DataFrame):
-        raise TypeError(f"expected a pandas DataFrame of interactions, got {type(ratings).__name__}")
+    check_frame(ratings)
     if time_name is None:
         raise ValueError(f"a backtest needs the times of the events: pass time_name=, one of {list(ratings.columns)}")
     if time_name not in ratings.columns:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from collabkit.data.checks import no_table, plain
 from collabkit.data.features.fields import KINDS, Kind, infer_kind, one_hot_lists
 from collabkit.data.frames import to_pandas
 from collabkit.data.notices import MissingError
@@ -102,7 +103,7 @@ def row_indices(ids: pd.Index, vocab: Vocab, notes: list[str]) -> np.ndarray:
 def check_table(df, vocab: Vocab, where: str) -> None:
     """Raise unless `df` is a non-empty DataFrame with the id column."""
     if not isinstance(df, pd.DataFrame):
-        raise TypeError(f"{where} must be a pandas DataFrame, got {type(df).__name__}")
+        raise TypeError(f"{where} must be a pandas DataFrame, {no_table(df)}")
     check_columns(df, [vocab.name], where)
     if len(df) == 0:
         raise ValueError(f"{where} is empty (0 rows, columns {list(df.columns)})")
@@ -123,4 +124,4 @@ def refuse_repeated(ids: pd.Series) -> None:
     twice = ids[ids.duplicated()]
     if len(twice):
         raise ValueError(f"{twice.nunique():,} id(s) of {ids.name!r} have more than one feature row, e.g. "
-                         f"{twice.iloc[0]!r}; keep one each, e.g. df.drop_duplicates({ids.name!r})")  # fmt: skip
+                         f"{plain(twice.iloc[0])!r}; keep one each, e.g. df.drop_duplicates({ids.name!r})")  # fmt: skip

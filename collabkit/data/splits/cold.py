@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from collabkit.data.checks import check_seed
+from collabkit.data.checks import check_seed, proper_share
 from collabkit.data.splits.splitter import Splitter
 from collabkit.data.tables import id_codes
 from collabkit.data.vocab import Vocab
@@ -51,8 +51,7 @@ def cold_users(frac: float = 0.1, *, seed: int | None = None, min_rating: float 
 
 
 def _held_out(side: str, frac: float, seed: int | None, min_rating: float | None) -> Splitter:
-    if not 0 < frac < 1:
-        raise ValueError(f"frac must lie strictly between 0 and 1, got {frac!r}")
+    frac = proper_share("frac", frac)
     other = "user" if side == "item" else "item"
 
     def rows(df, columns):

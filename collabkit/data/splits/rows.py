@@ -1,12 +1,13 @@
 """Splits by rows: at random, by time, in folds, or by a column."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from datetime import datetime
 
 import numpy as np
 import pandas as pd
 import torch
 
-from collabkit.data.checks import check_seed, in_days, whole
+from collabkit.data.checks import check_seed, in_days, plain, proper_share, shown, whole
 from collabkit.data.interactions import Columns, check_times, comparable_times, day_of
 from collabkit.data.notices import MissingError
 from collabkit.data.splits.splitter import Splitter
@@ -28,8 +29,7 @@ def random_split(
     Raises:
         ValueError: `valid_pct` is not strictly between 0 and 1, or a part would be empty.
     """
-    if not 0 < valid_pct < 1:
-        raise ValueError(f"valid_pct must lie strictly between 0 and 1, got {valid_pct!r}; no_split() trains on all")
+    valid_pct = proper_share("valid_pct", valid_pct, "; no_split() trains on all")
 
     def rows(df, columns):
         generator = None if seed is None else torch.Generator().manual_seed(check_seed(seed))
@@ -62,8 +62,7 @@ def leave_last_out(
     Raises:
         ValueError: `n` < 1, or no time column was named.
     """
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n!r}")
+    n = whole("n", n)
 
     def rows(df, columns):
         order = _by_time(df, columns)
@@ -107,10 +106,12 @@ def time_split(
         [1, 2]
     """
     if share is not None and date is not None:
-        raise ValueError(f"give share= or date=, not both (got {share!r} and {date!r})")
-    share = 0.2 if share is None and date is None else share
-    if share is not None and not 0 < share < 1:
-        raise ValueError(f"share must lie strictly between 0 and 1, got {share!r}")
+        raise ValueError(f"give share= or date=, not both (got {shown(share)} and {shown(date)})")
+    if isinstance(share, (str, datetime)):
+        raise TypeError(f"the first argument of time_split is the share of the rows, got {shown(share)}: name a moment, "
+                        f"time_split(date={shown(share)}), or give a number such as 0.2")  # fmt: skip
+    if date is None:
+        share = proper_share("share", 0.2 if share is None else share)
     days = None if window is None else in_days("window", window)
 
     def rows(df, columns):
@@ -203,12 +204,24 @@ def _moment(times: pd.Series, moment):
     is_number, of_numbers = isinstance(moment, (int, float, np.number)), times.dtype.kind != "M"
     if is_number != of_numbers:
         raise _incomparable(times, moment)
-    return moment if is_number else pd.Timestamp(moment)
+    if is_number:
+        return moment
+    try:
+        return pd.Timestamp(moment)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"date={shown(moment)} is no moment: {error}. Write it as '2026-01-31'") from None
 
 
 def _incomparable(times: pd.Series, moment) -> TypeError:
-    odd = f"column {times.name!r} of {times.dtype} (e.g. {times.iloc[0]!r})"
-    return TypeError(f"date={moment!r} cannot be compared with {odd}")
+    odd = f"column {times.name!r} of {times.dtype} (e.g. {plain(times.iloc[0])!r})"
+    if times.dtype.kind != "M":
+        how = (f"Give a number in the unit of the column, or make times of it, e.g. "
+               f"pd.to_datetime(df[{times.name!r}], unit='s') for seconds since 1970")  # fmt: skip
+    elif isinstance(moment, (int, float, np.number)):
+        how = "Give a date, e.g. '2026-01-31' or a pd.Timestamp"
+    else:
+        how = "Give a moment with a time zone where the column has one, and without where it has none"
+    return TypeError(f"date={shown(moment)} cannot be compared with {odd}. {how}")
 
 
 def _span(times: pd.Series, days: float):
@@ -232,9 +245,11 @@ def k_fold(n_folds: int = 5, *, seed: int | None = None, cold: str = "keep") -> 
         >>> [splitter(df).valid.tolist() for splitter in k_fold(3, seed=0)]
         [[2, 3], [4, 5], [0, 1]]
     """
-    if n_folds < 2:
+    if whole("n_folds", n_folds) < 2:
         raise ValueError(f"n_folds must be at least 2, got {n_folds!r}")
-    seed = int(np.random.default_rng().integers(2**31)) if seed is None else seed  # one permutation for all folds
+    seed = (
+        int(np.random.default_rng().integers(2**31)) if seed is None else check_seed(seed)
+    )  # one permutation for all folds
 
     def one(fold):
         def rows(df, columns):
@@ -254,6 +269,8 @@ def column_split(name: str, *, cold: str = "keep") -> Splitter:
         KeyError: the table lacks the column.
         ValueError: the column holds other values.
     """
+    if not isinstance(name, Hashable):
+        raise TypeError(f"column_split takes the name of a column, got {shown(name)}")
     meaning = {"train": False, "valid": True, "validation": True, "test": True}
 
     def mark(value):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from collabkit.data.checks import at_least, finite
+from collabkit.data.checks import at_least, finite, one_of
 from collabkit.data.frames import Table, takes_tables
 from collabkit.data.interactions import Columns, check_ratings
 from collabkit.data.tables import describe_left_out, id_codes, name_columns
@@ -62,8 +62,7 @@ class Splitter:
     may_be_empty: bool = False
 
     def __post_init__(self):
-        if self.cold not in ("keep", "drop"):
-            raise ValueError(f"cold must be 'keep' or 'drop', got {self.cold!r}")
+        one_of("cold", self.cold, ("keep", "drop"))
         if self.min_rating is not None:
             finite("min_rating", self.min_rating)
 
