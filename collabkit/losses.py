@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from collabkit.data.checks import one_of
+
 __all__ = [
     "FlatLoss", "RankingLoss", "LOSSES",
     "bce", "bpr", "gbce", "hinge", "sampled_softmax", "softmax", "cosine_contrastive",
@@ -255,8 +257,8 @@ class RankingLoss(_Plain):
     """
 
     def __init__(self, func: str | Callable[..., Tensor] = "bce"):
-        if isinstance(func, str) and func not in LOSSES:
-            raise ValueError(f"loss_func must be one of {', '.join(map(repr, LOSSES))} or a function, got {func!r}")
+        if isinstance(func, str):
+            one_of("loss_func", func, LOSSES, "a function")
         self.func = LOSSES[func] if isinstance(func, str) else func
         if not callable(self.func):
             raise TypeError(f"loss_func must be a name or a function of pos (bs,) and neg (bs, n), got {func!r}")

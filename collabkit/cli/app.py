@@ -210,13 +210,19 @@ search.add_commands(app)
 def main() -> None:
     """Entry point of the `collabkit` command: errors end in one line and exit status 2, without a traceback."""
     first = os.environ.get("RANK", "0") == "0"  # of several processes, which all have the same to say
-    warnings.showwarning = lambda message, *_: _say("note", message) if first else None
+    warnings.showwarning = lambda message, kind, *_: _note(message, kind) if first else None
     try:
         app()
     except (ValueError, KeyError, TypeError, OSError, ImportError) as error:
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         _say("collabkit", text)
         raise SystemExit(2) from error
+
+
+def _note(message, kind: type[Warning]) -> None:
+    """Print a warning of the library; those of other libraries are for programmers, who see them in Python."""
+    if issubclass(kind, collabkit.CollabWarning):
+        _say("note", message)
 
 
 def _say(who: str, what) -> None:

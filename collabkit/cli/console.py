@@ -13,12 +13,12 @@ from rich.table import Table
 
 from collabkit.evaluate.names import ERRORS
 
-__all__ = ["as_options", "called", "show", "print_table", "print_evaluation", "print_heading"]
+__all__ = ["OPTIONS", "as_options", "called", "show", "print_table", "print_evaluation", "print_heading"]
 
-_OPTIONS = {
+OPTIONS = {
     "user_name": "user", "item_name": "item", "rating_name": "rating", "time_name": "time", "valid_pct": "valid-pct",
     "context_features": "context", "threshold": "threshold", "counts": "counts", "history": "history",
-    "n_factors": "factors", "y_range": "y-range", "storage": "storage", "model": "model", "out": "out",
+    "n_factors": "factors", "n_epoch": "epochs", "y_range": "y-range", "storage": "storage", "model": "model", "out": "out",
 }  # fmt: skip  # arguments that messages of the library name, by the options that stand for them
 
 
@@ -26,13 +26,13 @@ def as_options(text: str) -> str:
     """A message of the library with options of the command line in the place of arguments of Python.
 
     Example:
-        >>> as_options("pass time_name=, or history=100; resume=True goes on")
-        'pass --time, or --history 100; --resume goes on'
+        >>> as_options("pass time_name=, or history=100; resume=True goes on; make dls with feedback='implicit'")
+        'pass --time, or --history 100; --resume goes on; make dls with --implicit'
     """
-    text = re.sub(r"\bresume=True\b", "--resume", text)
-    names = "|".join(_OPTIONS)
+    text = re.sub(r"\bresume=True\b", "--resume", re.sub(r"\bfeedback='implicit'", "--implicit", text))
+    names = "|".join(OPTIONS)
     return re.sub(rf"(?<![\w-])({names})=(?=(\S?))",
-                  lambda m: f"--{_OPTIONS[m[1]]}{'' if m[2] in ' ,;:.)' else ' '}", text)  # fmt: skip
+                  lambda m: f"--{OPTIONS[m[1]]}{'' if m[2] in ' ,;:.)' else ' '}", text)  # fmt: skip
 
 
 def called() -> str:

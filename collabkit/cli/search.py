@@ -52,10 +52,14 @@ def tune(
     _check_out(out)
     space = dict(_choice(text) for text in try_) | ({} if model is None else {"model": model_named(model)})
     storage = out.with_name(f"{out.name}.trials") if storage is None else storage
+    from collabkit.train.space import Space
+    from collabkit.train.tune import searched
+
+    Space(space)  # errors in it come before the file is read
     dls = loaders(ratings, columns, rows, bs=None)
-    record(out)  # before, so that a killed search can go on by --config --resume
     options = {"metric": metric, "minutes": minutes, "n_trials": trials, "storage": storage, "resume": resume}
-    best, table = collabkit.tune(dls, space, **options, show=False)
+    options["begin"] = lambda: record(out)  # before the trials, so that a killed search can go on by --config --resume
+    best, table = searched(dls, space, **options)
     _print(table, f"{table.columns.name}: chosen by `value`, to be quoted by `test`")
     write(chosen(best, refit).export, out)
 

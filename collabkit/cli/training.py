@@ -80,7 +80,9 @@ def train_model(
     Raises:
         ValueError: an option has no effect on this model, or on events.
     """
-    from collabkit.cli.console import print_evaluation
+    from collabkit.cli.console import OPTIONS, print_evaluation
+    from collabkit.models import CollFilter
+    from collabkit.models.base import option_names
     from collabkit.models.closed_form import ClosedForm
     from collabkit.train.callbacks import ConsoleProgress
     from collabkit.train.choose import usual_range
@@ -92,14 +94,17 @@ def train_model(
             f"--y-range {y_range[0]} {y_range[1]} bounds predicted ratings, and events have none: leave it out"
         )
     if cls is not None and issubclass(cls, ClosedForm):
-        if odd := sorted(({*fit} - {"bs"}) | ({"y_range"} if y_range else set())):
-            raise ValueError(f"{cls.__name__} is fitted in one go: {', '.join(odd)} is without effect")
+        given = {**fit, **({} if y_range is None else {"y_range": y_range})}
+        if odd := [f"--{OPTIONS.get(name, name)}" for name in given if name != "bs"]:
+            raise ValueError(f"{cls.__name__} is fitted in one go: {', '.join(odd)} without effect; leave it out")
         print(f"model: {cls.__name__}")
         learn = cls().fit(dls)
     else:
         options = {name: fit[name] for name in ("n_factors",) if name in fit}
-        if dls.feedback == "explicit":
+        if dls.feedback == "explicit" and "y_range" in option_names(cls or CollFilter):
             options["y_range"] = usual_range(dls.data) if y_range is None else y_range
+        elif y_range is not None:
+            raise ValueError(f"--y-range bounds predicted ratings, and {cls.__name__} has no bounds: leave it out")
         learn = collabkit.collab_learner(dls, model=cls, cbs=ConsoleProgress(), **options)
         squares = _by_squares(learn)
         gradient = [f"--{name}" for name in ("lr", "wd", "bs") if name in fit] if squares else []

@@ -1,6 +1,6 @@
 """The histories of new users, and events of known users since training, as callers give them: checked and encoded."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from collabkit.data.checks import no_table
+from collabkit.data.checks import no_table, shown
 from collabkit.data.counts import read_counts
 from collabkit.data.dataset import Dataset
 from collabkit.data.interactions import Columns, Interactions, check_ratings, check_times, encode_times
@@ -69,12 +69,16 @@ def read_histories(history, data: Dataset, *, rated: bool, y_range=None, ordered
     else:
         told = _one_history(history, data, rated)
     counted = told.ratings is not None and not rated
+    met = np.bincount(told.code[told.items > 0], minlength=1 if told.ids is None else len(told.ids))
     told = _summed(told, "history") if counted else told
     rows, ids = _kept(told, "history", y_range, ordered), told.ids
     rows = rows[np.argsort(told.code[rows], kind="stable")]  # by user, else as they were
     counts = np.bincount(told.code[rows], minlength=1 if ids is None else len(ids))
     if (none := counts == 0).any():
         example = "" if ids is None else f", e.g. {ids[none].tolist()[0]!r}"
+        if (met[none] > 0).any():
+            raise ValueError(f"{none.sum():,} user(s) have no item with a count above 0{example}: counts say how often "
+                             "or how much, and those of 0 or less do not count. Leave such users out")  # fmt: skip
         raise ValueError(f"{none.sum():,} user(s) have no item that the model knows{example}; leave them out, or "
                          "add_items first")  # fmt: skip
     weight = None if told.ratings is None else told.ratings[torch.from_numpy(rows)]
@@ -206,6 +210,9 @@ def _many_histories(table: pd.DataFrame, data: Dataset, rated: bool, by_time: bo
 
 
 def _one_history(history, data: Dataset, rated: bool) -> _Told:
+    if isinstance(history, (list, tuple)) and any(isinstance(part, (list, Mapping)) for part in history):
+        raise TypeError(f"history= is of one user, got a list of {type(history[0]).__name__}s: call once per user, "
+                        f"or pass a DataFrame with columns {data.columns.present}, one row per event")  # fmt: skip
     if rated and not isinstance(history, (Mapping, pd.Series)):
         what = f"{{{data.items[1]!r}: 4}}, or a DataFrame with columns {data.columns.present}; got {history!r}"
         raise TypeError(f"the model was trained on ratings: history must be a dict from items to ratings, e.g. {what}")
@@ -214,6 +221,8 @@ def _one_history(history, data: Dataset, rated: bool) -> _Told:
         raise TypeError("the model was trained on events without ratings: history must be a list of items, got a dict")
     if isinstance(history, (str, bytes)):
         raise TypeError(f"history must be a list of items, got the text {history!r}; for one item pass [{history!r}]")
+    if not isinstance(history, Iterable):
+        raise TypeError(f"history must be a list of items, got {shown(history)}; for one item pass [{shown(history)}]")
     if isinstance(history, Mapping) or ((data.rated or counted) and isinstance(history, pd.Series)):
         answers = dict(history.dropna() if isinstance(history, pd.Series) else history)  # None there is NaN
         named = {item: answer for item, answer in answers.items() if answer is not None}  # no answer tells nothing

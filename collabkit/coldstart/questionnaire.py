@@ -6,7 +6,7 @@ from torch import Tensor
 
 from collabkit.coldstart.fold_in import FoldIn
 from collabkit.coldstart.questions import BY, most_telling
-from collabkit.data.checks import whole
+from collabkit.data.checks import one_of, whole
 
 __all__ = ["BY", "questionnaire", "next_questions"]
 
@@ -41,8 +41,7 @@ def next_questions(slope: Tensor, known: Tensor, n: int, *, noise: float, by="in
 
 def questionnaire(fold: FoldIn, n: int = 10, *, by: str = "information", items=None) -> pd.DataFrame:
     """Items to ask a new user about, the most telling first; see `Recommender.questionnaire`."""
-    if by not in BY:
-        raise ValueError(f"by must be one of {', '.join(map(repr, BY))}, got {by!r}")
+    one_of("by", by, BY)
     n, train = whole("n", n), fold.data.train
     # Repeated rows count once: it is asked how many users know the item.
     counts = torch.bincount(train.pairs.values, minlength=train.n_items)

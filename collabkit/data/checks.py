@@ -133,7 +133,7 @@ def file_path(what: str, value) -> Path:
         what: what is there, in words.
     """
     if not isinstance(value, (str, os.PathLike)):
-        raise TypeError(f"{what} is named by its path, a text or pathlib.Path; got {shown(value)}")
+        raise TypeError(f"{what} is named by its path, a text or pathlib.Path; got {type(value).__name__}")
     return Path(value).expanduser()
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from collabkit.data.checks import one_of
+
 __all__ = ["Confidence", "CONFIDENCES"]
 
 CONFIDENCES = ("linear", "log", "bm25")
@@ -61,8 +63,7 @@ class Confidence:
     n_having: Tensor | None = None  # (n_items,) users who have each item
 
     def __post_init__(self):
-        if self.kind not in CONFIDENCES:
-            raise ValueError(f"confidence must be one of {', '.join(map(repr, CONFIDENCES))}, got {self.kind!r}")
+        one_of("confidence", self.kind, CONFIDENCES)
         for name, least in (("alpha", 0), ("eps", None), ("k1", None)):
             value = getattr(self, name)
             number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

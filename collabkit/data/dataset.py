@@ -53,6 +53,10 @@ class Dataset:
     disliked: Interactions | None = None
     source: Source = field(default_factory=Source)
 
+    def __post_init__(self):
+        if not isinstance(self.train, Interactions):
+            raise TypeError(f"train must be Interactions, e.g. dls.data.train, got {type(self.train).__name__}")
+
     @classmethod
     def of(cls, data) -> "Dataset":
         """The dataset of dataloaders, a learner, a recommender, or interactions: a training part or `(train, valid)`.
@@ -68,7 +72,8 @@ class Dataset:
         parts = data if isinstance(data, (tuple, list)) else (data,)
         if len(parts) in (1, 2) and all(isinstance(part, Interactions) for part in parts):
             return cls(*parts)
-        raise TypeError(f"expected CollabDataLoaders, a learner or Interactions, got {type(data).__name__}")
+        how = ": make them with CollabDataLoaders.from_df(df)" if isinstance(data, pd.DataFrame) else ""
+        raise TypeError(f"expected CollabDataLoaders, a learner or Interactions, got {type(data).__name__}{how}")
 
     users = property(attrgetter("train.users"), doc="The users' ids.")
     items = property(attrgetter("train.items"), doc="The items' ids.")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from collabkit.data.checks import at_least, finite, whole
+from collabkit.data.checks import at_least, finite, one_of, whole
 from collabkit.data.confidence import Confidence
 from collabkit.data.counts import late_rows
 from collabkit.data.interactions import Columns, Interactions
@@ -78,8 +78,11 @@ class Implicit:
             whole("history", self.history)
         if ordered and self.by_user:
             raise ValueError("by_user=True makes batches without order: leave it out with history=")
-        if self.repeats not in (None, "first", "keep"):
-            raise ValueError(f"repeats must be 'first' or 'keep', got {self.repeats!r}")
+        one_of("repeats", self.repeats, (None, "first", "keep"))
+        if self.n_neg is not None:
+            whole("n_neg", self.n_neg)
+        if self.threshold is not None:
+            finite("threshold", self.threshold)
         usual = {"negatives": "popularity", "n_neg": 512, "repeats": "keep"}
         usual = usual if ordered else {"negatives": "uniform", "n_neg": 4, "repeats": "first"}
         for name, value in usual.items():
@@ -112,8 +115,7 @@ class Implicit:
     def _check_dislikes(self) -> None:
         if self.dislikes is None:
             return
-        if self.dislikes != "negatives":
-            raise ValueError(f"dislikes must be None or 'negatives', got {self.dislikes!r}")
+        one_of("dislikes", self.dislikes, (None, "negatives"))
         if self.threshold is None:
             raise ValueError("dislikes= needs threshold=, below which a rating is a dislike")
         if self.history is not None or self.by_user or self.negatives not in (None, "uniform", "popularity"):
@@ -128,10 +130,9 @@ def read_feedback(feedback, **given) -> Implicit | None:
         if given:
             raise ValueError(f"give {', '.join(given)} in the Implicit record or beside it, not both")
         return feedback
-    if feedback == "implicit":
+    if isinstance(feedback, str) and feedback == "implicit":
         return Implicit(**given)
-    if feedback != "explicit":
-        raise ValueError(f"feedback must be 'explicit', 'implicit' or an Implicit record, got {feedback!r}")
+    one_of("feedback", feedback, ("explicit", "implicit"), "an Implicit record")
     if "threshold" in given:
         raise ValueError(f"rating_threshold={given['threshold']!r} is for feedback='implicit'")
     if given:

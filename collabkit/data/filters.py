@@ -8,7 +8,7 @@ polars, Arrow or another library is returned in the same library.
 import numpy as np
 import pandas as pd
 
-from collabkit.data.checks import at_least, finite
+from collabkit.data.checks import at_least, finite, one_of
 from collabkit.data.feedback import check_threshold, positive_rows
 from collabkit.data.frames import keeps_rows
 from collabkit.data.interactions import Columns, Interactions, check_ratings
@@ -95,8 +95,7 @@ def drop_duplicates(
         [5]
     """
     columns = name_columns(df, user_name, item_name)
-    if keep not in ("first", "last"):
-        raise ValueError(f"keep must be 'first' or 'last', got {keep!r}")
+    one_of("keep", keep, ("first", "last"))
     mask = ~df.duplicated([columns.user, columns.item], keep=keep).to_numpy()
     return _kept(df, mask, columns, "repeat a (user, item) pair")
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from collabkit.data.checks import no_table, one_of, plain
+from collabkit.data.checks import no_table, one_of, plain, shown
 from collabkit.data.confidence import Confidence
 from collabkit.data.features.context import Context
 from collabkit.data.frames import Table, read_source, takes_tables
@@ -108,8 +108,8 @@ def no_columns(missing: list, there: list, has: str, *, fixed: list | None = Non
     """
     if fixed is not None:
         mine = next((name for name in there if name not in fixed), "mine")
-        return MissingError(f"column(s) {missing} not found{near_match(missing[0], there)}; {has} {there}. The model's "
-                            f"columns are {fixed}: rename yours, e.g. df.rename(columns={{{mine!r}: {missing[0]!r}}})")  # fmt: skip
+        return MissingError(f"column(s) {missing} not found; {has} {there}. The model's columns are {fixed}: rename "
+                            f"yours, e.g. df.rename(columns={{{mine!r}: {missing[0]!r}}})")  # fmt: skip
     return MissingError(f"column(s) {missing} not found{near_match(missing[0], there)}; {has} {there}. Name them with "
                         "user_name=, item_name=, rating_name=, time_name= (context_features=, counts=)")  # fmt: skip
 
@@ -178,6 +178,8 @@ class Interactions:
             ValueError: the table is empty; an id or rating is missing or infinite.
             TypeError: ratings are not numbers; ids are of mixed types or another type than the vocabulary's.
         """
+        if not isinstance(columns, Columns):
+            raise TypeError(f"columns must be Columns('user', 'item', ...) with the names, got {shown(columns)}")
         names = (columns.user, columns.item, columns.rating or "count")
         df, _ = read_source(df, names, rated=columns.rating is not None)
         columns.check(df, fixed=users is not None)
@@ -419,14 +421,16 @@ def not_numbers(what: str, column: pd.Series) -> TypeError:
     texts = values.astype(str).str.strip()
     comma = texts.str.fullmatch(r"[+-]?\d*,\d+")
     if comma.any() and _reads_as_numbers(texts.str.replace(",", ".", regex=False)):
-        return TypeError(f"{begin}, and {texts[comma].iloc[0]!r} has a decimal comma. Read the file with "
-                         f"pd.read_csv(file, decimal=','), or convert df[{name!r}].str.replace(',', '.').astype(float)")  # fmt: skip
+        return TypeError(
+            f"{begin}, and {texts[comma].iloc[0]!r} has a decimal comma. Read the file with "
+            f"pd.read_csv(file, decimal=','), or use df[{name!r}].str.replace(',', '.').astype(float)"
+        )
     if _reads_as_numbers(texts):
         return TypeError(f"{begin}. Convert it, e.g. pd.to_numeric(df[{name!r}])")
     bad = pd.to_numeric(texts, errors="coerce").isna().to_numpy()
     row = np.flatnonzero(column.notna().to_numpy())[bad.argmax()]
-    return TypeError(f"{begin}, and {bad.sum():,} of {len(bad):,} values are no numbers, e.g. {texts[bad].iloc[0]!r} in "
-                     f"row {row}. Correct or drop them, or name another column")  # fmt: skip
+    return TypeError(f"{begin}, and {bad.sum():,} of {len(bad):,} values are no numbers: {texts[bad].iloc[0]!r} in row "
+                     f"{row} first. Correct or drop them, or name another column")  # fmt: skip
 
 
 def _reads_as_numbers(texts: pd.Series) -> bool:

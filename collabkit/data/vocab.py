@@ -235,6 +235,8 @@ def check_ids(values, name: str = "id") -> pd.Index:
     """
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         values = [values]
+    if isinstance(values, pd.DataFrame):
+        raise TypeError(f"{name!r} ids must be one column, got a DataFrame: pass its column, df[{name!r}]")
     if hasattr(values, "detach"):
         values = values.detach().cpu().numpy()
     elif not hasattr(values, "dtype"):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from collabkit.data.interactions import Interactions, not_numbers
-from collabkit.data.notices import MissingError
+from collabkit.data.notices import MissingError, near_match
 
 __all__ = ["INVERSE", "check_weight_column", "scale_weights", "weighted", "only_training_weights"]
 
@@ -26,7 +26,9 @@ def check_weight_column(df: pd.DataFrame, weights) -> None:
         return
     found = int((df.columns == weights).sum())
     if found == 0:
-        raise MissingError(f"weights={weights!r} is neither {words} nor a column; the table has {list(df.columns)}")
+        there = list(df.columns)
+        raise MissingError(f"weights={weights!r} is neither {words} nor a column"
+                           f"{near_match(weights, [*INVERSE, *there])}; the table has {there}")  # fmt: skip
     if found > 1:
         raise ValueError(f"column {weights!r} occurs more than once in the table; rename or drop the others")
     if df[weights].dtype.kind not in "iuf":

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from collabkit.data.notices import near_match
+
 from .container import RatingsData
 from .download import cache_folder, fetch
 from .tables import read_separated
@@ -157,7 +159,8 @@ def movielens_folds(
 def _edition(name: str) -> _Edition:
     edition = _EDITIONS.get(str(name).lower().removeprefix("ml-"))
     if edition is None:
-        raise ValueError(f"unknown MovieLens edition {name!r}: expected one of {', '.join(map(repr, _EDITIONS))}")
+        raise ValueError(f"unknown MovieLens edition {name!r}: expected one of {', '.join(map(repr, _EDITIONS))}"
+                         f"{near_match(name, _EDITIONS)}")  # fmt: skip
     return edition
 
 

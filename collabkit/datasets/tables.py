@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from collabkit.data.checks import file_path
 from collabkit.data.notices import say
 
 __all__ = ["read_interactions", "read_csv", "READERS"]
@@ -53,7 +54,7 @@ def read_interactions(path: str | os.PathLike) -> pd.DataFrame:
         >>> read_interactions(folder / 'clicks.csv').shape
         (2, 2)
     """
-    path = Path(path)
+    path = file_path("a table to read", path)
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path} (working directory {Path.cwd()})")
     kind = "a folder" if path.is_dir() else _kind(path)

@@ -5,7 +5,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from collabkit.data.checks import at_least
+from collabkit.data.checks import at_least, whole
 from collabkit.data.interactions import SIDES, Interactions
 from collabkit.data.unique import sorted_unique
 from collabkit.evaluate.task import default_threshold
@@ -36,8 +36,7 @@ def audit(train: Interactions, valid: Interactions, *, k: int = 10) -> pd.DataFr
         >>> table.loc['training rows', 'value'], round(table.loc['training rows from the future', 'value'], 2)
         (3, 0.33)
     """
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k!r}")
+    k = whole("k", k)
     rows = [*_sizes(train, valid), *_times(train, valid), *_cold(train, valid), *_concentration(train)]
     users, n_relevant = _relevant(train, valid)
     if len(users):

@@ -15,7 +15,7 @@ from collabkit.evaluate.draw import drawn_rows
 from collabkit.evaluate.metrics import bootstrap_interval
 from collabkit.evaluate.names import ERRORS, read_name
 from collabkit.evaluate.tables import predict_ratings
-from collabkit.evaluate.task import CUT_METRICS, RankingTask, held_out
+from collabkit.evaluate.task import CUT_METRICS, RankingTask, held_out, refuse_strangers
 from collabkit.models.base import answering
 from collabkit.models.closed_form import model_and_data
 
@@ -139,6 +139,7 @@ class Judge:
             n_parts = max(1, -(-len(self.users) // USERS))
             self.tasks = [self._part(whole, part) for part in np.array_split(self.users, n_parts)]
         if len(self.users) == 0:
+            refuse_strangers(test)
             raise ValueError("the held-out rows hold no relevant item of a known user; there is nothing to judge by")
 
     def _part(self, task: RankingTask, users: np.ndarray) -> RankingTask:

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from collabkit.data.checks import check_seed, whole
+from collabkit.data.checks import check_seed, one_of, whole
 from collabkit.data.dataset import Dataset
 from collabkit.data.meaning import Intervals, Probabilities, from_spec, to_spec
 from collabkit.data.notices import CollabWarning, say
@@ -31,8 +31,7 @@ LEAST = 100  # minimum residuals in a bin
 
 def calibrate(model: Model, data: Dataset, method: str, n_negatives: int, seed: int) -> Probabilities | Intervals:
     """The calibration fitted on half of the validation users; arguments and errors as in `Recommender.calibrate`."""
-    if method not in ("platt", "isotonic"):
-        raise ValueError(f"method must be 'platt' or 'isotonic', got {method!r}")
+    one_of("method", method, ("platt", "isotonic"))
     n_negatives, seed = whole("n_negatives", n_negatives), check_seed(seed)
     with answering(model):
         if data.rated and model.predicts_ratings:

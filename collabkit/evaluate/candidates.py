@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from collabkit.data.checks import whole
+from collabkit.data.checks import check_seed, whole
 from collabkit.data.interactions import Columns, Interactions
 from collabkit.data.notices import CollabWarning, say
 from collabkit.data.runs import Runs
@@ -41,6 +41,7 @@ class SampledCandidates:
 
     def __post_init__(self):
         whole("n", self.n)
+        check_seed(self.seed)
 
     label = property(lambda self: f"({self.n} negatives)", doc="What stands behind the metrics' names.")
 

@@ -1,26 +1,27 @@
 """`compare`: several models on one task, with paired differences to the first."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 
+from collabkit.data.checks import whole
 from collabkit.data.dataset import Dataset
 from collabkit.data.frames import takes_tables
 from collabkit.evaluate.by_user import Judge
 from collabkit.evaluate.names import read_metrics, split_errors
 from collabkit.evaluate.tables import interval_columns
-from collabkit.evaluate.task import RankingTask
+from collabkit.evaluate.task import RankingTask, held_out, refuse_strangers
 from collabkit.models.base import Model, answering
-from collabkit.models.closed_form import model_and_data
+from collabkit.models.closed_form import in_words, model_and_data
 
 __all__ = ["compare", "model_labels"]
 
 
 @takes_tables
 def compare(
-    models: Sequence, *, names: Sequence[str] | None = None, k: int | Iterable[int] = 10,
+    models: Sequence | Mapping, *, names: Sequence[str] | None = None, k: int | Iterable[int] = 10,
     metrics: Iterable | None = None, candidates=None, on="valid", threshold: float | None = None, n_boot: int = 1000,
     seed: int = 0, max_memory: int | str = "512MB", filter_seen: bool | str = True, n_users: int | None = None,
 ) -> pd.DataFrame:  # fmt: skip
@@ -28,7 +29,7 @@ def compare(
 
     Args:
         models: learners, `Recommender`s and baselines; an unfitted baseline is fitted on the training part of the first
-            fitted model.
+            fitted model. Or a dict from names to models.
         names: names for the table; default the class names, numbered if several are equal.
         k, metrics, candidates, on, threshold, n_boot, seed, max_memory, filter_seen, n_users: as in
             `Recommender.evaluate`; the default metrics are those of rankings. RMSE and MAE need models that predict
@@ -48,6 +49,13 @@ def compare(
         >>> compare([learn, Popularity(), EASE()], k=[5, 10], metrics=['NDCG'])  # doctest: +SKIP
     """
     errors, ranked = ([], None) if metrics is None else split_errors(metrics)
+    whole("n_boot", n_boot)
+    if isinstance(models, Mapping):
+        if names is not None:
+            raise TypeError("models is a dict from names to models: leave names= out")
+        names, models = [str(name) for name in models], list(models.values())
+    if isinstance(models, str) or not isinstance(models, Iterable):
+        raise TypeError(f"compare takes a list of models, e.g. compare([learn, Popularity()]), got {in_words(models)}")
     models = list(models)
     given = _with_data(models)
     labels = _labels(models, names)
@@ -58,6 +66,7 @@ def compare(
     options = {"threshold": threshold, "filter_seen": filter_seen, "n_users": n_users, "seed": seed}
     task = RankingTask.make(given[0][1], on, candidates=candidates, **options)
     if len(task) == 0:
+        refuse_strangers(held_out(given[0][1], on))
         raise ValueError("the evaluated rows hold no relevant item of a known user; there is nothing to compare on")
     tables, first = [], None
     for label, (model, _) in zip(labels, given, strict=True):

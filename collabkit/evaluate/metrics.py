@@ -10,6 +10,8 @@ Metrics of lists take `lists` `(n_users, k)`, the items of each user's top k, 0 
 
 import numpy as np
 
+from collabkit.data.checks import whole
+
 __all__ = [
     "rmse", "mae", "hit_rate", "precision", "recall", "ndcg", "average_precision", "reciprocal_rank", "auc",
     "hits_per_thousand", "list_mean", "coverage", "gini", "bootstrap_interval",
@@ -197,8 +199,7 @@ def bootstrap_interval(
     rng, n = np.random.default_rng(seed), len(sums)
     if n < 2:
         return (np.full(sums.shape[1:], np.nan),) * 2
-    if n_boot < 1:
-        raise ValueError(f"n_boot must be at least 1, got {n_boot!r}")
+    n_boot = whole("n_boot", n_boot)
     first, times = _distinct_rows(np.column_stack([sums, counts]))
     few = 10 * len(times) < n
     sums, counts = (sums[first], counts[first]) if few else (sums, counts)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from collabkit.data.checks import shown
 from collabkit.data.notices import near_match
-from collabkit.evaluate.task import METRICS, check_ks, check_metrics, metric_name
+from collabkit.evaluate.task import METRICS, check_ks, check_metrics, listed, metric_name
 
 __all__ = ["ERRORS", "read_name", "read_metrics", "same_name", "split_errors"]
 
@@ -24,10 +25,12 @@ def read_name(text: str) -> tuple[str, int | None]:
         >>> read_name('NDCG@10'), read_name('HR@5'), read_name('RMSE')
         (('NDCG', 10), ('HitRate', 5), ('RMSE', None))
     """
+    if not isinstance(text, str):
+        raise TypeError(f"a metric is named by a text, e.g. 'NDCG@10', got {shown(text)}")
     word, at, cut = text.partition("@")
     if word not in _NAMES:
         raise ValueError(f"unknown metric(s) {[text]}; there are {', '.join(METRICS)}; for ratings {', '.join(ERRORS)}"
-                         f"{near_match(word, METRICS)}. Write a cut-off as in 'NDCG@10'")  # fmt: skip
+                         f"{near_match(word, _NAMES)}. Write a cut-off as in 'NDCG@10'")  # fmt: skip
     name = _NAMES[word]
     if not at:
         return name, None
@@ -69,8 +72,7 @@ def read_metrics(metrics: Iterable | str | None, k) -> tuple[list, list[int], li
         (['NDCG', 'HitRate'], [5, 10, 20], [('NDCG', 20), ('HitRate', 5), ('HitRate', 10)])
     """
     ks = check_ks(k)
-    one = isinstance(metrics, str) or callable(metrics)
-    given = list(check_metrics(None) if metrics is None else [metrics] if one else metrics)
+    given = check_metrics(None) if metrics is None else listed(metrics)
     if not any(isinstance(metric, str) for metric in given):
         return check_metrics(given), ks, None
     read = [read_name(metric) if isinstance(metric, str) else (metric, None) for metric in given]
@@ -89,7 +91,7 @@ def split_errors(metrics) -> tuple[list[str], list | None]:
     """The errors of ratings among `metrics`, and the others; `(ERRORS, None)` for None."""
     if metrics is None:
         return list(ERRORS), None
-    given = [metrics] if isinstance(metrics, str) or callable(metrics) else list(metrics)
+    given = listed(metrics)
     names = {at: read_name(metric)[0] for at, metric in enumerate(given) if isinstance(metric, str)}
     errors = [names[at] for at in names if names[at] in ERRORS]
     return list(dict.fromkeys(errors)), [metric for at, metric in enumerate(given) if names.get(at) not in ERRORS]

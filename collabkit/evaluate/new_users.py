@@ -1,7 +1,9 @@
 """`evaluate_fold_in`: the quality of predictions for new users, by the number of their known rows."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -9,19 +11,34 @@ import torch
 from torch import Tensor
 
 from collabkit.coldstart.fold_in import FoldIn
-from collabkit.data.checks import check_seed
+from collabkit.data.checks import check_seed, shown
+from collabkit.data.dataset import Dataset
 from collabkit.data.interactions import Interactions
 from collabkit.data.query import Query
 from collabkit.data.runs import Runs
 from collabkit.evaluate import metrics
 from collabkit.evaluate.references import PopularityRanks
-from collabkit.models.base import answering
+from collabkit.models.base import Model, answering
 from collabkit.models.scorers import refuse_nan
 from collabkit.retrieval.ranking import Asked, FullCatalogue, rank_pairs
 
-__all__ = ["evaluate_fold_in", "NewUserRows"]
+__all__ = ["evaluate_fold_in", "NewUserRows", "Reader"]
 
 _BLOCK = 256  # users
+
+
+@dataclass(frozen=True)
+class Reader:
+    """In the place of a `FoldIn`, for a model that reads the histories of new users instead of solving for rows."""
+
+    model: Model
+    data: Dataset
+
+    def query(self, users: Tensor, history: Runs) -> Query:
+        """The query of `users` `(b,)`, 0 for unknown ones, with these histories alone."""
+        query = self.data.asker([name for name in self.model.needs if name != "history"])(users)
+        query = Query(query) if isinstance(query, Tensor) else query
+        return replace(query, history=replace(history, width=self.data.n_items, weight=None))
 
 
 class NewUserRows:
@@ -31,7 +48,7 @@ class NewUserRows:
     n, and the rows after the first `most` are the same rest for all n. So no given row is later than a predicted one.
 
     Args:
-        train, test: interactions with the same vocabularies.
+        train, test: interactions with the same vocabularies; that of the users of `test` may go on with new ids.
         most: the largest number of given rows; users without more rows are left out.
         seed: of the random order.
 
@@ -40,7 +57,8 @@ class NewUserRows:
     """
 
     def __init__(self, train: Interactions, test: Interactions, most: int, seed: int):
-        trained = train.counts("user") > 0
+        trained = torch.zeros(test.n_users, dtype=torch.bool)
+        trained[: train.n_users] = train.counts("user") > 0
         users, items = test.user_idx, test.item_idx
         rows = ((users > 0) & ~trained[users] & (items > 0)).nonzero().squeeze(1)
         rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(check_seed(seed)))]
@@ -59,6 +77,7 @@ class NewUserRows:
         place = torch.arange(len(rows)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
         self.items, self.rating = items[rows], None if test.rating is None else test.rating[rows].double()
         self.place, self.is_rest = place, place >= most
+        self.users = torch.where(self.users < train.n_users, self.users, 0)  # of others nothing else is known
 
     def __len__(self) -> int:
         return len(self.users)
@@ -77,8 +96,8 @@ class NewUserRows:
 
 
 def evaluate_fold_in(
-    fold_in: FoldIn, test: Interactions, *, n_given: Iterable[int] = (1, 3, 5, 10, 20), k: int = 10, seed: int = 0,
-    filter_seen: bool | str = True,
+    fold_in: FoldIn | Reader, test: Interactions, *, n_given: Iterable[int] = (1, 3, 5, 10, 20), k: int = 10,
+    seed: int = 0, filter_seen: bool | str = True,
 ) -> pd.DataFrame:  # fmt: skip
     """Predictions for users without training rows when the first n of their rows become known.
 
@@ -88,8 +107,9 @@ def evaluate_fold_in(
     row.
 
     Args:
-        fold_in: of the trained model.
-        test: interactions with the model's vocabularies; users with training rows, or with too few rows, are left out.
+        fold_in: of the trained model; a `Reader` of one that reads histories.
+        test: interactions with the model's vocabularies, that of the users with new ids at its end, if any; users with
+            training rows, or with too few rows, are left out.
         n_given: how many rows are given.
         k: cut-off of the ranking metrics.
         seed: of the draw.
@@ -104,10 +124,15 @@ def evaluate_fold_in(
 
     Raises:
         ValueError: `n_given` is empty or below 1; no user has enough rows; a prediction is NaN.
+        TypeError: ratings, and a model that predicts none.
     """
-    chosen = sorted({int(n) for n in ([n_given] if isinstance(n_given, int) else n_given)})
-    if not chosen or chosen[0] < 1:
-        raise ValueError(f"n_given must hold numbers of at least 1, got {chosen}")
+    given = list(n_given) if isinstance(n_given, Iterable) and not isinstance(n_given, str) else [n_given]
+    if not given or not all(isinstance(n, Real) and n % 1 == 0 and n >= 1 for n in given):
+        raise ValueError(f"n_given must hold whole numbers of at least 1, got {shown(n_given)}")
+    chosen = sorted({int(n) for n in given})
+    if fold_in.data.rated and not fold_in.model.predicts_ratings:
+        raise TypeError(f"{type(fold_in.model).__name__} predicts no ratings, by which new users of rated data are "
+                        "evaluated: make the data with feedback='implicit'")  # fmt: skip
     users = NewUserRows(fold_in.data.train, test, chosen[-1], seed)
     fold_in.data.hidden(filter_seen)  # raises unless it is one of the three
     measure = _ratings if fold_in.data.rated else partial(_ranking, hide=bool(filter_seen))
@@ -118,6 +143,8 @@ def evaluate_fold_in(
 
 def _rows(fold_in: FoldIn, users: NewUserRows, n: int) -> Query:
     """The users given `n` rows each, as a query, with their own features."""
+    if isinstance(fold_in, Reader):
+        return fold_in.query(users.users, users.given(n))
     rows = fold_in.rows(users.given(n), users.users) if n else fold_in.model.user_side.read(users.users)
     return Query(users.users, rows=tuple(rows))
 
@@ -134,7 +161,10 @@ def _ratings(fold_in: FoldIn, users: NewUserRows, query: Query, k: int) -> dict:
     sums = torch.bincount(train.item_idx, weights=known, minlength=train.n_items)
     means = torch.where(counts > 0, sums / counts.clamp(min=1), known.mean())
     nobody = torch.zeros_like(users.users)
-    default = Query(nobody, rows=tuple(fold_in.model.user_side.read(nobody)))
+    if isinstance(fold_in, Reader):
+        default = fold_in.query(nobody, users.given(0))
+    else:
+        default = Query(nobody, rows=tuple(fold_in.model.user_side.read(nobody)))
     predicted = {"RMSE": _predict(fold_in, users, query), "no information": _predict(fold_in, users, default)}
     predicted["item mean"] = means[items]
     errors = {name: float(metrics.rmse(value.numpy(), rating.numpy())) for name, value in predicted.items()}

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from collabkit.data.checks import one_of, whole
 from collabkit.data.dataset import Dataset
 from collabkit.data.frames import takes_tables
 from collabkit.data.interactions import Interactions
@@ -17,7 +18,7 @@ from collabkit.evaluate import metrics
 from collabkit.evaluate.lists import LIST_METRICS
 from collabkit.evaluate.names import read_metrics, split_errors
 from collabkit.evaluate.references import UserItemBias
-from collabkit.evaluate.task import Ranked, RankingTask, held_out
+from collabkit.evaluate.task import Ranked, RankingTask, held_out, refuse_strangers
 from collabkit.models.base import Model, answering
 from collabkit.models.scorers import refuse_nan
 from collabkit.retrieval.diversity import Diversity
@@ -45,10 +46,16 @@ def evaluate(
     test = held_out(data, on)
     rated = test.rating is not None and data.rated and model.predicts_ratings
     if errors and metrics is not None and not (rated and by in (None, "cold")):
-        here = f"here by is {by!r}" if rated else "this model or table has none"
-        raise ValueError(f"{', '.join(errors)}: only for predicted ratings, with by=None or by='cold'; {here}")
+        if rated:
+            raise ValueError(f"{', '.join(errors)}: only with by=None or by='cold', got by={by!r}")
+        why = "these events have none" if not data.rated else f"{type(model).__name__} predicts none"
+        raise ValueError(f"{', '.join(errors)}: only for predicted ratings, and {why}; take ranking metrics, e.g. "
+                         "metrics=['NDCG@10', 'HitRate@10']")  # fmt: skip
+    whole("n_boot", n_boot)
     options = {"threshold": threshold, "test": test, "filter_seen": filter_seen, "n_users": n_users, "seed": seed}
     task = RankingTask.make(data, on, candidates=candidates, **options)
+    if len(task) == 0 and not (rated and errors):
+        refuse_strangers(test)
     common, lean = {"by": by, "n_boot": n_boot, "seed": seed}, {"tilt": tilt, "diversity": diversity}
     with answering(model):
         table = None
@@ -227,8 +234,7 @@ def _check_by(by: str | None, names: list):
     """Names of the index levels before the metric's, and the function from a task to `(key, mask of pairs)`."""
     if by is None:
         return [], None
-    if by not in _BY:
-        raise ValueError(f"by must be None or one of {', '.join(map(repr, _BY))}, got {by!r}")
+    one_of("by", by, (None, *_BY))
     wrong = sorted({name for name in names if name in LIST_METRICS})
     if by != "user_activity" and wrong:
         raise ValueError(f"{', '.join(wrong)} describe(s) users' lists; by={by!r} has none")

@@ -11,15 +11,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from collabkit.data.checks import at_least, finite
+from collabkit.data.checks import at_least, finite, shown
 from collabkit.data.dataset import Dataset
 from collabkit.data.frames import takes_tables
 from collabkit.data.interactions import Interactions
-from collabkit.data.notices import say
+from collabkit.data.notices import near_match, say
 from collabkit.data.processes import Processes, digest, processes
 from collabkit.data.query import Query
 from collabkit.data.runs import Runs
 from collabkit.data.unique import sorted_unique
+from collabkit.data.vocab import check_ids
 from collabkit.evaluate import metrics
 from collabkit.evaluate.candidates import Lists, SampledCandidates, given_items, given_pairs
 from collabkit.evaluate.draw import drawn_rows
@@ -33,7 +34,7 @@ from collabkit.retrieval.tilt import Tilt
 
 __all__ = [
     "RankingTask", "Ranked", "CUT_METRICS", "METRICS", "check_metrics", "check_ks", "default_threshold", "held_out",
-    "metric_name", "metric_values",
+    "listed", "metric_name", "metric_values", "refuse_strangers",
 ]  # fmt: skip
 
 CUT_METRICS = {
@@ -333,16 +334,32 @@ def _say_repeated(n: int, data: Dataset) -> None:
     say(f"{what}{who}: their figures are too good; drop duplicates before splitting (filters.drop_duplicates)")
 
 
-def held_out(data: Dataset, on) -> Interactions:
-    """The validation part for `'valid'`, or the rows of a table with the data's columns."""
+def held_out(data: Dataset, on, *, new_users: bool = False) -> Interactions:
+    """The validation part for `'valid'`, or the rows of a table with the data's columns.
+
+    With `new_users` the users that the model does not know are added at the end of the vocabulary.
+    """
     if isinstance(on, pd.DataFrame):
-        columns = data.columns if data.columns.time in on else replace(data.columns, time=None)
-        return data.train.encode(on, columns)
+        columns, train = data.columns if data.columns.time in on else replace(data.columns, time=None), data.train
+        if new_users:
+            replace(columns, count=None).check(on, fixed=True)
+            ids = check_ids(on[columns.user], columns.user)
+            train = replace(train, users=train.users.extended(ids[train.users.encode(ids) == 0].unique()))
+        return train.encode(on, columns)
     if not (isinstance(on, str) and on == "valid"):
-        raise ValueError(f"on must be 'valid' or a DataFrame, got {on!r}")
+        raise ValueError(f"on must be 'valid' or a DataFrame, got {shown(on)}")
     if data.valid is None:
         raise ValueError("there is no validation part to evaluate on: give a table of test rows")
     return data.valid
+
+
+def refuse_strangers(test: Interactions) -> None:
+    """Raise `ValueError` if no row is of a user, or of an item, that the model knows."""
+    for vocab, idx in ((test.users, test.user_idx), (test.items, test.item_idx)):
+        if len(idx) and not bool((idx > 0).any()):
+            new = "; for new users call evaluate_fold_in, which gives their first rows" if vocab is test.users else ""
+            raise ValueError(f"the model knows none of the {vocab.name!r} ids in the table, so there is no list to "
+                             f"evaluate. Check that the ids are those of the training data{new}")  # fmt: skip
 
 
 def check_metrics(names) -> list:
@@ -351,12 +368,23 @@ def check_metrics(names) -> list:
     A function of `ranks` `(n,)`, `groups` `(n,)` and `k` that returns one value per user is a metric too; see
     `metrics`.
     """
-    one = isinstance(names, str) or callable(names)
-    names = list(CUT_METRICS) if names is None else [names] if one else list(names)
+    names = list(CUT_METRICS) if names is None else listed(names)
     unknown = [name for name in names if not callable(name) and name not in METRICS]
     if unknown or not names:
-        raise ValueError(f"unknown metric(s) {unknown}; there are {', '.join(METRICS)}")
+        what = f"unknown metric(s) {unknown}" if unknown else "metrics is empty"
+        raise ValueError(
+            f"{what}; there are {', '.join(METRICS)}{near_match(*unknown[:1], METRICS) if unknown else ''}"
+        )
     return list(dict.fromkeys(names))
+
+
+def listed(metrics) -> list:
+    """One metric or several, names or functions, as a list."""
+    if isinstance(metrics, str) or callable(metrics):
+        return [metrics]
+    if not isinstance(metrics, Iterable):
+        raise TypeError(f"metrics must be names or functions, e.g. ['NDCG@10', 'MRR'], got {shown(metrics)}")
+    return list(metrics)
 
 
 def check_ks(k: int | Iterable[int]) -> list[int]:
@@ -423,7 +451,9 @@ def _relevant_rows(test: Interactions, threshold: float) -> Interactions:
     known = relevant & (test.user_idx > 0) & (test.item_idx > 0)
     unknown = int((relevant & ~known).sum())
     if unknown:
-        say(f"ranking metrics leave out {unknown:,} relevant rows whose user or item the model does not know")
+        users = int((relevant & (test.user_idx == 0)).sum())
+        new = f"; evaluate_fold_in evaluates new users ({users:,} of these rows)" if users else ""
+        say(f"ranking metrics leave out {unknown:,} relevant rows whose user or item the model does not know{new}")
     return test if bool(known.all()) else test.take(known.numpy())
 
 

@@ -9,11 +9,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from collabkit.data.checks import finite
+from collabkit.data.checks import finite, one_of, whole
 from collabkit.data.dataset import Dataset
 from collabkit.evaluate.names import read_metrics
 from collabkit.evaluate.tables import column_mean, interval_columns
-from collabkit.evaluate.task import CUT_METRICS, RankingTask
+from collabkit.evaluate.task import CUT_METRICS, RankingTask, held_out, refuse_strangers
 from collabkit.models.base import Model, answering
 from collabkit.retrieval.diversity import Diversity, item_likeness
 from collabkit.retrieval.tilt import Tilt
@@ -35,8 +35,8 @@ def tradeoff(
     max_memory: int | str = "512MB",
 ) -> pd.DataFrame:  # fmt: skip
     """The cost in a metric of values of a knob of `recommend`, and the gain; see `Recommender.tradeoff`."""
-    if knob not in KNOBS:
-        raise ValueError(f"knob must be one of {', '.join(map(repr, KNOBS))}, got {knob!r}")
+    one_of("knob", knob, KNOBS)
+    whole("n_boot", n_boot)
     if knob == "freshness_weight" and half_life is None:
         raise ValueError("knob='freshness_weight' needs half_life=, the days after which an item is half as fresh")
     (name,), (cut,), _ = read_metrics(metric, k)
@@ -46,6 +46,7 @@ def tradeoff(
     lean = [_lean(knob, value, half_life, diversify_by, pool) for value in steps]
     task = RankingTask.make(data, on, candidates=candidates, threshold=threshold, filter_seen=filter_seen)
     if len(task) == 0:
+        refuse_strangers(held_out(data, on))
         raise ValueError("the evaluated rows hold no relevant item of a known user; there is nothing to weigh up")
     names, rows, base = [name, *BESIDE], [], None
     brings = _gain(knob, model, data, diversify_by, isinstance(on, str))

@@ -1,5 +1,6 @@
 """`CollabInterpretation`: shows what a trained model has learned, as DataFrames and matplotlib Axes."""
 
+from collections.abc import Sequence
 from operator import attrgetter
 
 import pandas as pd
@@ -7,6 +8,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from collabkit.data.checks import shown, whole
 from collabkit.data.interactions import Interactions
 from collabkit.evaluate.tables import predict_ratings
 from collabkit.interpret.content import explain_content, plot_content
@@ -22,6 +24,7 @@ from collabkit.models import CollFilter
 from collabkit.models.base import evaluating, say_untrained
 from collabkit.models.scorers import all_finite
 from collabkit.serve import Recommender
+from collabkit.serve.recommender import as_recommender
 
 __all__ = ["CollabInterpretation"]
 
@@ -46,6 +49,7 @@ class CollabInterpretation:
     explain_content, plot_content = explain_content, plot_content
 
     def __init__(self, recommender: Recommender):
+        recommender = as_recommender("CollabInterpretation", recommender)
         say_untrained(recommender.model)
         self.recommender = recommender
 
@@ -55,8 +59,12 @@ class CollabInterpretation:
 
     @classmethod
     def from_learner(cls, learn) -> "CollabInterpretation":
-        """Create the interpretation of a `CollabLearner`'s model."""
-        return cls(learn.recommender)
+        """Create the interpretation of a `CollabLearner`'s model.
+
+        Raises:
+            TypeError: `learn` is no learner.
+        """
+        return cls(learn)
 
     def item_bias(self, n: int | None = 10, largest: bool = True) -> pd.DataFrame:
         """Return the `n` items (None: all) with the largest or smallest bias: liked or disliked regardless of taste.
@@ -82,7 +90,7 @@ class CollabInterpretation:
 
     def plot_bias(self, n: int = 10, *, side: str = "item", ax: Axes | None = None) -> Axes:
         """Plot the `n` largest and the `n` smallest biases as bars."""
-        half = min(n, len(self._trained(side)) // 2)  # so that no id is at both ends
+        half = min(whole("n", n), len(self._trained(side)) // 2)  # so that no id is at both ends
         ends = pd.concat([self._bias(half, True, side), self._bias(half, False, side)[::-1]])
         return plot_bars(ends, "bias", self.train.vocab(side).name, ax=ax)
 
@@ -101,10 +109,11 @@ class CollabInterpretation:
         Raises:
             ValueError: there are more components than factors or ids.
         """
+        rows, n_components = self._trained(side), whole("n_components", n_components)
         vocab = self.train.vocab(side)
-        rows = self._trained(side) if items is None else torch.from_numpy(vocab.encode(items, unknown="raise"))
+        rows = rows if items is None else torch.from_numpy(vocab.encode(items, unknown="raise"))
         factors = self.model.factors(side)[rows].double()
-        if not 1 <= n_components <= min(factors.shape):
+        if n_components > min(factors.shape):
             raise ValueError(
                 f"n_components must lie in 1..{min(factors.shape)} for {factors.shape[0]} ids of {factors.shape[1]} "
                 f"factors, got {n_components}"
@@ -130,9 +139,10 @@ class CollabInterpretation:
             n_fit: the components are fitted on the `n_fit` most rated items (and the plotted ones).
             ax: axes to plot on; a new figure by default.
         """
-        if len(dims) != 2 or min(dims) < 1:
-            raise ValueError(f"dims must be two components counted from 1, got {dims!r}")
-        popular = self._most_rated(max(n_fit, n))
+        if not isinstance(dims, Sequence) or len(dims) != 2 or not all(isinstance(d, int) and d > 0 for d in dims):
+            raise ValueError(f"dims must be two components counted from 1, e.g. (1, 2), got {shown(dims)}")
+        n = whole("n", n)
+        popular = self._most_rated(max(whole("n_fit", n_fit), n))
         drawn = popular[:n] if items is None else pd.Index(items)
         fitted = self.pca(max(dims), popular.union(drawn, sort=False))
         share = fitted.attrs["explained_variance"]
@@ -152,6 +162,7 @@ class CollabInterpretation:
         Returns:
             DataFrame with the columns `end` ('high' or 'low'), the item column, `value`, `n_ratings`.
         """
+        component, n = whole("component", component), whole("n", n)
         name, values = self.train.items.name, self.pca(component, self._most_rated(n_fit))[f"pc{component}"]
         values = values.rename("value").sort_values(ascending=False).reset_index()
         values["n_ratings"] = self.train.counts("item")[self.train.items.encode(values[name])].numpy()
@@ -219,7 +230,7 @@ class CollabInterpretation:
         parts: dict[str, Interactions | None] = {"valid": self.valid, "train": self.train}
         if on not in parts or parts[on] is None:
             raise ValueError(f"on must be one of {[k for k, v in parts.items() if v is not None]}, got {on!r}")
-        data = parts[on]
+        data, n = parts[on], whole("n", n)
         if data.rating is None:
             raise ValueError("top_losses compares predictions with ratings, and these events have none")
         query = self.recommender.data.query_of(data, self.model.needs)
@@ -230,6 +241,7 @@ class CollabInterpretation:
         return data.take(rows).to_df().assign(prediction=prediction.numpy()[rows], loss=loss.numpy()[rows])
 
     def _bias(self, n: int | None, largest: bool, side: str) -> pd.DataFrame:
+        n = None if n is None else whole("n", n)
         model, vocab, counts = self._with_factors(f"{side}_bias"), self.train.vocab(side), self.train.counts(side)
         rows, bias = self._trained(side), model.parts(side)[1][:, 0]
         rows = rows[torch.argsort(bias[rows], descending=largest, stable=True)[:n]]

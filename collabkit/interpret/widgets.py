@@ -7,6 +7,7 @@ import pandas as pd
 
 from collabkit.data.frames import to_pandas
 from collabkit.serve import Recommender
+from collabkit.serve.recommender import as_recommender
 
 __all__ = ["QuestionnaireWidget"]
 
@@ -37,7 +38,7 @@ class QuestionnaireWidget:
             import ipywidgets
         except ImportError as error:
             raise ImportError("the questionnaire is shown by ipywidgets: pip install ipywidgets") from error
-        self.recommender: Recommender = getattr(learn, "recommender", learn)
+        self.recommender: Recommender = as_recommender("QuestionnaireWidget", learn)
         self.k, self.answers = k, {}
         self.questions = to_pandas(self.recommender.questionnaire(n, by=by))
         ratings = self.recommender.train.rating

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from collabkit.serve import Recommender
 
-__all__ = ["ClosedForm", "model_and_data"]
+__all__ = ["ClosedForm", "in_words", "model_and_data"]
 
 
 class ClosedForm(Model):
@@ -189,8 +189,14 @@ def model_and_data(given) -> tuple[Model, Dataset | None]:
     try:
         return model, Dataset.of(given if model is not None else None)
     except TypeError:
-        what, hint = type(given).__name__, ""
-        if isinstance(given, type):
-            what = f"the class {given.__name__}"
-            hint = f": write {given.__name__}()" if issubclass(given, ClosedForm) else ""
-        raise TypeError(f"expected learners, Recommenders and closed-form models, got {what}{hint}") from None
+        raise TypeError(f"expected learners, Recommenders and closed-form models, got {in_words(given)}") from None
+
+
+def in_words(given) -> str:
+    """What was given in the place of a model, and what to give: the end of a message."""
+    if isinstance(given, str):
+        return f"str {given!r}: give the model itself, not its name"
+    if isinstance(given, type):
+        how = f": write {given.__name__}()" if issubclass(given, ClosedForm) else ": give a trained learner of it"
+        return f"the class {given.__name__}{how if issubclass(given, Model) else ''}"
+    return type(given).__name__

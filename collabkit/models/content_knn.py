@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from collabkit.data.checks import one_of
 from collabkit.data.dataset import Dataset
 from collabkit.data.features import Features
 from collabkit.data.features.weighting import bm25, centred, tfidf
 from collabkit.models.gram import Neighbours, best_of_rows, gram_blocks, largest
-from collabkit.models.knn import ItemKNN, features_for
+from collabkit.models.knn import ItemKNN, check_features, features_for
 
 __all__ = ["ContentKNN"]
 
@@ -49,8 +50,8 @@ class ContentKNN(ItemKNN):
     name = "content kNN"
 
     def __init__(self, features: Features | None = None, k: int | None = 100, weighting: str | None = "bm25"):
-        if weighting not in WEIGHTINGS:
-            raise ValueError(f"weighting must be one of {', '.join(map(repr, WEIGHTINGS))}, got {weighting!r}")
+        one_of("weighting", weighting, WEIGHTINGS)
+        check_features(features)
         super().__init__(1 if k is None else k)
         self.all, self.given, self.weighting = k is None, features, weighting
 

@@ -16,7 +16,7 @@ from collabkit.data.interactions import Interactions
 from collabkit.data.runs import Runs
 from collabkit.models.cold_weight import learned_cold_weight
 from collabkit.models.gram import Neighbours, events_matrix, gram_blocks, largest
-from collabkit.models.knn import ItemKNN, features_for
+from collabkit.models.knn import ItemKNN, check_features, features_for
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -74,6 +74,7 @@ class HybridKNN(ItemKNN):
         if not finite("prior", prior) >= 0:
             raise ValueError(f"prior must be at least 0, got {shown(prior)}")
         l2 = positive("l2", l2)
+        check_features(features)
         if cold_weight is not None and not finite("cold_weight", cold_weight) > 0:
             raise ValueError(f"cold_weight must be above 0, got {cold_weight!r}")
         super().__init__(k)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from collabkit.data.checks import whole
+from collabkit.data.checks import shown, whole
 from collabkit.data.dataset import Dataset
 from collabkit.data.features import Features
 from collabkit.data.runs import Runs
@@ -97,6 +97,12 @@ class ItemKNN(ClosedForm):
         found, mine = torch.full((len(idx), len(self.near_start) - 1), -torch.inf), self.neighbours.of(idx)
         found[mine.rows, mine.values] = mine.weight
         return found
+
+
+def check_features(features) -> None:
+    """Raise `TypeError` unless they are `Features` or None."""
+    if features is not None and not isinstance(features, Features):
+        raise TypeError(f"features must be the items' Features, e.g. dls.features.items, got {shown(features)}")
 
 
 def features_for(data: Dataset, given: Features | None, model: str) -> Features:

@@ -70,7 +70,7 @@ class EmbeddingNN(Model):
 
     @classmethod
     def for_data(cls, data: Dataset, **options) -> "EmbeddingNN":
-        if "emb_szs" not in parameters(cls):  # a subclass with its own sizes
+        if "n_users" in parameters(cls):  # a subclass that makes the sizes itself
             return super().for_data(data, **options)
         counts = data.n_users, data.n_items  # the numbers of rows come from the data
         sizes = [size[-1] for size in options.pop("emb_szs")] if "emb_szs" in options else map(emb_sz_rule, counts)
@@ -134,6 +134,7 @@ class NCF(EmbeddingNN):
 
     def config(self) -> dict:
         options = {name: getattr(self, name) for name in ("n_factors", "init_std", "id_dropout")}
+        options |= {} if self.y_range is None else {"y_range": self.y_range}
         return options | {name: self._config[name] for name in ("layers", "ps", "embed_p", "feature_szs")}
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from collabkit.data.checks import one_of
 from collabkit.data.runs import Runs
 from collabkit.retrieval.ranking import block_size, top_k
 
@@ -56,8 +57,7 @@ class FaissIndex:
 
     def __init__(self, vectors: Tensor, kind: str = "flat", effort: int | None = None, *, built=None,
                  seconds: float = np.inf):  # fmt: skip
-        if kind not in EFFORTS:
-            raise ValueError(f"kind must be one of {', '.join(map(repr, EFFORTS))}, got {kind!r}")
+        one_of("kind", kind, EFFORTS)
         self.faiss, self.kind = faiss(), kind
         self.effort = EFFORTS[kind][-1] if effort is None else effort
         self.vectors = vectors.detach().float().cpu().contiguous()

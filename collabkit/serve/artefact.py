@@ -35,6 +35,7 @@ from torch import Tensor
 
 from collabkit import __version__
 from collabkit.coldstart.fold_in import FoldIn
+from collabkit.data.checks import file_path
 from collabkit.data.confidence import Confidence
 from collabkit.data.dataset import Dataset
 from collabkit.data.features import Context, Features, Field, SideFeatures
@@ -196,7 +197,7 @@ def load_artefact(folder: str | Path, models: Sequence[type[Model]] = ()) -> Art
 
 def load_all(folder: str | Path, models: Sequence[type[Model]] = ()) -> tuple[Artefact, FoldIn | None]:
     """`load_artefact`, and the fold-in with the prior that was saved, if one was."""
-    folder = Path(folder).expanduser().resolve()
+    folder = file_path("an artefact", folder).resolve()
     return whole_folder(folder, lambda at, files: _load(at, files, models))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from collabkit.data.checks import whole
+from collabkit.data.checks import one_of, whole
 from collabkit.data.notices import noting
 from collabkit.serve.files import beside
 from collabkit.serve.folder import CONFIG, find, sha256
@@ -99,8 +99,7 @@ def lists_to(
     Example:
         >>> lists_to('ray', 'model/', 'lists/', 'users/', k=20)   # doctest: +SKIP
     """
-    if engine not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(map(repr, ENGINES))}, got {engine!r}")
+    one_of("engine", engine, ENGINES)
     check_folder(folder)
     if engine == "local":
         return Recommender.load(artefact, models).recommend_to(folder, users, k, unknown=unknown, **options)

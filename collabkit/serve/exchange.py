@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from collabkit.data.checks import one_of
 from collabkit.data.dataset import Dataset, joined
 from collabkit.data.frames import to_pandas
 from collabkit.data.interactions import Columns, Interactions
@@ -31,8 +32,7 @@ __all__ = ["from_factors", "implicit_factors", "lightfm_factors", "to_qrels", "t
 @torch.no_grad()
 def vectors(recommender: "Recommender", side: str) -> tuple[pd.Index, np.ndarray]:
     """See `Recommender.vectors`."""
-    if side not in ("items", "users"):
-        raise ValueError(f"side must be 'items' or 'users', got {side!r}")
+    one_of("side", side, ("items", "users"))
     model = recommender.model
     if not model.has_vectors:
         raise TypeError(f"the scores of {type(model).__name__} are not dot products, so it has no vectors; "
@@ -54,8 +54,7 @@ def to_scipy(data: Dataset, part: str) -> "tuple[scipy.sparse.csr_array, pd.Inde
     import scipy.sparse
 
     parts = {"known": [*data.parts], "train": [data.train], "valid": [data.valid]}
-    if part not in parts:
-        raise ValueError(f"part must be 'known', 'train' or 'valid', got {part!r}")
+    one_of("part", part, parts)
     chosen = [rows for rows in parts[part] if rows is not None]
     if not chosen:
         raise ValueError("there is no validation part")

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from collabkit import __version__
+from collabkit.data.checks import file_path
 from collabkit.data.dataset import Dataset
 from collabkit.data.query import Query
 from collabkit.models.base import Model, answering, say_untrained
@@ -39,7 +40,7 @@ def to_onnx(model: Model, data: Dataset, file, what: str, k: int, *, ids: bool =
         raise TypeError(f"{type(model).__name__} searches the times of ratings, for which ONNX has no operation; "
                         "use to_torch_export")  # fmt: skip
     onnx, runtime = _package("onnx"), _package("onnxruntime")
-    file = Path(file).expanduser().resolve()
+    file = file_path("the file to write", file).resolve()
     graph, meta = _prepared(model, data, what, k)
     meta["ids"] = _id_files(file) if ids else {name: f"{name}.parquet" for name in ("users", "items")}
     if graph.tables > MOST:
@@ -56,7 +57,7 @@ def to_onnx(model: Model, data: Dataset, file, what: str, k: int, *, ids: bool =
 
 def to_torch_export(model: Model, data: Dataset, file, what: str, k: int) -> Path:
     """See `Recommender.to_torch_export`."""
-    file = Path(file).expanduser().resolve()
+    file = file_path("the file to write", file).resolve()
     graph, meta = _prepared(model, data, what, k, unrolled=True)
     meta["ids"] = _id_files(file)
     given = _example(model, data, graph)

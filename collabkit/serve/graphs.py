@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from collabkit.data.checks import one_of
 from collabkit.data.features import Field
 from collabkit.data.query import Query
 from collabkit.data.runs import Runs
@@ -42,8 +43,7 @@ class Padded(NamedTuple):
 def check_what(model: Model, what: str, k: int) -> None:
     """Raise, before any work, if the model has no `what`."""
     name = type(model).__name__
-    if what not in WHATS:
-        raise ValueError(f"what must be one of {', '.join(map(repr, WHATS))}, got {what!r}")
+    one_of("what", what, WHATS)
     if model.by_fit or model.joined:
         raise TypeError(f"{name} is not a network and cannot be exported as a graph. Export the artefact, which "
                         "collabkit's own runtime reads")  # fmt: skip

@@ -18,20 +18,21 @@ from collabkit.coldstart.new_ids import add_ids, fold_in_users, refold, takes_ra
 from collabkit.coldstart.questionnaire import questionnaire
 from collabkit.coldstart.recent import recent_query
 from collabkit.coldstart.update import Update, update
-from collabkit.data.checks import whole
+from collabkit.data.checks import one_of, shown, whole
 from collabkit.data.dataset import Dataset
 from collabkit.data.frames import Table, gives_tables, takes_tables, to_pandas
 from collabkit.data.interactions import Interactions
-from collabkit.data.notices import say
+from collabkit.data.notices import MissingError, say
 from collabkit.data.query import Query
 from collabkit.data.runs import Runs
 from collabkit.data.tables import new_frame
 from collabkit.data.vocab import Vocab, check_ids
 from collabkit.evaluate import evaluate, evaluate_fold_in, tradeoff
 from collabkit.evaluate.calibration import Intervals, Probabilities, calibrate, judge
+from collabkit.evaluate.new_users import Reader
 from collabkit.evaluate.tables import predict_ratings
 from collabkit.evaluate.task import RankingTask, held_out
-from collabkit.models.base import Model, answering, say_untrained
+from collabkit.models.base import Model, answering, as_model, say_untrained
 from collabkit.models.scorers import DotScorer, ItemTable, Scorer
 from collabkit.retrieval.content import ContentCosines
 from collabkit.retrieval.diversity import Diversity, item_likeness
@@ -50,7 +51,7 @@ from collabkit.serve.streamed import BLOCK, check_folder, list_blocks, write_lis
 from collabkit.serve.wanted import Limits, Wanted
 from collabkit.serve.why import Explainer, because_of, check_why, equations, why_history
 
-__all__ = ["Recommender"]
+__all__ = ["Recommender", "as_recommender"]
 
 
 class Recommender:
@@ -82,6 +83,9 @@ class Recommender:
     """
 
     def __init__(self, model: Model, data, valid: Interactions | None = None, *, config: dict | None = None):
+        if as_model(model) is None:
+            raise TypeError(f"a Recommender takes a model and its data, got {shown(model)}: of a learner take "
+                            "learn.recommender")  # fmt: skip
         self.model, self.config = model, config or {}
         self.data, self.lock = Dataset.of(data if valid is None else (data, valid)), ReadWriteLock()
         self._kept: dict[str, tuple] = {}  # by name: the model's version, and the value computed from it
@@ -108,8 +112,7 @@ class Recommender:
         Raises:
             ValueError: `index` has another value, or the stored index is damaged.
         """
-        if index != "exact" and index not in indexed.NAMES:
-            raise ValueError(f"index must be 'exact', 'auto' or 'faiss', got {index!r}")
+        one_of("index", index, ("exact", *indexed.NAMES))
         artefact, fold = load_all(folder, models)
         found = cls(artefact.model, artefact.data, config=artefact.config)
         found.keep_fold(fold)
@@ -173,7 +176,7 @@ class Recommender:
     @takes_tables
     @reads
     def predict(
-        self, users, items, *, unknown: str = "raise", context=None, interval: float | None = None
+        self, users, items=None, *, unknown: str = "raise", context=None, interval: float | None = None
     ) -> float | np.ndarray | tuple:
         """Return the predicted rating of each (user, item) pair.
 
@@ -192,6 +195,9 @@ class Recommender:
             KeyError: an id is unknown and `unknown='raise'`.
             ValueError: arrays have different lengths; `interval` is outside (0, 1), or used before `calibrate`.
         """
+        if items is None:
+            raise TypeError("predict takes users and items, e.g. predict(row['user'], row['item']), not a row as in "
+                            f"fastai; got {shown(users)} alone")  # fmt: skip
         self._check_interval(interval)
         user_idx, item_idx = self._encode(self.users, users, unknown), self._encode(self.items, items, unknown)
         if len(user_idx) != len(item_idx) and 1 not in (len(user_idx), len(item_idx)):
@@ -575,8 +581,7 @@ class Recommender:
         Example:
             >>> rec.similar_items('Alien (1979)', k=3, by='content')  # doctest: +SKIP
         """
-        if by not in ("vectors", "content"):
-            raise ValueError(f"by must be 'vectors' or 'content', got {by!r}")
+        one_of("by", by, ("vectors", "content"))
         content = lambda: self._keep("content", lambda: ContentCosines(self.model, self.data))  # noqa: E731
         return self._similar(item, k, "item", content() if by == "content" else None)
 
@@ -784,7 +789,8 @@ class Recommender:
         otherwise n rows are drawn at random.
 
         Args:
-            on: as in `evaluate`; its users without training rows are the new ones, see `splits.cold_users`.
+            on: as in `evaluate`; its users without training rows are the new ones, also those whose ids the model does
+                not know. `splits.cold_users` holds such users out.
             n_given, k: numbers of given rows, and cut-off of the ranking metrics.
             seed: seed for drawing rows without times or with equal times.
             filter_seen: whether the rows given at the largest n are excluded from the candidates.
@@ -794,7 +800,8 @@ class Recommender:
             baselines.
         """
         options = {"n_given": n_given, "k": k, "seed": seed, "filter_seen": filter_seen}
-        return evaluate_fold_in(self.fold, held_out(self.data, on), **options)
+        fold = Reader(self.model, self.data) if "history" in self.model.needs else self.fold
+        return evaluate_fold_in(fold, held_out(self.data, on, new_users=True), **options)
 
     @takes_tables
     @reads
@@ -1332,8 +1339,7 @@ class Recommender:
         )
 
     def _encode(self, vocab: Vocab, ids, unknown: str) -> Tensor:
-        if unknown not in ("raise", "default"):
-            raise ValueError(f"unknown must be 'raise' or 'default', got {unknown!r}")
+        one_of("unknown", unknown, ("raise", "default"))
         idx = vocab.encode([ids] if is_one(vocab, ids) else ids, unknown="raise" if unknown == "raise" else "zero")
         return torch.from_numpy(idx)
 
@@ -1344,7 +1350,11 @@ class Recommender:
         if unknown == "raise" and (row := self.users.row(users)):
             return self.users.ids[row - 1 : row], torch.tensor([row])
         ids = check_ids([users] if is_one(self.users, users) else users, self.columns.user)
-        return ids, self._encode(self.users, ids, unknown)
+        try:
+            return ids, self._encode(self.users, ids, unknown)
+        except MissingError as error:
+            hint = "unknown='default' gives them the list of an unknown user, history= a list by what they met"
+            raise MissingError(f"{error}; {hint}") from None
 
     def _lists(
         self, asked: dict, chosen: Tensor, ask, wanted: Wanted, askers: str = "users", because: tuple | None = None
@@ -1419,3 +1429,15 @@ class Recommender:
             f"Recommender: {type(self.model).__name__}, {len(self.users) - 1:,} users, {len(self.items) - 1:,} items, "
             f"{len(self.train):,} training rows"
         )
+
+
+def as_recommender(what: str, given) -> Recommender:
+    """The `Recommender` of a learner, of a fitted closed-form model, or as it was given.
+
+    Raises:
+        TypeError: `given` is something else; the message names `what` needs it.
+    """
+    found = getattr(given, "recommender", given)
+    if not isinstance(found, Recommender):
+        raise TypeError(f"{what} takes a trained learner or a Recommender, got {type(given).__name__}")
+    return found

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from collabkit.data.checks import whole
+from collabkit.data.checks import file_path, whole
 from collabkit.data.frames import to_pandas
 from collabkit.data.notices import MissingError, noting, say
 from collabkit.data.vocab import Vocab
@@ -119,7 +119,7 @@ def write_lists(folder: str | Path, tables: Iterable[pd.DataFrame]) -> Path:
         new.mkdir()
         for j, table in enumerate(tables):
             pq.write_table(pa.Table.from_pandas(table, preserve_index=False), new / f"part-{j:05d}.parquet")
-    return Path(folder).expanduser().resolve()
+    return file_path("the folder of lists", folder).resolve()
 
 
 @contextmanager
@@ -129,7 +129,7 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
     Raises:
         FileExistsError: `folder` already exists.
     """
-    folder = Path(folder).expanduser().resolve()
+    folder = file_path("the folder of lists", folder).resolve()
     check_folder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with beside(folder) as new:
@@ -141,6 +141,6 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
 
 def check_folder(folder: str | Path) -> None:
     """Raise `FileExistsError` if a new folder would replace something."""
-    folder = Path(folder).expanduser()
+    folder = file_path("the folder of lists", folder)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists: lists are written to a new folder; choose another, or remove it")

@@ -1,7 +1,6 @@
 """`ALSSolver`: implicit alternating least squares, batched over all users or items at once."""
 
 import math
-import operator
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
@@ -11,11 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from collabkit.data.checks import finite, positive, whole
 from collabkit.data.interactions import Interactions
 from collabkit.data.processes import Processes, processes
 from collabkit.data.runs import Runs
 
-__all__ = ["ALSSolver"]
+__all__ = ["ALSSolver", "check_options"]
 
 # Floats of one block's vectors. On a CPU all arrays of a block, about five times as much, stay in one core's cache, and
 # there are enough blocks to keep the cores equally busy; on a GPU only memory limits them (256 MB per vector).
@@ -74,11 +74,8 @@ class ALSSolver:
         device: torch.device | str = "cpu", disliked: Interactions | None = None,
     ):  # fmt: skip
         self._weigh(reg, unobserved_weight)
-        if not math.isfinite(nu):
-            raise ValueError(f"nu must be a finite number, 1 for frequency-scaled regularisation, got {nu!r}")
-        if operator.index(n_cg) < 1:
-            raise ValueError(f"n_cg must be at least 1 step of conjugate gradients, got {n_cg!r}")
-        self.nu, self.n_cg, self.device = float(nu), operator.index(n_cg), torch.device(device)
+        check_options(reg, unobserved_weight, nu, n_cg)
+        self.nu, self.n_cg, self.device = float(nu), int(n_cg), torch.device(device)
         if not len(train):
             raise ValueError("there are no events to train on")
         if unknown := int(((train.user_idx == 0) | (train.item_idx == 0)).sum()):
@@ -98,10 +95,7 @@ class ALSSolver:
         return new
 
     def _weigh(self, reg: float, unobserved_weight: float) -> None:
-        for value, name in ((reg, "reg"), (unobserved_weight, "unobserved_weight")):
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be a number above 0, got {value!r}")
-        self.reg, self.unobserved_weight = float(reg), float(unobserved_weight)
+        self.reg, self.unobserved_weight = positive("reg", reg), positive("unobserved_weight", unobserved_weight)
 
     def _block(self, side: "_Observed", start: int, stop: int, dtype: torch.dtype) -> "_Block":
         """Rows of a side; for data with counts, without their part in the sum over all pairs."""
@@ -215,6 +209,17 @@ class ALSSolver:
                              f"{tuple(P.shape)} and {tuple(Q.shape)}")  # fmt: skip
         if P.dtype != Q.dtype or P.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"the tables must be float32, got {P.dtype} and {Q.dtype}; both may be float64")
+
+
+def check_options(
+    reg: float | None = None, unobserved_weight: float | None = None, nu: float = 1.0, n_cg: int = 3
+) -> None:
+    """Raise `ValueError` for options of `ALSSolver` that are out of range; those that are None are not known yet."""
+    for name, value in (("reg", reg), ("unobserved_weight", unobserved_weight)):
+        if value is not None:
+            positive(name, value)
+    finite("nu", nu)
+    whole("n_cg", n_cg)
 
 
 class _Block(NamedTuple):

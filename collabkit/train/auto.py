@@ -12,7 +12,7 @@ from collabkit.data.frames import Table, takes_tables
 from collabkit.data.notices import noting, say
 from collabkit.evaluate.by_user import Judge, UserScores, usual_metric
 from collabkit.train.budget import Budget, OutOfTimeError
-from collabkit.train.dataloaders import CollabDataLoaders
+from collabkit.train.dataloaders import CollabDataLoaders, check_dls
 from collabkit.train.ladder import Rung, Workshop, rungs_for
 from collabkit.train.loader import show_table
 
@@ -112,9 +112,7 @@ def auto_fit(
         (['popularity', 'ItemKNN', 'ALS 64'], 1)
     """
     budget = Budget(minutes)
-    if not isinstance(dls, CollabDataLoaders):
-        raise TypeError(f"auto_fit takes CollabDataLoaders, got {type(dls).__name__}; make them by "
-                        "CollabDataLoaders.from_df(df, feedback='implicit')")  # fmt: skip
+    check_dls("auto_fit", dls)
     dls.check_of(weighted=True)
     seed = dls.seed if seed is None else check_seed(seed)
     halves = Halves(dls.data, usual_metric(dls.data.rated) if metric is None else metric, test, seed=seed)

@@ -8,9 +8,11 @@ from fastai.learner import Learner
 from fastai.losses import BaseLoss
 from torch import nn
 
+from collabkit.data.checks import one_of, shown
 from collabkit.data.notices import near_match, say
 from collabkit.losses import FlatLoss, RankingLoss
 from collabkit.models import NCF, CollFilter, EmbeddingNN, Model, SASRec
+from collabkit.models import __all__ as NAMES
 from collabkit.models.base import as_model, check_y_range, make_for, option_names
 from collabkit.models.mlp import emb_sz_rule
 from collabkit.train.start import START
@@ -23,9 +25,22 @@ class _Usual(int):
 N_FACTORS = _Usual(50)  # fastai's default; models with their own default keep that
 
 __all__ = [
-    "N_FACTORS", "usual_range", "rating_model", "other_model", "is_plain", "choose_loss", "choose_start",
+    "N_FACTORS", "check_model", "usual_range", "rating_model", "other_model", "is_plain", "choose_loss", "choose_start",
     "check_ratings", "check_rest", "check_shards", "say_windows",
 ]  # fmt: skip
+
+
+def check_model(model) -> None:
+    """Raise `TypeError` unless `model` is None, an instance, or a class or function that makes one."""
+    if model is None or (callable(model) and not getattr(model, "by_fit", False)):
+        return
+    if callable(model):
+        name = model.__name__ if isinstance(model, type) else type(model).__name__
+        raise TypeError(f"{name} is fitted in one go: {name}().fit(dls)")
+    how = ""
+    if isinstance(model, str):
+        how = f": give the class, not its name, model={model}" if model in NAMES else near_match(model, NAMES)
+    raise TypeError(f"model must be a class such as TwoTower, or an instance, got {shown(model)}{how}")
 
 
 def usual_range(data) -> tuple[float, float]:
@@ -48,8 +63,7 @@ def choose_start(dls, model, start: str | None, named: bool) -> str:
     Raises:
         ValueError: it is not in `START`, or least squares cannot solve for the model.
     """
-    if start not in (None, *START):
-        raise ValueError(f"start must be one of {', '.join(map(repr, START))}, or None, got {start!r}")
+    one_of("start", start, (None, *START))
     if start == "als" and not is_plain(dls, model):
         raise ValueError("start='als' is for CollFilter on implicit feedback, without side features and history=; got "
                          f"{type(model).__name__}")  # fmt: skip
@@ -233,8 +247,8 @@ def _emb_szs(dls, emb_szs) -> list[tuple[int, int]]:
         if odd:
             raise ValueError(f"emb_szs names columns {odd}; the user and item columns are {names}")
         emb_szs = [(emb_szs or {}).get(name, emb_sz_rule(n)) for name, n in zip(names, counts, strict=True)]
-    if len(emb_szs) != 2:
-        raise ValueError(f"emb_szs needs a user and an item entry, got {emb_szs!r}")
+    if isinstance(emb_szs, str) or not isinstance(emb_szs, Sequence) or len(emb_szs) != 2:
+        raise ValueError(f"emb_szs needs a user and an item entry, e.g. [50, 50], got {shown(emb_szs)}")
     sizes = zip(counts, emb_szs, strict=True)
     pairs = [(n, int(size)) if np.ndim(size) == 0 else tuple(map(int, size)) for n, size in sizes]
     rows = [n for n, _ in pairs]

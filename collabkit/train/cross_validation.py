@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from collabkit.data.checks import check_seed, whole
+from collabkit.data.checks import check_seed, no_table, whole
 from collabkit.data.dataset import Dataset
 from collabkit.data.frames import Table, takes_tables
 from collabkit.data.notices import say
 from collabkit.evaluate.by_user import Judge, UserScores, usual_metric
 from collabkit.evaluate.compare import model_labels
-from collabkit.models.closed_form import ClosedForm
+from collabkit.models.closed_form import ClosedForm, in_words
 from collabkit.train.dataloaders import CollabDataLoaders
 from collabkit.train.learner import CollabLearner, collab_learner
 from collabkit.train.refit import repeated
@@ -93,7 +93,7 @@ def loaders_of(data, options: dict, seed: int | None = None) -> CollabDataLoader
             raise TypeError(f"{', '.join(options)}: options are for a table; these dataloaders already exist")
         return data
     if not isinstance(data, pd.DataFrame):
-        raise TypeError(f"expected CollabDataLoaders or a table, got {type(data).__name__}")
+        raise TypeError(f"expected CollabDataLoaders or a table, {no_table(data)}")
     return CollabDataLoaders.from_df(data, seed=seed, **options)
 
 
@@ -160,9 +160,8 @@ def _maker(model) -> Callable:
         return lambda dls: repeated(model, dls, collab_learner)
     if inspect.isroutine(model) or (callable(model) and not isinstance(model, torch.nn.Module)):
         return model
-    name = model.__name__ if inspect.isclass(model) else type(model).__name__
     raise TypeError("expected closed-form models, trained learners and functions from dataloaders to a trained model, "
-                    f"got {name}")  # fmt: skip
+                    f"got {in_words(model)}")  # fmt: skip
 
 
 def _table(found: dict, names: list[str], seconds: dict, n_boot: int, seed: int) -> pd.DataFrame:

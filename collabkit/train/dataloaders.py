@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Sequence
 from copy import copy
@@ -15,7 +16,7 @@ from fastai.data.core import DataLoaders
 from fastai.torch_core import default_device
 from scipy.sparse import issparse
 
-from collabkit.data.checks import check_seed, whole
+from collabkit.data.checks import check_seed, no_table, whole
 from collabkit.data.dataset import Dataset
 from collabkit.data.features import SideFeatures
 from collabkit.data.feedback import Implicit, read_feedback
@@ -23,7 +24,7 @@ from collabkit.data.frames import Table, read_source, takes_tables, to_pandas
 from collabkit.data.interactions import Interactions
 from collabkit.data.matrices import MatrixIds
 from collabkit.data.memory import give_back
-from collabkit.data.notices import CollabWarning, say
+from collabkit.data.notices import CollabWarning, near_match, say
 from collabkit.data.prepare import prepare, say_duplicates, table_columns
 from collabkit.data.processes import own_device
 from collabkit.data.splits import no_split, random_split
@@ -38,7 +39,7 @@ from collabkit.train.from_files import streamed
 from collabkit.train.loader import Loader, auto_bs
 from collabkit.train.sampling import IN_ORDER, KnownNegatives, Met, make_sampler
 
-__all__ = ["CollabDataLoaders"]
+__all__ = ["CollabDataLoaders", "check_dls"]
 
 
 class CollabDataLoaders(DataLoaders):
@@ -165,7 +166,8 @@ class CollabDataLoaders(DataLoaders):
         """
         valid = valid if issparse(valid) else to_pandas(valid)
         if not (issparse(valid) or isinstance(valid, pd.DataFrame)):
-            raise TypeError(f"valid must be a DataFrame of interactions, got {type(valid).__name__}")
+            raise TypeError(f"valid must be a DataFrame of interactions, {no_table(valid)}")
+        _options_of("from_dfs", kwargs)
         if odd := sorted({"valid_pct", "splitter"} & set(kwargs)):
             raise TypeError(f"from_dfs() got {', '.join(odd)}, but the tables are split already")
         names = {"user_name": user_name, "item_name": item_name, "rating_name": rating_name}
@@ -180,6 +182,9 @@ class CollabDataLoaders(DataLoaders):
         are read with the day first; those with slashes or dashes are an error if no day above 12 tells the order.
         Files that need other options (decimal commas, encodings) are read by `pandas.read_csv`, then by `from_df`.
         """
+        _options_of("from_csv", kwargs)
+        if isinstance(csv, pd.DataFrame):
+            raise TypeError("from_csv takes the path of a file, got a DataFrame: pass it to from_df")
         try:
             table = read_csv(csv) if isinstance(csv, (str, Path)) else pd.read_csv(csv)
         except ValueError as error:  # pandas' parser does not say which file it was
@@ -211,6 +216,7 @@ class CollabDataLoaders(DataLoaders):
                 ids differs from the others; also as in `from_df`.
             OSError: the disk of the cache is full; finished parts are kept.
         """
+        _options_of("from_parquet", kwargs)
         if not stream:
             if cache is not None:
                 raise ValueError("cache= is for stream=True, which reads files that are larger than memory")
@@ -245,6 +251,7 @@ class CollabDataLoaders(DataLoaders):
             >>> dls.train.dataset.n_items
             4
         """
+        _options_of("from_scipy", kwargs)
         if not issparse(matrix):
             raise TypeError(f"from_scipy() takes a scipy sparse matrix, got {type(matrix).__name__}")
         names = (kwargs.get("user_name") or "user", kwargs.get("item_name") or "item")
@@ -421,6 +428,33 @@ class CollabDataLoaders(DataLoaders):
         before = self.data.trained if "history" in self._needs else None
         rows = Rated(data.encode(test_items, columns), before).asking(self._needs)
         return Loader(rows, bs=self.valid.bs if bs is None else bs, seed=self.seed, device=self.device)
+
+
+def check_dls(what: str, dls, kind: type = CollabDataLoaders) -> None:
+    """Raise `TypeError` unless `dls` are dataloaders of this `kind`; `what` takes them."""
+    if isinstance(dls, kind):
+        return
+    make = "from_df(df)"
+    if isinstance(dls, (str, Path)):
+        make = f"from_csv({str(dls)!r})"
+    raise TypeError(f"{what} takes CollabDataLoaders, got {type(dls).__name__}: make them with "
+                    f"CollabDataLoaders.{make}, and with feedback='implicit' if the rows have no ratings")  # fmt: skip
+
+
+def _options_of(method: str, kwargs: dict) -> None:
+    """Raise `TypeError` for arguments of `from_csv` and its kin that `from_df` does not take."""
+    if not (odd := [name for name in kwargs if name not in _FROM_DF]):
+        return
+    of_pandas = inspect.signature(pd.read_csv).parameters
+    if method == "from_csv" and (given := [name for name in odd if name in of_pandas]):
+        sep = " finds the separator by itself, and" if {"sep", "delimiter"} & set(given) else ""
+        raise TypeError(f"from_csv{sep} takes no options of pd.read_csv, got {', '.join(given)}: leave them out, or use "
+                        f"from_df(pd.read_csv(file, {given[0]}=...), ...)")  # fmt: skip
+    raise TypeError(f"CollabDataLoaders.{method}() got an unexpected keyword argument {odd[0]!r}"
+                    f"{near_match(odd[0], _FROM_DF)}")  # fmt: skip
+
+
+_FROM_DF = tuple(inspect.signature(CollabDataLoaders.from_df).parameters)[1:]  # without the table
 
 
 def _held_out(data: Dataset) -> Interactions:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from fastai.learner import Metric
 
-from collabkit.data.checks import check_seed
+from collabkit.data.checks import check_seed, one_of
 from collabkit.data.dataset import Dataset
 from collabkit.data.interactions import Interactions
 from collabkit.evaluate.candidates import SampledCandidates
@@ -204,8 +204,7 @@ class RatingError(Metric):
     """
 
     def __init__(self, error: str = "RMSE"):
-        if error not in ERRORS:
-            raise ValueError(f"error must be one of {', '.join(ERRORS)}, got {error!r}")
+        one_of("error", error, ERRORS)
         self.error = error
         self.reset()
 

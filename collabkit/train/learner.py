@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from fastai.data.core import DataLoaders
 from fastcore.foundation import L
 
-from collabkit.data.checks import check_seed, whole
+from collabkit.data.checks import check_seed, file_path, whole
 from collabkit.data.feedback import read_feedback
 from collabkit.data.frames import Table
 from collabkit.data.notices import near_match, say
@@ -23,10 +24,12 @@ from collabkit.serve import Recommender
 from collabkit.serve.artefact import load_all
 from collabkit.serve.shards import save_shards
 from collabkit.serve.streamed import BLOCK
+from collabkit.train.als import check_options
 from collabkit.train.als_defaults import pick_als
 from collabkit.train.callbacks import AlternatingLeastSquares
 from collabkit.train.choose import (
     N_FACTORS,
+    check_model,
     check_ratings,
     check_rest,
     check_shards,
@@ -36,7 +39,7 @@ from collabkit.train.choose import (
     rating_model,
     say_windows,
 )
-from collabkit.train.dataloaders import CollabDataLoaders
+from collabkit.train.dataloaders import CollabDataLoaders, check_dls
 from collabkit.train.delegates import delegates
 from collabkit.train.loop import LeanLearner
 from collabkit.train.refit import recorded, refit_all
@@ -142,6 +145,7 @@ class CollabLearner(LeanLearner):
             ValueError: explicit feedback, or an argument out of range.
         """
         options = {"reg": reg, "unobserved_weight": unobserved_weight, "nu": nu, "n_cg": n_cg}
+        check_options(**options)
         if reg is None or unobserved_weight is None:
             n_sweeps = whole("n_epoch", n_sweeps)
             AlternatingLeastSquares.check(self)
@@ -248,7 +252,7 @@ class CollabLearner(LeanLearner):
             self._extended(mine)
 
     @delegates(Recommender.predict)
-    def predict(self, users, items, **kwargs) -> float | np.ndarray | tuple:
+    def predict(self, users, items=None, **kwargs) -> float | np.ndarray | tuple:
         """Return the predicted rating of each (user, item) pair; see `Recommender.predict`."""
         return self.recommender.predict(users, items, **kwargs)
 
@@ -361,6 +365,7 @@ class CollabLearner(LeanLearner):
         A relative `folder` is relative to `self.path`. For sharded tables every process writes its rows into the same
         file of weights, so all must have access to the folder; the files for `serve.Light` are not written.
         """
+        folder = file_path("the artefact's folder", folder)
         if is_sharded(self.model):
             return save_shards(Path(self.path) / folder, self.recommender, metrics=self._metrics_of_fit)
         save = partial(self.recommender.save, Path(self.path) / folder, metrics=self._metrics_of_fit)
@@ -423,6 +428,8 @@ def collab_learner(
     """
     options = {name: value for name, value in locals().items() if name not in ("dls", "kwargs")}
     options |= {name: value for name, value in kwargs.items() if name not in ("metrics", "cbs")}
+    check_dls("collab_learner", dls, DataLoaders)
+    check_model(model)
     seed = check_seed(getattr(dls, "seed", 0) if seed is None else seed)
     y_range = check_y_range(y_range)
     implicit = getattr(dls, "feedback", "explicit") == "implicit"
@@ -452,6 +459,8 @@ def collab_learner(
         check_ratings(dls, model.y_range)
         model.name_rows(*dls.classes.values())
         say_unstorable(dls.data)
+        if dls.feedback == "explicit":
+            dls.train.batches.asking(model.needs)  # raises for a model that reads histories
         say_windows(dls, model)
         if not is_sharded(model):  # otherwise later, when the processes have met
             probe(model, dls.data)

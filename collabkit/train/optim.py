@@ -9,6 +9,7 @@ from fastai.optimizer import OptimWrapper
 from fastcore.foundation import L
 from torch import Tensor, nn
 
+from collabkit.data.checks import one_of
 from collabkit.models.base import as_model
 
 __all__ = ["LazyAdamW", "TableAdamW", "decay_groups", "undecayed", "feature_weights"]
@@ -23,8 +24,7 @@ def undecayed(model: nn.Module, wd_on: str = "factors") -> set[int]:
         wd_on: `'factors'` spares tables of width 1 (the biases of `CollFilter`), layer biases and batch norms, which
             gave the best ratings; `'all'` decays every parameter, as fastai does for embeddings.
     """
-    if wd_on not in ("factors", "all"):
-        raise ValueError(f"wd_on must be 'factors' or 'all', got {wd_on!r}")
+    one_of("wd_on", wd_on, ("factors", "all"))
     if wd_on == "all":
         return set()
     biases = {id(table.weight) for side in _sides(model) for table in side.tables if table.embedding_dim == 1}

@@ -13,7 +13,7 @@ from fastai.callback.core import Callback, CancelFitException
 from fastai.callback.tracker import SaveModelCallback
 from fastcore.foundation import L
 
-from collabkit.data.notices import say
+from collabkit.data.notices import near_match, say
 from collabkit.models.base import Model
 
 if TYPE_CHECKING:
@@ -88,7 +88,12 @@ def recorded(method: F) -> F:
     def fit(self, *args, **kwargs):
         if self.recipe.inside:
             return method(self, *args, **kwargs)
-        given = dict(signature.bind(self, *args, **kwargs).arguments)
+        if odd := [name for name in kwargs if name not in signature.parameters]:
+            raise TypeError(_no_argument(method.__name__, odd[0], list(signature.parameters)[1:]))
+        try:
+            given = dict(signature.bind(self, *args, **kwargs).arguments)
+        except TypeError as error:
+            raise TypeError(f"{method.__name__}: {error}") from None
         given.pop("self")
         before = self.n_epochs_done
         try:
@@ -99,6 +104,13 @@ def recorded(method: F) -> F:
                 self.recipe.add(self, method.__name__, given, self.first_epoch + done)
 
     return fit  # type: ignore[return-value]
+
+
+def _no_argument(method: str, name: str, known: list[str]) -> str:
+    """The message for an argument that a method does not have."""
+    alike = [other for other in known if other.startswith(name) or name.startswith(other)]
+    guess = f" (did you mean {alike[0]!r}?)" if alike else near_match(name, known)
+    return f"{method} has no argument {name!r}{guess}; it takes {', '.join(known)}"
 
 
 def refit_all(learn: "CollabLearner", make: Callable) -> "CollabLearner":

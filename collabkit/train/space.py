@@ -7,12 +7,12 @@ from dataclasses import replace
 from itertools import product
 from math import prod
 
-from collabkit.data.checks import finite
+from collabkit.data.checks import finite, one_of
 from collabkit.data.notices import near_match
 from collabkit.models import CollFilter
 from collabkit.models.base import Model, option_names
 from collabkit.models.closed_form import ClosedForm
-from collabkit.train.choose import usual_range
+from collabkit.train.choose import check_model, usual_range
 from collabkit.train.dataloaders import CollabDataLoaders
 from collabkit.train.learner import CollabLearner, collab_learner
 from collabkit.train.recipes import rating_recipe
@@ -50,6 +50,9 @@ class Space:
             raise TypeError(f"there is nothing to choose: each of {', '.join(self.given)} is fixed")
         models = self.given.get("model")
         models = models if isinstance(models, list) else [models]
+        for model in models:
+            if not (inspect.isclass(model) and issubclass(model, ClosedForm)):  # these are fitted here, too
+                check_model(model)
         kinds = {inspect.isclass(m) and issubclass(m, ClosedForm) for m in models}
         if len(kinds) > 1:
             raise ValueError("model: a search is of closed-form models or of trained ones, not of both; auto_fit tries "
@@ -61,8 +64,7 @@ class Space:
 
     def _fit(self) -> str:
         named = self.given.get("fit")
-        if named is not None and named not in FITS:
-            raise ValueError(f"fit must be one of {', '.join(FITS)}, got {named!r}")
+        one_of("fit", named, (None, *FITS))
         squares = {"reg", "unobserved_weight", "n_sweeps", "nu", "n_cg", "search"} & set(self.given)
         return named or ("fit_als" if squares else "fit_one_cycle")
 

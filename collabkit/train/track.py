@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fastai.callback.core import Callback
 
+from collabkit.data.checks import one_of
 from collabkit.models.base import as_model
 
 __all__ = ["Track"]
@@ -43,8 +44,7 @@ class Track(Callback):
         self, to: str, run: str | None = None, *, project: str = "collabkit", folder: str | Path | None = None,
         config: dict | None = None,
     ):  # fmt: skip
-        if to not in _TRACKERS:
-            raise ValueError(f"to must be one of {', '.join(map(repr, _TRACKERS))}, got {to!r}")
+        one_of("to", to, _TRACKERS)
         if find_spec(to) is None:
             raise ImportError(f"Track({to!r}) needs the package {to}: pip install {to} (collabkit[track] has all four)")
         self.to, self.project, self.folder, self.config = to, project, folder, dict(config or {})

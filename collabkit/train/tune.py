@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -27,7 +27,7 @@ from collabkit.train.dataloaders import CollabDataLoaders
 from collabkit.train.loader import show_table
 from collabkit.train.space import Space
 
-__all__ = ["tune"]
+__all__ = ["searched", "tune"]
 
 SAFETY = 1.3  # a trial may take this many times the longest one before
 GRID = 50  # up to this number of combinations, without ranges, each is tried once
@@ -88,11 +88,25 @@ def tune(
         >>> space = {'n_factors': [8, 16], 'reg': (1e-3, 1e-1), 'unobserved_weight': 0.1, 'n_sweeps': 4}
         >>> best, table = tune(dls, space, minutes=1, n_trials=3, show=False)          # doctest: +SKIP
     """
+    given = {"minutes": minutes, "metric": metric, "n_trials": n_trials, "storage": storage, "resume": resume}
+    best, table = searched(data, space, **given, test=test, seed=seed, n_boot=n_boot, options=options)
+    if show:
+        show_table(table.reset_index(), True)
+    return best, table
+
+
+def searched(
+    data, space: dict, *, minutes: float, metric: str | None, n_trials: int | None = None, storage=None,
+    resume: bool = False, test=None, seed: int | None = None, n_boot: int = 1000, options: dict | None = None,
+    begin: Callable[[], object] = lambda: None,
+) -> tuple[object, pd.DataFrame]:  # fmt: skip
+    """The search of `tune`; `begin` is called after all checks, before the first trial."""
     budget, space = Budget(minutes), Space(space)
     check_optuna()
+    whole("n_boot", n_boot)
     if n_trials is not None:
         whole("n_trials", n_trials)
-    dls = loaders_of(data, options, 0 if seed is None else seed)
+    dls = loaders_of(data, options or {}, 0 if seed is None else seed)
     dls.check_of(weighted=True)
     seed = dls.seed if seed is None else check_seed(seed)
     halves = Halves(dls.data, usual_metric(dls.data.rated) if metric is None else metric, test, seed=seed)
@@ -100,11 +114,9 @@ def tune(
     with _quiet():
         study = _study(storage, resume, space, dls, halves, seed)
         search = _Search(study, space, dls, halves, budget, seed, n_boot)
+        begin()
         search.run(n_trials)
-        best, table = search.best(), search.table()
-    if show:
-        show_table(table.reset_index(), True)
-    return best, table
+        return search.best(), search.table()
 
 
 def check_optuna() -> None:
@@ -177,7 +189,8 @@ def _study(storage, resume: bool, space: Space, dls, halves: Halves, seed: int):
     if before is None:
         study.set_user_attr("plan", json.dumps(plan))
     elif odd := [name for name in {**before, **plan} if before.get(name) != plan.get(name)]:
-        told = "; ".join(f"{name} was {before.get(name)}, is {plan.get(name)}" for name in odd)
+        told = "; ".join("it had other training rows" if name == "data" else
+                         f"{name} was {before.get(name)}, is {plan.get(name)}" for name in odd)  # fmt: skip
         raise ValueError(f"the trials in {file} are of another search: {told}. Name another file")
     for trial in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):  # killed
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from collabkit.data.checks import whole_within
+from collabkit.data.checks import one_of, whole_within
 from collabkit.data.features.fields import Categories, Field, SaysNothing, bag, rarity
 from collabkit.data.runs import Runs
 from collabkit.data.unique import sorted_unique
@@ -54,8 +54,7 @@ class Bag(Categories):
 
     def __init__(self, weights: str | None = None, *, buckets: int | None = None, share: str | None = None):
         super().__init__(many=True)
-        if weights not in (None, "idf", "attention"):
-            raise ValueError(f"weights must be None, 'idf' or 'attention', got {weights!r}")
+        one_of("weights", weights, (None, "idf", "attention"))
         if share is not None and not (isinstance(share, str) and share):
             raise ValueError(f"share must be a name, the same for all bags that share their values, got {share!r}")
         self.weights, self.share = weights, share

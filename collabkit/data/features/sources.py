@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from collabkit.data.checks import no_table, plain
+from collabkit.data.checks import no_table, one_of, plain
 from collabkit.data.features.fields import KINDS, Kind, infer_kind, one_hot_lists
 from collabkit.data.frames import to_pandas
 from collabkit.data.notices import MissingError
@@ -38,11 +38,11 @@ def feature_sources(df, vocab: Vocab, columns, notes: list[str]) -> list[tuple]:
         check_columns(df, one_hot or [name], where)
         values = one_hot_lists(df, name, one_hot) if one_hot else df[name]
         kind = "multi" if one_hot else infer_kind(values) if what is None else what
-        if not isinstance(kind, Kind) and kind not in KINDS:
-            raise ValueError(f"feature {name!r}: the kind must be one of {', '.join(map(repr, KINDS))}, got {what!r}")
+        if not isinstance(kind, Kind):
+            one_of(f"feature {name!r}: the kind", kind, KINDS)
         if kind in ("multi", "categorical") and (sep := _other_separator(values)):
-            notes.append(f"column {name!r} seems to hold several values separated by {sep!r}, but they are read as one: "
-                         f"split them, df[{name!r}].str.split({sep!r})")  # fmt: skip
+            notes.append(f"column {name!r} seems to hold several values separated by {sep!r}, but they are read as "
+                         f"one: split them, df[{name!r}].str.split({sep!r})")  # fmt: skip
         sources.append((name, kind if isinstance(kind, Kind) else KINDS[kind], values, tuple(one_hot), named))
     return sources
 

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from collabkit.data.checks import shown
 from collabkit.data.features.bags import one_vocabulary
 from collabkit.data.features.fields import Field, SaysNothing, bag, encode_field, one_hot_lists
 from collabkit.data.features.sources import check_columns, check_table, feature_sources, refuse_repeated, row_indices
@@ -81,6 +82,8 @@ class Features:
         """
         trained = np.ones(len(vocab), dtype=bool) if trained is None else trained.numpy()
         notes: list[str] = []
+        if not isinstance(vocab, Vocab):
+            raise TypeError(f"vocab must be the Vocab of the ids, e.g. dls.data.items, got {shown(vocab)}")
         sources = feature_sources(df, vocab, columns, notes)
         fields, rows, given = [], [], torch.zeros(len(vocab), dtype=torch.bool)
         for name, kind, values, one_hot, chosen in sources:

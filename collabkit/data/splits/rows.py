@@ -108,8 +108,8 @@ def time_split(
     if share is not None and date is not None:
         raise ValueError(f"give share= or date=, not both (got {shown(share)} and {shown(date)})")
     if isinstance(share, (str, datetime)):
-        raise TypeError(f"the first argument of time_split is the share of the rows, got {shown(share)}: name a moment, "
-                        f"time_split(date={shown(share)}), or give a number such as 0.2")  # fmt: skip
+        raise TypeError(f"the first argument of time_split is the share of the rows, got {shown(share)}: give a number "
+                        f"such as 0.2, or name a moment, date={str(share)!r}")  # fmt: skip
     if date is None:
         share = proper_share("share", 0.2 if share is None else share)
     days = None if window is None else in_days("window", window)

@@ -88,10 +88,14 @@ def read_history(history, items: Ids, spec: Mapping, having: np.ndarray) -> tupl
         items.encode(list(named), unknown="raise")
     unknown = "" if idx.all() else items.unknown(named, idx)
     weight = _numbers(named, rated, counted)
+    met = bool((idx > 0).any())
     if counted:
         idx, weight = _summed(idx, weight)
     rows = _kept(idx, weight, spec, unknown)
     idx, weight = idx[rows], None if weight is None else weight[rows]
+    if len(idx) == 0 and counted and met:
+        raise ValueError("1 user(s) have no item with a count above 0: counts say how often or how much, and those of "
+                         "0 or less do not count. Leave such users out")  # fmt: skip
     if len(idx) == 0:
         raise ValueError("1 user(s) have no item that the model knows; leave them out, or add_items first")
     return idx, confidences(idx, weight, spec["confidence"], having) if counted else weight

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from collabkit.data.checks import file_path
 from collabkit.serve.folder import FEATURES, LIGHT, BundleError, read_config, sha256, whole_folder
 from collabkit.serve.light.arrays import mapped
 from collabkit.serve.onnx_models import OnnxModel
@@ -23,7 +24,7 @@ Loaded = tuple[dict, dict[str, np.ndarray], OnnxModel | None]
 
 def load_arrays(folder: str | Path) -> Loaded:
     """The content of config.json, the arrays by name, and the network, if there is one; errors as in `Light.load`."""
-    return whole_folder(Path(folder).expanduser().resolve(), _load)
+    return whole_folder(file_path("an artefact", folder).resolve(), _load)
 
 
 def _load(folder: Path, files: dict[str, Path]) -> Loaded:

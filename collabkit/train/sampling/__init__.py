@@ -14,6 +14,7 @@ softmax; `inf` marks a negative to ignore.
 from collections.abc import Callable
 from functools import partial
 
+from collabkit.data.checks import one_of
 from collabkit.data.interactions import Interactions
 from collabkit.train.sampling.rows import KnownNegatives, PopularityNegatives, UniformNegatives
 from collabkit.train.sampling.shared import AllItems, InBatchNegatives, SharedNegatives
@@ -48,6 +49,5 @@ def make_sampler(negatives, train: Interactions | Met, named: dict[str, Callable
         return named[negatives](train)
     if callable(negatives):
         return negatives(train)
-    names = ", ".join(map(repr, named))
-    raise ValueError(f"negatives must be one of {names}, or a function of the training interactions such as "
-                     f"partial(PopularityNegatives, alpha=0.5), got {negatives!r}")  # fmt: skip
+    other = "a function of the training interactions such as partial(PopularityNegatives, alpha=0.5)"
+    return one_of("negatives", negatives, named, other)
