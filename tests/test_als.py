@@ -200,7 +200,7 @@ GOOD = {"reg": 0.05, "unobserved_weight": 0.3}
         ({"reg": 0.0}, "reg must be a number above 0, got 0.0"),
         ({"reg": float("nan")}, "reg must be a number above 0, got nan"),
         ({"unobserved_weight": -1}, "unobserved_weight must be a number above 0, got -1"),
-        ({"n_cg": 0}, "n_cg must be at least 1 .*, got 0"),
+        ({"n_cg": 0}, "n_cg must be a whole number of at least 1, got 0"),
         ({"nu": float("inf")}, "nu must be a finite number.*, got inf"),
     ],
 )

@@ -1,3 +1,4 @@
+import io
 import warnings
 from dataclasses import replace
 
@@ -163,16 +164,45 @@ def test_ratings_that_are_no_numbers(toy, value, error, message):
     [
         ([str(n) for n in range(10)], str(TEXT)),
         (pd.Series([str(n) for n in range(10)], dtype=object), "object"),
-        ([True, False] * 5, "bool"),
-        (np.arange(10) * 1j, "complex128"),
         (pd.Categorical(range(10)), "category"),
-        (pd.date_range("2020", periods=10), "datetime64"),
     ],
 )
 def test_ratings_of_the_wrong_type(toy, ratings, dtype):
     toy["rating"] = ratings
-    with pytest.raises(TypeError, match=rf"ratings must be numbers; column 'rating' is {dtype}.*pd.to_numeric"):
+    with pytest.raises(TypeError, match=rf"ratings must be numbers; column 'rating' is {dtype}.*pd.to_numeric") as told:
         Interactions.from_df(toy, COLUMNS)
+    assert "e.g. np." not in str(told.value)
+    toy["rating"] = pd.to_numeric(toy["rating"])  # what the message says works
+    assert Interactions.from_df(toy, COLUMNS).rating.tolist() == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("ratings", "advice"),
+    [
+        ([True, False] * 5, r"df\['rating'\].astype\(int\), or .* feedback='implicit'"),
+        (pd.Series([True, None] * 5, dtype=object), r"df\['rating'\].astype\(int\)"),
+        (["3,5", "4"] * 5, r"'3,5' has a decimal comma. .*decimal=','"),
+        (["4", "good"] * 5, "5 of 10 values are no numbers: 'good' in row 1 first"),
+        (["4", None, "good"] + ["1"] * 7, "1 of 9 values are no numbers: 'good' in row 2 first"),
+        (["3,5", "good"] * 5, "10 of 10 values are no numbers: '3,5' in row 0 first"),
+        (pd.Series([None] * 10, dtype=object), "all values are missing"),
+        (np.arange(10) * 1j, "complex128"),
+        (pd.date_range("2020", periods=10), "datetime64"),
+    ],
+)
+def test_ratings_that_to_numeric_does_not_convert(toy, ratings, advice):
+    toy["rating"] = ratings
+    with pytest.raises(TypeError, match=advice) as told:
+        Interactions.from_df(toy, COLUMNS)
+    assert "to_numeric" not in str(told.value)
+
+
+def test_decimal_commas_as_the_message_says(toy):
+    toy["rating"] = ["3,5", "4"] * 5
+    read = pd.read_csv(io.StringIO(toy.to_csv(index=False, sep=";")), sep=";", decimal=",")
+    assert Interactions.from_df(read, COLUMNS).rating.tolist() == [3.5, 4.0] * 5
+    toy["rating"] = toy["rating"].str.replace(",", ".").astype(float)
+    assert Interactions.from_df(toy, COLUMNS).rating.tolist() == [3.5, 4.0] * 5
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint16", "float16", "float64", "Int64", "Float32"])

@@ -262,6 +262,20 @@ def test_unknown_items_in_a_history(shared):
         shared.recommend(history=pd.concat([rows, rows.tail(1).assign(user="b")]))
 
 
+def test_a_table_without_users_is_one_user(shared, clicked):
+    for learn, rated in ((shared, True), (clicked, False)):
+        table = frame(["a"], rated)
+        if rated:
+            table["rating"] = list(history(True).values())
+        alone = learn.recommend(history=table.drop(columns="user"), k=5)
+        same(alone, learn.recommend(history=history(rated) if rated else table["title"].tolist(), k=5))
+        assert "user" not in alone
+        with pytest.raises(KeyError, match=r"lacks the column\(s\) \['user'\]"):  # it may be misspelt
+            learn.recommend(history=table.rename(columns={"user": "usr"}))
+        with pytest.raises(KeyError, match=r"\['user'\]"):
+            learn.fold_in(table.drop(columns="user"))
+
+
 def test_empty_histories(shared, clicked):
     for learn, empty in ((shared, {}), (clicked, [])):
         with pytest.raises(ValueError, match="the history is empty"):

@@ -85,6 +85,19 @@ def test_ties_and_missing_times_are_counted():
     assert sum("order of the table" in str(w.message) for w in caught) == 1
 
 
+@pytest.mark.parametrize("model", NETWORKS)
+def test_a_row_a_user_beside_features_of_users(model, tmp_path):
+    df = walks(n_users=30, n_events=10)
+    users = pd.DataFrame({"user": df["user"].unique()}).assign(age=lambda t: np.arange(len(t)) % 7)
+    learn = fitted(model, dataloaders(df, users=users), epochs=1, user_table=True)
+    learn.export(tmp_path / "mixed")
+    rec = Recommender.load(tmp_path / "mixed")
+    pd.testing.assert_frame_equal(rec.recommend(["u1", "u7"], k=5), learn.recommend(["u1", "u7"], k=5))
+    assert len(rec.recommend(history=["i01", "i02"], k=3)) == 3
+    rec.add_users(pd.DataFrame({"user": ["new"], "age": [3]}))
+    assert len(rec.recommend(["new"], k=3)) == 3
+
+
 def test_models_of_order_say_what_order_they_were_given():
     df = walks(n_events=8, noise=0)
     with warnings.catch_warnings():

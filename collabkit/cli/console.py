@@ -18,7 +18,8 @@ __all__ = ["OPTIONS", "as_options", "called", "show", "print_table", "print_eval
 OPTIONS = {
     "user_name": "user", "item_name": "item", "rating_name": "rating", "time_name": "time", "valid_pct": "valid-pct",
     "context_features": "context", "threshold": "threshold", "counts": "counts", "history": "history",
-    "n_factors": "factors", "n_epoch": "epochs", "y_range": "y-range", "storage": "storage", "model": "model", "out": "out",
+    "n_factors": "factors", "n_epoch": "epochs", "y_range": "y-range", "storage": "storage", "model": "model",
+    "out": "out",
 }  # fmt: skip  # arguments that messages of the library name, by the options that stand for them
 
 

@@ -55,7 +55,8 @@ def _rarity(rows: FeatureRows, among: Tensor) -> Tensor:
 
 
 def own_rows(side: Side, idx: Tensor) -> list[Tensor]:
-    """The rows `[(m, d), ...]` of `idx` `(m,)`, with what the features add where they are added."""
+    """The tables' rows `[(m, d), ...]` of `idx` `(m,)`, with what the features add where they are added."""
+    rows = side.read(idx)
     if side.features is None or side.joins != "sum":
-        return side.read(idx)
-    return list(side.rows(idx.to(side.features.cold.device)))
+        return rows
+    return list(side.features.join(idx.to(side.features.cold.device), tuple(rows)))

@@ -44,12 +44,15 @@ class NewUsers:
         return replace(like, **events, context=context)
 
 
-def read_histories(history, data: Dataset, *, rated: bool, y_range=None, ordered: bool = False) -> NewUsers:
+def read_histories(
+    history, data: Dataset, *, rated: bool, y_range=None, ordered: bool = False, named: bool = False
+) -> NewUsers:
     """Check and encode histories.
 
     Args:
         history: for one user a dict from items to ratings or counts, or, if the model knows neither, a list of items;
-            for many a DataFrame with the model's user, item and rating columns. Without the column of counts each row
+            for many a DataFrame with the model's user, item and rating columns; one with no user column, and no others
+            than the model's, is one user's. Without the column of counts each row
             counts 1; counts of repeated pairs add up, and sums of 0 or less are left out. Unknown items are left out,
             and in a DataFrame only the last of repeated pairs counts; both are counted in a `CollabWarning`. Answers of
             None in a dict, as from a questionnaire, are ignored.
@@ -58,6 +61,7 @@ def read_histories(history, data: Dataset, *, rated: bool, y_range=None, ordered
         y_range: of the ratings, where the model has one.
         ordered: whether the model reads events in their order: then repeats stay, and a DataFrame with the time column
             is read by it, else in the order of its rows.
+        named: whether a DataFrame must have the user column.
 
     Raises:
         KeyError: all items of a dict or list are unknown; a column is missing.
@@ -65,7 +69,12 @@ def read_histories(history, data: Dataset, *, rated: bool, y_range=None, ordered
         TypeError: ratings where the model knows none, or none where it needs them.
     """
     if isinstance(history, pd.DataFrame):
+        own = {name for name in (*data.columns.present, data.columns.count) if name != data.columns.user}
+        # with another column, that of the users may be misspelt
+        alone = not named and len(history.columns) > 0 and set(history.columns) <= own
+        history = history.assign(**{data.columns.user: 0}) if alone else history
         told = _many_histories(history, data, rated, by_time=ordered)
+        told = told._replace(ids=None) if alone else told
     else:
         told = _one_history(history, data, rated)
     counted = told.ratings is not None and not rated

@@ -68,7 +68,7 @@ def fold_in_users(
     if not model.user_side.can_write and "history" not in model.needs:
         raise TypeError(f"{type(model).__name__} cannot fold users in: its users are computed from the training data")
     rated, ordered = takes_ratings(model, data), model.ordered
-    new = read_histories(ratings, data, rated=rated, y_range=model.y_range, ordered=ordered)
+    new = read_histories(ratings, data, rated=rated, y_range=model.y_range, ordered=ordered, named=True)
     idx = data.users.encode(new.ids)
     trained = (data.train.counts("user")[idx] > 0).numpy() & (idx > 0)
     if trained.any():

@@ -110,7 +110,7 @@ def proper_share(name: str, value, hint: str = "") -> float:
 def dropout_rate(name: str, value) -> float:
     """`value` as a Python float of at least 0 and below 1, or a `ValueError`."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not 0 <= value < 1:
-        raise ValueError(f"{name} must be a number in [0, 1), got {shown(value)}")
+        raise ValueError(f"{name} must lie in [0, 1), got {shown(value)}")
     return float(value)
 
 

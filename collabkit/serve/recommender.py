@@ -294,11 +294,11 @@ class Recommender:
 
         Args:
             users: external ids, one or many; None for all users.
-            history: instead of `users`, the items that a new user has rated or clicked. For one user:
-                `{'Alien (1979)': 5, ...}`, or a list of items if the model has no ratings. For many users: a DataFrame
-                with the model's columns. Unknown items are dropped (and counted), and so are answers of None, as from a
-                questionnaire. Models that read histories use it directly; for other models the user is folded in for
-                this call.
+            history: instead of `users`, the items that a new user has rated or clicked. For one user: `{'Alien (1979)':
+                5, ...}`, or a list of items if the model has no ratings. For many users: a DataFrame with the model's
+                columns (without the user column: for one user). Unknown items are dropped (counted), and so are answers
+                of None, as from a questionnaire. Models that read histories use it directly; for other models the user
+                is folded in for this call.
             recent: events of known users since training: a DataFrame with the model's columns, one row per event. They
                 count as history for this call only; nothing is trained or stored. Models that read histories get these
                 events in addition, ordered by time if there are times, else at the end. For other models the rows of

@@ -41,8 +41,8 @@ def feature_sources(df, vocab: Vocab, columns, notes: list[str]) -> list[tuple]:
         if not isinstance(kind, Kind):
             one_of(f"feature {name!r}: the kind", kind, KINDS)
         if kind in ("multi", "categorical") and (sep := _other_separator(values)):
-            notes.append(f"column {name!r} seems to hold several values separated by {sep!r}, but they are read as "
-                         f"one: split them, df[{name!r}].str.split({sep!r})")  # fmt: skip
+            notes.append(f"column {name!r} seems to hold several values separated by {sep!r}, read as one: split them, "
+                         f"df[{name!r}].str.split({sep!r})")  # fmt: skip
         sources.append((name, kind if isinstance(kind, Kind) else KINDS[kind], values, tuple(one_hot), named))
     return sources
 

@@ -1,7 +1,7 @@
 """Splits by rows: at random, by time, in folds, or by a column."""
 
 from collections.abc import Hashable, Iterator
-from datetime import datetime
+from datetime import date as Date
 
 import numpy as np
 import pandas as pd
@@ -107,7 +107,7 @@ def time_split(
     """
     if share is not None and date is not None:
         raise ValueError(f"give share= or date=, not both (got {shown(share)} and {shown(date)})")
-    if isinstance(share, (str, datetime)):
+    if isinstance(share, (str, Date)):
         raise TypeError(f"the first argument of time_split is the share of the rows, got {shown(share)}: give a number "
                         f"such as 0.2, or name a moment, date={str(share)!r}")  # fmt: skip
     if date is None:
