@@ -17,8 +17,8 @@ from collabkit import cli, datasets
 from collabkit.cli.console import called
 
 
-def run(*words, cwd, ok=True):
-    """Standard output (and error, if it is meant to fail) of `collabkit words...`, run in this process."""
+def run(*words, cwd, ok=True, both=False):
+    """Standard output of `collabkit words...`, run in this process, with the errors if it is to fail or for `both`."""
     out, error, status = io.StringIO(), io.StringIO(), 0
     here = os.getcwd()
     os.chdir(cwd)
@@ -36,7 +36,7 @@ def run(*words, cwd, ok=True):
     finally:
         os.chdir(here)
     assert (status == 0) == ok, out.getvalue() + error.getvalue()
-    return out.getvalue() if ok else out.getvalue() + error.getvalue()
+    return out.getvalue() if ok and not both else out.getvalue() + error.getvalue()
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import re
 import sys
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 from test_cli import run
 
 from collabkit import Recommender
+from collabkit.data.notices import say
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -75,6 +77,23 @@ def test_features_counts_thresholds_and_models(folder):
     words = ["--implicit", "--history", 8, "--time", "at", "--split", "last", "--model", "NextItem", "--out", "next"]
     run("train", "events.csv", *words, cwd=folder)
     assert len(Recommender.load(folder / "next").recommend(history=[3, 8], k=2)) == 2
+
+
+@pytest.mark.parametrize("model", ["TwoTower", "NCF", "EmbeddingNN", "GMF", "FactorizationMachine"])
+def test_models_that_learn_from_ratings_in_python_do_so_on_the_command_line(folder, model):
+    printed = run("train", "events.csv", "--model", model, "--epochs", 1, "--bs", 512, "--out", model, cwd=folder)
+    assert f"model: {model}" in printed and "RMSE" in printed
+    assert Recommender.load(folder / model).model.y_range == (None if model in ("TwoTower", "GMF") else (0.6, 5.4))
+
+
+def test_warnings_of_other_libraries_are_not_printed(folder, monkeypatch):
+    def train(*args, **kwargs):
+        warnings.warn("a note for programmers", UserWarning, stacklevel=1)
+        say("a note for users")
+
+    monkeypatch.setattr("collabkit.cli.training.train_ratings", train)
+    printed = run("train", "events.csv", "--out", "noted", cwd=folder, both=True)
+    assert "note: a note for users" in printed and "for programmers" not in printed
 
 
 def test_auto_keeps_one_and_says_what_it_left_out(folder):
@@ -157,7 +176,10 @@ def test_compare_and_update(folder):
         (["train", "events.csv", "--threshold", 3, "--out", "x"], "--threshold: only with --implicit"),
         (["train", "events.csv", "--item-feature", "genre", "--out", "x"], "give it by --items"),
         (["train", "events.csv", "--model", "Eas", "--out", "x"], "--model must be one of .*CollFilter"),
-        (["train", "events.csv", "--model", "EASE", "--implicit", "--lr", 1, "--out", "x"], "fitted in one go: lr"),
+        (
+            ["train", "events.csv", "--model", "EASE", "--implicit", "--lr", 1, "--out", "x"],
+            "in one go, so that --lr has no effect",
+        ),
         (
             ["train", "events.csv", "--implicit", "--y-range", 0, 5, "--out", "x"],
             "--y-range 0.0 5.0 bounds predicted ratings",
@@ -177,6 +199,14 @@ def test_compare_and_update(folder):
         (["auto", "events.csv", "--metric", "NDGC@10", "--out", "x"], "unknown metric"),
         (["auto", "events.csv", "--out", "."], "not a collabkit artefact"),
         (["compare", "als", "nothing"], "no artefact folder"),
+        (
+            ["train", "events.csv", "--model", "TwoTower", "--y-range", 0, 6, "--out", "x"],
+            "--y-range bounds predicted ratings, and TwoTower has no bounds",
+        ),
+        (["train", "events.csv", "--model", "SASRec", "--out", "x"], "learns from events: make dls with --implicit"),
+        (["train", "events.csv", "--model", "TimeSVD", "--out", "x"], "uses the time of a row: make dls with --time"),
+        (["tune", "events.csv", "--implicit", "--try", "n_factors=x,8", "--out", "x"], "n_factors must be .*, got 'x'"),
+        (["tune", "events.csv", "--try", "reg=1,2", "--metric", "NDGC@10", "--out", "x"], "did you mean 'NDCG'"),
         (["train", "events.csv", "--split", "time", "--out", "x"], "pass --time, one of"),
         (["update", "als", "nothing.csv"], "nothing.csv"),
     ],
@@ -186,3 +216,4 @@ def test_what_is_refused(folder, words, message):
     (folder / "bad.toml").write_text("command = \n")
     printed = " ".join(run(*words, cwd=folder, ok=False).split())
     assert re.search(message, printed) and "Traceback" not in printed
+    assert "to repeat it" not in printed and not (folder / "x.run.toml").exists()

@@ -151,9 +151,9 @@ def test_arguments_of_the_time_splits(toy):
     for share in (0, 1, -1, 2):
         with pytest.raises(ValueError, match="share must lie strictly between 0 and 1"):
             time_split(share)
-    for given in ("2014-01-01", pd.Timestamp("2014-01-01"), datetime.date(2014, 1, 1)):
+    for moment in ("2014-01-01", pd.Timestamp("2014-01-01"), datetime.date(2014, 1, 1)):
         with pytest.raises(TypeError, match=r"the share of the rows.*: give a number .* or name a moment, date='2014"):
-            time_split(given)
+            time_split(moment)
     for n in (0, "1", 1.5):
         with pytest.raises(ValueError, match=f"n must be a whole number of at least 1, got {n!r}"):
             leave_last_out(n)

@@ -1,5 +1,6 @@
 """`tune`: what it may choose, what it keeps, when it ends, and what a kill costs."""
 
+import re
 import signal
 import time
 
@@ -116,6 +117,9 @@ def test_the_storage_goes_on(tmp_path):
     for other in ({"metric": "HR@5"}, {"seed": 5}):
         with pytest.raises(ValueError, match="are of another search"):
             tune(loaders(), ALS, minutes=1, storage=file, resume=True, show=False, **other)
+    with pytest.raises(ValueError, match="are of another search: it had other training rows; seed was") as told:
+        tune(TABLE.head(1500), ALS, minutes=1, storage=file, resume=True, show=False, feedback="implicit", seed=8)
+    assert not re.search("[0-9a-f]{10}", str(told.value).replace(str(file), ""))
     with pytest.raises(ValueError, match="n_factors was .*4, 8.* is .*16"):
         tune(loaders(), ALS | {"n_factors": [4, 16]}, minutes=1, storage=file, resume=True, show=False)
 
@@ -180,7 +184,7 @@ def test_what_is_refused(monkeypatch):
         ({"n_facters": [8, 4]}, TypeError, "n_facters.*did you mean 'n_factors'"),
         ({"model": [EASE, None]}, ValueError, "not of both"),
         ({"model": EASE, "bs": [1, 2]}, TypeError, "space has 'bs'"),
-        ({"fit": "fit_sgdr", "lr": (1e-3, 1e-1)}, ValueError, "fit must be one of"),
+        ({"fit": "fit_sgdr", "lr": (1e-3, 1e-1)}, ValueError, "fit must be None, 'fit_one_cycle'"),
         ({"loss_func": ["bqr", "bpr"]}, ValueError, "bqr"),
     ]
     for space, error, words in refused:

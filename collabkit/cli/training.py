@@ -96,7 +96,7 @@ def train_model(
     if cls is not None and issubclass(cls, ClosedForm):
         given = {**fit, **({} if y_range is None else {"y_range": y_range})}
         if odd := [f"--{OPTIONS.get(name, name)}" for name in given if name != "bs"]:
-            raise ValueError(f"{cls.__name__} is fitted in one go: {', '.join(odd)} without effect; leave it out")
+            raise ValueError(f"{cls.__name__} is fitted in one go, so that {', '.join(odd)} has no effect")
         print(f"model: {cls.__name__}")
         learn = cls().fit(dls)
     else:

@@ -448,8 +448,8 @@ def _options_of(method: str, kwargs: dict) -> None:
     of_pandas = inspect.signature(pd.read_csv).parameters
     if method == "from_csv" and (given := [name for name in odd if name in of_pandas]):
         sep = " finds the separator by itself, and" if {"sep", "delimiter"} & set(given) else ""
-        raise TypeError(f"from_csv{sep} takes no options of pd.read_csv, got {', '.join(given)}: leave them out, or use "
-                        f"from_df(pd.read_csv(file, {given[0]}=...), ...)")  # fmt: skip
+        raise TypeError(f"from_csv{sep} takes no options of pd.read_csv, got {', '.join(given)}: leave them out, or "
+                        f"use from_df(pd.read_csv(file, {given[0]}=...), ...)")  # fmt: skip
     raise TypeError(f"CollabDataLoaders.{method}() got an unexpected keyword argument {odd[0]!r}"
                     f"{near_match(odd[0], _FROM_DF)}")  # fmt: skip
 
