@@ -37,7 +37,7 @@ MUTATIONS = {  # name: file, line, what stands in its place, tests
     "one more of the last": ("data/runs.py", "torch.maximum(self.start[1:] - k,", "torch.maximum(self.start[1:] - k - 1,", "runs"),
     "seen items are drawn": ("train/sampling/rows.py", "begin[items] - taken", "begin[items]", "sampling"),
     "popularity without the user": ("train/sampling/rows.py", "self._log_weight[items] - self._log_left[users][:, None]", "self._log_weight[items]", "sampling"),
-    "the last of repeated events": ("data/feedback.py", "np.lexsort([time[rows],", "np.lexsort([-time[rows],", "implicit filters prepare"),
+    "the last of repeated events": ("data/feedback.py", "np.lexsort([time, np", "np.lexsort([-time, np", "implicit filters prepare"),
     "counts of zero are events": ("data/feedback.py", "values > 0, f\"count", "values >= 0, f\"count", "implicit filters"),
     "the cut goes to training": ("data/splits/rows.py", "(times < _moment(times, moment))", "(times <= _moment(times, moment))", "splits backtest"),
     "a window without an end": ("data/splits/rows.py", "~early & before(times, later(times, first, days))", "~early", "splits"),

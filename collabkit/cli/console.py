@@ -15,6 +15,7 @@ from collabkit.evaluate.names import ERRORS
 
 __all__ = ["OPTIONS", "as_options", "called", "show", "print_table", "print_evaluation", "print_heading"]
 
+FEW = 10  # users, below which a ranking says little
 OPTIONS = {
     "user_name": "user", "item_name": "item", "rating_name": "rating", "time_name": "time", "valid_pct": "valid-pct",
     "context_features": "context", "threshold": "threshold", "counts": "counts", "history": "history",
@@ -72,10 +73,13 @@ def print_evaluation(table: pd.DataFrame) -> None:
     notes = ["trained to predict ratings, not to rank"] if errors.any() else []
     note = "; ".join([*notes, *([table.columns.name] if table.columns.name else [])])
     note = f" ({note})" if note else ""
+    few = table.loc[~errors, "n"].max()
+    note += f", of {few} user{'s'[: few != 1]} only" if few < FEW else ""
     titles = ("Rating prediction (95 % interval over users)", f"Ranking of all items{note}")
     for part, title in zip((table[errors], table[~errors]), titles, strict=True):
         if len(part):
-            part = part.drop(columns=["diff_low", "diff_high"], errors="ignore")  # they would not fit in a terminal
+            narrow = ["diff_low", "diff_high", *["difference"][: title is titles[0]]]  # would not fit in a terminal
+            part = part.drop(columns=narrow, errors="ignore")
             print_table(part.dropna(axis="columns", how="all").reset_index(), title)
 
 

@@ -103,7 +103,7 @@ def _say_odd(
         return
     cold = [train.counts(side)[held_out.indices(side)] == 0 for side in SIDES]
     n, on_purpose = int((cold[0] | cold[1]).sum()), any(bool(part.all()) for part in cold)
-    if n > COLD * len(held_out) and not on_purpose:
+    if n > max(COLD * len(held_out), 20) and not on_purpose:
         say(f"{n:,} of {len(held_out):,} validation rows ({n / len(held_out):.0%}) have a user or an item without a "
             "training row, for which a model knows only averages or features; cold='drop' of the splitter leaves them "
             "out")  # fmt: skip

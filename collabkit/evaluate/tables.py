@@ -12,7 +12,6 @@ from collabkit.data.checks import one_of, whole
 from collabkit.data.dataset import Dataset
 from collabkit.data.frames import takes_tables
 from collabkit.data.interactions import Interactions
-from collabkit.data.notices import say
 from collabkit.data.query import Query
 from collabkit.evaluate import metrics
 from collabkit.evaluate.lists import LIST_METRICS
@@ -30,7 +29,6 @@ __all__ = [
 ]  # fmt: skip
 
 RANKING_COLUMNS = ["value", "low", "high", "popularity", "difference", "diff_low", "diff_high", "n"]
-FEW = 10  # users, below which figures are called few
 PARTS = ("warm", "cold item", "cold user", "cold both")
 
 
@@ -168,8 +166,6 @@ def evaluate_ranking(
     """
     names, ks, asked = read_metrics(metrics, k)
     levels, split = _check_by(by, names)
-    if 0 < len(task.unique) < FEW:
-        say(f"only {len(task.unique)} user(s) have a relevant row: these figures say little")
     if len(task) == 0:
         return pd.DataFrame(columns=[*levels, "metric", *RANKING_COLUMNS]).set_index([*levels, "metric"])
     chosen = None if split is None else list(split(task))  # first, as it may raise an error

@@ -49,7 +49,7 @@ def feature_sources(df, vocab: Vocab, columns, notes: list[str]) -> list[tuple]:
 
 def _other_separator(values: pd.Series) -> str | None:
     """The separator in texts that are combinations of fewer values, but for `|`, which is one; else None."""
-    texts = pd.Index([value for value in values if isinstance(value, str)]).unique()
+    texts = {value for value in values if isinstance(value, str)}
     for sep in (", ", "; ", ",", ";", "/"):
         several = [text.split(sep) for text in texts if sep in text]
         parts = {part.strip() for parts in several for part in parts}
