@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from collabkit.data.checks import one_of
+from collabkit.data.checks import one_of, shown
 
 __all__ = [
     "FlatLoss", "RankingLoss", "LOSSES",
@@ -261,7 +261,7 @@ class RankingLoss(_Plain):
             one_of("loss_func", func, LOSSES, "a function")
         self.func = LOSSES[func] if isinstance(func, str) else func
         if not callable(self.func):
-            raise TypeError(f"loss_func must be a name or a function of pos (bs,) and neg (bs, n), got {func!r}")
+            raise TypeError(f"loss_func must be a name or a function of pos (bs,) and neg (bs, n), got {shown(func)}")
         self.name = getattr(self.func, "__name__", repr(self.func))
         # partial(mine, weight=5.): another weight
         inner, fixed = (self.func.func, self.func.keywords) if isinstance(self.func, partial) else (self.func, {})

@@ -690,7 +690,7 @@ def test_als_needs_a_dot_product_and_events(learner, error, message):
     [
         ({"reg": 0}, "reg must be a number above 0, got 0"),
         ({"unobserved_weight": -1}, "unobserved_weight must be a number above 0"),
-        ({"n_cg": 0}, "n_cg must be at least 1"),
+        ({"n_cg": 0}, "n_cg must be a whole number of at least 1"),
         ({"n_sweeps": 0}, "n_epoch must be a whole number of at least 1, got 0"),
     ],
 )

@@ -448,7 +448,8 @@ def test_embedding_sizes_in_every_form():
         ([5], "a user and an item entry"),
         ([5, 6, 7], "a user and an item entry"),
         ([(10, 5), (20, 6)], r"tables of \[10, 20\] rows, the data needs"),
-        ([0, 5], "positive"),
+        ([0, 5], "an embedding size in emb_szs must be a whole number of at least 1, got 0"),
+        (8, "a user and an item entry, e.g. .*, got 8"),
     ],
 )
 def test_embedding_sizes_that_do_not_fit(emb_szs, message):

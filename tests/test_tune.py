@@ -184,7 +184,7 @@ def test_what_is_refused(monkeypatch):
         ({"n_facters": [8, 4]}, TypeError, "n_facters.*did you mean 'n_factors'"),
         ({"model": [EASE, None]}, ValueError, "not of both"),
         ({"model": EASE, "bs": [1, 2]}, TypeError, "space has 'bs'"),
-        ({"fit": "fit_sgdr", "lr": (1e-3, 1e-1)}, ValueError, "fit must be None, 'fit_one_cycle'"),
+        ({"fit": "fit_sgdr", "lr": (1e-3, 1e-1)}, ValueError, "fit must be None or one of 'fit_one_cycle'"),
         ({"loss_func": ["bqr", "bpr"]}, ValueError, "bqr"),
     ]
     for space, error, words in refused:

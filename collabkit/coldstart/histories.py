@@ -223,7 +223,7 @@ def _one_history(history, data: Dataset, rated: bool) -> _Told:
         raise TypeError(f"history= is of one user, got a list of {type(history[0]).__name__}s: call once per user, "
                         f"or pass a DataFrame with columns {data.columns.present}, one row per event")  # fmt: skip
     if rated and not isinstance(history, (Mapping, pd.Series)):
-        what = f"{{{data.items[1]!r}: 4}}, or a DataFrame with columns {data.columns.present}; got {history!r}"
+        what = f"{{{data.items[1]!r}: 4}}, or a DataFrame with columns {data.columns.present}; got {shown(history)}"
         raise TypeError(f"the model was trained on ratings: history must be a dict from items to ratings, e.g. {what}")
     counted = not rated and data.train.confidence is not None
     if not (data.rated or counted) and isinstance(history, Mapping):

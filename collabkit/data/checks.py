@@ -13,7 +13,7 @@ from collabkit.data.notices import near_match
 
 __all__ = [
     "at_least", "check_seed", "dropout_rate", "file_path", "finite", "in_days", "no_table", "one_of", "plain",
-    "positive", "proper_share", "shown", "whole", "whole_within", "widths",
+    "positive", "proper_share", "share_or_all", "shown", "whole", "whole_within", "widths",
 ]  # fmt: skip
 
 _LONG = 100  # letters of a value in a message
@@ -49,10 +49,12 @@ def one_of(name: str, value, choices: Iterable[str], other: str = ""):
         ValueError: by must be 'vectors' or 'content', got 'vektors' (did you mean 'vectors'?)
     """
     choices = tuple(choices)
-    if (isinstance(value, str) and value in choices) or (value is None and None in choices):
+    if (isinstance(value, str) or value is None) and value in choices:
         return value
-    words = [*map(repr, choices), *([other] if other else [])]
-    listed = ", ".join(words[:-1]) + f" or {words[-1]}" if len(words) > 1 else words[0]
+    words = [repr(choice) for choice in choices if choice is not None]
+    listed = " or ".join(words) if len(words) < 3 and not other else ", ".join(words)
+    listed = f"{'None or ' if None in choices else ''}{'one of ' if len(words) > 2 else ''}{listed}"
+    listed += f" or {other}" if other else ""
     raise ValueError(f"{name} must be {listed}, got {shown(value)}{near_match(value, choices)}")
 
 
@@ -104,6 +106,13 @@ def proper_share(name: str, value, hint: str = "") -> float:
     """`value` as a Python float strictly between 0 and 1, or a `ValueError` that ends with `hint`."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not 0 < value < 1:
         raise ValueError(f"{name} must lie strictly between 0 and 1, got {shown(value)}{hint}")
+    return float(value)
+
+
+def share_or_all(name: str, value) -> float:
+    """`value` as a Python float from 0 to 1, both included, or a `ValueError`."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not 0 <= value <= 1:
+        raise ValueError(f"{name} must lie in [0, 1], got {shown(value)}")
     return float(value)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from collabkit.data.checks import one_of
+from collabkit.data.checks import one_of, share_or_all
 
 __all__ = ["Confidence", "CONFIDENCES"]
 
@@ -69,8 +69,7 @@ class Confidence:
             number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
             if not number or (value < 0 if least == 0 else value <= 0):
                 raise ValueError(f"{name} must be a number {'of at least' if least == 0 else 'above'} 0, got {value!r}")
-        if not 0 <= self.b <= 1:
-            raise ValueError(f"b must lie in [0, 1], got {self.b!r}")
+        share_or_all("b", self.b)
 
     def of(self, users: Tensor, items: Tensor, count: Tensor) -> Tensor:
         """Return confidences `(m,)` float32 of pairs with counts `(m,)` above 0; all of a user's pairs are needed."""

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from collabkit.data.checks import shown
 from collabkit.data.features import Features, SideFeatures
 from collabkit.data.frames import Source
 from collabkit.data.interactions import Interactions
@@ -123,7 +124,8 @@ class Dataset:
             return None if not filter_seen else self.known if is_valid else self.seen
         if isinstance(filter_seen, str) and filter_seen == "train":
             return self.known
-        raise ValueError(f"filter_seen must be True, False or 'train' (the training part alone), got {filter_seen!r}")
+        raise ValueError("filter_seen must be True, False or 'train' (the training part alone), got "
+                         f"{shown(filter_seen)}")  # fmt: skip
 
     def rows_of(self, users: Tensor) -> pd.DataFrame:
         """All known events of `users` `(b,)`, the latest last, without their column and the context; see `to_df`."""

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from collabkit.data.checks import at_least, finite, one_of, whole
+from collabkit.data.checks import at_least, finite, one_of, shown, whole
 from collabkit.data.confidence import Confidence
 from collabkit.data.counts import late_rows
 from collabkit.data.interactions import Columns, Interactions
@@ -104,7 +104,7 @@ class Implicit:
                 raise ValueError(f"{', '.join(given)} weight(s) counts: also give counts=, a column or 'repeats'")
             return
         if isinstance(self.counts, bool) or not isinstance(self.counts, (str, int, np.integer)):
-            raise TypeError(f"counts must be a column or 'repeats', got {self.counts!r}")
+            raise TypeError(f"counts must be a column or 'repeats', got {shown(self.counts)}")
         if self.history is not None or self.repeats == "keep":
             raise ValueError("counts= merges all rows of a pair, but history= and repeats='keep' keep each row: "
                              "leave one of them out")  # fmt: skip

@@ -5,10 +5,12 @@ found as in `CollabDataLoaders.from_df`, and an ambiguous choice raises an error
 polars, Arrow or another library is returned in the same library.
 """
 
+from numbers import Real
+
 import numpy as np
 import pandas as pd
 
-from collabkit.data.checks import at_least, finite, one_of
+from collabkit.data.checks import at_least, finite, one_of, shown
 from collabkit.data.feedback import check_threshold, positive_rows
 from collabkit.data.frames import keeps_rows
 from collabkit.data.interactions import Columns, Interactions, check_ratings
@@ -75,8 +77,8 @@ def sample_users(
 ) -> pd.DataFrame:  # fmt: skip
     """Keep all rows of a random share `frac` (0 < frac <= 1) of the users; the same seed keeps the same users."""
     columns = name_columns(df, user_name, item_name)
-    if not 0 < frac <= 1:
-        raise ValueError(f"frac must lie in (0, 1], got {frac!r}")
+    if not isinstance(frac, Real) or not 0 < frac <= 1:
+        raise ValueError(f"frac must lie in (0, 1], got {shown(frac)}")
     users = df[columns.user].unique()
     chosen = np.random.default_rng(seed).permutation(len(users))[: max(1, round(frac * len(users)))]
     keep = df[columns.user].isin(users[np.sort(chosen)]).to_numpy()
@@ -125,7 +127,7 @@ def _count_mask(df: pd.DataFrame, columns: Columns, k_users: int, k_items: int) 
     enough = np.ones(len(df), dtype=bool)
     for name, k in ((columns.user, k_users), (columns.item, k_items)):
         codes = id_codes(df, name)
-        enough &= np.bincount(codes)[codes] >= k
+        enough &= np.bincount(codes)[codes] >= finite("the least number of rows", k)
     return enough
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from collabkit.data.checks import shown
 from collabkit.data.counts import Counted
 from collabkit.data.dataset import Dataset
 from collabkit.data.features import Context, SideFeatures
@@ -145,7 +146,7 @@ def table_columns(df, user_name, item_name, rating_name, time_name, context, fee
 def split_rows(df: pd.DataFrame, columns: Columns, splitter) -> Split:
     """The split by a splitter, or by a function of the table as in fastai; its notes are reported."""
     if not callable(splitter):
-        raise TypeError(f"splitter must be one of collabkit.splits or a function of the table, got {splitter!r}")
+        raise TypeError(f"splitter must be one of collabkit.splits or a function of the table, got {shown(splitter)}")
     if getattr(splitter, "__module__", "").startswith("collabkit.data.splits") and not isinstance(splitter, Splitter):
         raise TypeError(f"splitter={splitter.__name__} makes a splitter: call it, splitter={splitter.__name__}()")
     if not isinstance(splitter, Splitter):  # fastai's form: a function of the table alone

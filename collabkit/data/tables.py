@@ -1,10 +1,12 @@
 """The caller's tables: which columns hold what, ids as numbers, and what was left out, in words."""
 
+from collections.abc import Hashable, Iterable
 from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 
+from collabkit.data.checks import shown
 from collabkit.data.guess import guess_columns
 from collabkit.data.interactions import Columns, check_frame
 from collabkit.data.notices import say
@@ -19,7 +21,13 @@ def name_columns(
 ) -> Columns:  # fmt: skip
     """The `Columns` of `df`, checked; wanted ones (`rated`, `timed`) that are not named are guessed."""
     check_frame(df)
+    if context is not None and not isinstance(context, Iterable):
+        raise TypeError("context_features must be names of columns, or a dict from names to kinds, got "
+                        f"{shown(context)}")  # fmt: skip
     context = (context,) if isinstance(context, str) else tuple(context or ())
+    for name in (user_name, item_name, rating_name, time_name):
+        if not (name is None or isinstance(name, Hashable)):
+            raise TypeError(f"columns are named by their names, e.g. user_name='user', got {shown(name)}")
     given = {"user": user_name, "item": item_name, "rating": rating_name, "time": time_name}
     wanted = {"user", "item", *(["rating"] if rated else []), *(["time"] if timed else [])}
     if any(given[role] is None for role in wanted):

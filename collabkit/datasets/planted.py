@@ -6,6 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from collabkit.data.checks import shown
+
 from .catalogue import AXES, make_items, make_users
 from .container import SECONDS_A_YEAR, RatingsData, Truth
 
@@ -91,7 +93,7 @@ def _integer(name: str, value: int) -> int:
         value = operator.index(value)
     except TypeError:
         why = " (the data is reproducible)" if seed else ""
-        raise TypeError(f"{name} must be an integer{why}, got {value!r}") from None
+        raise TypeError(f"{name} must be an integer{why}, got {shown(value)}") from None
     if value < (0 if seed else 1):
         raise ValueError(f"{name} must {'not be negative' if seed else 'be at least 1'}, got {value}")
     return value

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from collabkit.data.checks import shown
 from collabkit.data.dataset import Dataset
 from collabkit.data.notices import say
 from collabkit.evaluate.draw import drawn_rows
@@ -118,7 +119,7 @@ class Judge:
         self.name, cut = read_name(metric)
         self.data, self.k = data, 10 if cut is None else cut
         if self.name not in (*CUT_METRICS, *ERRORS):
-            raise ValueError(f"models are chosen by one of {', '.join((*CUT_METRICS, *ERRORS))}, got {metric!r}")
+            raise ValueError(f"models are chosen by one of {', '.join((*CUT_METRICS, *ERRORS))}, got {shown(metric)}")
         if self.name in ERRORS and not data.rated:
             raise ValueError(f"{self.name} is an error of predicted ratings, and these events have none: take "
                              "metric='NDCG@10'")  # fmt: skip

@@ -371,7 +371,7 @@ def check_metrics(names) -> list:
     names = list(CUT_METRICS) if names is None else listed(names)
     unknown = [name for name in names if not callable(name) and name not in METRICS]
     if unknown or not names:
-        what = f"unknown metric(s) {unknown}" if unknown else "metrics is empty"
+        what = f"unknown metric(s) {unknown}" if unknown else "unknown metric(s): there is none in metrics"
         raise ValueError(
             f"{what}; there are {', '.join(METRICS)}{near_match(*unknown[:1], METRICS) if unknown else ''}"
         )
@@ -393,9 +393,9 @@ def check_ks(k: int | Iterable[int]) -> list[int]:
     for value in ks:
         whole = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and value % 1 == 0
         if not whole:
-            raise ValueError(f"k must be a whole number or a list of them, got {k!r}")
+            raise ValueError(f"k must be a whole number or a list of them, got {shown(k)}")
         if not 1 <= value < 2**31:
-            raise ValueError(f"k must be at least 1, got {value!r}" if value < 1 else f"k={value!r} is too large")
+            raise ValueError(f"k must be at least 1, got {shown(value)}" if value < 1 else f"k={value!r} is too large")
     if not ks:
         raise ValueError("k must be a whole number or a list of them, got an empty list")
     return sorted({int(value) for value in ks})

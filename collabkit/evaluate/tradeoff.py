@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from collabkit.data.checks import finite, one_of, whole
+from collabkit.data.checks import finite, one_of, shown, whole
 from collabkit.data.dataset import Dataset
 from collabkit.evaluate.names import read_metrics
 from collabkit.evaluate.tables import column_mean, interval_columns
@@ -41,7 +41,7 @@ def tradeoff(
         raise ValueError("knob='freshness_weight' needs half_life=, the days after which an item is half as fresh")
     (name,), (cut,), _ = read_metrics(metric, k)
     if name not in CUT_METRICS:
-        raise ValueError(f"metric must be one of {', '.join(CUT_METRICS)}, got {metric!r}")
+        raise ValueError(f"metric must be one of {', '.join(CUT_METRICS)}, got {shown(metric)}")
     steps = sorted({0.0, *(finite(knob, value) for value in (KNOBS[knob] if values is None else values))}, key=abs)
     lean = [_lean(knob, value, half_life, diversify_by, pool) for value in steps]
     task = RankingTask.make(data, on, candidates=candidates, threshold=threshold, filter_seen=filter_seen)

@@ -1,6 +1,7 @@
 """`CollabInterpretation`: shows what a trained model has learned, as DataFrames and matplotlib Axes."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from operator import attrgetter
 
 import pandas as pd
@@ -109,14 +110,14 @@ class CollabInterpretation:
         Raises:
             ValueError: there are more components than factors or ids.
         """
-        rows, n_components = self._trained(side), whole("n_components", n_components)
+        rows = self._trained(side)
         vocab = self.train.vocab(side)
         rows = rows if items is None else torch.from_numpy(vocab.encode(items, unknown="raise"))
         factors = self.model.factors(side)[rows].double()
-        if n_components > min(factors.shape):
+        if not isinstance(n_components, Integral) or not 1 <= n_components <= min(factors.shape):
             raise ValueError(
                 f"n_components must lie in 1..{min(factors.shape)} for {factors.shape[0]} ids of {factors.shape[1]} "
-                f"factors, got {n_components}"
+                f"factors, got {shown(n_components)}"
             )
         left, singular, _ = torch.linalg.svd(factors - factors.mean(0), full_matrices=False)
         points = (left * singular)[:, :n_components]
@@ -229,7 +230,7 @@ class CollabInterpretation:
         """
         parts: dict[str, Interactions | None] = {"valid": self.valid, "train": self.train}
         if on not in parts or parts[on] is None:
-            raise ValueError(f"on must be one of {[k for k, v in parts.items() if v is not None]}, got {on!r}")
+            raise ValueError(f"on must be one of {[k for k, v in parts.items() if v is not None]}, got {shown(on)}")
         data, n = parts[on], whole("n", n)
         if data.rating is None:
             raise ValueError("top_losses compares predictions with ratings, and these events have none")

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from collabkit.data.checks import dropout_rate, one_of
+from collabkit.data.checks import dropout_rate, one_of, shown
 from collabkit.data.dataset import Dataset
 from collabkit.data.features import Features, SideFeatures, TrainedEncoder
 from collabkit.data.notices import say
@@ -157,7 +157,7 @@ class Model(nn.Module):
             ValueError: `sparse` is none of the three.
         """
         if not isinstance(sparse, bool) and sparse != "auto":
-            raise ValueError(f"sparse must be True, False or 'auto', got {sparse!r}")
+            raise ValueError(f"sparse must be True, False or 'auto', got {shown(sparse)}")
         for side in self.sides:
             for table in side.tables:
                 table.sparse = is_sparse(sparse, table.num_embeddings)
@@ -533,7 +533,7 @@ def check_y_range(y_range) -> tuple[float, float] | None:
     try:
         low, high = (float(v) for v in y_range)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"y_range must be (low, high), e.g. (0, 5.5), got {y_range!r}") from error
+        raise ValueError(f"y_range must be (low, high), e.g. (0, 5.5), got {shown(y_range)}") from error
     if not (low < high and math.isfinite(high - low)):
-        raise ValueError(f"y_range must be (low, high), finite and with low < high, got {y_range!r}")
+        raise ValueError(f"y_range must be (low, high), finite and with low < high, got {shown(y_range)}")
     return low, high

@@ -76,7 +76,7 @@ class HybridKNN(ItemKNN):
         l2 = positive("l2", l2)
         check_features(features)
         if cold_weight is not None and not finite("cold_weight", cold_weight) > 0:
-            raise ValueError(f"cold_weight must be above 0, got {cold_weight!r}")
+            raise ValueError(f"cold_weight must be above 0, got {shown(cold_weight)}")
         super().__init__(k)
         self.given, self.prior, self.l2 = features, float(prior), l2
         self.cold_weight = None if cold_weight is None else float(cold_weight)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from collabkit.data.checks import shown, whole
+from collabkit.data.checks import finite, shown, whole
 from collabkit.data.dataset import Dataset
 from collabkit.data.features import Features
 from collabkit.data.runs import Runs
@@ -34,8 +34,8 @@ class ItemKNN(ClosedForm):
     name, additive = "item kNN", True
 
     def __init__(self, k: int = 100, shrink: float = 0.0):
-        if not shrink >= 0:
-            raise ValueError(f"shrink must be at least 0, got {shrink!r}")
+        if finite("shrink", shrink) < 0:
+            raise ValueError(f"shrink must be at least 0, got {shown(shrink)}")
         super().__init__()
         self.k, self.shrink = whole("k", k), float(shrink)
         self.register_buffer("near_start", torch.zeros(1, dtype=torch.int64))  # (n_items + 1,)

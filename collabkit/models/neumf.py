@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from collabkit.data.checks import whole, widths
+from collabkit.data.checks import share_or_all, whole, widths
 from collabkit.models.base import Model
 from collabkit.models.mlp import NCF, hidden_layers, pair_layer
 from collabkit.models.sides import table_sides
@@ -107,8 +107,7 @@ class NeuMF(Model):
             raise ValueError(f"the parts must share their data: {rows}")
         for part in (gmf, ncf):
             part.refuse_features("NeuMF.from_parts puts ids' tables together")
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha must lie in [0, 1], got {alpha!r}")
+        alpha = share_or_all("alpha", alpha)
         sizes = {"mlp_factors": ncf.n_factors, "layers": ncf.config()["layers"]}
         model = cls(gmf.n_users, gmf.n_items, gmf.n_factors, **sizes)
         with torch.no_grad():

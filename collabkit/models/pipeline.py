@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from collabkit.data.checks import whole
+from collabkit.data.checks import share_or_all, whole
 from collabkit.data.dataset import Dataset
 from collabkit.data.features import SideFeatures
 from collabkit.data.query import PARTS, Query
@@ -64,9 +64,7 @@ class Pipeline(ClosedForm):
         self.fit(data)
 
     def _put_together(self, models: Sequence[Model], n_candidates: int, weight: float) -> None:
-        if not 0 <= weight <= 1:
-            raise ValueError(f"weight must lie in [0, 1], got {weight!r}")
-        self.n_candidates, self.weight = whole("n_candidates", n_candidates), float(weight)
+        self.n_candidates, self.weight = whole("n_candidates", n_candidates), share_or_all("weight", weight)
         self.stages, self.ranker = nn.ModuleList(models[:-1]), models[-1]
         self.needs = tuple(part for part in PARTS if any(part in model.needs for model in models))
         self.ordered = any(model.ordered for model in models)

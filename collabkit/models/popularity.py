@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from collabkit.data.checks import finite
+from collabkit.data.checks import finite, shown
 from collabkit.data.dataset import Dataset
 from collabkit.data.runs import Runs
 from collabkit.models.closed_form import ClosedForm
@@ -33,7 +33,7 @@ class Popularity(ClosedForm):
     def __init__(self, days: float | None = None):
         super().__init__()
         if days is not None and not finite("days", days) > 0:
-            raise ValueError(f"days must be positive, got {days!r}")
+            raise ValueError(f"days must be positive, got {shown(days)}")
         self.days = None if days is None else float(days)
         if self.days is not None:
             self.name = f"popularity ({self.days:g} days)"

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from collabkit.data.checks import whole
+from collabkit.data.checks import shown, whole
 from collabkit.data.dataset import Dataset
 from collabkit.data.interactions import Interactions
 from collabkit.data.query import Query
@@ -57,7 +57,7 @@ class TimeSVD(CollFilter):
         if train.time is None:
             raise ValueError(NO_TIME)
         if not all(gap > 0 for gap in gaps):
-            raise ValueError(f"gaps must be positive minutes, got {gaps!r}")
+            raise ValueError(f"gaps must be positive minutes, got {shown(gaps)}")
         super().__init__(n_users, n_items, n_factors, y_range, **kwargs)
         self.n_bins = 0 if n_bins == 0 else whole("n_bins", n_bins)
         self.item_bins = nn.Parameter(torch.zeros(n_items, self.n_bins))

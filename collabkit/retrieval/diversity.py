@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from collabkit.data.checks import finite, whole
+from collabkit.data.checks import finite, shown, whole
 from collabkit.data.dataset import Dataset
 from collabkit.data.features import Features
 from collabkit.data.notices import MissingError, near_match
@@ -45,7 +45,7 @@ class Diversity:
 
     def __post_init__(self):
         if not 0 <= finite("diversity", self.weight) <= 1:
-            raise ValueError(f"diversity must lie in 0..1, 0 being the model's own ranking, got {self.weight!r}")
+            raise ValueError(f"diversity must lie in 0..1, 0 being the model's own ranking, got {shown(self.weight)}")
         whole("pool", self.pool)
 
     def ranker(self, likeness) -> MMR | None:
@@ -70,7 +70,7 @@ def item_likeness(model: Model, data: Dataset, by: object = "vectors") -> Tensor
             raise ValueError(f"features of {len(features)} items for data of {data.n_items}: they belong to others")
     else:
         if not isinstance(by, (str, list, tuple)) or not all(isinstance(name, str) for name in by):
-            raise TypeError(f"diversify_by must be 'vectors', names of item features, or Features, got {by!r}")
+            raise TypeError(f"diversify_by must be 'vectors', names of item features, or Features, got {shown(by)}")
         features = _named(data.features.items, [by] if isinstance(by, str) else list(by))
     return torch.nn.functional.normalize(features.matrix(), dim=1).masked_fill(~features.given[:, None], 0.0)
 

@@ -118,7 +118,7 @@ def save_artefact(
         FileExistsError: the folder holds something else.
         OSError: the place cannot be written to.
     """
-    folder = Path(folder).expanduser().resolve()
+    folder = file_path("an artefact", folder).resolve()
     if not isinstance(model, Model):
         raise TypeError(f"only models of collabkit can be exported, got {type(model).__name__}; use learn.save instead")
     if weights is None:

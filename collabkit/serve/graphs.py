@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from collabkit.data.checks import one_of
+from collabkit.data.checks import one_of, shown
 from collabkit.data.features import Field
 from collabkit.data.query import Query
 from collabkit.data.runs import Runs
@@ -54,7 +54,7 @@ def check_what(model: Model, what: str, k: int) -> None:
         raise TypeError(f"{name} reads histories in its own way; only SequenceModels can be exported, "
                         "as they define states of padded histories")  # fmt: skip
     if what == "topk" and not (isinstance(k, int) and 1 <= k < model.n_items):
-        raise ValueError(f"k must lie between 1 and the number of items, {model.n_items - 1:,}; got {k!r}")
+        raise ValueError(f"k must lie between 1 and the number of items, {model.n_items - 1:,}; got {shown(k)}")
     if what == "encoder" and _by_features(model):
         content = [field.name for field in model.user_side.features.features.fields if field.has_encoder]
         if content:

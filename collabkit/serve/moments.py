@@ -6,6 +6,7 @@ from dataclasses import replace
 import pandas as pd
 from torch import Tensor
 
+from collabkit.data.checks import shown
 from collabkit.data.dataset import Dataset
 from collabkit.data.interactions import encode_times
 from collabkit.data.query import Query
@@ -21,7 +22,7 @@ def moment_of(context, n: int, model: Model, data: Dataset) -> dict:
     needs, timed = model.needs, data.columns.time
     names = [*(data.columns.context if "context" in needs else ()), *([timed] if "time" in needs else ())]
     if not isinstance(context, (Mapping, pd.DataFrame)):
-        raise TypeError(f"context= must be a dict from columns to values, or a DataFrame, got {context!r}")
+        raise TypeError(f"context= must be a dict from columns to values, or a DataFrame, got {shown(context)}")
     is_table = isinstance(context, pd.DataFrame)
     fits = names and (not set(names).isdisjoint(context) if is_table else set(context) <= set(names))
     if not fits:

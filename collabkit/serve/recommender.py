@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from numbers import Real
 from operator import attrgetter
 from pathlib import Path
 
@@ -83,7 +84,7 @@ class Recommender:
     """
 
     def __init__(self, model: Model, data, valid: Interactions | None = None, *, config: dict | None = None):
-        if as_model(model) is None:
+        if model is not None and as_model(model) is None:
             raise TypeError(f"a Recommender takes a model and its data, got {shown(model)}: of a learner take "
                             "learn.recommender")  # fmt: skip
         self.model, self.config = model, config or {}
@@ -219,8 +220,8 @@ class Recommender:
             return
         if not isinstance(self.model.calibration, Intervals):
             raise ValueError("intervals need a model of ratings with known errors: call calibrate() first")
-        if not 0 < interval < 1:
-            raise ValueError(f"interval must be a share between 0 and 1, e.g. .9, got {interval!r}")
+        if not isinstance(interval, Real) or not 0 < interval < 1:
+            raise ValueError(f"interval must be a share between 0 and 1, e.g. .9, got {shown(interval)}")
 
     def _interval(self, user_idx: Tensor, ratings: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
         """The ends `(n,)` of the intervals around ratings, within their range."""
@@ -651,8 +652,8 @@ class Recommender:
             >>> rec.use_index('auto')     # doctest: +SKIP
             >>> rec.index_report()        # doctest: +SKIP
         """
-        if isinstance(make, str) and make not in indexed.NAMES:
-            raise ValueError(f"an index is 'auto', 'faiss', a function that makes one, or None; got {make!r}")
+        if make not in indexed.NAMES if isinstance(make, str) else not (make is None or callable(make)):
+            raise ValueError(f"an index is 'auto', 'faiss', a function that makes one, or None; got {shown(make)}")
         self._search = self._picked = None
         if make is None:
             return 1.0

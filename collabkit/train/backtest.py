@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from collabkit.data.checks import in_days
 from collabkit.data.dataset import Dataset
@@ -15,6 +16,7 @@ from collabkit.data.splits.rows import before, later
 from collabkit.data.tables import id_codes
 from collabkit.evaluate.compare import compare
 from collabkit.evaluate.metrics import hits_per_thousand
+from collabkit.models.closed_form import in_words
 from collabkit.models.popularity import Popularity
 from collabkit.train.dataloaders import CollabDataLoaders
 
@@ -76,6 +78,9 @@ def backtest(
         >>> table.loc[('mean', 'NDCG@10'), 'value'].index.tolist()
         ['popularity (90 days)', 'popularity', 'EASE']
     """
+    if not callable(fit) or isinstance(fit, nn.Module):
+        what = "fit must be a function from dataloaders to models, e.g. lambda dls: EASE()"
+        raise TypeError(f"{what}; got {in_words(fit)}")
     days, cuts = in_days("window", window), _cuts(ratings, time_name, cuts, n, window)
     given = {"threshold": threshold, "metrics": _METRICS if metrics is None else metrics, "k": k}
     common = {"n_boot": n_boot, "seed": seed, "max_memory": max_memory}

@@ -4,7 +4,7 @@ import time
 
 from fastai.callback.core import Callback, CancelFitException
 
-from collabkit.data.checks import finite
+from collabkit.data.checks import finite, shown
 
 __all__ = ["Budget", "Deadline", "OutOfTimeError"]
 
@@ -33,7 +33,7 @@ class Budget:
 
     def __init__(self, minutes: float | None):
         if minutes is not None and finite("minutes", minutes) <= 0:
-            raise ValueError(f"minutes must be above 0, got {minutes!r}")
+            raise ValueError(f"minutes must be above 0, got {shown(minutes)}")
         self.started = time.perf_counter()
         self.ends = float("inf") if minutes is None else self.started + 60 * minutes
         self.grace = 0.0 if minutes is None else GRACE * 60 * minutes

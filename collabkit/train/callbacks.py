@@ -14,6 +14,7 @@ from fastai.learner import AvgSmoothLoss, Recorder
 from tqdm import tqdm
 
 from collabkit.coldstart.default_rows import fill_cold_items, fit_default_rows, settle_default_rows, zero_cold_rows
+from collabkit.data.checks import shown
 from collabkit.data.interactions import SIDES
 from collabkit.data.notices import near_match, say
 from collabkit.evaluate.names import ERRORS, same_name
@@ -232,7 +233,7 @@ class IdDropoutSchedule(Callback):
     def __init__(self, schedule: Callable):
         if not callable(schedule):
             raise TypeError(
-                f"schedule must be a function of the position in a fit, e.g. SchedLin(0.5, 0), got {schedule!r}"
+                f"schedule must be a function of the position in a fit, e.g. SchedLin(0.5, 0), got {shown(schedule)}"
             )
         self.schedule, self.plan = schedule, [float(schedule(step / 4)) for step in range(5)]
         if odd := [share for share in self.plan if not 0 <= share < 1]:

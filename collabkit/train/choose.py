@@ -120,6 +120,8 @@ def choose_loss(dls, loss_func, model=None):
 def rating_model(dls, n_factors, use_nn, *, emb_szs, layers, config, y_range, options: dict) -> Model:
     """fastai's choice: `CollFilter`, or `EmbeddingNN` with `use_nn`; their options are removed from `options`."""
     names = ("ps", "embed_p", "use_bn", "bn_final", "init_std", "id_dropout", "feature_szs")
+    if config is not None and not isinstance(config, Mapping):
+        raise TypeError(f"config must be a dict of options, e.g. {{'ps': 0.1}}, got {shown(config)}")
     if config and not use_nn:
         raise ValueError(f"config= is for use_nn=True; the dot-product model has no {sorted(config)}")
     _only(config or {}, ("ps", "embed_p", "use_bn", "bn_final", "y_range"), "config=")
@@ -247,7 +249,7 @@ def _emb_szs(dls, emb_szs) -> list[tuple[int, int]]:
         if odd:
             raise ValueError(f"emb_szs names columns {odd}; the user and item columns are {names}")
         emb_szs = [(emb_szs or {}).get(name, emb_sz_rule(n)) for name, n in zip(names, counts, strict=True)]
-    if isinstance(emb_szs, str) or not isinstance(emb_szs, Sequence) or len(emb_szs) != 2:
+    if isinstance(emb_szs, str) or not hasattr(emb_szs, "__len__") or len(emb_szs) != 2:
         raise ValueError(f"emb_szs needs a user and an item entry, e.g. [50, 50], got {shown(emb_szs)}")
     sizes = zip(counts, emb_szs, strict=True)
     pairs = [(n, int(size)) if np.ndim(size) == 0 else tuple(map(int, size)) for n, size in sizes]

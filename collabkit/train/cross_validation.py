@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from collabkit.data.checks import check_seed, no_table, whole
+from collabkit.data.checks import check_seed, no_table, shown, whole
 from collabkit.data.dataset import Dataset
 from collabkit.data.frames import Table, takes_tables
 from collabkit.data.notices import say
@@ -115,7 +115,7 @@ def folds_of(dls: CollabDataLoaders, k: int, seed: int) -> Iterable[CollabDataLo
     """Dataloaders of each fold of the training rows, made as `dls` were."""
     data, n = dls.data, len(dls.data.train)
     if whole("k", k) < 2 or k > n:
-        raise ValueError(f"k must be from 2 to the number of rows ({n:,}), got {k!r}")
+        raise ValueError(f"k must be from 2 to the number of rows ({n:,}), got {shown(k)}")
     if dls.history is not None:
         say("cross_validate holds rows out at random, so models of order learn from later events; backtest "
             "holds out the next events")  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from fastai.learner import Metric
 
-from collabkit.data.checks import check_seed, one_of
+from collabkit.data.checks import check_seed, one_of, shown
 from collabkit.data.dataset import Dataset
 from collabkit.data.interactions import Interactions
 from collabkit.evaluate.candidates import SampledCandidates
@@ -42,7 +42,7 @@ def as_metric(metric):
             return RatingError(name)
         if name not in CUT_METRICS:
             raise ValueError(f"{name} is available in evaluate and compare only; training has "
-                             f"{', '.join((*CUT_METRICS, *ERRORS))}, got {metric!r}")  # fmt: skip
+                             f"{', '.join((*CUT_METRICS, *ERRORS))}, got {shown(metric)}")  # fmt: skip
         return RankingMetric(10 if cut is None else cut, function=CUT_METRICS[name])
     ranked = inspect.isfunction(metric) and list(inspect.signature(metric).parameters)[:3] == ["ranks", "groups", "k"]
     return RankingMetric(function=metric) if ranked else metric

@@ -12,7 +12,7 @@ import torch
 from fastai.data.core import DataLoaders
 from fastcore.foundation import L
 
-from collabkit.data.checks import check_seed, file_path, whole
+from collabkit.data.checks import check_seed, file_path, shown, whole
 from collabkit.data.feedback import read_feedback
 from collabkit.data.frames import Table
 from collabkit.data.notices import near_match, say
@@ -435,7 +435,7 @@ def collab_learner(
     implicit = getattr(dls, "feedback", "explicit") == "implicit"
     is_new, named = not isinstance(model, torch.nn.Module), loss_func is not None or "init_std" in kwargs
     if not isinstance(sharded, bool):
-        raise ValueError(f"sharded must be True or False, got {sharded!r}")
+        raise ValueError(f"sharded must be True or False, got {shown(sharded)}")
     if sharded:
         check_shards(dls, model, start, kwargs.get("opt_func"))
     with in_shards(sharded), torch.random.fork_rng(devices=[]):

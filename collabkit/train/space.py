@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import product
 from math import prod
 
-from collabkit.data.checks import finite, one_of
+from collabkit.data.checks import finite, one_of, shown
 from collabkit.data.notices import near_match
 from collabkit.models import CollFilter
 from collabkit.models.base import Model, option_names
@@ -44,7 +44,7 @@ class Space:
     def __init__(self, given: dict):
         if not isinstance(given, dict) or not given:
             raise TypeError("space must be a dict of names with what each may be, e.g. {'n_factors': [32, 64], "
-                            f"'lr': (1e-3, 1e-1)}}, got {given!r}")  # fmt: skip
+                            f"'lr': (1e-3, 1e-1)}}, got {shown(given)}")  # fmt: skip
         self.given = {str(name): _checked(name, choice) for name, choice in given.items()}
         if not any(isinstance(choice, (list, tuple)) for choice in self.given.values()):
             raise TypeError(f"there is nothing to choose: each of {', '.join(self.given)} is fixed")
@@ -184,7 +184,7 @@ def _checked(name, choice):
             raise ValueError(f"{name}: some values of {choice!r} look the same")
     elif isinstance(choice, tuple):
         if len(choice) != 2 or not finite(name, choice[0]) < finite(name, choice[1]):
-            raise ValueError(f"{name}: a range is a pair (low, high), a choice of values a list, got {choice!r}")
+            raise ValueError(f"{name}: a range is a pair (low, high), a choice of values a list, got {shown(choice)}")
         return choice
     return choice
 

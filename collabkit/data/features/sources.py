@@ -1,12 +1,12 @@
 """Which columns of the caller's tables are features, their kinds, and checks of them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from collabkit.data.checks import no_table, one_of, plain
+from collabkit.data.checks import no_table, one_of, plain, shown
 from collabkit.data.features.fields import KINDS, Kind, infer_kind, one_hot_lists
 from collabkit.data.frames import to_pandas
 from collabkit.data.notices import MissingError
@@ -25,6 +25,8 @@ def feature_sources(df, vocab: Vocab, columns, notes: list[str]) -> list[tuple]:
     named = columns is not None
     if not named:
         columns = _informative(df, notes)
+    elif not isinstance(columns, Iterable):
+        raise TypeError(f"the features must be names of columns, or a dict from names to kinds, got {shown(columns)}")
     elif not isinstance(columns, Mapping):
         columns = dict.fromkeys([columns] if isinstance(columns, str) else columns)
     sources = []

@@ -246,7 +246,7 @@ def k_fold(n_folds: int = 5, *, seed: int | None = None, cold: str = "keep") -> 
         [[2, 3], [4, 5], [0, 1]]
     """
     if whole("n_folds", n_folds) < 2:
-        raise ValueError(f"n_folds must be at least 2, got {n_folds!r}")
+        raise ValueError(f"n_folds must be at least 2, got {shown(n_folds)}")
     seed = (
         int(np.random.default_rng().integers(2**31)) if seed is None else check_seed(seed)
     )  # one permutation for all folds

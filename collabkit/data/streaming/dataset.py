@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from collabkit.data.checks import check_seed, finite
+from collabkit.data.checks import check_seed, finite, shown
 from collabkit.data.dataset import Dataset
 from collabkit.data.features import SideFeatures
 from collabkit.data.feedback import Implicit
@@ -145,7 +145,7 @@ def _part(
 def _drawn(whole: StoredInteractions, valid_pct: float, seed: int | None) -> np.ndarray:
     """Which rows `(n,)` are trained on: each is held out with the probability `valid_pct`."""
     if not 0 < valid_pct < 1:
-        raise ValueError(f"valid_pct must lie in [0, 1), got {valid_pct!r}")
+        raise ValueError(f"valid_pct must lie in [0, 1), got {shown(valid_pct)}")
     seed = int(torch.randint(2**31, ())) if seed is None else check_seed(seed)
     rng, keep = np.random.default_rng(seed % 2**63), np.empty(len(whole), dtype=bool)
     for at in range(0, len(keep), 2**22):
@@ -159,7 +159,7 @@ def _drawn(whole: StoredInteractions, valid_pct: float, seed: int | None) -> np.
 def _by_splitter(whole: StoredInteractions, splitter) -> tuple[np.ndarray, np.ndarray]:
     """Which rows a splitter trains on and holds out, from a table of the indices of users and items."""
     if not isinstance(splitter, Splitter):
-        raise TypeError(f"with stream=True splitter= is one of collabkit.splits, got {splitter!r}; tables with "
+        raise TypeError(f"with stream=True splitter= is one of collabkit.splits, got {shown(splitter)}; tables with "
                         "a split of their own are read in memory (stream=False)")  # fmt: skip
     columns = whole.columns
     table = {columns.user: whole.user_idx, columns.item: whole.item_idx, columns.time: whole.time}
