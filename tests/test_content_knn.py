@@ -109,5 +109,5 @@ def test_an_artefact_answers_the_same_and_keeps_the_weighting(weighting, tmp_pat
 
 
 def test_an_unknown_weighting_is_refused():
-    with pytest.raises(ValueError, match="weighting must be one of 'tfidf', 'bm25', None, got 'idf'"):
+    with pytest.raises(ValueError, match="weighting must be None, 'tfidf' or 'bm25', got 'idf'"):
         ContentKNN(weighting="idf")

@@ -79,7 +79,11 @@ def test_it_knows_items_that_nobody_has_met_and_others_better(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"prior": -1}, "prior must be at least 0"), ({"l2": 0}, "l2 must be above 0"), ({"k": 0}, "k must be")],
+    [
+        ({"prior": -1}, "prior must be at least 0"),
+        ({"l2": 0}, "l2 must be a number above 0, got 0"),
+        ({"k": 0}, "k must be"),
+    ],
 )
 def test_options_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):

@@ -52,9 +52,10 @@ def one_of(name: str, value, choices: Iterable[str], other: str = ""):
     if (isinstance(value, str) or value is None) and value in choices:
         return value
     words = [repr(choice) for choice in choices if choice is not None]
-    listed = " or ".join(words) if len(words) < 3 and not other else ", ".join(words)
-    listed = f"{'None or ' if None in choices else ''}{'one of ' if len(words) > 2 else ''}{listed}"
-    listed += f" or {other}" if other else ""
+    if len(words) > 2:
+        words = [f"one of {', '.join(words)}"]
+    words = [*(["None"] if None in choices else []), *words, *([other] if other else [])]
+    listed = f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0]
     raise ValueError(f"{name} must be {listed}, got {shown(value)}{near_match(value, choices)}")
 
 

@@ -12,7 +12,7 @@ from collabkit.data.interactions import Columns, check_frame
 from collabkit.data.notices import say
 from collabkit.data.vocab import refuse_missing
 
-__all__ = ["name_columns", "with_dates", "id_codes", "new_frame", "describe_left_out", "say_left_out"]
+__all__ = ["check_one_name", "name_columns", "with_dates", "id_codes", "new_frame", "describe_left_out", "say_left_out"]
 
 
 def name_columns(
@@ -25,9 +25,7 @@ def name_columns(
         raise TypeError("context_features must be names of columns, or a dict from names to kinds, got "
                         f"{shown(context)}")  # fmt: skip
     context = (context,) if isinstance(context, str) else tuple(context or ())
-    for name in (user_name, item_name, rating_name, time_name):
-        if not (name is None or isinstance(name, Hashable)):
-            raise TypeError(f"columns are named by their names, e.g. user_name='user', got {shown(name)}")
+    check_one_name(user_name, item_name, rating_name, time_name)
     given = {"user": user_name, "item": item_name, "rating": rating_name, "time": time_name}
     wanted = {"user", "item", *(["rating"] if rated else []), *(["time"] if timed else [])}
     if any(given[role] is None for role in wanted):
@@ -38,6 +36,13 @@ def name_columns(
     columns = Columns(*given.values(), context)
     columns.check(df)
     return columns
+
+
+def check_one_name(*names) -> None:
+    """Raise `TypeError` where a name of a column is a list or a column itself."""
+    for name in names:
+        if not isinstance(name, Hashable) or isinstance(name, (pd.Series, pd.Index)):
+            raise TypeError(f"columns are named by their names, e.g. user_name='user', got {shown(name)}")
 
 
 def with_dates(df: pd.DataFrame, time_name: str | None) -> pd.DataFrame:

@@ -28,7 +28,7 @@ from collabkit.data.notices import CollabWarning, near_match, say
 from collabkit.data.prepare import prepare, say_duplicates, table_columns
 from collabkit.data.processes import own_device
 from collabkit.data.splits import no_split, random_split
-from collabkit.data.tables import with_dates
+from collabkit.data.tables import check_one_name, with_dates
 from collabkit.data.vocab import Vocab
 from collabkit.data.weights import INVERSE, only_training_weights, weighted
 from collabkit.datasets.tables import read_csv
@@ -129,6 +129,7 @@ class CollabDataLoaders(DataLoaders):
         given = {"threshold": rating_threshold, "n_neg": n_neg, "negatives": negatives, "by_user": by_user}
         feedback = read_feedback(feedback, **given, history=history)
         rated = feedback is None or feedback.threshold is not None
+        check_one_name(user_name, item_name, rating_name, time_name)
         names = (user_name or "user", item_name or "item", rating_name or ("rating" if rated else "count"))
         ratings, source = read_source(ratings, names, rated=rated)
         if source.matrix is not None:
