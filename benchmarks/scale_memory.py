@@ -43,9 +43,9 @@ def ours(kind: str, answer) -> None:
     CollabDataLoaders.from_df(table(1000, KINDS[kind]), **names)  # what the first call alone loads
     df = table(ROWS, KINDS[kind])
     memory = Memory()
-    before, start = memory.now()["RssAnon"], time.process_time()
+    before, start = memory.now()["own"], time.process_time()
     dls = CollabDataLoaders.from_df(df, **names)
-    seconds, peak, kept = time.process_time() - start, memory.stage()["peak_own_MB"], memory.now()["RssAnon"]
+    seconds, peak, kept = time.process_time() - start, memory.stage()["peak_own_MB"], memory.now()["own"]
     a_row = 2**20 / ROWS
     answer.put(
         {"peak": (peak - before) * a_row, "kept": (kept - before) * a_row, "seconds": seconds, "n": len(dls.train)}
