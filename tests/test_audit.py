@@ -117,7 +117,7 @@ def test_only_liked_items_are_to_be_found():
 
 @pytest.mark.parametrize("k", [0, -1])
 def test_bad_k(k):
-    with pytest.raises(ValueError, match=f"k must be at least 1, got {k}"):
+    with pytest.raises(ValueError, match=f"k must be a whole number of at least 1, got {k}"):
         audit(*parts(), k=k)
 
 
