@@ -217,8 +217,8 @@ class CollabDataLoaders(DataLoaders):
                 ids differs from the others; also as in `from_df`.
             OSError: the disk of the cache is full; finished parts are kept.
         """
-        _options_of("from_parquet", kwargs)
         if not stream:
+            _options_of("from_parquet", kwargs)
             if cache is not None:
                 raise ValueError("cache= is for stream=True, which reads files that are larger than memory")
             return cls.from_df(pd.read_parquet(file), **kwargs)
