@@ -211,7 +211,7 @@ def test_what_cannot_be_searched_is_refused_in_words(tower, tmp_path, monkeypatc
         with pytest.raises(TypeError, match="not a dot product"):
             model.recommender.use_index("auto")
     folder = Recommender(tower.model, dls.data).save(tmp_path / "artefact")
-    with pytest.raises(ValueError, match="index must be 'exact', 'auto' or 'faiss'"):
+    with pytest.raises(ValueError, match="index must be one of 'exact', 'auto', 'faiss'"):
         Recommender.load(folder, index="flat")
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ImportError, match=r"collabkit\[faiss\]"):

@@ -131,6 +131,8 @@ def read_feedback(feedback, **given) -> Implicit | None:
             raise ValueError(f"give {', '.join(given)} in the Implicit record or beside it, not both")
         return feedback
     if isinstance(feedback, str) and feedback == "implicit":
+        if "threshold" in given:
+            finite("rating_threshold", given["threshold"])  # as the caller names it
         return Implicit(**given)
     one_of("feedback", feedback, ("explicit", "implicit"), "an Implicit record")
     if "threshold" in given:
