@@ -256,7 +256,7 @@ def test_next_item_finds_what_follows(max_items):
     "options", [{"decays": ()}, {"decays": (0.5, 0.5)}, {"decays": (1.0,)}, {"decays": (0.0,)}, {"l2": 0}, {"top": 0}]
 )
 def test_next_item_out_of_range(options):
-    with pytest.raises(ValueError, match=f"{next(iter(options))} must be"):
+    with pytest.raises(ValueError, match=f"{next(iter(options))} must "):
         NextItem(**options)
 
 

@@ -148,8 +148,10 @@ def test_thresholds_that_are_no_numbers_are_refused(bad):
         return
     with pytest.raises(ValueError, match="min_rating must be a finite number, got"):
         splits.leave_last_out(min_rating=bad)
-    with pytest.raises(ValueError, match="rating_threshold must be a finite number, got"):
+    with pytest.raises(ValueError, match="^threshold must be a finite number, got"):
         CollabDataLoaders.from_df(df, rating_name="rating", feedback=Implicit(threshold=bad))
+    with pytest.raises(ValueError, match="rating_threshold must be a finite number, got"):
+        CollabDataLoaders.from_df(df, rating_name="rating", feedback="implicit", rating_threshold=bad)
     with pytest.raises(ValueError, match="threshold must be a finite number, got"):
         learn.evaluate(threshold=bad)
 
