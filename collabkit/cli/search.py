@@ -150,15 +150,17 @@ def _with_intervals(table):
     for name, low, high in parts:
         if name in table:
             cells = zip(table[name], table[low], table[high], strict=True)
-            table[name] = ["" if pd.isna(v) else f"{v:.3f}" + ("" if pd.isna(a) else f" {_short(a)}–{_short(b)}")
-                           for v, a, b in cells]  # fmt: skip
+            table[name] = ["" if pd.isna(v) else f"{v:.3f}{_interval(a, b)}" for v, a, b in cells]
             table = table.drop(columns=[low, high])
     return table
 
 
-def _short(value: float) -> str:
-    """Three decimals, without a zero before the point, to fit into narrow columns."""
-    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"
+def _interval(low: float, high: float) -> str:
+    """The ends with three decimals, without zeros before the point, to fit into narrow columns; nothing for NaN."""
+    if low != low:
+        return ""
+    ends = [f"{end:.3f}".replace("0.", ".", 1) if abs(end) < 1 else f"{end:.3f}" for end in (low, high)]
+    return f" {ends[0]}{'–' if low >= 0 else ' to '}{ends[1]}"
 
 
 def _choice(text: str) -> tuple:
