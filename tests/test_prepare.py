@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from collabkit import CollabDataLoaders, Vocab
+from collabkit import CollabDataLoaders, Vocab, splits
 from collabkit.data.dataset import Dataset
 from collabkit.data.feedback import Implicit, read_feedback
 from collabkit.data.interactions import Columns, Interactions
@@ -121,3 +121,30 @@ def test_what_a_dataset_knows_and_how_it_grows():
     assert Dataset.of(data) is data and Dataset.of((events, events)).valid is events
     with pytest.raises(TypeError, match="a learner or Interactions, got int"):
         Dataset.of(3)
+
+
+def noted(df, **options):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        CollabDataLoaders.from_df(df, user_name="user", item_name="item", seed=0, **options)
+    return " | ".join(str(one.message) for one in caught)
+
+
+def test_what_is_rarely_meant_is_said():
+    rng = np.random.default_rng(0)
+    df = pd.DataFrame({"user": np.repeat(range(60), 10), "item": rng.integers(0, 40, 600), "time": range(600)})
+    df = df.drop_duplicates(["user", "item"])
+    rated, bought = df.assign(rating=rng.integers(1, 6, len(df))), df.assign(Quantity=1)
+    bought.iloc[:7, bought.columns.get_loc("Quantity")] = -1
+    assert "all ratings are 1" in noted(df.assign(clicked=1), rating_name="clicked")
+    returned = noted(bought, feedback="implicit")
+    assert "7 of" in returned and "Implicit(counts='Quantity')" in returned
+    by_time = {"time_name": "time", "splitter": splits.time_split(0.3)}  # later users are all new
+    later = pd.concat([rated, rated[:30].assign(item=99, time=700)])
+    assert "have a user or an item without a training row" in noted(later, rating_name="rating", **by_time)
+    pairs = [", ".join(sorted({"abcdefgh"[j % 8], "abcdefgh"[j * 3 % 7]})) for j in range(40)]
+    films = {"items": pd.DataFrame({"item": range(40), "genre": pairs}), "item_features": ["genre"]}
+    assert "separated by ', '" in noted(df, feedback="implicit", **films)
+    films["items"] = films["items"].assign(genre=["a|b", "c", "c|b", "a"] * 10)
+    quiet = noted(rated, rating_name="rating") + noted(df, feedback="implicit", **films)
+    assert not any(text in quiet for text in ("all ratings", "below 0", "without a training row", "separated by"))

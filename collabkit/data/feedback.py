@@ -173,6 +173,7 @@ def positive_rows(
         time = np.zeros(len(at)) if table.time is None else table.time.numpy()[at]
         order = np.lexsort([time, np.zeros(len(at)) if part is None else part[at], key])
         keep[again[order[1:][key[order[1:]] == key[order[:-1]]]]] = False
+    del keys
     return _kept(table, rows, keep, reason)
 
 
@@ -195,7 +196,8 @@ def rated_rows(table: Interactions, threshold: float | None) -> np.ndarray:
 
 def _kept(table: Interactions, rows: np.ndarray, keep: np.ndarray, reason: str) -> np.ndarray:
     if not (len(keep) and keep.all()):
-        say_left_out(keep, table.user_idx.numpy()[rows], table.item_idx.numpy()[rows], reason)
+        users, items = table.user_idx.numpy(), table.item_idx.numpy()
+        say_left_out(keep, *((users, items) if len(rows) == len(users) else (users[rows], items[rows])), reason)
     return rows[keep]
 
 

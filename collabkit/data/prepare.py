@@ -53,11 +53,14 @@ def prepare(
             say_order(events.take(rows))
         events = replace(events, rating=None, columns=replace(events.columns, rating=None))
     if not is_split:
-        used = table if len(rows) == len(table) else table.iloc[rows]
+        used = table
+        if len(rows) < len(table):  # without a copy of the table for a splitter that only counts
+            used = pd.DataFrame(index=range(len(rows))) if getattr(splitter, "blind", False) else table.iloc[rows]
         split = split_rows(used, columns, splitter)
-        first, second = (rows[part] for part in split)
+        first, second = split if len(rows) == len(table) else (rows[part] for part in split)
         if split.moment is not None:
             since = ~before(comparable_times(table[splitter.time_name or columns.time]), split.moment)
+        del used, split
     else:
         first, second = rows[rows < n_first], rows[rows >= n_first]
         for name, part in (("training", first), ("validation", second)):
@@ -66,8 +69,10 @@ def prepare(
     if counted is not None:
         least = feedback.threshold if rated.rating is None else None
         first, second, *sums = counted.split(first, second, least, since, by_table=is_split)
+    del rows
     train, held_out = _only_used_ids(events.take(first), events.take(second))
     held_out = held_out if len(held_out) else None
+    rated = rated if feedback is not None and feedback.dislikes is not None else None  # all rows: not kept for nothing
     del events
     if counted is not None:
         train, held_out = _with_counts(train, held_out, sums, feedback)
@@ -96,8 +101,9 @@ def _say_odd(
         say(f"all ratings are {train.rating[0]:g}, so they do not tell items apart; for clicks or purchases pass "
             "feedback='implicit'")  # fmt: skip
     if feedback is not None and feedback.counts is None:
-        for name in table.select_dtypes("number"):
-            if str(name).lower() in QUANTITIES and (returned := int((table[name] < 0).sum())):
+        for name in [name for name in table if str(name).lower() in QUANTITIES]:
+            numbers = pd.api.types.is_numeric_dtype(table[name].dtype)
+            if numbers and (returned := int((table[name] < 0).sum())):
                 say(f"{returned:,} of {len(table):,} rows have a {name!r} below 0, but count as events; "
                     f"feedback=Implicit(counts={name!r}) subtracts them")  # fmt: skip
     if held_out is None:
@@ -182,17 +188,20 @@ def say_duplicates(train: Interactions, valid: Interactions | None) -> None:
     """Warn about repeated pairs, and those whose ratings differ, with their numbers."""
     parts = [part for part in (train, valid) if part is not None]
     pairs = np.concatenate([part.pair_keys().numpy() for part in parts])
-    again = repeats_of(pairs)
-    if again.any():
-        n, pairs = len(pairs), pairs[again]
-        repeated = len(pairs) - len(sorted_unique(pairs))
-        ratings = None if train.rating is None else torch.cat([part.rating for part in parts]).numpy()[again]
-        say(f"{repeated:,} of {n:,} rows repeat a (user, item) pair; all are kept. filters.drop_duplicates "
-            f"keeps one of each{'' if ratings is None else _conflicts(pairs, ratings)}")  # fmt: skip
+    pairs.sort()
+    n, surplus = len(pairs), int((pairs[1:] == pairs[:-1]).sum())
+    del pairs
+    if surplus:
+        conflicts = "" if train.rating is None else _conflicts(parts)
+        say(f"{surplus:,} of {n:,} rows repeat a (user, item) pair; all are kept. filters.drop_duplicates keeps one of "
+            f"each{conflicts}")  # fmt: skip
 
 
-def _conflicts(pairs: np.ndarray, ratings: np.ndarray) -> str:
-    """How many of these pairs, each of which repeats, have different ratings, in words."""
+def _conflicts(parts: list[Interactions]) -> str:
+    """How many of the pairs that repeat have different ratings, in words."""
+    pairs = np.concatenate([part.pair_keys().numpy() for part in parts])
+    again = np.flatnonzero(repeats_of(pairs))
+    pairs, ratings = pairs[again], torch.cat([part.rating for part in parts]).numpy()[again]
     order = np.lexsort((ratings, pairs))
     pairs, changes = pairs[order], np.diff(ratings[order]) != 0
     different = len(sorted_unique(pairs[1:][changes & (np.diff(pairs) == 0)]))

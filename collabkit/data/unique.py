@@ -2,7 +2,9 @@
 
 import numpy as np
 
-__all__ = ["repeats_of", "sorted_unique"]
+__all__ = ["repeated", "repeats_of", "sorted_unique"]
+
+PART = 2**20  # values that are looked up at once
 
 
 def sorted_unique(values: np.ndarray, *, reuse: bool = False) -> np.ndarray:
@@ -20,15 +22,22 @@ def sorted_unique(values: np.ndarray, *, reuse: bool = False) -> np.ndarray:
 
 
 def repeats_of(values: np.ndarray) -> np.ndarray:
-    """Which `(n,)` of whole numbers are there several times; cheap where none is.
+    """Which `(n,)` of whole numbers occur several times; cheap where none does.
 
     Example:
         >>> repeats_of(np.array([5, 3, 5, 7]))
         array([ True, False,  True, False])
     """
-    ordered = np.sort(values)
-    several = sorted_unique(ordered[1:][ordered[1:] == ordered[:-1]], reuse=True)
-    del ordered
-    if not len(several):
-        return np.zeros(len(values), dtype=bool)
-    return several[np.searchsorted(several, values).clip(max=len(several) - 1)] == values
+    several = repeated(np.sort(values))
+    found = np.zeros(len(values), dtype=bool)
+    for at in range(0, len(values) if len(several) else 0, PART):
+        part = values[at : at + PART]
+        place = np.searchsorted(several, part)
+        np.minimum(place, len(several) - 1, out=place)
+        found[at : at + PART] = several[place] == part
+    return found
+
+
+def repeated(ordered: np.ndarray) -> np.ndarray:
+    """The values, each once, that occur several times in ascending ones `(n,)`."""
+    return sorted_unique(ordered[1:][ordered[1:] == ordered[:-1]], reuse=True)

@@ -34,10 +34,12 @@ def random_split(
     def rows(df, columns):
         generator = None if seed is None else torch.Generator().manual_seed(check_seed(seed))
         order = torch.randperm(len(df), generator=generator).numpy()
-        n_valid = int(valid_pct * len(df))
-        return np.sort(order[n_valid:]), np.sort(order[:n_valid]), []
+        held_out = np.zeros(len(df), dtype=bool)
+        held_out[order[: int(valid_pct * len(df))]] = True
+        return np.flatnonzero(~held_out), np.flatnonzero(held_out), []
 
-    return Splitter(f"random_split(valid_pct={valid_pct:g}, seed={seed})", rows, cold, min_rating=min_rating)
+    by = f"random_split(valid_pct={valid_pct:g}, seed={seed})"
+    return Splitter(by, rows, cold, min_rating=min_rating, counts_rows=True)
 
 
 def no_split() -> Splitter:

@@ -52,6 +52,7 @@ class Splitter:
         time_name: column of the event times, for splits that need it; `from_df` sets it.
         min_rating: validation rows rated below it are dropped (and counted), so that only liked items are relevant.
         may_be_empty: whether the validation part may have no rows; for other splits that is an error.
+        counts_rows: whether `rows` looks at nothing but the number of rows.
     """
 
     by: str
@@ -60,11 +61,17 @@ class Splitter:
     time_name: str | None = None
     min_rating: float | None = None
     may_be_empty: bool = False
+    counts_rows: bool = False
 
     def __post_init__(self):
         one_of("cold", self.cold, ("keep", "drop"))
         if self.min_rating is not None:
             finite("min_rating", self.min_rating)
+
+    @property
+    def blind(self) -> bool:
+        """Whether the values of the table do not matter, so that it may have none."""
+        return self.counts_rows and self.cold == "keep" and self.min_rating is None
 
     @takes_tables
     def __call__(self, df: Table, columns: Columns | None = None) -> Split:
