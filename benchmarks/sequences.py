@@ -33,7 +33,6 @@ CLOSED = {
 NETWORKS = [
     ("ML-1M", {}, {"model": GRURec}, {"n_epoch": 13, "lr": 4e-3}),
     ("ML-1M", {}, {"model": SASRec, "n_factors": 128}, {"n_epoch": 18, "lr": 2e-3}),
-    ("ML-1M", {"negatives": "all"}, {"model": SASRec, "n_factors": 128}, {"n_epoch": 18, "lr": 2e-3}),
     ("Beauty", {"history": 50, "n_neg": 2048}, {"model": SASRec, "dropout": 0.5}, {"n_epoch": 12, "lr": 3e-3}),
     ("Sports", {"history": 50, "n_neg": 2048}, {"model": SASRec, "dropout": 0.5}, {"n_epoch": 12, "lr": 3e-3}),
 ]
