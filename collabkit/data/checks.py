@@ -3,7 +3,7 @@
 import math
 import operator
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 
@@ -96,32 +96,31 @@ def finite(name: str, value) -> float:
     return float(value)
 
 
+def _number(name: str, value, holds: Callable[[float], bool], must: str, hint: str = "") -> float:
+    """`value` as a Python float, or a `ValueError` of what it `must` be, unless it is a number that `holds`."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not holds(value):
+        raise ValueError(f"{name} must {must}, got {shown(value)}{hint}")
+    return float(value)
+
+
 def positive(name: str, value) -> float:
     """`value` as a finite Python float above 0, or a `ValueError` that says which argument was wrong."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not 0 < value < math.inf:
-        raise ValueError(f"{name} must be a number above 0, got {shown(value)}")
-    return float(value)
+    return _number(name, value, lambda x: 0 < x < math.inf, "be a number above 0")
 
 
 def proper_share(name: str, value, hint: str = "") -> float:
     """`value` as a Python float strictly between 0 and 1, or a `ValueError` that ends with `hint`."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not 0 < value < 1:
-        raise ValueError(f"{name} must lie strictly between 0 and 1, got {shown(value)}{hint}")
-    return float(value)
+    return _number(name, value, lambda x: 0 < x < 1, "lie strictly between 0 and 1", hint)
 
 
 def share_or_all(name: str, value) -> float:
     """`value` as a Python float from 0 to 1, both included, or a `ValueError`."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not 0 <= value <= 1:
-        raise ValueError(f"{name} must lie in [0, 1], got {shown(value)}")
-    return float(value)
+    return _number(name, value, lambda x: 0 <= x <= 1, "lie in [0, 1]")
 
 
 def dropout_rate(name: str, value) -> float:
     """`value` as a Python float of at least 0 and below 1, or a `ValueError`."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not 0 <= value < 1:
-        raise ValueError(f"{name} must lie in [0, 1), got {shown(value)}")
-    return float(value)
+    return _number(name, value, lambda x: 0 <= x < 1, "lie in [0, 1)")
 
 
 def widths(name: str, value) -> list[int]:

@@ -72,11 +72,10 @@ class Counted:
         if below := int((self.count[among] < 0).sum()):
             say(f"{below:,} of {len(among):,} counts in {self.name!r} are below 0 (returns); they are subtracted from "
                 "the sums of their pairs")  # fmt: skip
-        least = "of 0 or less" if threshold is None else f"below {threshold:g}"
         left = keep[self.pair[among]]
         if not left.all():
             users, items = self.events.user_idx.numpy()[among], self.events.item_idx.numpy()[among]
-            say_left_out(left, users, items, f"the counts of the (user, item) pair have a sum {least}")
+            say_left_out(left, users, items, f"the counts of the (user, item) pair have a sum {_little(threshold)}")
         return self._firsts(keep)
 
     def _firsts(self, keep: np.ndarray) -> np.ndarray:
@@ -95,14 +94,9 @@ class Counted:
         return np.bincount(self.pair[among], self.count[among], int(self.pair.max(initial=-1)) + 1)
 
     def split(
-        self,
-        first: np.ndarray,
-        second: np.ndarray,
-        threshold: float | None,
-        since: np.ndarray | None = None,
-        *,
+        self, first: np.ndarray, second: np.ndarray, threshold: float | None, since: np.ndarray | None = None, *,
         by_table: bool,
-    ) -> tuple[np.ndarray, ...]:
+    ) -> tuple[np.ndarray, ...]:  # fmt: skip
         """The rows that are left of a training and a validation part, and their pairs' sums: `(first, second, sums of
         first, sums of second)`.
 
@@ -122,8 +116,9 @@ class Counted:
         enough = self._enough(known, threshold)
         kept = enough[self.pair[first]]
         if gone := int((~kept).sum()):
-            least = "of 0 or less" if threshold is None else f"below {threshold:g}"
-            say(f"{gone:,} training pairs have a sum {least} at the moment of the split; they are left out")
+            say(
+                f"{gone:,} training pairs have a sum {_little(threshold)} at the moment of the split; they are left out"
+            )
         later = self._firsts(enough & ~self._enough(whole, threshold))
         later = later[~late[later]]
         if len(later):
@@ -131,6 +126,11 @@ class Counted:
                 "training pairs")  # fmt: skip
         first = np.sort(np.concatenate([first[kept], later]))
         return first, second, known[self.pair[first]], whole[self.pair[second]]
+
+
+def _little(threshold: float | None) -> str:
+    """Which sums are too small, in words; see `Counted._enough`."""
+    return "of 0 or less" if threshold is None else f"below {threshold:g}"
 
 
 def late_rows(

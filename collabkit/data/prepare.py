@@ -17,7 +17,7 @@ from collabkit.data.notices import say
 from collabkit.data.splits import Split, Splitter
 from collabkit.data.splits.rows import before
 from collabkit.data.tables import name_columns
-from collabkit.data.unique import repeats_of, sorted_unique
+from collabkit.data.unique import among, repeated, sorted_unique
 from collabkit.data.vocab import Vocab
 from collabkit.data.weights import check_weight_column, weighted
 
@@ -189,25 +189,25 @@ def say_duplicates(train: Interactions, valid: Interactions | None) -> None:
     parts = [part for part in (train, valid) if part is not None]
     pairs = np.concatenate([part.pair_keys().numpy() for part in parts])
     pairs.sort()
-    n, surplus = len(pairs), int((pairs[1:] == pairs[:-1]).sum())
+    n, surplus, several = len(pairs), int((pairs[1:] == pairs[:-1]).sum()), repeated(pairs)
     del pairs
     if surplus:
-        conflicts = "" if train.rating is None else _conflicts(parts)
+        conflicts = "" if train.rating is None else _conflicts(parts, several)
         say(f"{surplus:,} of {n:,} rows repeat a (user, item) pair; all are kept. filters.drop_duplicates keeps one of "
             f"each{conflicts}")  # fmt: skip
 
 
-def _conflicts(parts: list[Interactions]) -> str:
-    """How many of the pairs that repeat have different ratings, in words."""
+def _conflicts(parts: list[Interactions], several: np.ndarray) -> str:
+    """How many of the pairs that repeat, `several` keys, have different ratings, in words."""
     pairs = np.concatenate([part.pair_keys().numpy() for part in parts])
-    again = np.flatnonzero(repeats_of(pairs))
+    again = np.flatnonzero(among(pairs, several))
     pairs, ratings = pairs[again], torch.cat([part.rating for part in parts]).numpy()[again]
     order = np.lexsort((ratings, pairs))
     pairs, changes = pairs[order], np.diff(ratings[order]) != 0
     different = len(sorted_unique(pairs[1:][changes & (np.diff(pairs) == 0)]))
     if not different:
         return ""
-    return f". {different:,} of the {len(sorted_unique(pairs)):,} pairs that repeat have different ratings"
+    return f". {different:,} of the {len(several):,} pairs that repeat have different ratings"
 
 
 def _only_used_ids(train: Interactions, valid: Interactions) -> tuple[Interactions, Interactions]:

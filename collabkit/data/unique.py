@@ -2,7 +2,7 @@
 
 import numpy as np
 
-__all__ = ["repeated", "repeats_of", "sorted_unique"]
+__all__ = ["among", "repeated", "repeats_of", "sorted_unique"]
 
 PART = 2**20  # values that are looked up at once
 
@@ -28,13 +28,17 @@ def repeats_of(values: np.ndarray) -> np.ndarray:
         >>> repeats_of(np.array([5, 3, 5, 7]))
         array([ True, False,  True, False])
     """
-    several = repeated(np.sort(values))
+    return among(values, repeated(np.sort(values)))
+
+
+def among(values: np.ndarray, some: np.ndarray) -> np.ndarray:
+    """Which `(n,)` of the values are among `some` ascending ones, a bounded number of them at once."""
     found = np.zeros(len(values), dtype=bool)
-    for at in range(0, len(values) if len(several) else 0, PART):
+    for at in range(0, len(values) if len(some) else 0, PART):
         part = values[at : at + PART]
-        place = np.searchsorted(several, part)
-        np.minimum(place, len(several) - 1, out=place)
-        found[at : at + PART] = several[place] == part
+        place = np.searchsorted(some, part)
+        np.minimum(place, len(some) - 1, out=place)
+        found[at : at + PART] = some[place] == part
     return found
 
 

@@ -13,7 +13,7 @@ from collabkit.data.checks import shown
 from collabkit.data.dataset import Dataset
 from collabkit.data.notices import say
 from collabkit.evaluate.draw import drawn_rows
-from collabkit.evaluate.metrics import bootstrap_interval
+from collabkit.evaluate.metrics import bootstrap_interval, root_ends
 from collabkit.evaluate.names import ERRORS, read_name
 from collabkit.evaluate.tables import predict_ratings
 from collabkit.evaluate.task import CUT_METRICS, RankingTask, held_out, refuse_strangers
@@ -72,7 +72,7 @@ class UserScores:
     def difference(self, other: UserScores, n_boot: int = 1000, seed: int = 0) -> tuple[float, float, float]:
         """`(value - other.value, low, high)`, with the interval of the difference on the same users.
 
-        For RMSE it is the interval of the squares, divided by the sum of both: a^2 - b^2 = (a - b)(a + b).
+        For RMSE it comes from the interval of the squares, see `root_ends`.
 
         Raises:
             ValueError: the two have different users.
@@ -80,8 +80,8 @@ class UserScores:
         if self.metric != other.metric or not np.array_equal(self.users, other.users):
             raise ValueError(f"{self.metric} and {other.metric} are of different users: judge both on the same rows")
         ends = bootstrap_interval(self.sums - other.sums, self.counts, n_boot=n_boot, seed=seed)
-        both = self.value + other.value if self.metric == "RMSE" else 1.0
-        return self.value - other.value, *(float(end / both) if both else 0.0 for end in ends)
+        ends = root_ends(ends, self.value, other.value) if self.metric == "RMSE" else map(float, ends)
+        return self.value - other.value, *ends
 
     def gain_over(self, other: UserScores, n_boot: int = 1000, seed: int = 0) -> tuple[float, float, float]:
         """How much better than `other`, and the 95 % interval: above 0 is better, also for errors."""

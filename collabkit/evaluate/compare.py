@@ -50,40 +50,53 @@ def compare(
     """
     errors, ranked = ([], None) if metrics is None else split_errors(metrics)
     whole("n_boot", n_boot)
+    models, names = _listed(models, names)
+    given = _with_data(models)
+    labels, data = _labels(models, names), given[0][1]
+    tables = [_errors(name, models, data, labels, on, n_users, n_boot, seed) for name in errors]
+    title = "errors of ratings"
+    if ranked or not errors:
+        options = {"threshold": threshold, "filter_seen": filter_seen, "n_users": n_users, "seed": seed}
+        task = RankingTask.make(data, on, candidates=candidates, **options)
+        if len(task) == 0:
+            refuse_strangers(held_out(data, on))
+            raise ValueError("the evaluated rows hold no relevant item of a known user; there is nothing to compare on")
+        models_of = dict(zip(labels, (model for model, _ in given), strict=True))
+        tables.append(_ranked(task, models_of, read_metrics(ranked, k), max_memory, n_boot, seed))
+        title = task.title
+    return pd.concat(tables).set_index(["metric", "model"]).rename_axis(columns=title)
+
+
+def _listed(models, names) -> tuple[list, Sequence[str] | None]:
+    """The models as a list, and their names: those of a dict are its keys."""
     if isinstance(models, Mapping):
         if names is not None:
             raise TypeError("models is a dict from names to models: leave names= out")
-        names, models = [str(name) for name in models], list(models.values())
+        return list(models.values()), [str(name) for name in models]
     if isinstance(models, str) or not isinstance(models, Iterable):
         raise TypeError(f"compare takes a list of models, e.g. compare([learn, Popularity()]), got {in_words(models)}")
-    models = list(models)
-    given = _with_data(models)
-    labels = _labels(models, names)
-    found = [_errors(name, models, given[0][1], labels, on, n_users, n_boot, seed) for name in errors]
-    if errors and not ranked:
-        return pd.concat(found).set_index(["metric", "model"]).rename_axis(columns="errors of ratings")
-    metric_names, ks, asked = read_metrics(ranked, k)
-    options = {"threshold": threshold, "filter_seen": filter_seen, "n_users": n_users, "seed": seed}
-    task = RankingTask.make(given[0][1], on, candidates=candidates, **options)
-    if len(task) == 0:
-        refuse_strangers(held_out(given[0][1], on))
-        raise ValueError("the evaluated rows hold no relevant item of a known user; there is nothing to compare on")
+    return list(models), names
+
+
+def _ranked(
+    task: RankingTask, models: dict[str, Model], wanted: tuple, max_memory: int | str, n_boot: int, seed: int
+) -> pd.DataFrame:
+    """The rows of the ranking metrics, `wanted` as `read_metrics` gives them; by metric, then by model."""
+    metric_names, ks, asked = wanted
     tables, first = [], None
-    for label, (model, _) in zip(labels, given, strict=True):
+    for label, model in models.items():
         with answering(model):
             answer = task.rank(model, metric_names, ks, max_memory)
         values = answer.measure(metric_names, ks, task.facts, asked)
-        first = values if first is None else first
+        own = first is None
+        first = values if own else first
         table = interval_columns(values, first, len(answer.n_candidates), n_boot=n_boot, seed=seed)
+        if own:
+            table[["difference", "diff_low", "diff_high"]] = np.nan
         tables.append(table.assign(metric=[task.name(*key) for key in values], model=label))
     table = pd.concat(tables)
-    table[["difference", "diff_low", "diff_high"]] = table[["difference", "diff_low", "diff_high"]].mask(
-        np.tile(table["model"].eq(labels[0]).to_numpy()[:, None], (1, 3))
-    )
     order = {task.name(*key): j for j, key in enumerate(first)}
-    table = table.iloc[np.argsort(table["metric"].map(order).to_numpy(), kind="stable")]
-    table = pd.concat([*found, table])
-    return table.set_index(["metric", "model"]).rename_axis(columns=task.title)
+    return table.iloc[np.argsort(table["metric"].map(order).to_numpy(), kind="stable")]
 
 
 def _errors(

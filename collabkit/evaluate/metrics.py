@@ -215,6 +215,16 @@ def bootstrap_interval(
     return low, high
 
 
+def root_ends(ends, a: float, b: float) -> tuple[float, ...]:
+    """The ends of an interval of `a - b` from those of `a**2 - b**2 = (a - b) * (a + b)`; 0 if both are 0.
+
+    Example:
+        >>> root_ends((-1.0, 5.0), 3.0, 2.0)
+        (-0.2, 1.0)
+    """
+    return tuple(float(end / (a + b)) if a + b else 0.0 for end in ends)
+
+
 def _resample(rng, n: int, size: int) -> np.ndarray:
     """How often each of n users is drawn in n draws, `(size, n)`; for many categories faster than `rng.multinomial`."""
     drawn = rng.integers(0, n, size=(size, n))

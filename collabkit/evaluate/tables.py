@@ -131,9 +131,8 @@ def _rating_errors(
     table.insert(1, "low", [np.sqrt(low[0]), low[2]])
     table.insert(2, "high", [np.sqrt(high[0]), high[2]])
     table["difference"] = table["value"] - table["user+item bias"]
-    both = table["value"] + table["user+item bias"]  # a^2 - b^2 = (a - b) (a + b)
-    for name, end in (("diff_low", low), ("diff_high", high)):
-        table[name] = [end[1] / max(both["RMSE"], 1e-12), end[3]]
+    squares = metrics.root_ends((low[1], high[1]), *table.loc["RMSE", ["value", "user+item bias"]])
+    table["diff_low"], table["diff_high"] = [squares[0], low[3]], [squares[1], high[3]]
     return table.assign(n=len(target)).rename_axis("metric")
 
 
